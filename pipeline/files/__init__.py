@@ -1,0 +1,22 @@
+"""Model files: what each is (by its keys), how it is read, and how LoRAs are merged."""
+
+from __future__ import annotations
+
+from .checkpoint import CheckpointWeights, load_checkpoint, load_vae
+from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
+from .motion_module import MotionModuleWeights, load_motion_module
+from .reading import Weights, read_weights
+
+__all__ = [
+    "CheckpointWeights",
+    "LoraEntry",
+    "LoraReport",
+    "MotionModuleWeights",
+    "Weights",
+    "load_checkpoint",
+    "load_motion_module",
+    "load_vae",
+    "merge_loras",
+    "merge_motion_loras",
+    "read_weights",
+]

@@ -1,0 +1,153 @@
+"""Load AnimateDiff's motion modules, from the original layout and from diffusers'.
+
+The original names follow guoyww/AnimateDiff, animatediff/models/motion_module.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..errors import AnimateDiffV2VError
+from .reading import read_weights
+from .tensor_specs import TensorSpec, affine, shapes_of, take_tensors, voted_size
+
+MotionFamily = Literal["v1", "v2", "v3", "animatelcm", "long"]
+
+_FRAMES_WITHOUT_TABLE = 64  # AnimateLCM's files hold no table; its users run 64 frames
+_MODULE = re.compile(r"((?:down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.")
+_TABLE = ".pos_encoder.pe"
+_FROM_DIFFUSERS = (
+    (re.compile(r"(motion_modules\.\d+)\."), r"\1.temporal_transformer."),
+    (re.compile(r"\.norm([12])\."), lambda match: f".norms.{int(match[1]) - 1}."),
+    (re.compile(r"\.norm3\."), ".ff_norm."),
+    (re.compile(r"\.attn([12])\."), lambda match: f".attention_blocks.{int(match[1]) - 1}."),
+)
+
+
+@dataclass(frozen=True)
+class MotionModuleWeights:
+    """A motion module under AnimateDiff's original names.
+
+    Attributes:
+        tensors: ``down_blocks.0.motion_modules.0.temporal_transformer.norm.weight`` and so on,
+            in the stored dtype, without the positional encoding.
+        positional_encoding: the tables that the file holds, ``[1, frames, channels]`` each, by
+            their original names (``....attention_blocks.0.pos_encoder.pe``), or None where it
+            holds none and the sinusoid is to be computed.
+        max_frames: the longest clip that the module takes at once.
+        has_mid_block: whether the UNet's middle block has a motion module as well.
+        family: what the keys can tell. Files of AnimateDiff-Lightning are "v2" here: nothing in
+            their keys or shapes sets them apart.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    positional_encoding: dict[str, torch.Tensor] | None
+    max_frames: int
+    has_mid_block: bool
+    family: MotionFamily
+
+
+def load_motion_module(path: str | Path) -> MotionModuleWeights:
+    """Load a motion module of AnimateDiff for Stable Diffusion 1.5.
+
+    Raises:
+        AnimateDiffV2VError: the file cannot be read, is no such motion module, or a tensor is
+            missing or misshapen.
+    """
+    path = Path(path)
+    weights = original_names(read_weights(path))
+    if not weights:
+        raise AnimateDiffV2VError(f"{path} is no motion module of AnimateDiff.")
+    tensors = take_tensors(weights, motion_table(weights), layout="diffusers", prefix="", path=path)
+    tables = {name: tensor for name, tensor in weights.items() if name.endswith(_TABLE)}
+    has_mid_block = any(name.startswith("mid_block.") for name in tensors)
+    frames = voted_size(shapes_of(tables), [(name, 1) for name in tables])
+    return MotionModuleWeights(
+        tensors=tensors,
+        positional_encoding=tables or None,
+        max_frames=frames or _FRAMES_WITHOUT_TABLE,
+        has_mid_block=has_mid_block,
+        family=motion_family(frames=frames, has_mid_block=has_mid_block),
+    )
+
+
+def motion_family(*, frames: int | None, has_mid_block: bool) -> MotionFamily:
+    """Tell the family by the length of the positional encoding and the middle block."""
+    if frames is None:
+        return "animatelcm"
+    if frames > 32:
+        return "long"
+    if has_mid_block:
+        return "v2"
+    return "v1" if frames <= 24 else "v3"
+
+
+def original_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Keep the tensors of motion modules, under AnimateDiff's original names."""
+    kept = {}
+    for name, tensor in weights.items():
+        match = _MODULE.search(name)
+        if match:
+            kept[name[match.start() :]] = tensor
+    if any(".temporal_transformer." in name for name in kept):
+        return kept
+    return dict(_renamed_from_diffusers(kept))
+
+
+def _renamed_from_diffusers(
+    weights: dict[str, torch.Tensor],
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for diffusers_name, tensor in weights.items():
+        name = diffusers_name
+        for pattern, replacement in _FROM_DIFFUSERS:
+            name = pattern.sub(replacement, name, count=1)
+        if name.endswith(".pos_embed.pe"):
+            block = name.removesuffix(".pos_embed.pe")
+            for attention in (0, 1):
+                yield f"{block}.attention_blocks.{attention}{_TABLE}", tensor
+        else:
+            yield name, tensor
+
+
+def motion_table(weights: dict[str, torch.Tensor]) -> Iterator[TensorSpec]:
+    """List every tensor that a motion module with these blocks and widths has."""
+    counts: dict[str, int] = defaultdict(int)
+    for name in weights:
+        match = _MODULE.match(name)
+        if match:
+            counts[match[1]] = max(counts[match[1]], int(match[3]) + 1)
+    shapes = shapes_of(weights)
+    for block, count in counts.items():
+        for index in range(count):
+            name = f"{block}.motion_modules.{index}.temporal_transformer"
+            votes = [(f"{name}.{part}", 0) for part in ("norm.weight", "norm.bias", "proj_in.bias")]
+            width = voted_size(shapes, votes)
+            if width is not None:
+                yield from _temporal_transformer(name, width)
+
+
+def _temporal_transformer(name: str, width: int) -> Iterator[TensorSpec]:
+    yield from _affine(f"{name}.norm", width)
+    yield from _affine(f"{name}.proj_in", width, width)
+    block = f"{name}.transformer_blocks.0"
+    for attention in (0, 1):
+        place = f"{block}.attention_blocks.{attention}"
+        for part in ("to_q", "to_k", "to_v"):
+            yield from _affine(f"{place}.{part}", width, width, bias=False)
+        yield from _affine(f"{place}.to_out.0", width, width)
+        yield from _affine(f"{block}.norms.{attention}", width)
+    yield from _affine(f"{block}.ff.net.0.proj", width * 8, width)
+    yield from _affine(f"{block}.ff.net.2", width, width * 4)
+    yield from _affine(f"{block}.ff_norm", width)
+    yield from _affine(f"{name}.proj_out", width, width)
+
+
+def _affine(name: str, *shape: int, bias: bool = True) -> Iterator[TensorSpec]:
+    return affine(name, name, *shape, bias=bias)

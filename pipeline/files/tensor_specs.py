@@ -1,0 +1,106 @@
+"""Names and shapes of tensors: the building stones that the layout tables share.
+
+A table lists every tensor of a network once, with its name in diffusers' modules, its name in
+the original (LDM) checkpoint and its shape. Converting, checking and naming the targets of
+LoRA files all read that one table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import AnimateDiffV2VError
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a network: what each layout calls it, and its shape."""
+
+    name: str
+    ldm_name: str
+    shape: Shape
+
+
+def affine(name: str, ldm_name: str, *shape: int, bias: bool = True) -> Iterator[TensorSpec]:
+    """Weight and bias of a linear layer ``(out, in)``, convolution or norm ``(channels,)``."""
+    yield TensorSpec(f"{name}.weight", f"{ldm_name}.weight", shape)
+    if bias:
+        yield TensorSpec(f"{name}.bias", f"{ldm_name}.bias", shape[:1])
+
+
+def take_tensors(
+    weights: Mapping[str, torch.Tensor],
+    specs: Iterable[TensorSpec],
+    *,
+    layout: str,
+    prefix: str,
+    path: Path,
+) -> dict[str, torch.Tensor]:
+    """Give the tensors of a table diffusers' names, without copying any.
+
+    A 1x1 convolution may stand for a linear layer and the other way round.
+
+    Args:
+        weights: the tensors of the file.
+        specs: the network's table.
+        layout: ``"ldm"`` or ``"diffusers"``, the names that the file uses.
+        prefix: what stands before those names in the file.
+        path: the file, for the error message.
+
+    Raises:
+        AnimateDiffV2VError: a tensor is missing or has another shape; names the first one.
+    """
+    taken = {}
+    for spec in specs:
+        name = prefix + (spec.ldm_name if layout == "ldm" else spec.name)
+        tensor = weights.get(name)
+        if tensor is None:
+            raise AnimateDiffV2VError(
+                f"{path} is incomplete: the tensor {name} of shape {list(spec.shape)} is missing."
+            )
+        taken[spec.name] = _shaped(tensor, spec.shape, name=name, path=path)
+    return taken
+
+
+def _shaped(tensor: torch.Tensor, shape: Shape, *, name: str, path: Path) -> torch.Tensor:
+    found = tuple(tensor.shape)
+    if found == shape:
+        return tensor
+    if _without_1x1(found) == _without_1x1(shape):
+        return tensor.reshape(shape)
+    raise AnimateDiffV2VError(
+        f"{path} does not fit together: the tensor {name} has the shape {list(found)} "
+        f"where the rest of the file needs {list(shape)}."
+    )
+
+
+def _without_1x1(shape: Shape) -> Shape:
+    return shape[:2] if len(shape) == 4 and shape[2:] == (1, 1) else shape
+
+
+def shapes_of(weights: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, Shape]:
+    """Shapes of the tensors under a prefix, which is taken off the names."""
+    return {
+        name[len(prefix) :]: tuple(tensor.shape)
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def voted_size(shapes: Shapes, places: Sequence[tuple[str, int]]) -> int | None:
+    """The size that most of several tensors agree on, so that one bad tensor decides nothing.
+
+    Args:
+        shapes: the shapes of a file.
+        places: pairs of tensor name and axis; tensors that are not there do not vote.
+    """
+    votes = Counter(shapes[name][axis] for name, axis in places if len(shapes.get(name, ())) > axis)
+    return votes.most_common(1)[0][0] if votes else None

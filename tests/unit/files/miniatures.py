@@ -1,0 +1,206 @@
+"""Small networks in the layouts of real files, made from diffusers' own modules.
+
+The way back to the original names is written here a second time, with other means than the
+tables of `pipeline.files`, so that a wrong name in either shows.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+
+import torch
+from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+CROSS = 64
+
+
+@cache
+def unet_module(channels=(32, 64), layers=1, attends=None, cross=CROSS, in_channels=4):
+    attends = attends or (True,) * (len(channels) - 1) + (False,)
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        in_channels=in_channels,
+        block_out_channels=channels,
+        layers_per_block=layers,
+        cross_attention_dim=cross,
+        attention_head_dim=8,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
+    )
+
+
+@cache
+def vae_module(channels=(32, 64), layers=1, latent=4):
+    torch.manual_seed(1)
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=latent,
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        layers_per_block=layers,
+    )
+
+
+@cache
+def text_module(hidden=CROSS, layers=2, vocabulary=100):
+    torch.manual_seed(2)
+    config = CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=hidden * 4,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, hidden // 64),
+    )
+    return CLIPTextModel(config)
+
+
+@cache
+def motion_module(channels=(32, 64), layers=1, mid=True, frames=32):
+    torch.manual_seed(3)
+    adapter = MotionAdapter(
+        block_out_channels=channels,
+        motion_layers_per_block=layers,
+        motion_mid_block_layers_per_block=1,
+        motion_num_attention_heads=8,
+        motion_norm_num_groups=32,
+        motion_max_seq_length=frames,
+        use_motion_mid_block=mid,
+    )
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return adapter
+
+
+def state(module):
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def text_state(module):
+    """With the ``text_model.`` of transformers 4, which transformers 5 took away."""
+    return {
+        name if name.startswith("text_model.") else f"text_model.{name}": tensor
+        for name, tensor in state(module).items()
+        if not name.endswith("position_ids")
+    }
+
+
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+_UNET_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.attentions.0": "middle_block.1",
+    "mid_block.resnets.1": "middle_block.2",
+}
+
+
+def unet_to_ldm(unet, layers=1, prefix="model.diffusion_model."):
+    attending_ups = {int(m[1]) for n in unet if (m := re.match(r"up_blocks\.(\d+)\.attent", n))}
+
+    def block(match):
+        side, level, part, layer = match[1], int(match[2]), match[3], int(match[4])
+        if side == "down":
+            if part == "downsamplers":
+                return f"input_blocks.{(layers + 1) * (level + 1)}.0.op"
+            return f"input_blocks.{(layers + 1) * level + layer + 1}.{int(part == 'attentions')}"
+        index = (layers + 1) * level + layer
+        if part == "upsamplers":
+            return f"output_blocks.{index + layers}.{1 + (level in attending_ups)}.conv"
+        return f"output_blocks.{index}.{int(part == 'attentions')}"
+
+    renamed = {}
+    for name, tensor in unet.items():
+        ldm = name
+        for ours, theirs in _UNET_ENDS.items():
+            ldm = re.sub(rf"^{re.escape(ours)}\.", f"{theirs}.", ldm)
+        ldm = re.sub(r"^(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)(?:\.conv(?=\.))?", block, ldm)
+        if "resnets" in name:
+            ldm = re.sub(rf"\b({'|'.join(_RESNET)})\b", lambda m: _RESNET[m[1]], ldm)
+        renamed[prefix + ldm] = tensor
+    return renamed
+
+
+_VAE_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+
+
+def vae_to_ldm(vae, levels=2, prefix="first_stage_model."):
+    renamed = {}
+    for name, tensor in vae.items():
+        ldm = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+        ldm = re.sub(r"down_blocks\.(\d+)\.resnets", r"down.\1.block", ldm)
+        ldm = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", ldm)
+        ldm = re.sub(r"up_blocks\.(\d+)\.", lambda m: f"up_blocks.{levels - 1 - int(m[1])}.", ldm)
+        ldm = re.sub(r"up_blocks\.(\d+)\.resnets", r"up.\1.block", ldm)
+        ldm = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", r"up.\1.upsample", ldm)
+        ldm = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", ldm)
+        if "attentions" in name:
+            ldm = ldm.replace("mid_block.attentions.0", "mid.attn_1")
+            for ours, theirs in _VAE_ATTENTION.items():
+                ldm = ldm.replace(f".{ours}.", f".{theirs}.")
+        convolution = "attentions" in name and tensor.ndim == 2
+        renamed[prefix + ldm] = tensor[:, :, None, None] if convolution else tensor
+    return renamed
+
+
+def text_to_ldm(text, prefix="cond_stage_model.transformer.", old=False):
+    return {prefix + (n.removeprefix("text_model.") if old else n): t for n, t in text.items()}
+
+
+def motion_to_original(adapter, tables=True):
+    renamed = {}
+    for name, tensor in adapter.items():
+        original = re.sub(
+            r"motion_modules\.(\d+)\.", r"motion_modules.\1.temporal_transformer.", name
+        )
+        original = original.replace(".norm3.", ".ff_norm.")
+        for number in (1, 2):
+            original = original.replace(f".norm{number}.", f".norms.{number - 1}.")
+            original = original.replace(f".attn{number}.", f".attention_blocks.{number - 1}.")
+        if not original.endswith("pos_embed.pe"):
+            renamed[original] = tensor
+        elif tables:
+            for block in (0, 1):
+                renamed[
+                    original.replace("pos_embed.pe", f"attention_blocks.{block}.pos_encoder.pe")
+                ] = tensor.clone()
+    return renamed
+
+
+def sinusoid(frames, channels):
+    """The table of guoyww/AnimateDiff, animatediff/models/motion_module.py."""
+    position = torch.arange(frames).unsqueeze(1)
+    rate = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))
+    table = torch.zeros(1, frames, channels)
+    table[0, :, 0::2], table[0, :, 1::2] = torch.sin(position * rate), torch.cos(position * rate)
+    return table
+
+
+def checkpoint(channels=(32, 64), layers=1, *, vae=True, text=True, old_text=False):
+    """A whole small checkpoint in the LDM layout."""
+    tensors = unet_to_ldm(state(unet_module(channels, layers)), layers)
+    if vae:
+        tensors |= vae_to_ldm(state(vae_module()))
+    if text:
+        tensors |= text_to_ldm(text_state(text_module()), old=old_text)
+    return tensors
