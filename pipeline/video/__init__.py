@@ -1,0 +1,26 @@
+"""Video in and out: exact frames, right colours, sound in sync."""
+
+from __future__ import annotations
+
+from .audio import Audio, AudioSpan, read_audio
+from .formats import FORMATS, OutputFormat
+from .geometry import Fit
+from .probe import VideoInfo, probe_video
+from .reader import VideoReader
+from .selection import FrameSelection, exact_rate
+from .writer import VideoWriter
+
+__all__ = [
+    "FORMATS",
+    "Audio",
+    "AudioSpan",
+    "Fit",
+    "FrameSelection",
+    "OutputFormat",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "exact_rate",
+    "probe_video",
+    "read_audio",
+]

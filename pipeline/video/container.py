@@ -1,0 +1,107 @@
+"""Opening a video file with PyAV, and saying plainly what is wrong with one that will not open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from ..errors import AnimateDiffV2VError
+
+# 8192 x 4352: an 8K picture in the largest layout in use. A header that claims more would make
+# the decoder allocate gigabytes before the first picture is seen.
+LARGEST_PICTURE_PIXELS = 8192 * 4352
+
+# Real video containers alone: left to itself, ffmpeg also takes text for a picture of a terminal,
+# and follows playlists to other files and hosts.
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,mxf,nut,dv,"
+    "yuv4mpegpipe,h264,hevc,mjpeg,obu,m4v,rm"
+)
+
+
+def check_file(path: Path) -> None:
+    """Raise AnimateDiffV2VError unless `path` is a readable file with something in it."""
+    if not path.exists():
+        raise AnimateDiffV2VError(f"There is no file {path}; check the name and the folder.")
+    if not path.is_file():
+        raise AnimateDiffV2VError(f"{path} is not a file; give a video file.")
+    if path.stat().st_size == 0:
+        raise AnimateDiffV2VError(f"{path} is empty (0 bytes); copy or download it again.")
+    if not os.access(path, os.R_OK):
+        raise AnimateDiffV2VError(f"{path} may not be read; change its permissions.")
+
+
+def open_container(path: Path) -> InputContainer:
+    """Open a media file; raises AnimateDiffV2VError when it is none."""
+    check_file(path)
+    try:
+        return av.open(
+            f"file:{path}",
+            metadata_errors="replace",
+            container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        raise AnimateDiffV2VError(
+            f"{path} cannot be read as a video ({_reason(error)}): it is cut off, damaged, or"
+            " something else under a video's name; give an mp4, mov, mkv, webm, avi, gif or"
+            " webp file."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return text.rstrip(".").lower() if text else type(error).__name__
+
+
+def video_stream(container: InputContainer, *, path: Path) -> VideoStream:
+    """Find the moving picture of a file, cover art left aside, and check its size.
+
+    Raises AnimateDiffV2VError when there is none, or one of more than LARGEST_PICTURE_PIXELS.
+    """
+    streams = [
+        each
+        for each in container.streams.video
+        if not each.disposition & av.stream.Disposition.attached_pic
+    ]
+    if not streams:
+        what = "only sound" if container.streams.audio else "no picture"
+        raise AnimateDiffV2VError(f"{path} holds {what}; give a file with video in it.")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise AnimateDiffV2VError(
+            f"{path} holds a kind of video that this PyAV cannot decode; convert it to mp4 (H.264)."
+        )
+    width, height = stream.codec_context.width, stream.codec_context.height
+    check_picture_size(width=width, height=height, path=path)
+    return stream
+
+
+def check_picture_size(*, width: int, height: int, path: Path) -> None:
+    """Raise AnimateDiffV2VError when a picture is larger than 8K, or has no size at all."""
+    if width * height > LARGEST_PICTURE_PIXELS:
+        raise AnimateDiffV2VError(
+            f"{path} says that its pictures have {width}x{height} pixels; at most"
+            f" {LARGEST_PICTURE_PIXELS} (8192x4352) are read, so scale it down first."
+        )
+    if width <= 0 or height <= 0:
+        raise AnimateDiffV2VError(
+            f"{path} does not say how large its pictures are; it is cut off or damaged."
+        )
+
+
+def demuxed(container: InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet[Any]]:
+    """Yield the packets of some streams until the file ends, be it because it is cut off."""
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        if packet.size:
+            yield packet

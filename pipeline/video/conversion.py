@@ -1,0 +1,127 @@
+"""From a decoded frame to RGB of the wanted size: crop, scale, colour, rotation, bars.
+
+All of it happens before anything is converted to float, and the scaling on the stored pixels,
+so a full-size RGB picture never exists.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av.filter import Graph
+from numpy.typing import NDArray
+
+from .geometry import Fit, plan_geometry
+
+# Numbers of AVColorSpace and AVColorRange (libavutil/pixfmt.h).
+_MATRICES = {
+    1: "bt709",
+    4: "fcc",
+    5: "bt601",
+    6: "bt601",
+    7: "smpte240m",
+    9: "bt2020",
+    10: "bt2020",
+}
+_FULL_RANGE = 2
+
+
+def source_matrix(*, colour_space: int, width: int, height: int) -> str:
+    """Name the YCbCr matrix of a frame: its tag, or BT.709 for untagged HD and BT.601 for SD.
+
+    HD is what is at least 1280 wide or more than 576 high, the border most players draw.
+    """
+    untagged = "bt709" if width >= 1280 or height > 576 else "bt601"
+    return _MATRICES.get(colour_space, untagged)
+
+
+class FrameConverter:
+    """Turns decoded frames into uint8 RGB (or RGBA) arrays of one size."""
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int],
+        fit: Fit,
+        rotation_degrees: int,
+        pixel_aspect: Fraction,
+        with_alpha: bool,
+    ) -> None:
+        """Convert to `size` (width, height) as displayed, after the rotation."""
+        self._size, self._fit = size, fit
+        self._turns = rotation_degrees // 90
+        self._pixel_aspect = pixel_aspect
+        self._pixel_format = "rgba" if with_alpha else "rgb24"
+        self._graph: Graph | None = None
+        self._graph_key: tuple[Any, ...] = ()
+
+    def convert(self, frame: Any) -> NDArray[np.uint8]:
+        """Return uint8 [height, width, 3], or 4 with alpha."""
+        key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
+        if self._graph is None or key != self._graph_key:
+            self._graph, self._graph_key = self._build(frame), key
+        frame.pts = None
+        self._graph.push(frame)
+        picture = self._graph.pull().to_ndarray()
+        if self._turns:
+            picture = np.rot90(picture, self._turns)
+        return self._with_bars(np.ascontiguousarray(picture))
+
+    def _build(self, frame: Any) -> Graph:
+        sideways = self._turns % 2 == 1
+        stored = (frame.width, frame.height)
+        plan = plan_geometry(
+            source=_swapped(stored, sideways),
+            pixel_aspect=1 / self._pixel_aspect if sideways else self._pixel_aspect,
+            size=self._size,
+            fit=self._fit,
+        )
+        crop = _swapped((plan.crop_width, plan.crop_height), sideways)
+        scaled = _swapped((plan.scaled_width, plan.scaled_height), sideways)
+        graph = Graph()
+        nodes = [
+            graph.add_buffer(
+                width=frame.width,
+                height=frame.height,
+                format=frame.format,
+                time_base=Fraction(1, 1000),
+            )
+        ]
+        if crop != stored:
+            nodes.append(graph.add("crop", f"{crop[0]}:{crop[1]}"))
+        nodes.append(graph.add("scale", _scale_options(frame, crop=crop, scaled=scaled)))
+        nodes.append(graph.add("format", self._pixel_format))
+        nodes.append(graph.add("buffersink"))
+        graph.link_nodes(*nodes)
+        graph.configure()
+        return graph
+
+    def _with_bars(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        width, height = self._size
+        if picture.shape[:2] == (height, width):
+            return picture
+        framed = np.zeros((height, width, picture.shape[2]), dtype=np.uint8)
+        top = (height - picture.shape[0]) // 2
+        left = (width - picture.shape[1]) // 2
+        framed[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        return framed
+
+
+def _swapped(size: tuple[int, int], sideways: bool) -> tuple[int, int]:
+    return size[::-1] if sideways else size
+
+
+def _scale_options(frame: Any, *, crop: tuple[int, int], scaled: tuple[int, int]) -> str:
+    # Averaging over the covered area is the fast antialiasing; enlarging needs a smooth kernel.
+    shrinks = scaled[0] <= crop[0] and scaled[1] <= crop[1]
+    kernel = "area" if shrinks else "lanczos"
+    full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
+    matrix = source_matrix(
+        colour_space=int(frame.colorspace), width=frame.width, height=frame.height
+    )
+    return (
+        f"{scaled[0]}:{scaled[1]}:flags={kernel}+accurate_rnd+full_chroma_int"
+        f":in_color_matrix={matrix}:in_range={'full' if full else 'limited'}:out_range=full"
+    )

@@ -1,0 +1,111 @@
+"""The ffmpeg process that encodes: started, fed, finished or killed, and its last words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+
+from ..errors import AnimateDiffV2VError
+
+# What ffmpeg says, and what that means for the person who waits for the video.
+_REASONS = (
+    ("no space left", "the disk is full; free some space or choose another folder"),
+    ("permission denied", "the folder may not be written to; choose another one"),
+    ("read-only file system", "the folder may not be written to; choose another one"),
+    ("file too large", "the file system takes no file of that size; choose another folder"),
+    ("unknown encoder", "this ffmpeg has not got the encoder; choose another format"),
+    ("cannot allocate memory", "there is not enough memory; choose a smaller size"),
+)
+
+
+def ffmpeg_executable() -> str:
+    """Find ffmpeg, the one that imageio-ffmpeg brings; raises AnimateDiffV2VError without it."""
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise AnimateDiffV2VError(
+            "No ffmpeg was found; install it with `pip install imageio-ffmpeg`, or name one in"
+            " the environment variable IMAGEIO_FFMPEG_EXE."
+        ) from error
+
+
+def quiet_process_options() -> dict[str, Any]:
+    """Options for subprocess that keep Ctrl-C and console windows away from ffmpeg."""
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
+        return {"creationflags": flags}
+    return {"start_new_session": True}
+
+
+class EncoderProcess:
+    """One running ffmpeg that takes raw pictures through its standard input."""
+
+    def __init__(self, arguments: Sequence[str], *, target: Path) -> None:
+        """Start ffmpeg; `target` is the name that errors speak of."""
+        self._target = target
+        self._process = subprocess.Popen(
+            [ffmpeg_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            **quiet_process_options(),
+        )
+        self._last_words: deque[str] = deque(maxlen=20)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            for line in stream:
+                self._last_words.append(line.decode(errors="replace").strip())
+
+    def write(self, data: Any) -> None:
+        """Hand over bytes; raises AnimateDiffV2VError when ffmpeg has stopped."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+        except OSError as error:
+            raise self._failure() from error
+
+    def finish(self) -> None:
+        """Let ffmpeg complete the file; raises AnimateDiffV2VError when it did not."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except OSError as error:
+            raise self._failure() from error
+        if self._process.wait() != 0:
+            raise self._failure()
+        self._listener.join()
+
+    def kill(self) -> None:
+        """End ffmpeg, finished or not, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._listener.join()
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except OSError:
+            # What was still buffered for the dead process has nowhere to go.
+            return
+
+    def _failure(self) -> AnimateDiffV2VError:
+        self.kill()
+        said = " ".join(self._last_words)
+        for sign, reason in _REASONS:
+            if sign in said.lower():
+                return AnimateDiffV2VError(f"{self._target} was not written: {reason}.")
+        last = self._last_words[-1] if self._last_words else "it was killed"
+        return AnimateDiffV2VError(
+            f"{self._target} was not written: ffmpeg stopped with code"
+            f" {self._process.returncode} ({last})."
+        )

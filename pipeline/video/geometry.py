@@ -1,0 +1,103 @@
+"""From the size of a clip to the size of the frames that are handed on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, get_args
+
+from ..errors import AnimateDiffV2VError
+
+Fit = Literal["crop", "pad", "stretch"]
+
+logger = logging.getLogger(__name__)
+
+# The VAE works on blocks of 8 x 8 pixels.
+MULTIPLE = 8
+LARGEST_SIDE = 8192
+# SD1.5 was trained at 512; much beyond 768 it repeats itself and takes long.
+DEFAULT_LONG_SIDE = 768
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How one picture is cut and scaled; all in pixels, as displayed (after rotation).
+
+    crop_width, crop_height: the middle part of the source that is used.
+    scaled_width, scaled_height: what that part is scaled to.
+    width, height: the output; larger than the scaled part only where black bars are put.
+    """
+
+    crop_width: int
+    crop_height: int
+    scaled_width: int
+    scaled_height: int
+    width: int
+    height: int
+
+
+def plan_geometry(
+    *, source: tuple[int, int], pixel_aspect: Fraction, size: tuple[int, int], fit: Fit
+) -> Geometry:
+    """Plan how a source of (width, height) stored pixels fills an output of (width, height).
+
+    pixel_aspect: the width of a stored pixel divided by its height, 1 for square pixels.
+    """
+    (source_width, source_height), (width, height) = source, size
+    aspect = source_width * pixel_aspect / source_height
+    wanted = Fraction(width, height)
+    crop_width, crop_height, scaled_width, scaled_height = source_width, source_height, *size
+    if fit == "crop" and aspect > wanted:
+        crop_width = max(1, round(source_width * wanted / aspect))
+    elif fit == "crop":
+        crop_height = max(1, round(source_height * aspect / wanted))
+    elif fit == "pad" and aspect > wanted:
+        scaled_height = max(1, round(width / aspect))
+    elif fit == "pad":
+        scaled_width = max(1, round(height * aspect))
+    return Geometry(
+        crop_width=crop_width,
+        crop_height=crop_height,
+        scaled_width=scaled_width,
+        scaled_height=scaled_height,
+        width=width,
+        height=height,
+    )
+
+
+def output_size(*, source: tuple[int, int], width: int, height: int, fit: Fit) -> tuple[int, int]:
+    """Choose the output's width and height, multiples of 8, for a source as displayed.
+
+    width, height: what was asked for, 0 for "as the source"; with one of them 0 the aspect is
+    kept. With both 0 a source whose longer side is above 768 is brought down to that.
+    Raises AnimateDiffV2VError for a side below 0 or above 8192, and for an unknown `fit`.
+    """
+    if fit not in get_args(Fit):
+        raise AnimateDiffV2VError(f"fit is {fit!r}; give one of {', '.join(get_args(Fit))}.")
+    for name, value in (("width", width), ("height", height)):
+        if not 0 <= value <= LARGEST_SIDE:
+            raise AnimateDiffV2VError(
+                f"{name} is {value} pixels; give 1 to {LARGEST_SIDE}, or 0 to keep the clip's own."
+            )
+    aspect = Fraction(*source)
+    if width and height:
+        return _multiple(width), _multiple(height)
+    if width:
+        return _multiple(width), _multiple(width / aspect)
+    if height:
+        return _multiple(height * aspect), _multiple(height)
+    scale = min(Fraction(1), Fraction(DEFAULT_LONG_SIDE, max(source)))
+    chosen = _multiple(source[0] * scale), _multiple(source[1] * scale)
+    if scale < 1:
+        logger.info(
+            "The clip's %dx%d pixels are brought down to %dx%d, a size that suits SD1.5;"
+            " give width and height for another.",
+            *source,
+            *chosen,
+        )
+    return chosen
+
+
+def _multiple(side: Fraction | int) -> int:
+    return min(LARGEST_SIDE, max(MULTIPLE, round(Fraction(side) / MULTIPLE) * MULTIPLE))

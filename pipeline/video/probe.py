@@ -1,0 +1,253 @@
+"""What a clip is: its size, rate, length and kind, found without decoding more than one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from ..errors import AnimateDiffV2VError
+from .container import check_picture_size, demuxed, open_container, video_stream
+from .selection import exact_rate
+
+# Up to this size every packet's time stamp is read, which takes a fraction of a second and
+# gives exact counts; for larger files the header is believed.
+SCANNED_BYTES = 256 * 2**20
+# Phones and screen recorders wobble; this share of a frame is no reason to call a rate variable.
+RATE_TOLERANCE = Fraction(1, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """A clip as a viewer sees it.
+
+    width, height: pixels, after rotation and with square pixels.
+    stored_width, stored_height: pixels, as they are in the file.
+    frame_rate: frames per second, exact; the mean where the rate varies.
+    frame_count: None where only decoding could tell.
+    duration_seconds: of the picture; 0 where nobody knows.
+    start_seconds: the file's time stamp of the first frame, from which all times are counted.
+    last_frame_seconds: how long the last frame is shown.
+    rotation_degrees: 0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture.
+    colour_transfer: ffmpeg's number of the transfer function (16 is PQ, 18 is HLG).
+    """
+
+    path: Path
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    stored_width: int
+    stored_height: int
+    pixel_aspect: Fraction
+    rotation_degrees: int
+    frame_rate: Fraction
+    variable_frame_rate: bool
+    frame_count: int | None
+    duration_seconds: float
+    start_seconds: Fraction
+    last_frame_seconds: Fraction
+    has_audio: bool
+    has_alpha: bool
+    colour_transfer: int
+
+    @property
+    def duration(self) -> Fraction | None:
+        """The picture's length in seconds as exactly as it is known; None when it is not."""
+        if self.frame_count is not None and not self.variable_frame_rate:
+            return self.frame_count / self.frame_rate
+        return Fraction(self.duration_seconds) if self.duration_seconds else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """When the frames of a stream are shown, all in seconds of the file's own clock."""
+
+    frame_rate: Fraction
+    variable: bool
+    frame_count: int | None
+    duration: Fraction
+    start: Fraction
+    last_frame: Fraction
+
+
+def probe_video(path: str | Path) -> VideoInfo:
+    """Tell what a clip is.
+
+    Raises AnimateDiffV2VError when the file is missing, is no video, or shows no picture.
+    """
+    path = Path(path)
+    with open_container(path) as container:
+        stream = video_stream(container, path=path)
+        timing = _timing(container, stream, path=path)
+    with open_container(path) as container:
+        stream = video_stream(container, path=path)
+        frame = _first_frame(container, stream, path=path)
+        return _info(container, stream, frame, timing=timing, path=path)
+
+
+def _info(
+    container: InputContainer, stream: VideoStream, frame: Any, *, timing: Timing, path: Path
+) -> VideoInfo:
+    rotation = round(getattr(frame, "rotation", 0) / 90) * 90 % 360
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    aspect = aspect if Fraction(1, 10) < aspect < 10 else Fraction(1)
+    shown = (max(1, round(frame.width * aspect)), frame.height)
+    width, height = shown if rotation in {0, 180} else shown[::-1]
+    return VideoInfo(
+        path=path,
+        container=container.format.name,
+        codec=stream.codec_context.name,
+        pixel_format=frame.format.name,
+        width=width,
+        height=height,
+        stored_width=frame.width,
+        stored_height=frame.height,
+        pixel_aspect=aspect,
+        rotation_degrees=rotation,
+        frame_rate=timing.frame_rate,
+        variable_frame_rate=timing.variable,
+        frame_count=timing.frame_count,
+        duration_seconds=float(timing.duration),
+        start_seconds=timing.start,
+        last_frame_seconds=timing.last_frame,
+        has_audio=bool(container.streams.audio),
+        has_alpha=format_has_alpha(frame.format) or bool(alpha_decoder(stream)),
+        colour_transfer=int(stream.codec_context.color_trc or 0),
+    )
+
+
+def format_has_alpha(pixel_format: Any) -> bool:
+    """Whether a PyAV pixel format has an alpha channel (a palette may)."""
+    return any(component.is_alpha for component in pixel_format.components) or (
+        pixel_format.name == "pal8"
+    )
+
+
+def alpha_decoder(stream: VideoStream) -> str | None:
+    """Name the decoder that a VP8 or VP9 stream with alpha needs: ffmpeg's own leaves it out."""
+    if (stream.metadata.get("alpha_mode") or stream.metadata.get("ALPHA_MODE")) != "1":
+        return None
+    return {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, *, path: Path) -> Any:
+    for packet in demuxed(container, stream):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        if frames:
+            return _checked(frames[0], path=path)
+    try:
+        frames = stream.codec_context.decode(None)
+    except av.error.FFmpegError:
+        frames = []
+    if not frames:
+        raise AnimateDiffV2VError(
+            f"{path} holds no picture that can be decoded; it is cut off or damaged."
+        )
+    return _checked(frames[0], path=path)
+
+
+def _checked(frame: Any, *, path: Path) -> Any:
+    check_picture_size(width=frame.width, height=frame.height, path=path)
+    return frame
+
+
+def _timing(container: InputContainer, stream: VideoStream, *, path: Path) -> Timing:
+    if path.stat().st_size <= SCANNED_BYTES:
+        times, last_duration, count = _packet_times(container, stream)
+        if len(times) == count and count:
+            return _timing_from_times(stream, times, last_duration)
+        return _timing_from_header(container, stream, count=count or None)
+    return _timing_from_header(container, stream, count=stream.frames or None)
+
+
+def _packet_times(
+    container: InputContainer, stream: VideoStream
+) -> tuple[list[Fraction], Fraction, int]:
+    times: list[Fraction] = []
+    count, longest_end, last_duration = 0, None, Fraction(0)
+    for packet in demuxed(container, stream):
+        if packet.is_discard:
+            continue
+        count += 1
+        if packet.pts is None:
+            continue
+        times.append(packet.pts * packet.time_base)
+        if longest_end is None or packet.pts > longest_end:
+            longest_end = packet.pts
+            last_duration = (packet.duration or 0) * packet.time_base
+    return sorted(times), last_duration, count
+
+
+def _timing_from_times(
+    stream: VideoStream, times: list[Fraction], last_duration: Fraction
+) -> Timing:
+    start, count = times[0], len(times)
+    span = times[-1] - start
+    candidates = [rate for rate in (stream.base_rate, stream.average_rate) if rate]
+    if span > 0:
+        candidates.append(exact_rate(min(1000.0, float((count - 1) / span))))
+    for rate in candidates:
+        if 0 < rate <= 1000 and _is_constant(times, rate, tick=stream.time_base or Fraction(0)):
+            return Timing(
+                frame_rate=rate,
+                variable=False,
+                frame_count=count,
+                duration=count / rate,
+                start=start,
+                last_frame=1 / rate,
+            )
+    mean = span / (count - 1) if span > 0 else Fraction(1, 25)
+    last_frame = last_duration or mean
+    duration = span + last_frame
+    return Timing(
+        frame_rate=exact_rate(min(1000.0, float(count / duration))),
+        variable=True,
+        frame_count=count,
+        duration=duration,
+        start=start,
+        last_frame=last_frame,
+    )
+
+
+def _is_constant(times: list[Fraction], rate: Fraction, *, tick: Fraction) -> bool:
+    allowed = max(tick, RATE_TOLERANCE / rate)
+    # Floats are exact enough here and a hundred times faster than fractions.
+    start, step, limit = float(times[0]), float(1 / rate), float(allowed)
+    return all(abs(float(time) - start - i * step) <= limit for i, time in enumerate(times))
+
+
+def _timing_from_header(
+    container: InputContainer, stream: VideoStream, *, count: int | None
+) -> Timing:
+    base, mean = stream.base_rate, stream.average_rate
+    rate = mean or base or stream.guessed_rate or Fraction(25)
+    rate = rate if 0 < rate <= 1000 else Fraction(25)
+    variable = bool(base and mean and abs(base / mean - 1) > Fraction(1, 1000))
+    duration = Fraction(0)
+    if stream.duration and stream.time_base:
+        duration = stream.duration * stream.time_base
+    elif count:
+        duration = count / rate
+    elif container.duration:
+        duration = Fraction(container.duration, av.time_base)
+    start = Fraction(0)
+    if stream.start_time is not None and stream.time_base:
+        start = stream.start_time * stream.time_base
+    return Timing(
+        frame_rate=rate,
+        variable=variable,
+        frame_count=count,
+        duration=duration,
+        start=start,
+        last_frame=1 / rate,
+    )

@@ -1,0 +1,165 @@
+"""Reading a clip: the selected frames, at the working size, one after another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AnimateDiffV2VError
+from .conversion import FrameConverter
+from .geometry import Fit, output_size
+from .probe import VideoInfo, probe_video
+from .selection import FrameSelection, grid_count, nearest_on_grid
+from .sources import FileSource
+
+logger = logging.getLogger(__name__)
+
+
+class VideoReader:
+    """Streams the frames of a clip that a FrameSelection names.
+
+    A context manager; iterate once. Memory does not grow with the clip.
+
+    info: the clip as it is.
+    width, height: of the frames that are handed on, multiples of 8.
+    frame_rate: frames per second of the kept frames, exact.
+    expected_frame_count: how many there will be; None where only decoding can tell.
+    frame_count: how many have been handed on so far; exact after the iteration.
+    alpha: uint8 [height, width] of the frame handed on last, None for a clip without alpha.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        selection: FrameSelection | None = None,
+        width: int = 0,
+        height: int = 0,
+        fit: Fit = "crop",
+    ) -> None:
+        """Open a clip for reading.
+
+        width, height: of the output, rounded to multiples of 8; 0 for the clip's own, with one
+            0 the aspect is kept, with both 0 a clip longer than 768 on a side comes at 768.
+        fit: "crop" cuts the middle out, "pad" puts black bars, "stretch" distorts.
+        Raises AnimateDiffV2VError when the clip cannot be read or nothing would be selected.
+        """
+        self.selection = selection or FrameSelection()
+        self.info: VideoInfo = probe_video(path)
+        shown = (self.info.width, self.info.height)
+        self.width, self.height = output_size(source=shown, width=width, height=height, fit=fit)
+        self.fit = fit
+        self.frame_rate = self.selection.output_rate(self.info.frame_rate)
+        self.expected_frame_count = self._expected()
+        self.frame_count = 0
+        self.alpha: NDArray[np.uint8] | None = None
+        if self.expected_frame_count == 0:
+            raise self._nothing_selected()
+        self._source = FileSource(self.info)
+
+    def __enter__(self) -> VideoReader:
+        """Return the reader itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file, wherever the iteration stands."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    @property
+    def time_span(self) -> tuple[float, float]:
+        """Start and duration, in seconds of the clip, of the frames handed on so far.
+
+        Before the iteration, of those that are expected.
+        """
+        grid_rate = self.selection.grid_rate(self.info.frame_rate)
+        start = Fraction(self.selection.start_time_seconds)
+        start += self.selection.skip_first_frames / grid_rate
+        count = self.frame_count or self.expected_frame_count or 0
+        return float(start), float(count / self.frame_rate)
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield uint8 [height, width, 3], 0..255, sRGB as displayed.
+
+        Raises AnimateDiffV2VError at the end when no frame was selected.
+        """
+        converter = FrameConverter(
+            size=(self.width, self.height),
+            fit=self.fit,
+            rotation_degrees=self.info.rotation_degrees,
+            pixel_aspect=self.info.pixel_aspect,
+            with_alpha=self.info.has_alpha,
+        )
+        held, picture = None, None
+        self.frame_count = 0
+        for frame in self._selected():
+            if picture is None or frame is not held:
+                held, picture = frame, converter.convert(frame)
+            if self.info.has_alpha:
+                self.alpha = np.ascontiguousarray(picture[..., 3])
+            self.frame_count += 1
+            yield np.ascontiguousarray(picture[..., :3]) if self.info.has_alpha else picture
+        if self.frame_count == 0:
+            raise self._nothing_selected()
+        if self.expected_frame_count and self.frame_count < self.expected_frame_count:
+            logger.warning(
+                "%s gave %d frames where its header promised %d; it is cut off or damaged.",
+                self.info.path,
+                self.frame_count,
+                self.expected_frame_count,
+            )
+
+    def _selected(self) -> Iterator[object]:
+        selection, info = self.selection, self.info
+        start = Fraction(selection.start_time_seconds)
+        on_grid = nearest_on_grid(
+            self._source.frames(from_seconds=start),
+            rate=selection.grid_rate(info.frame_rate),
+            source_rate=info.frame_rate,
+            start_seconds=start,
+            span_seconds=self._span(),
+            last_frame_seconds=info.last_frame_seconds,
+        )
+        kept = 0
+        for index, frame in enumerate(on_grid):
+            if selection.is_kept(index):
+                yield frame
+                kept += 1
+                if kept == selection.frame_load_cap:
+                    return
+
+    def _span(self) -> Fraction | None:
+        return self.selection.span_seconds(self.info.duration)
+
+    def _expected(self) -> int | None:
+        span = self._span()
+        if span is None or (self.info.duration is None):
+            return None
+        rate = self.selection.grid_rate(self.info.frame_rate)
+        return self.selection.kept_count(
+            grid_count(span, source_rate=self.info.frame_rate, rate=rate)
+        )
+
+    def _nothing_selected(self) -> AnimateDiffV2VError:
+        chosen = self.selection
+        return AnimateDiffV2VError(
+            f"No frame of {self.info.path} is selected: it has"
+            f" {self.info.frame_count or 'an unknown number of'} frames"
+            f" ({self.info.duration_seconds:.3f} s), start_time_seconds is"
+            f" {chosen.start_time_seconds:g} and skip_first_frames is {chosen.skip_first_frames};"
+            " lower them."
+        )

@@ -1,0 +1,177 @@
+"""Which frames of a clip are kept: the arithmetic, without any decoding.
+
+The order is: cut out the time span, put its frames on an even grid of times (`force_rate`, or
+the clip's own rate), skip, keep every nth, stop at the cap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeVar
+
+from ..errors import AnimateDiffV2VError
+
+Frame = TypeVar("Frame")
+
+HIGHEST_RATE = 1000
+# 23.976, 29.97 and 59.94 are how people write 24000/1001, 30000/1001 and 60000/1001.
+NTSC_TOLERANCE = Fraction(1, 1000)
+
+
+def exact_rate(value: int | float | str | Fraction, *, name: str = "frame_rate") -> Fraction:
+    """Turn a frame rate in frames per second into an exact fraction; 29.97 means 30000/1001.
+
+    Raises AnimateDiffV2VError when `value` is no number, negative, or above 1000.
+    """
+    try:
+        rate = Fraction(value)
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError):
+        raise AnimateDiffV2VError(
+            f"{name} is {value!r}, which is no frame rate; give a number such as 8, 29.97 or"
+            " '30000/1001'."
+        ) from None
+    if not 0 <= rate <= HIGHEST_RATE:
+        raise AnimateDiffV2VError(f"{name} is {value} frames per second; give 0 to {HIGHEST_RATE}.")
+    if isinstance(value, Fraction | int) or (isinstance(value, str) and "/" in value):
+        return rate
+    ntsc = Fraction(round(rate * Fraction(1001, 1000)) * 1000, 1001)
+    if rate.denominator != 1 and abs(rate - ntsc) < NTSC_TOLERANCE:
+        return ntsc
+    return rate.limit_denominator(1001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSelection:
+    """Which frames of a clip to keep.
+
+    select_every_nth_frame: keep the first frame after the skip and every nth from there, >= 1.
+    skip_first_frames: frames to leave out, counted after `force_rate`, >= 0.
+    frame_load_cap: the most frames to keep, 0 for all.
+    force_rate: frames per second to put the clip on before the counting, by time stamps
+        (frames are repeated or left out, the duration stays); 0 for the clip's own rate.
+    start_time_seconds, duration_seconds: the span of the clip to look at; a duration of 0
+        reaches to the end.
+    Raises AnimateDiffV2VError for a value out of its range.
+    """
+
+    select_every_nth_frame: int = 1
+    skip_first_frames: int = 0
+    frame_load_cap: int = 0
+    force_rate: Fraction = Fraction(0)
+    start_time_seconds: float = 0
+    duration_seconds: float = 0
+
+    def __post_init__(self) -> None:
+        """Check every field and make the rate exact."""
+        self._check_count("select_every_nth_frame", least=1, remedy="1 keeps every frame")
+        self._check_count("skip_first_frames", least=0, remedy="0 skips none")
+        self._check_count("frame_load_cap", least=0, remedy="0 keeps all")
+        self._check_seconds("start_time_seconds", remedy="0 is the beginning")
+        self._check_seconds("duration_seconds", remedy="0 reaches to the end")
+        object.__setattr__(self, "force_rate", exact_rate(self.force_rate, name="force_rate"))
+
+    def _check_count(self, name: str, *, least: int, remedy: str) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise AnimateDiffV2VError(
+                f"{name} is {value!r}; give a whole number of {least} or more ({remedy})."
+            )
+
+    def _check_seconds(self, name: str, *, remedy: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int | float | Fraction) or not 0 <= value < math.inf:
+            raise AnimateDiffV2VError(f"{name} is {value!r}; give seconds, 0 or more ({remedy}).")
+
+    def kept_count(self, frame_count: int) -> int:
+        """Count the kept frames of `frame_count` frames (those there are after `force_rate`).
+
+        min(cap, ceil((frame_count - skip) / nth)), never below 0.
+        """
+        left = max(0, frame_count - self.skip_first_frames)
+        kept = -(-left // self.select_every_nth_frame)
+        return min(kept, self.frame_load_cap) if self.frame_load_cap else kept
+
+    def grid_rate(self, source_rate: Fraction) -> Fraction:
+        """Frames per second in which the skip and the nth are counted."""
+        return self.force_rate or source_rate
+
+    def output_rate(self, source_rate: Fraction) -> Fraction:
+        """Frames per second of the kept frames: (forced rate, or source rate) / nth."""
+        return self.grid_rate(source_rate) / self.select_every_nth_frame
+
+    def span_seconds(self, clip_seconds: Fraction | None) -> Fraction | None:
+        """Seconds of a clip of `clip_seconds` that are looked at; None when nobody knows yet.
+
+        Zero or less means that the span begins beyond the clip's end.
+        """
+        wanted = Fraction(self.duration_seconds) or None
+        if clip_seconds is None:
+            return wanted
+        there = clip_seconds - Fraction(self.start_time_seconds)
+        return min(wanted, there) if wanted else there
+
+    def is_kept(self, grid_index: int) -> bool:
+        """Whether the frame with this index on the grid is kept (the cap left aside)."""
+        after_skip = grid_index - self.skip_first_frames
+        return after_skip >= 0 and after_skip % self.select_every_nth_frame == 0
+
+
+def grid_count(span_seconds: Fraction, *, source_rate: Fraction, rate: Fraction) -> int:
+    """Count the times 0, 1/rate, 2/rate ... that fall into a span of a clip.
+
+    The last half frame (of the source or of the grid, whichever is shorter) takes no new one:
+    there the end is nearer than any frame. So 10 frames at 30/s give 10 at 30/s, 5 at 15/s,
+    4 at 10/s and 20 at 60/s, and time stamps rounded to milliseconds change nothing.
+    """
+    if span_seconds <= 0:
+        return 0
+    last = span_seconds - last_half_frame(source_rate=source_rate, rate=rate)
+    return math.floor(max(Fraction(0), last) * rate) + 1
+
+
+def last_half_frame(*, source_rate: Fraction, rate: Fraction) -> Fraction:
+    """Seconds before the end of a span in which no new grid time falls."""
+    return 1 / (2 * max(source_rate, rate))
+
+
+def nearest_on_grid(
+    timed_frames: Iterable[tuple[Fraction, Frame]],
+    *,
+    rate: Fraction,
+    source_rate: Fraction,
+    start_seconds: Fraction = Fraction(0),
+    span_seconds: Fraction | None = None,
+    last_frame_seconds: Fraction | None = None,
+) -> Iterator[Frame]:
+    """Yield the frame nearest to each grid time start + k / rate; of two, the earlier.
+
+    timed_frames: pairs of seconds (rising) and frame; read one ahead, never stored.
+    span_seconds: the length to fill; None for the end of the frames.
+    last_frame_seconds: how long the last frame is shown; 1 / source_rate unless given.
+
+    Example: frames at 0, 0.1, 0.2 and 0.9 s at a rate of 4: 0 (for 0 s), 0.2 (for 0.25 and
+    0.5 s), 0.9 (for 0.75 s).
+    """
+    count = None
+    if span_seconds is not None:
+        count = grid_count(span_seconds, source_rate=source_rate, rate=rate)
+    index = 0
+    held: tuple[Fraction, Frame] | None = None
+    for seconds, frame in timed_frames:
+        if held is not None:
+            middle = (held[0] + seconds) / 2
+            while (count is None or index < count) and start_seconds + index / rate <= middle:
+                yield held[1]
+                index += 1
+            if index == count:
+                return
+        held = (seconds, frame)
+    if held is None:
+        return
+    reached = held[0] + (last_frame_seconds or 1 / source_rate) - start_seconds
+    end = grid_count(reached, source_rate=source_rate, rate=rate)
+    for _ in range(index, end if count is None else min(end, count)):
+        yield held[1]
