@@ -1,0 +1,1 @@
+"""Restyle videos with AnimateDiff: the whole job, and its parts, without ComfyUI."""

@@ -1,0 +1,9 @@
+"""The networks: UNet with motion modules, text encoder, latent codec, and all of them together."""
+
+from __future__ import annotations
+
+from .bundle import Models, load_models
+from .latent_codec import LatentCodec
+from .text_encoder import TextEncoder
+
+__all__ = ["LatentCodec", "Models", "TextEncoder", "load_models"]

@@ -1,0 +1,1 @@
+"""Prompts: weights in them, and how they are laid out for CLIP."""

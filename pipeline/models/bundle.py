@@ -1,0 +1,192 @@
+"""All the networks of a job, built from users' files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from ..errors import AnimateDiffV2VError
+from ..files import (
+    LoraEntry,
+    LoraReport,
+    MotionModuleWeights,
+    load_checkpoint,
+    load_motion_module,
+    load_vae,
+    merge_loras,
+    merge_motion_loras,
+)
+from .latent_codec import LatentCodec, VaeCodec
+from .motion_module import MotionModules, positional_tables
+from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
+from .unet import BetaSchedule, MotionUNet
+
+logger = logging.getLogger(__name__)
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class _Place(NamedTuple):
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a job needs: text encoder, UNet with motion modules, and latent codec."""
+
+    unet: MotionUNet
+    text_encoder: TextEncoder
+    codec: LatentCodec
+
+
+def load_models(
+    checkpoint: Path,
+    *,
+    motion_module: Path | None = None,
+    vae: Path | None = None,
+    loras: Sequence[LoraEntry] = (),
+    motion_loras: Sequence[LoraEntry] = (),
+    device: torch.device,
+    dtype: torch.dtype,
+    motion_scale: float = 1.0,
+    clip_skip: int = 1,
+    find_embedding: FindEmbedding | None = None,
+) -> Models:
+    """Load a Stable Diffusion 1.5 checkpoint, an AnimateDiff motion module and LoRAs.
+
+    Tensors stay memory-mapped views of the files where their dtype is already `dtype` and `device`
+    is the CPU; nothing is loaded twice, and nothing is fetched from anywhere.
+
+    vae: a file whose VAE takes the place of the checkpoint's.
+    motion_scale: above 1 sharpens attention over time: more motion; 1 is as trained.
+    clip_skip: 1 for the text encoder's last layer, 2 for the one before it.
+    Raises AnimateDiffV2VError when a file is missing, is of another kind, or lacks a part.
+    """
+    weights = load_checkpoint(checkpoint)
+    if weights.text_encoder is None or weights.text_encoder_config is None:
+        raise AnimateDiffV2VError(
+            f"{checkpoint} holds no text encoder: use a full checkpoint, not one of the UNet alone."
+        )
+    unet_tensors, text_tensors, reports = merge_loras(
+        unet=weights.unet, text_encoder=weights.text_encoder, loras=loras
+    )
+    motion_weights = load_motion_module(motion_module) if motion_module else None
+    if motion_weights is not None and motion_loras:
+        motion_weights, motion_reports = merge_motion_loras(
+            motion_module=motion_weights, loras=motion_loras
+        )
+        reports = (*reports, *motion_reports)
+    for report in reports:
+        _log_report(report)
+    place = _Place(device, dtype)
+    text_model = _filled(
+        lambda: _text_model(weights.text_encoder_config), text_tensors or {}, place
+    )
+    unet = _filled(lambda: UNet2DConditionModel(**weights.unet_config), unet_tensors, place)
+    motion = _motion(motion_weights, unet, place) if motion_weights else None
+    if motion is not None:
+        motion.set_motion_scale(motion_scale)
+    return Models(
+        unet=MotionUNet(
+            unet,
+            motion,
+            beta_schedule=_native_beta_schedule(motion_weights),
+            norm_over_clip=motion_weights is not None and motion_weights.family == "v1",
+        ),
+        text_encoder=ClipTextEncoder(
+            text_model, clip_skip=clip_skip, find_embedding=find_embedding
+        ),
+        codec=VaeCodec(_vae(checkpoint, vae, weights.vae_config, weights.vae, place)),
+    )
+
+
+def _log_report(report: LoraReport) -> None:
+    logger.info("%s: %s, %d modules", report.path, report.family, report.matched_modules)
+    if report.unmatched_keys:
+        logger.warning(
+            "%s: %d keys fit nothing in this model and were left out, the first being %s.",
+            report.path, len(report.unmatched_keys), report.unmatched_keys[0],
+        )  # fmt: skip
+
+
+def _filled(
+    build: Callable[[], Network],
+    tensors: Mapping[str, Tensor],
+    place: _Place,
+) -> Network:
+    """Build a network without memory of its own, and put the tensors in their places."""
+    with torch.device("meta"):
+        network = build()
+    placed = {name: tensor.to(*place) for name, tensor in tensors.items()}
+    network.load_state_dict(placed, strict=True, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _text_model(config: Mapping[str, Any] | None) -> ClipTextModel:
+    sizes = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+    )
+    return ClipTextModel(**{size: (config or {})[size] for size in sizes})
+
+
+def _motion(
+    weights: MotionModuleWeights,
+    unet: UNet2DConditionModel,
+    place: _Place,
+) -> MotionModules:
+    tables = weights.positional_encoding
+    if tables is None:
+        tables = positional_tables(weights.tensors, weights.max_frames)
+
+    def build() -> MotionModules:
+        return MotionModules(
+            block_channels=tuple(unet.config.block_out_channels),
+            layers_per_block=unet.config.layers_per_block,
+            max_frames=weights.max_frames,
+            mid=weights.has_mid_block,
+        )
+
+    try:
+        return _filled(build, {**weights.tensors, **tables}, place)
+    except RuntimeError as error:
+        raise AnimateDiffV2VError(
+            "The motion module is of another size than the checkpoint's UNet "
+            f"({', '.join(map(str, unet.config.block_out_channels))} channels): "
+            "use one that was made for this kind of model."
+        ) from error
+
+
+def _native_beta_schedule(motion: MotionModuleWeights | None) -> BetaSchedule:
+    if motion is None:
+        return "linear"
+    return "lcm" if motion.family == "animatelcm" else "sqrt_linear"
+
+
+def _vae(
+    checkpoint: Path,
+    vae: Path | None,
+    config: dict[str, Any] | None,
+    tensors: Mapping[str, Tensor] | None,
+    place: _Place,
+) -> AutoencoderKL:
+    if vae is not None:
+        config, tensors = load_vae(vae)
+    if config is None or tensors is None:
+        raise AnimateDiffV2VError(
+            f"{checkpoint} holds no VAE: give one as vae, for example "
+            "vae-ft-mse-840000-ema-pruned.safetensors."
+        )
+    return _filled(lambda: AutoencoderKL(**config), tensors, place)

@@ -1,0 +1,246 @@
+"""AnimateDiff's motion modules: temporal transformers that let frames of one clip see each other.
+
+After guoyww/AnimateDiff, animatediff/models/motion_module.py (Apache-2.0, 2024-07-17). Two things
+differ from diffusers' `AnimateDiffTransformer3D`: each frame is normalised by itself, as in the
+original (diffusers normalises over all frames together), and no tensor is permuted around the
+token-wise layers: only attention sees frames as its sequence, through strides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
+NORM_GROUPS = 32
+# CUDA's fused attention kernels refuse a batch beyond this ("invalid configuration argument").
+MAX_ATTENTION_BATCH = 65_535
+
+
+def sinusoidal_encoding(length: int, channels: int) -> Tensor:
+    """Table [1, length, channels], float32, of Vaswani et al. 2017 (arXiv 1706.03762, 3.5)."""
+    position = torch.arange(length, dtype=torch.float32).unsqueeze(1)
+    frequency = torch.exp(
+        torch.arange(0, channels, 2, dtype=torch.float32) * (-math.log(10_000.0) / channels)
+    )
+    table = torch.zeros(1, length, channels)
+    table[0, :, 0::2] = torch.sin(position * frequency)
+    table[0, :, 1::2] = torch.cos(position * frequency)
+    return table
+
+
+class PositionalEncoding(nn.Module):
+    """Adds what tells one frame of the window from another."""
+
+    pe: Tensor
+
+    def __init__(self, channels: int, length: int) -> None:
+        """Reserve a table [1, length, channels]; the weights fill it."""
+        super().__init__()
+        self.register_buffer("pe", torch.empty(1, length, channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Add entry f of the table to frame f of `tokens` [clips, frames, pixels, channels]."""
+        return tokens + self.pe[:, : tokens.shape[1]].unsqueeze(2)
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention over frames, for each pixel alone."""
+
+    def __init__(self, channels: int, max_frames: int) -> None:
+        """Size the projections for `channels` and the encoding for `max_frames`."""
+        super().__init__()
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.pos_encoder = PositionalEncoding(channels, max_frames)
+        # Multiplies the keys: above 1 sharpens attention over time, AnimateDiff's `motion_scale`.
+        self.key_scale = 1.0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map [clips, frames, pixels, channels] to the same shape."""
+        tokens = self.pos_encoder(tokens)
+        query, key, value = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        if self.key_scale != 1.0:
+            key = key * self.key_scale
+        attended: Tensor = self.to_out[0](attend_over_frames(query, key, value))
+        return attended
+
+
+def attend_over_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention along axis 1 of [clips, frames, pixels, channels], pixel by pixel.
+
+    The channels are `HEADS` heads side by side. Same shape and dtype out.
+    """
+    clips, frames, pixels, channels = query.shape
+    result = torch.empty_like(query, memory_format=torch.contiguous_format)
+
+    def by_pixel(tokens: Tensor) -> Tensor:  # a view: [clips, pixels, heads, frames, head size]
+        split = tokens.view(clips, frames, pixels, HEADS, channels // HEADS)
+        return split.permute(0, 2, 3, 1, 4)
+
+    query, key, value, into = map(by_pixel, (query, key, value, result))
+    for clip in range(clips):
+        for start in range(0, pixels, MAX_ATTENTION_BATCH):
+            part = (clip, slice(start, start + MAX_ATTENTION_BATCH))
+            into[part] = functional.scaled_dot_product_attention(
+                query[part], key[part], value[part]
+            )
+    return result
+
+
+class GatedProjection(nn.Module):
+    """Linear layer whose one half gates the other (GEGLU, arXiv 2002.05202)."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        """Project `channels` to `inner` gated ones."""
+        super().__init__()
+        self.proj = nn.Linear(channels, inner * 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map [..., channels] to [..., inner]."""
+        hidden, gate = self.proj(tokens).chunk(2, dim=-1)
+        gated: Tensor = hidden * functional.gelu(gate)
+        return gated
+
+
+class FeedForward(nn.Module):
+    """Token-wise network, four times as wide inside."""
+
+    def __init__(self, channels: int) -> None:
+        """Size it for `channels`."""
+        super().__init__()
+        # The original has a dropout at index 1; the index is part of the key `net.2`.
+        self.net = nn.ModuleList(
+            [
+                GatedProjection(channels, channels * 4),
+                nn.Identity(),
+                nn.Linear(channels * 4, channels),
+            ]
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map [..., channels] to the same shape."""
+        projected: Tensor = self.net[2](self.net[0](tokens))
+        return projected
+
+
+class TemporalBlock(nn.Module):
+    """Two attentions over frames and a feed-forward layer, each on a residual path."""
+
+    def __init__(self, channels: int, max_frames: int) -> None:
+        """Size it for `channels` and clips of at most `max_frames`."""
+        super().__init__()
+        self.attention_blocks = nn.ModuleList(
+            [TemporalAttention(channels, max_frames) for _ in range(2)]
+        )
+        self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(2)])
+        self.ff = FeedForward(channels)
+        self.ff_norm = nn.LayerNorm(channels)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map [clips, frames, pixels, channels] to the same shape."""
+        for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
+            tokens = attention(norm(tokens)) + tokens
+        forwarded: Tensor = self.ff(self.ff_norm(tokens))
+        return forwarded + tokens
+
+
+class TemporalTransformer(nn.Module):
+    """The motion module proper."""
+
+    def __init__(self, channels: int, max_frames: int) -> None:
+        """Size it for `channels` and clips of at most `max_frames`."""
+        super().__init__()
+        self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames)])
+        self.proj_out = nn.Linear(channels, channels)
+
+    def forward(self, features: Tensor, num_frames: int) -> Tensor:
+        """Map [clips * num_frames, channels, height, width] to the same shape."""
+        rows, channels, height, width = features.shape
+        tokens = self.norm(features).permute(0, 2, 3, 1)
+        tokens = self.proj_in(tokens.reshape(-1, num_frames, height * width, channels))
+        for block in self.transformer_blocks:
+            tokens = block(tokens)
+        change: Tensor = self.proj_out(tokens).view(rows, height, width, channels)
+        return features + change.permute(0, 3, 1, 2)
+
+
+class MotionModule(nn.Module):
+    """One insertion into the UNet; the extra level is in the files' keys."""
+
+    def __init__(self, channels: int, max_frames: int) -> None:
+        """Size it for `channels` and clips of at most `max_frames`."""
+        super().__init__()
+        self.temporal_transformer = TemporalTransformer(channels, max_frames)
+
+    def forward(self, features: Tensor, num_frames: int) -> Tensor:
+        """Map [clips * num_frames, channels, height, width] to the same shape."""
+        transformed: Tensor = self.temporal_transformer(features, num_frames)
+        return transformed
+
+
+class MotionBlock(nn.Module):
+    """The motion modules of one UNet block."""
+
+    def __init__(self, channels: int, max_frames: int, count: int) -> None:
+        """Hold `count` modules of `channels`."""
+        super().__init__()
+        self.motion_modules = nn.ModuleList(
+            [MotionModule(channels, max_frames) for _ in range(count)]
+        )
+
+    def forward(self, features: Tensor, num_frames: int, layer: int) -> Tensor:
+        """Run the module that follows layer `layer` of the UNet's block."""
+        moved: Tensor = self.motion_modules[layer](features, num_frames)
+        return moved
+
+
+class MotionModules(nn.Module):
+    """All motion modules of one file, under the file's original AnimateDiff keys."""
+
+    def __init__(
+        self, *, block_channels: tuple[int, ...], layers_per_block: int, max_frames: int, mid: bool
+    ) -> None:
+        """Size for a UNet of these levels.
+
+        block_channels: channels of the UNet's levels, outermost first.
+        layers_per_block: modules in a down block; an up block has one more.
+        max_frames: the longest window that the positional encoding knows.
+        mid: whether there is a module in the middle block (v2-shaped files).
+        """
+        super().__init__()
+        self.max_frames = max_frames
+        self.down_blocks = nn.ModuleList(
+            [MotionBlock(c, max_frames, layers_per_block) for c in block_channels]
+        )
+        self.mid_block = MotionBlock(block_channels[-1], max_frames, 1) if mid else None
+        self.up_blocks = nn.ModuleList(
+            [MotionBlock(c, max_frames, layers_per_block + 1) for c in reversed(block_channels)]
+        )
+
+    def set_motion_scale(self, motion_scale: float) -> None:
+        """Scale attention over time in every module; 1 is as trained."""
+        for module in self.modules():
+            if isinstance(module, TemporalAttention):
+                module.key_scale = motion_scale
+
+
+def positional_tables(tensors: Mapping[str, Tensor], max_frames: int) -> dict[str, Any]:
+    """Give sinusoids for every attention of `tensors` (a file without tables, as AnimateLCM's)."""
+    suffix = ".to_q.weight"
+    return {
+        key.removesuffix(suffix) + ".pos_encoder.pe": sinusoidal_encoding(
+            max_frames, weight.shape[1]
+        )
+        for key, weight in tensors.items()
+        if key.endswith(suffix)
+    }

@@ -1,0 +1,76 @@
+"""Weights in a prompt: `(more of this:1.3)`, `(this)`, `((and this))`.
+
+The grammar is ComfyUI's: round brackets multiply by 1.1, a number after the last colon replaces the
+weight, `\\(` and `\\)` are brackets in the text, and square brackets have no meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BRACKET_WEIGHT = 1.1
+# Private-use characters that stand for escaped brackets while the text is taken apart.
+_ESCAPED = {"\\(": "\ue000", "\\)": "\ue001"}
+
+
+@dataclass(frozen=True)
+class WeightedText:
+    """A stretch of a prompt and how strongly it counts; 1 is neutral."""
+
+    text: str
+    weight: float
+
+
+def parse_weights(prompt: str) -> list[WeightedText]:
+    """Take a prompt apart at its brackets.
+
+    >>> parse_weights("a (red:1.2) fox")
+    [WeightedText(text='a ', weight=1.0), WeightedText(text='red', weight=1.2),
+     WeightedText(text=' fox', weight=1.0)]
+    """
+    for escape, stand_in in _ESCAPED.items():
+        prompt = prompt.replace(escape, stand_in)
+    return [WeightedText(_unescape(text), weight) for text, weight in _parse(prompt, 1.0)]
+
+
+def _unescape(text: str) -> str:
+    for escape, stand_in in _ESCAPED.items():
+        text = text.replace(stand_in, escape[1])
+    return text
+
+
+def _parse(text: str, weight: float) -> list[tuple[str, float]]:
+    parts: list[tuple[str, float]] = []
+    for piece in _split_at_brackets(text):
+        if len(piece) >= 2 and piece[0] == "(" and piece[-1] == ")":
+            inner, inner_weight = _weight_of(piece[1:-1], weight)
+            parts += _parse(inner, inner_weight)
+        else:
+            parts.append((piece, weight))
+    return parts
+
+
+def _weight_of(inner: str, outer_weight: float) -> tuple[str, float]:
+    text, colon, number = inner.rpartition(":")
+    if colon and text:
+        try:
+            return text, float(number)
+        except ValueError:
+            pass  # a colon in the text, not a weight
+    return inner, outer_weight * BRACKET_WEIGHT
+
+
+def _split_at_brackets(text: str) -> list[str]:
+    """Split into outermost bracketed pieces, brackets kept, and what stands between them."""
+    pieces: list[str] = []
+    current, depth = "", 0
+    for character in text:
+        if character == "(" and depth == 0:
+            pieces.append(current)
+            current = ""
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        current += character
+        if character == ")" and depth == 0:
+            pieces.append(current)
+            current = ""
+    return [piece for piece in [*pieces, current] if piece]

@@ -1,0 +1,159 @@
+"""The UNet as samplers see it: over a whole clip, with guidance, window by window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from ..choices import in_range
+from ..errors import AnimateDiffV2VError
+from ..models.memory import in_shrinking_chunks
+from ..models.unet import MotionUNet
+from .noise_schedule import NoiseSchedule
+from .windows import ContextOptions, Window, context_windows, window_weights
+
+# Passes that go through the UNet together on an accelerator: a window with and without the prompt.
+PASSES_AT_ONCE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """How strongly the prompt is followed against the negative prompt."""
+
+    scale: float = 7.0
+    """1 follows the prompt alone, and costs half: the negative prompt is not looked at."""
+    start: float = 0.0
+    """Share of the schedule before which the scale is 1."""
+    end: float = 1.0
+    """Share of the schedule after which the scale is 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no scale and no interval."""
+        if not math.isfinite(self.scale) or self.scale < 0:
+            raise AnimateDiffV2VError(
+                f"guidance_scale is {self.scale:g}; it must be 0 or more, 7 is usual."
+            )
+        in_range("guidance start", self.start, 0, 1)
+        in_range("guidance end", self.end, self.start, 1)
+
+    def scale_at(self, sigma: Tensor, schedule: NoiseSchedule) -> float:
+        """The scale at a noise level; shares of the schedule count training steps."""
+        last = float(schedule.timestep(schedule.sigmas[-1]))
+        share = 1.0 - float(schedule.timestep(sigma)) / last
+        return self.scale if self.start <= share <= self.end else 1.0
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts."""
+
+    positive: Tensor
+    """[1 or frames, tokens, channels], float32: one prompt for all frames, or one for each."""
+    negative: Tensor
+    """Likewise; the number of tokens may be another."""
+
+    def aligned(self) -> Conditioning:
+        """The same, repeated to one number of tokens.
+
+        Repeating keys changes no attention result, and is what ComfyUI does.
+        """
+        tokens = math.lcm(self.positive.shape[1], self.negative.shape[1])
+        return Conditioning(_repeated(self.positive, tokens), _repeated(self.negative, tokens))
+
+
+def _repeated(context: Tensor, tokens: int) -> Tensor:
+    return context.repeat(1, tokens // context.shape[1], 1)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One way through the UNet: a window with one of the prompts, and its share in the result."""
+
+    window: Window
+    context: Tensor
+    factor: float
+
+
+class GuidedModel:
+    """Denoises clips of any length; memory on the device is that of a few windows."""
+
+    def __init__(
+        self,
+        unet: MotionUNet,
+        *,
+        schedule: NoiseSchedule,
+        conditioning: Conditioning,
+        guidance: Guidance,
+        context: ContextOptions,
+        on_passes: Callable[[float], None],
+    ) -> None:
+        """Bind the network to a job.
+
+        context: how the clip is cut into windows and how these are blended.
+        on_passes: called after passes through the network with the share of the clip's passes that
+        is done; may raise to stop.
+        """
+        self._unet = unet
+        self._schedule = schedule
+        self._conditioning = conditioning.aligned()
+        self._guidance = guidance
+        self._context = context
+        self._on_passes = on_passes
+
+    def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
+        """Denoise a clip [frames, 4, height, width], float32, on the CPU, from level `sigma`."""
+        windows = context_windows(len(noisy), self._context, step=step)
+        scale = self._guidance.scale_at(sigma, self._schedule)
+        passes = list(self._passes(windows, scale))
+        scaled = noisy / (sigma**2 + 1).sqrt()
+        total = torch.zeros_like(noisy)
+        counts = torch.zeros(len(noisy), 1, 1, 1)
+        results = self._run(passes, scaled, self._schedule.timestep(sigma))
+        for one, noise in zip(passes, results, strict=True):
+            weights = window_weights(one.window, len(noisy), self._context).view(-1, 1, 1, 1)
+            total[one.window] += noise * (weights * one.factor)
+            counts[one.window] += weights * one.factor
+        return self._schedule.denoised(noisy, total / counts, sigma)
+
+    def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
+        """Guided noise is scale * positive + (1 - scale) * negative: the factors add to 1."""
+        for window in windows:
+            yield _Pass(window, _rows(self._conditioning.positive, window), scale)
+            if scale != 1.0:
+                yield _Pass(window, _rows(self._conditioning.negative, window), 1.0 - scale)
+
+    def _run(self, passes: list[_Pass], scaled: Tensor, timestep: Tensor) -> Iterator[Tensor]:
+        # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
+        size = 1 if self._unet.device.type == "cpu" else PASSES_AT_ONCE
+        done = 0
+        for _, group in groupby(passes, key=lambda one: len(one.window)):
+            alike = list(group)
+
+            def run(part: Sequence[_Pass]) -> Tensor:
+                return self._predict(part, scaled, timestep)
+
+            for noise in in_shrinking_chunks(run, alike, size=size, what="passes of the UNet"):
+                done += len(noise)
+                self._on_passes(done / len(passes))
+                yield from noise
+
+    def _predict(self, passes: Sequence[_Pass], scaled: Tensor, timestep: Tensor) -> Tensor:
+        """Noise of passes with equally long windows, [passes, frames, 4, height, width]."""
+        frames = len(passes[0].window)
+        device, dtype = self._unet.device, self._unet.dtype
+        sample = torch.cat([scaled[one.window] for one in passes]).to(device, dtype)
+        context = torch.cat([one.context for one in passes]).to(device, dtype)
+        noise: Tensor = self._unet(sample, timestep.to(device), context, frames)
+        return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])
+
+
+def _rows(context: Tensor, window: Window) -> Tensor:
+    """The encoded prompt of each frame in a window."""
+    if len(context) == 1:
+        return context.expand(len(window), -1, -1)
+    return context[window]

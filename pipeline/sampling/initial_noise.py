@@ -1,0 +1,61 @@
+"""The noise that sampling starts from: ComfyUI's for a seed, and its variants for clips."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..choices import checked
+from ..errors import AnimateDiffV2VError
+from .windows import ContextOptions
+
+NoiseType = Literal["default", "constant", "repeated_context", "FreeNoise"]
+# JSON numbers and JavaScript keep integers up to here exact.
+MAX_SEED = 2**53 - 1
+
+
+def initial_noise(
+    like: Tensor, *, seed: int, noise_type: NoiseType = "default", context: ContextOptions
+) -> Tensor:
+    """Draw noise of unit variance in the shape of `like` [frames, 4, height, width], float32.
+
+    default: one tensor for the whole clip, from a CPU generator: ComfyUI's noise for the seed.
+    constant: the same noise for every frame.
+    repeated_context: the first window's noise over and over.
+    FreeNoise: the first window's noise, then the same in shuffled order, so that distant frames
+    stay related (arXiv 2310.15169); shuffled as AnimateDiff-Evolved does for the seed.
+
+    Raises AnimateDiffV2VError for an unknown noise type or a seed outside 0 to 2^53 - 1.
+    """
+    checked("noise_type", noise_type, NoiseType)
+    check_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    frames, *shape = like.shape
+    if noise_type == "constant":
+        return torch.randn(1, *shape, generator=generator).repeat(frames, 1, 1, 1)
+    noise = torch.randn(frames, *shape, generator=generator)
+    if noise_type == "repeated_context":
+        return noise[torch.arange(frames) % context.length]
+    if noise_type == "FreeNoise":
+        return noise[_shuffled_frames(frames, seed, context)]
+    return noise
+
+
+def check_seed(seed: int) -> None:
+    """Raise unless `seed` is one that every client can repeat exactly."""
+    if not 0 <= seed <= MAX_SEED:
+        raise AnimateDiffV2VError(f"seed is {seed}; it must be from 0 to {MAX_SEED} (2^53 - 1).")
+
+
+def _shuffled_frames(frames: int, seed: int, context: ContextOptions) -> Tensor:
+    """For each frame, the frame of the first window whose noise it gets."""
+    advance = context.length - context.overlap
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.arange(frames)
+    for target in range(context.length, frames, advance):
+        count = min(advance, frames - target)
+        source = order[target - context.length :][:count]
+        order[target : target + count] = source[torch.randperm(count, generator=generator)]
+    return order

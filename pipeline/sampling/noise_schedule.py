@@ -1,0 +1,80 @@
+"""How noisy a latent is at each of the 1,000 steps that a model was trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..choices import checked
+from ..models.unet import BetaSchedule
+
+TRAINING_STEPS = 1000
+_LCM_STEPS = 50  # that a latent consistency model was distilled from
+_BETA_START, _BETA_END = 0.00085, 0.012
+
+
+class NoiseSchedule:
+    """Noise levels (sigmas) by training step, and how a prediction is read at each.
+
+    `linear` is Stable Diffusion 1.5's own schedule (diffusers calls it scaled_linear: the square
+    roots of the betas rise linearly), `sqrt_linear` AnimateDiff's (diffusers: linear), `lcm` is
+    `linear` at the 50 steps that latent consistency models know (arXiv 2310.04378). The names are
+    ComfyUI's and AnimateDiff-Evolved's.
+    """
+
+    def __init__(self, beta_schedule: BetaSchedule) -> None:
+        """Tabulate the sigmas.
+
+        Raises AnimateDiffV2VError for a name that is none of the three.
+        """
+        checked("beta_schedule", beta_schedule, BetaSchedule)
+        self.beta_schedule = beta_schedule
+        self._stride = TRAINING_STEPS // _LCM_STEPS if beta_schedule == "lcm" else 1
+        variance = torch.cumprod(1.0 - _betas(beta_schedule), dim=0)
+        sigmas = ((1.0 - variance) / variance).sqrt()[self._stride - 1 :: self._stride]
+        self.sigmas = sigmas.float()
+        self._log_sigmas = sigmas.log().float()
+
+    @property
+    def sigma_min(self) -> float:
+        """The lowest noise level above none."""
+        return float(self.sigmas[0])
+
+    @property
+    def sigma_max(self) -> float:
+        """The noise level of pure noise."""
+        return float(self.sigmas[-1])
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The training step [1], int64, whose noise level is nearest to `sigma` on a log scale."""
+        nearest = (sigma.log().view(1) - self._log_sigmas).abs().argmin()
+        return (nearest * self._stride + self._stride - 1).view(1)
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        """The noise level at a training step that may lie between two, by their logarithms."""
+        position = (timestep.float() - (self._stride - 1)) / self._stride
+        position = position.clamp(0, len(self.sigmas) - 1)
+        low, high = position.floor().long(), position.ceil().long()
+        share = position.frac()
+        return ((1 - share) * self._log_sigmas[low] + share * self._log_sigmas[high]).exp()
+
+    def denoised(self, noisy: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """What remains of `noisy` (latent + sigma * noise) without the predicted noise.
+
+        The lcm schedule adds the boundary condition of consistency models, arXiv 2310.04378,
+        appendix: c_skip and c_out with sigma_data 0.5 and timesteps scaled by 10.
+        """
+        clean = noisy - noise * sigma
+        if self.beta_schedule != "lcm":
+            return clean
+        scaled = self.timestep(sigma) * 10.0
+        skip = 0.25 / (scaled**2 + 0.25)
+        out = scaled / (scaled**2 + 0.25).sqrt()
+        return out * clean + skip * noisy
+
+
+def _betas(beta_schedule: BetaSchedule) -> Tensor:
+    if beta_schedule == "sqrt_linear":
+        return torch.linspace(_BETA_START, _BETA_END, TRAINING_STEPS, dtype=torch.float64)
+    roots = torch.linspace(_BETA_START**0.5, _BETA_END**0.5, TRAINING_STEPS, dtype=torch.float64)
+    return roots**2

@@ -1,0 +1,218 @@
+"""The samplers: how to get from noise to a latent along a list of noise levels.
+
+Names and results are ComfyUI's (which runs k-diffusion's and UniPC's algorithms); each is written
+from its paper. All work on latents plus noise of standard deviation sigma.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from .noise_schedule import NoiseSchedule
+from .step_noise import StepNoise, brownian_noise, independent_noise
+from .unipc import sample_uni_pc
+
+Sampler = Literal[
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_sde",
+    "ddim",
+    "uni_pc",
+    "lcm",
+    "tcd",
+]
+
+# How much of a step's noise TCD draws anew (gamma in the paper); its authors' default.
+TCD_GAMMA = 0.3
+
+
+class Denoise(Protocol):
+    """The model: what a noisy latent looks like without its noise."""
+
+    def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
+        """Denoise [frames, 4, height, width] from level `sigma`; windows may move with `step`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """What running a sampler takes."""
+
+    run: Callable[[Denoise, Tensor, Tensor, StepNoise, NoiseSchedule], Tensor]
+    # Whether the noise of its steps lies on one Brownian path.
+    brownian: bool = False
+    # Whether it asks the model a second time in every step but the last.
+    two_calls: bool = False
+    # Whether ComfyUI runs it without the lowest noise level above zero.
+    skip_penultimate: bool = False
+
+    def model_calls(self, steps: int) -> int:
+        """How often `steps` steps ask the model."""
+        return 2 * steps - 1 if self.two_calls else steps
+
+    def step_noise(self, like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
+        """The noise for its steps, in the shape of `like`."""
+        if self.brownian:
+            return brownian_noise(like, seed, sigmas)
+        return independent_noise(like, seed)
+
+
+def _euler(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """Algorithm 2 of Karras et al. 2022 (arXiv 2206.00364) without churn, first order."""
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        slope = (latents - denoise(latents, sigma, step)) / sigma
+        latents = latents + slope * (sigma_next - sigma)
+    return latents
+
+
+def _heun(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """Algorithm 2 of Karras et al. 2022 without churn."""
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        slope = (latents - denoise(latents, sigma, step)) / sigma
+        arrived = latents + slope * (sigma_next - sigma)
+        if sigma_next > 0:
+            slope_there = (arrived - denoise(arrived, sigma_next, step + 1)) / sigma_next
+            arrived = latents + (slope + slope_there) / 2 * (sigma_next - sigma)
+        latents = arrived
+    return latents
+
+
+def _euler_ancestral(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        denoised = denoise(latents, sigma, step)
+        down, up = _ancestral(sigma, sigma_next)
+        latents = denoised + (latents - denoised) / sigma * down
+        if sigma_next > 0:
+            latents = latents + noise(sigma, sigma_next) * up
+    return latents
+
+
+def _ancestral(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
+    """The level to go down to and the noise to add, so that both together make `sigma_next`."""
+    variance = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
+    up = torch.minimum(sigma_next, variance.sqrt())
+    return (sigma_next**2 - up**2).sqrt(), up
+
+
+def _dpmpp_2m(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095), data prediction."""
+    previous, h_previous = None, None
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        denoised = denoise(latents, sigma, step)
+        if sigma_next == 0:
+            return denoised
+        h = sigma.log() - sigma_next.log()
+        estimate = denoised
+        if previous is not None and h_previous is not None:
+            estimate = denoised + (denoised - previous) * h / (2 * h_previous)
+        latents = sigma_next / sigma * latents - torch.expm1(-h) * estimate
+        previous, h_previous = denoised, h
+    return latents
+
+
+def _dpmpp_2m_sde(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """SDE-DPM-Solver++(2M), Lu et al. 2022, appendix; midpoint form, full noise."""
+    previous, h_previous = None, None
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        denoised = denoise(latents, sigma, step)
+        if sigma_next == 0:
+            return denoised
+        h = sigma.log() - sigma_next.log()
+        pull = -torch.expm1(-2 * h)
+        latents = sigma_next / sigma * torch.exp(-h) * latents + pull * denoised
+        if previous is not None and h_previous is not None:
+            latents = latents + 0.5 * pull * h / h_previous * (denoised - previous)
+        latents = latents + noise(sigma, sigma_next) * sigma_next * pull.sqrt()
+        previous, h_previous = denoised, h
+    return latents
+
+
+def _dpmpp_sde(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """SDE-DPM-Solver++ of second order with its midpoint at half the log step (r = 1/2)."""
+
+    def leap(start: Tensor, target: Tensor, sigma: Tensor, sigma_to: Tensor) -> Tensor:
+        down, up = _ancestral(sigma, sigma_to)
+        moved = target + (start - target) * down / sigma
+        return moved + noise(sigma, sigma_to) * up
+
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        denoised = denoise(latents, sigma, step)
+        if sigma_next == 0:
+            return denoised
+        middle = (sigma * sigma_next).sqrt()
+        halfway = leap(latents, denoised, sigma, middle)
+        # With r = 1/2 the first estimate's weight, 1 - 1/(2r), is zero.
+        latents = leap(latents, denoise(halfway, middle, step + 1), sigma, sigma_next)
+    return latents
+
+
+def _lcm(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """Multistep consistency sampling, algorithm 1 of Song et al. 2023 (arXiv 2303.01469)."""
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        latents = denoise(latents, sigma, step)
+        if sigma_next > 0:
+            latents = latents + noise(sigma, sigma_next) * sigma_next
+    return latents
+
+
+def _tcd(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, schedule: NoiseSchedule
+) -> Tensor:
+    """Strategic stochastic sampling, algorithm 4 of Zheng et al. 2024 (arXiv 2402.19159)."""
+    for step, (sigma, sigma_next) in _steps(sigmas):
+        denoised = denoise(latents, sigma, step)
+        if sigma_next == 0:
+            return denoised
+        below = ((1 - TCD_GAMMA) * schedule.timestep(sigma_next)).floor()
+        down = torch.minimum(schedule.sigma(below)[0], sigma_next)
+        latents = denoised + (latents - denoised) / sigma * down
+        latents = latents + noise(sigma, sigma_next) * (sigma_next**2 - down**2).sqrt()
+    return latents
+
+
+def _uni_pc(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    return sample_uni_pc(denoise, latents, sigmas)
+
+
+def _steps(sigmas: Tensor) -> enumerate[tuple[Tensor, Tensor]]:
+    return enumerate(itertools.pairwise(sigmas))
+
+
+SAMPLERS: dict[Sampler, SamplerSpec] = {
+    "euler": SamplerSpec(_euler),
+    "euler_ancestral": SamplerSpec(_euler_ancestral),
+    "heun": SamplerSpec(_heun, two_calls=True),
+    "dpmpp_2m": SamplerSpec(_dpmpp_2m),
+    "dpmpp_2m_sde": SamplerSpec(_dpmpp_2m_sde, brownian=True),
+    "dpmpp_sde": SamplerSpec(_dpmpp_sde, brownian=True, two_calls=True),
+    # DDIM without noise is Euler's method in these coordinates (Song et al. 2021, section 4.3).
+    "ddim": SamplerSpec(_euler),
+    "uni_pc": SamplerSpec(_uni_pc, skip_penultimate=True),
+    "lcm": SamplerSpec(_lcm),
+    "tcd": SamplerSpec(_tcd),
+}

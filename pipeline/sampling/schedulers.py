@@ -1,0 +1,109 @@
+"""Which noise levels a sampler visits: ComfyUI's schedulers by name and number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+from ..choices import checked, in_range
+from ..errors import AnimateDiffV2VError
+from .noise_schedule import NoiseSchedule
+
+Scheduler = Literal[
+    "normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"
+]
+
+
+def sampling_sigmas(
+    schedule: NoiseSchedule,
+    *,
+    scheduler: Scheduler,
+    steps: int,
+    denoise: float = 1.0,
+    skip_penultimate: bool = False,
+) -> Tensor:
+    """Noise levels from high to low, [steps + 1] (fewer where a scheduler has fewer), the last 0.
+
+    denoise: 1 goes through the whole schedule; below 1 it is the last `steps` steps of a schedule
+    of int(steps / denoise), as KSampler has it; 0 gives an empty schedule.
+    skip_penultimate: leave out the lowest level above zero, as UniPC is run in ComfyUI.
+    Raises AnimateDiffV2VError for an unknown scheduler, steps below 1 or denoise outside 0 to 1.
+    """
+    checked("scheduler", scheduler, Scheduler)
+    in_range("denoise", denoise, 0, 1)
+    if steps < 1:
+        raise AnimateDiffV2VError(f"steps is {steps}; it must be at least 1.")
+    if denoise == 0:
+        return torch.empty(0)
+    total = steps if denoise > 0.9999 else int(steps / denoise)
+    sigmas = _SCHEDULERS[scheduler](schedule, total + skip_penultimate)
+    if skip_penultimate:
+        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
+    return sigmas[-(steps + 1) :] if total > steps else sigmas
+
+
+def _from_timesteps(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
+    return torch.cat([schedule.sigma(timesteps), torch.zeros(1)])
+
+
+def _normal(schedule: NoiseSchedule, steps: int) -> Tensor:
+    return _from_timesteps(schedule, torch.linspace(*_ends(schedule), steps))
+
+
+def _sgm_uniform(schedule: NoiseSchedule, steps: int) -> Tensor:
+    return _from_timesteps(schedule, torch.linspace(*_ends(schedule), steps + 1)[:-1])
+
+
+def _ends(schedule: NoiseSchedule) -> tuple[float, float]:
+    return (
+        float(schedule.timestep(schedule.sigmas[-1])),
+        float(schedule.timestep(schedule.sigmas[0])),
+    )
+
+
+def _karras(schedule: NoiseSchedule, steps: int) -> Tensor:
+    """Karras et al. 2022 (arXiv 2206.00364), equation 5, rho 7."""
+    high, low = schedule.sigma_max ** (1 / 7), schedule.sigma_min ** (1 / 7)
+    levels = (high + torch.linspace(0, 1, steps) * (low - high)) ** 7
+    return torch.cat([levels, torch.zeros(1)])
+
+
+def _exponential(schedule: NoiseSchedule, steps: int) -> Tensor:
+    high, low = math.log(schedule.sigma_max), math.log(schedule.sigma_min)
+    return torch.cat([torch.linspace(high, low, steps).exp(), torch.zeros(1)])
+
+
+def _simple(schedule: NoiseSchedule, steps: int) -> Tensor:
+    stride = len(schedule.sigmas) / steps
+    picks = [-(1 + int(step * stride)) for step in range(steps)]
+    return torch.cat([schedule.sigmas[picks], torch.zeros(1)])
+
+
+def _ddim_uniform(schedule: NoiseSchedule, steps: int) -> Tensor:
+    stride = max(len(schedule.sigmas) // steps, 1)
+    return torch.cat([torch.zeros(1), schedule.sigmas[1::stride]]).flip(0)
+
+
+def _beta(schedule: NoiseSchedule, steps: int) -> Tensor:
+    """Quantiles of a beta distribution with both parameters 0.6 (arXiv 2407.12173)."""
+    shares = 1 - np.linspace(0, 1, steps, endpoint=False)
+    picks = np.rint(betaincinv(0.6, 0.6, shares) * (len(schedule.sigmas) - 1)).astype(int)
+    distinct = [pick for i, pick in enumerate(picks) if i == 0 or pick != picks[i - 1]]
+    return torch.cat([schedule.sigmas[distinct], torch.zeros(1)])
+
+
+_SCHEDULERS: dict[Scheduler, Callable[[NoiseSchedule, int], Tensor]] = {
+    "normal": _normal,
+    "karras": _karras,
+    "exponential": _exponential,
+    "sgm_uniform": _sgm_uniform,
+    "simple": _simple,
+    "ddim_uniform": _ddim_uniform,
+    "beta": _beta,
+}

@@ -1,0 +1,31 @@
+"""The fresh noise that stochastic samplers add on their way, as ComfyUI draws it for a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torchsde
+from torch import Tensor
+
+# Gives noise of unit variance, [frames, 4, height, width], for the step from one sigma to another.
+StepNoise = Callable[[Tensor, Tensor], Tensor]
+
+
+def independent_noise(like: Tensor, seed: int) -> StepNoise:
+    """Draw anew for each step, from a generator that starts one beyond the initial noise's."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    return lambda _from, _to: torch.randn(like.shape, generator=generator)
+
+
+def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
+    """Increments of one Brownian path over sigma, so that other step sizes meet the same path."""
+    low, high = sigmas[sigmas > 0].min(), sigmas.max()
+    tree = torchsde.BrownianTree(low, torch.zeros_like(like), high, entropy=seed)
+
+    def draw(sigma_from: Tensor, sigma_to: Tensor) -> Tensor:
+        # The path runs upwards, the sampler downwards: hence the sign, as in k-diffusion.
+        increment: Tensor = tree(sigma_to, sigma_from)
+        return -increment / (sigma_from - sigma_to).sqrt()
+
+    return draw

@@ -1,0 +1,158 @@
+"""Context windows: a clip of any length, seen by the UNet some frames at a time.
+
+The schedules and weights of AnimateDiff-Evolved, whose windows go back to neggles/animatediff-cli
+(Apache-2.0). Noise predictions of overlapping windows are averaged in every step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..choices import checked, in_range
+from ..errors import AnimateDiffV2VError
+
+ContextSchedule = Literal["standard_static", "standard_uniform", "looped_uniform", "batched"]
+FuseMethod = Literal["pyramid", "flat", "overlap-linear"]
+Window = list[int]
+
+MAX_LENGTH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextOptions:
+    """How a clip is cut into windows, and how windows are blended where they overlap."""
+
+    length: int = 16
+    """Frames in a window. Motion modules were trained on 16; their encoding ends at 24 or 32."""
+    overlap: int = 4
+    """Frames that neighbouring windows share. More is smoother and slower."""
+    stride: int = 1
+    """Uniform schedules only: up to this many doublings of the distance between frames."""
+    schedule: ContextSchedule = "standard_static"
+    fuse: FuseMethod = "pyramid"
+    closed_loop: bool = False
+    """looped_uniform only: let windows run over the clip's end, for a clip that loops."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no windows."""
+        checked("schedule", self.schedule, ContextSchedule)
+        checked("fuse", self.fuse, FuseMethod)
+        in_range("context length", self.length, 1, MAX_LENGTH)
+        in_range("context stride", self.stride, 1, 32)
+        if not 0 <= self.overlap < self.length:
+            raise AnimateDiffV2VError(
+                f"context overlap is {self.overlap}; it must be from 0 to {self.length - 1}, "
+                f"less than the window's {self.length} frames."
+            )
+
+
+def context_windows(num_frames: int, options: ContextOptions, *, step: int = 0) -> list[Window]:
+    """The windows of a clip at a sampling step, each a list of frame indices.
+
+    Every frame is in at least one. A clip no longer than a window is one window.
+
+    >>> context_windows(10, ContextOptions(length=6, overlap=2))
+    [[0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8, 9]]
+    """
+    if num_frames <= options.length:
+        return [list(range(num_frames))]
+    if options.schedule == "batched":
+        return _batched(num_frames, options.length)
+    if options.schedule == "standard_static":
+        return _static(num_frames, options.length, options.length - options.overlap)
+    windows = _uniform(num_frames, options, step)
+    if options.schedule == "standard_uniform":
+        windows = _without_wrapping(windows, num_frames, options.length)
+    return [*windows, *_uncovered(windows, num_frames, options.length)]
+
+
+def _batched(num_frames: int, length: int) -> list[Window]:
+    starts = range(0, num_frames, length)
+    return [list(range(start, min(start + length, num_frames))) for start in starts]
+
+
+def _static(num_frames: int, length: int, advance: int) -> list[Window]:
+    count = 1 + math.ceil((num_frames - length) / advance)
+    starts = [min(i * advance, num_frames - length) for i in range(count)]
+    return [list(range(start, start + length)) for start in starts]
+
+
+def _uniform(num_frames: int, options: ContextOptions, step: int) -> list[Window]:
+    """Windows over the clip as a ring, shifted from step to step so that no seam stays put."""
+    shift = _bit_reversed_fraction(step)
+    pad = round(num_frames * shift)
+    doublings = min(options.stride, math.ceil(math.log2(num_frames / options.length)) + 1)
+    wraps = options.closed_loop and options.schedule == "looped_uniform"
+    windows = []
+    for distance in (2**k for k in range(doublings)):
+        span = options.length * distance
+        end = num_frames + pad - (0 if wraps else options.overlap)
+        for start in range(int(shift * distance) + pad, end, span - options.overlap):
+            windows.append([frame % num_frames for frame in range(start, start + span, distance)])
+    return windows
+
+
+def _bit_reversed_fraction(step: int) -> float:
+    """0, 1/2, 1/4, 3/4, 1/8, ...: the binary digits of `step` mirrored behind the point."""
+    return sum(((step >> bit) & 1) / (2 << bit) for bit in range(step.bit_length()))
+
+
+def _without_wrapping(windows: list[Window], num_frames: int, length: int) -> list[Window]:
+    """Move windows that run over the clip's end back inside, and drop repetitions.
+
+    What such a window held of the clip's beginning gets a window of its own if the next one does
+    not have it.
+    """
+    kept: list[Window] = []
+    queue = [list(window) for window in windows]
+    index = 0
+    while index < len(queue):
+        window = queue[index]
+        wrap = next((i for i in range(1, len(window)) if window[i] < window[i - 1]), None)
+        if wrap is not None:
+            first_wrapped = window[wrap]
+            distances = [(frame - window[0]) % num_frames for frame in window]
+            window = [num_frames - 1 - distances[-1] + distance for distance in distances]
+            queue[index] = window
+            if first_wrapped not in queue[(index + 1) % len(queue)]:
+                start = min(first_wrapped, num_frames - length)
+                queue.insert(index + 1, list(range(start, start + length)))
+        if window not in kept:
+            kept.append(window)
+        index += 1
+    return kept
+
+
+def _uncovered(windows: list[Window], num_frames: int, length: int) -> list[Window]:
+    """Windows for frames that a large stride leaves out."""
+    extra: list[Window] = []
+    covered = {frame for window in windows for frame in window}
+    for frame in range(num_frames):
+        if frame not in covered:
+            start = min(frame, num_frames - length)
+            extra.append(list(range(start, start + length)))
+            covered.update(extra[-1])
+    return extra
+
+
+def window_weights(window: Window, num_frames: int, options: ContextOptions) -> Tensor:
+    """How much each frame of a window counts where windows overlap, [len(window)], float32."""
+    length = len(window)
+    if options.fuse == "pyramid":
+        ramp = torch.arange(1, length + 1, dtype=torch.float32)
+        return torch.minimum(ramp, ramp.flip(0))
+    weights = torch.ones(length)
+    if options.fuse == "overlap-linear" and options.overlap > 0:
+        # Never quite zero: at the clip's ends a frame may be in one window only.
+        ramp = torch.linspace(1e-37, 1, options.overlap)
+        overlap = min(options.overlap, length)
+        if min(window) > 0:
+            weights[:overlap] = ramp[:overlap]
+        if max(window) < num_frames - 1:
+            weights[-overlap:] = ramp.flip(0)[-overlap:]
+    return weights
