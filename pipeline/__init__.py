@@ -1,1 +1,33 @@
 """Restyle videos with AnimateDiff: the whole job, and its parts, without ComfyUI."""
+
+from __future__ import annotations
+
+from .errors import AnimateDiffV2VError, Cancelled
+from .files import LoraEntry
+from .models import Models, load_models
+from .progress import Progress
+from .request import ModelFiles, Request, Result, SamplingSettings, Timings
+from .sampling import Conditioning, ContextOptions, Guidance, sample_latents
+from .video import FrameSelection
+from .video_to_video import load_files, video_to_video
+
+__all__ = [
+    "AnimateDiffV2VError",
+    "Cancelled",
+    "Conditioning",
+    "ContextOptions",
+    "FrameSelection",
+    "Guidance",
+    "LoraEntry",
+    "ModelFiles",
+    "Models",
+    "Progress",
+    "Request",
+    "Result",
+    "SamplingSettings",
+    "Timings",
+    "load_files",
+    "load_models",
+    "sample_latents",
+    "video_to_video",
+]

@@ -1,0 +1,186 @@
+"""The command `animatediff-v2v`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from tqdm import tqdm
+
+from .errors import AnimateDiffV2VError
+from .files import LoraEntry
+from .progress import Progress
+from .request import NEGATIVE_PROMPT, Dtype, ModelFiles, Request, SamplingSettings
+from .sampling import MAX_SEED, Guidance, Sampler, Scheduler
+from .video import FrameSelection
+from .video_to_video import video_to_video
+
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code.
+
+    0 when done, 2 for wrong input with one sentence on stderr, 130 when interrupted.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        parsed = _parser().parse_args(arguments)
+        return int(parsed.command(parsed))
+    except AnimateDiffV2VError as error:
+        print(f"animatediff-v2v: {error}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        print("animatediff-v2v: interrupted, nothing was written.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Words a wrong option as this pack words its errors, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        raise AnimateDiffV2VError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="animatediff-v2v", description="AnimateDiff video-to-video.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    run = commands.add_parser(
+        "run",
+        help="restyle a video",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Restyle INPUT after a prompt and write OUTPUT.",
+    )
+    run.set_defaults(command=_run)
+    run.add_argument("input", type=Path, metavar="INPUT", help="the video to restyle")
+    run.add_argument("output", type=Path, metavar="OUTPUT", help="the mp4 to write")
+    files = run.add_argument_group("model files")
+    files.add_argument(
+        "--checkpoint", type=Path, required=True, help="Stable Diffusion 1.5 checkpoint"
+    )
+    files.add_argument("--motion-module", type=Path, required=True, help="AnimateDiff module")
+    files.add_argument("--vae", type=Path, help="VAE in place of the checkpoint's own")
+    files.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="LoRA to merge, scale 1 unless given; repeat for several",
+    )
+    files.add_argument("--embeddings", type=Path, metavar="FOLDER", help="for embedding:name")
+    files.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu")
+    files.add_argument("--dtype", default="auto", help=", ".join(get_args(Dtype)))
+    picture = run.add_argument_group("picture")
+    picture.add_argument("--prompt", required=True, help="what the clip shall show")
+    picture.add_argument("--negative-prompt", default=NEGATIVE_PROMPT, help="what it shall not")
+    picture.add_argument("--steps", type=int, default=25, help="denoising steps")
+    picture.add_argument(
+        "--guidance-scale", type=float, default=7.0, help="how strictly the prompt is followed"
+    )
+    picture.add_argument(
+        "--denoise", type=float, default=0.7, help="how much is made new, from 0 to 1"
+    )
+    picture.add_argument("--seed", type=int, help="up to 2^53-1; random if absent")
+    picture.add_argument("--sampler", default="euler", help=", ".join(get_args(Sampler)))
+    picture.add_argument("--scheduler", default="normal", help=", ".join(get_args(Scheduler)))
+    frames = run.add_argument_group("frames")
+    frames.add_argument(
+        "--select-every-nth-frame", type=int, default=2, help="keep every nth frame"
+    )
+    frames.add_argument(
+        "--frame-load-cap", type=int, default=0, help="the most frames to keep, 0 for all"
+    )
+    frames.add_argument("--width", type=int, default=0, help="pixels, 0 keeps the source's")
+    frames.add_argument("--height", type=int, default=0, help="pixels, 0 keeps the source's")
+    run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    return parser
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    seed = random.SystemRandom().randint(0, MAX_SEED) if parsed.seed is None else parsed.seed
+    request = Request(
+        input=parsed.input,
+        output=parsed.output,
+        prompt=parsed.prompt,
+        negative_prompt=parsed.negative_prompt,
+        sampling=SamplingSettings(
+            seed=seed,
+            steps=parsed.steps,
+            guidance=Guidance(scale=parsed.guidance_scale),
+            sampler=parsed.sampler,
+            scheduler=parsed.scheduler,
+            denoise=parsed.denoise,
+        ),
+        selection=FrameSelection(
+            select_every_nth_frame=parsed.select_every_nth_frame,
+            frame_load_cap=parsed.frame_load_cap,
+        ),
+        width=parsed.width,
+        height=parsed.height,
+    )
+    files = ModelFiles(
+        checkpoint=parsed.checkpoint,
+        motion_module=parsed.motion_module,
+        vae=parsed.vae,
+        loras=tuple(lora_entry(text) for text in parsed.lora),
+        embeddings=parsed.embeddings,
+        device=parsed.device,
+        dtype=parsed.dtype,
+    )
+    with _ProgressBar() as bar:
+        result = video_to_video(request, files, progress=bar.show)
+    if parsed.json:
+        print(json.dumps(result.as_json()))
+    else:
+        print(f"{result.path}: {result.frame_count} frames, seed {result.seed}")
+    return 0
+
+
+def lora_entry(text: str) -> LoraEntry:
+    """Read FILE[:SCALE]; a colon within the path, as in C:\\loras\\a.safetensors, is none.
+
+    Raises AnimateDiffV2VError when there is no path.
+    """
+    path, colon, number = text.rpartition(":")
+    if colon and path:
+        try:
+            scale = float(number)
+        except ValueError:
+            pass  # the colon belongs to the path
+        else:
+            return LoraEntry(Path(path), model_strength=scale, clip_strength=scale)
+    if not text:
+        raise AnimateDiffV2VError("--lora needs a file: FILE or FILE:SCALE.")
+    return LoraEntry(Path(text))
+
+
+class _ProgressBar:
+    """A bar on stderr with the time that is left."""
+
+    def __enter__(self) -> _ProgressBar:
+        self._bar = tqdm(
+            total=100.0,
+            unit="%",
+            file=sys.stderr,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, progress: Progress) -> None:
+        """Move the bar to where the job stands."""
+        self._bar.set_description_str(progress.message, refresh=False)
+        self._bar.update(progress.fraction * 100.0 - self._bar.n)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Where to compute and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import AnimateDiffV2VError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn `auto`, or a torch device's name, into a device that is there.
+
+    Raises AnimateDiffV2VError when there is no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AnimateDiffV2VError(
+            f"device is {name!r}, which this machine does not have; "
+            "auto takes the fastest that there is, cpu always works."
+        ) from error
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Turn `auto`, float32, float16 or bfloat16 into a dtype; auto is float32 on a CPU."""
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    return dtypes[name]

@@ -1,0 +1,140 @@
+"""What is asked of a job, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .choices import checked
+from .errors import AnimateDiffV2VError
+from .files import LoraEntry
+from .sampling import BetaScheduleChoice, ContextOptions, Guidance, NoiseType, Sampler, Scheduler
+from .sampling.initial_noise import check_seed
+from .video import Fit, FormatName, FrameSelection
+
+NEGATIVE_PROMPT = "(bad quality, worst quality:1.2), ugly faces, bad anime"
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """The files that a job's networks come from."""
+
+    checkpoint: Path
+    motion_module: Path | None = None
+    """None denoises each frame by itself."""
+    vae: Path | None = None
+    """None takes the checkpoint's own."""
+    loras: tuple[LoraEntry, ...] = ()
+    motion_loras: tuple[LoraEntry, ...] = ()
+    embeddings: Path | None = None
+    """The folder in which `embedding:name` of a prompt is looked for."""
+    device: str = "auto"
+    """A torch device such as cuda:0, mps or cpu; auto takes the fastest that there is."""
+    dtype: Dtype = "auto"
+    """auto computes in float16 on an accelerator and in float32 on a CPU."""
+    motion_scale: float = 1.0
+    clip_skip: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that no model takes."""
+        checked("dtype", self.dtype, Dtype)
+        if self.clip_skip < 1:
+            raise AnimateDiffV2VError(
+                f"clip_skip is {self.clip_skip}; 1 is the last layer, 2 the one before it."
+            )
+        if not 0 <= self.motion_scale <= 10:
+            raise AnimateDiffV2VError(
+                f"motion_scale is {self.motion_scale:g}; it must be from 0 to 10, 1 is as trained."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How the clip is denoised."""
+
+    seed: int
+    steps: int = 25
+    guidance: Guidance = field(default_factory=Guidance)
+    sampler: Sampler = "euler"
+    scheduler: Scheduler = "normal"
+    denoise: float = 0.7
+    """How much is made new: 0 gives the source back, 1 keeps nothing of it."""
+    beta_schedule: BetaScheduleChoice = "autoselect"
+    noise_type: NoiseType = "default"
+    context: ContextOptions | None = field(default_factory=ContextOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse what no sampler takes, before anything is loaded."""
+        check_seed(self.seed)
+        checked("sampler", self.sampler, Sampler)
+        checked("scheduler", self.scheduler, Scheduler)
+        checked("beta_schedule", self.beta_schedule, BetaScheduleChoice)
+        checked("noise_type", self.noise_type, NoiseType)
+        if self.steps < 1:
+            raise AnimateDiffV2VError(f"steps is {self.steps}; it must be at least 1.")
+        if not 0 <= self.denoise <= 1:
+            raise AnimateDiffV2VError(f"denoise is {self.denoise:g}; it must be from 0 to 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A video to restyle: from file to file."""
+
+    input: Path
+    output: Path
+    prompt: str
+    sampling: SamplingSettings
+    negative_prompt: str = NEGATIVE_PROMPT
+    selection: FrameSelection = field(
+        default_factory=lambda: FrameSelection(select_every_nth_frame=2)
+    )
+    width: int = 0
+    """Pixels, multiples of 8; 0 keeps the source's, up to 768 on the long side."""
+    height: int = 0
+    fit: Fit = "crop"
+    format: FormatName = "mp4-h264"
+    crf: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Seconds spent in each phase; phases overlap in the stream, `total` is the clock's time."""
+
+    decode: float
+    encode: float
+    sample: float
+    decode_latents: float
+    write: float
+    total: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The restyled video."""
+
+    path: Path
+    content_type: str
+    file_size: int
+    """Bytes."""
+    frame_count: int
+    seed: int
+    timings: Timings
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as the hosted API words it."""
+        return {
+            "video": {
+                "url": self.path.resolve().as_uri(),
+                "content_type": self.content_type,
+                "file_name": self.path.name,
+                "file_size": self.file_size,
+            },
+            "seed": self.seed,
+            "timings": {
+                phase: round(seconds, 3) for phase, seconds in asdict(self.timings).items()
+            },
+        }
