@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from .checkpoint import CheckpointWeights, load_checkpoint, load_vae
+from .checkpoint import CheckpointWeights, load_checkpoint, load_text_encoder, load_vae
 from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
 from .motion_module import MotionModuleWeights, load_motion_module
 from .reading import Weights, read_weights
+from .recognition import FileReport, identify
 
 __all__ = [
     "CheckpointWeights",
+    "FileReport",
     "LoraEntry",
     "LoraReport",
     "MotionModuleWeights",
     "Weights",
+    "identify",
     "load_checkpoint",
     "load_motion_module",
+    "load_text_encoder",
     "load_vae",
     "merge_loras",
     "merge_motion_loras",

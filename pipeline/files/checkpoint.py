@@ -1,4 +1,4 @@
-"""Load checkpoints of Stable Diffusion 1.5 and stand-alone VAEs, in every layout users have."""
+"""Load checkpoints of Stable Diffusion 1.5, and VAEs and text encoders on their own."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import torch
 
 from ..errors import AnimateDiffV2VError
-from .reading import read_weights
-from .tensor_specs import Shapes, shapes_of, take_tensors
+from .reading import Weights, read_weights
+from .recognition import refusal
+from .tensor_specs import shapes_of, take_tensors
 from .text_encoder_layout import infer_text_encoder_config, text_encoder_table
-from .unet_layout import infer_unet_config, unet_table
-from .vae_layout import infer_vae_config, vae_table
+from .unet_layout import UNET_PREFIXES, infer_unet_config, unet_names, unet_table
+from .vae_layout import VAE_PREFIXES, infer_vae_config, vae_names, vae_table
 
 Tensors = dict[str, torch.Tensor]
 Network = tuple[dict[str, Any], Tensors]
 
-_UNET_PREFIXES = ("model.diffusion_model.", "")
-_VAE_PREFIXES = ("first_stage_model.", "")
 _TEXT_PREFIXES = (
     "cond_stage_model.transformer.text_model.",
     "cond_stage_model.transformer.",  # before transformers 4.0
+    "text_model.",
 )
 
 
@@ -55,12 +55,12 @@ def load_checkpoint(path: str | Path) -> CheckpointWeights:
             or a tensor is missing or misshapen.
     """
     path = Path(path)
-    weights = read_weights(path)
+    weights = _read(path, wanted="checkpoint")
     unet = _find_unet(weights, path)
     if unet is None:
-        raise AnimateDiffV2VError(f"{path} is no checkpoint of Stable Diffusion 1.5.")
-    vae = _find_vae(weights, path, prefixes=_VAE_PREFIXES[:1])
-    text_encoder = _find_text_encoder(weights, path)
+        raise AnimateDiffV2VError(f"{path} holds no UNet of Stable Diffusion 1.5.")
+    vae = _find_vae(weights, path, prefixes=VAE_PREFIXES[:1])
+    text_encoder = _find_text_encoder(weights, path, prefixes=_TEXT_PREFIXES[:2])
     return CheckpointWeights(*unet, *(vae or (None, None)), *(text_encoder or (None, None)))
 
 
@@ -72,16 +72,46 @@ def load_vae(path: str | Path) -> Network:
             tensor is missing or misshapen.
     """
     path = Path(path)
-    vae = _find_vae(read_weights(path), path, prefixes=_VAE_PREFIXES)
+    vae = _find_vae(_read(path, wanted="VAE"), path, prefixes=VAE_PREFIXES)
     if vae is None:
-        raise AnimateDiffV2VError(f"{path} holds no VAE of Stable Diffusion 1.5.")
+        raise AnimateDiffV2VError(f"{path} holds no VAE. {_elsewhere('VAE')}")
     return vae
 
 
+def load_text_encoder(path: str | Path) -> Network:
+    """Load a CLIP text encoder from its own file or out of a checkpoint.
+
+    Returns keyword arguments for ``transformers.CLIPTextConfig``, and tensors whose names begin
+    with ``text_model.``.
+
+    Raises:
+        AnimateDiffV2VError: the file cannot be read, holds no text encoder of Stable Diffusion
+            1.5, or a tensor is missing or misshapen.
+    """
+    path = Path(path)
+    weights = _read(path, wanted="text encoder")
+    text_encoder = _find_text_encoder(weights, path, prefixes=_TEXT_PREFIXES)
+    if text_encoder is None:
+        raise AnimateDiffV2VError(f"{path} holds no text encoder. {_elsewhere('text encoder')}")
+    return text_encoder
+
+
+def _elsewhere(part: str) -> str:
+    return f"Take the {part} from a full checkpoint, or from a file of its own."
+
+
+def _read(path: Path, *, wanted: Any) -> Weights:
+    weights = read_weights(path)
+    wrong = refusal(weights, path, wanted=(wanted, "checkpoint"))
+    if wrong:
+        raise AnimateDiffV2VError(wrong)
+    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+
+
 def _find_unet(weights: Mapping[str, torch.Tensor], path: Path) -> Network | None:
-    for prefix in _UNET_PREFIXES:
+    for prefix in UNET_PREFIXES:
         shapes = shapes_of(weights, prefix)
-        layout = "ldm" if "input_blocks.0.0.weight" in shapes else "diffusers"
+        layout = unet_names(shapes)
         config = infer_unet_config(shapes, layout=layout)
         if config:
             specs = unet_table(config)
@@ -94,7 +124,7 @@ def _find_vae(
 ) -> Network | None:
     for prefix in prefixes:
         shapes = shapes_of(weights, prefix)
-        layout = _vae_layout(shapes)
+        layout = vae_names(shapes)
         config = infer_vae_config(shapes, layout=layout)
         if config:
             specs = vae_table(config)
@@ -102,12 +132,10 @@ def _find_vae(
     return None
 
 
-def _vae_layout(shapes: Shapes) -> str:
-    return "ldm" if any(name.startswith("encoder.down.") for name in shapes) else "diffusers"
-
-
-def _find_text_encoder(weights: Mapping[str, torch.Tensor], path: Path) -> Network | None:
-    for prefix in _TEXT_PREFIXES:
+def _find_text_encoder(
+    weights: Mapping[str, torch.Tensor], path: Path, *, prefixes: tuple[str, ...]
+) -> Network | None:
+    for prefix in prefixes:
         config = infer_text_encoder_config(shapes_of(weights, prefix))
         if config:
             specs = text_encoder_table(config)

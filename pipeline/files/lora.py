@@ -6,18 +6,20 @@ and all others are the same objects. A stack taken away is the dictionary that w
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..errors import AnimateDiffV2VError
-from .lora_formulas import lora_delta
+from .kinds import Kind
+from .lora_formulas import Parameters, add_change, family_name, family_of
 from .lora_keys import LoraModule, group_by_module, places_of
-from .motion_module import MotionModuleWeights
+from .motion_module import MotionModuleWeights, diffusers_name
 from .reading import Weights, read_weights
+from .recognition import refusal
 from .tensor_specs import TensorSpec, shapes_of
 from .text_encoder_layout import infer_text_encoder_config, text_encoder_table
 from .unet_layout import infer_unet_config, unet_table
@@ -36,7 +38,14 @@ class LoraEntry:
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What became of one file of a stack."""
+    """What became of one file of a stack.
+
+    Attributes:
+        path: the file.
+        family: the families in it, the commonest first: "LoRA", "LoCon, full difference".
+        matched_modules: layers of the networks that it changes.
+        unmatched_keys: keys of the file that belong to no layer, or to no known family.
+    """
 
     path: Path
     family: str
@@ -46,8 +55,12 @@ class LoraReport:
 
 @dataclass(frozen=True)
 class _Change:
-    module: LoraModule
+    """What one layer of one file does to one tensor."""
+
+    parameters: Parameters
     strength: float
+    path: Path
+    key: str
 
 
 _Changes = dict[str, list[_Change]]
@@ -57,6 +70,9 @@ def merge_loras(
     *, unet: Weights, text_encoder: Weights | None, loras: Sequence[LoraEntry]
 ) -> tuple[Tensors, Tensors | None, tuple[LoraReport, ...]]:
     """Merge a stack of LoRA files into a UNet and a text encoder, in the order given.
+
+    Order matters where a change depends on the weight (DoRA, (IA)^3, GLoRA, OFT): each file
+    sees what those before it made.
 
     Args:
         unet: tensors by the names of diffusers' ``UNet2DConditionModel``.
@@ -68,21 +84,20 @@ def merge_loras(
         dtype of the tensor that they replace; and a report for each file that was merged.
 
     Raises:
-        AnimateDiffV2VError: a file cannot be read, matches nothing, or does not fit.
+        AnimateDiffV2VError: a file cannot be read, is for another base model, matches nothing,
+            or does not fit.
     """
-    places = {"unet": places_of(_unet_specs(unet))}
     bases: dict[str, Weights] = {"unet": unet}
+    places = {"unet": places_of(_unet_specs(unet))}
     if text_encoder is not None:
-        places["text_encoder"] = places_of(_text_encoder_specs(text_encoder))
         bases["text_encoder"] = text_encoder
-    changes: dict[str, _Changes] = {network: defaultdict(list) for network in bases}
-    reports = []
-    for entry in loras:
-        strengths = {"unet": entry.model_strength, "text_encoder": entry.clip_strength}
-        if any(strengths.values()):
-            reports.append(_plan(entry.path, strengths=strengths, places=places, changes=changes))
-    merged = {network: _merged(base, changes[network]) for network, base in bases.items()}
-    return merged["unet"], merged.get("text_encoder"), tuple(reports)
+        places["text_encoder"] = places_of(_text_encoder_specs(text_encoder))
+    stack = [
+        (entry.path, {"unet": entry.model_strength, "text_encoder": entry.clip_strength})
+        for entry in loras
+    ]
+    merged, reports = _merge(bases, places, stack, kinds=("LoRA", "v3 domain adapter"))
+    return merged["unet"], merged.get("text_encoder"), reports
 
 
 def merge_motion_loras(
@@ -90,77 +105,141 @@ def merge_motion_loras(
 ) -> tuple[MotionModuleWeights, tuple[LoraReport, ...]]:
     """Merge motion LoRAs into a motion module, in the order given; see `merge_loras`.
 
+    Of the strengths, the model's counts.
+
     Raises:
-        AnimateDiffV2VError: a file cannot be read, matches nothing, or does not fit.
+        AnimateDiffV2VError: a file cannot be read, is no motion LoRA, matches nothing, or does
+            not fit.
     """
-    places = {"motion": places_of(_motion_specs(motion_module.tensors))}
-    changes: dict[str, _Changes] = {"motion": defaultdict(list)}
-    reports = [
-        _plan(
-            entry.path,
-            strengths={"motion": entry.model_strength},
-            places=places,
-            changes=changes,
-        )
-        for entry in loras
-        if entry.model_strength
-    ]
-    tensors = _merged(motion_module.tensors, changes["motion"])
-    return replace(motion_module, tensors=tensors), tuple(reports)
-
-
-def _unet_specs(unet: Weights) -> list[TensorSpec]:
-    config = infer_unet_config(shapes_of(unet), layout="diffusers")
-    return list(unet_table(config)) if config else []
-
-
-def _text_encoder_specs(text_encoder: Weights) -> list[TensorSpec]:
-    config = infer_text_encoder_config(shapes_of(text_encoder, "text_model."))
-    return list(text_encoder_table(config)) if config else []
-
-
-def _motion_specs(tensors: Weights) -> list[TensorSpec]:
-    return [TensorSpec(name, name, tuple(tensor.shape)) for name, tensor in tensors.items()]
-
-
-def _plan(
-    path: Path,
-    *,
-    strengths: Mapping[str, float],
-    places: Mapping[str, Mapping[str, str]],
-    changes: Mapping[str, _Changes],
-) -> LoraReport:
-    modules, unmatched = group_by_module(read_weights(path))
-    matched = 0
-    for module in modules:
-        target = _target(module, places)
-        if target is None:
-            unmatched.extend(module.keys)
-            continue
-        matched += 1
-        network, name = target
-        if strengths[network]:
-            changes[network][f"{name}.weight"].append(_Change(module, strengths[network]))
-    if not matched:
-        raise AnimateDiffV2VError(f"{path} matches no layer of this model.")
-    return LoraReport(
-        path=path, family="LoRA", matched_modules=matched, unmatched_keys=tuple(unmatched)
+    tensors = motion_module.tensors
+    specs = [TensorSpec(n, diffusers_name(n), tuple(t.shape)) for n, t in tensors.items()]
+    stack = [(entry.path, {"motion": entry.model_strength}) for entry in loras]
+    merged, reports = _merge(
+        {"motion": tensors}, {"motion": places_of(specs)}, stack, kinds=("motion LoRA",)
     )
+    return replace(motion_module, tensors=merged["motion"]), reports
 
 
-def _target(module: LoraModule, places: Mapping[str, Mapping[str, str]]) -> tuple[str, str] | None:
+def _unet_specs(unet: Weights) -> Iterator[TensorSpec]:
+    config = infer_unet_config(shapes_of(unet), layout="diffusers")
+    return unet_table(config) if config else iter(())
+
+
+def _text_encoder_specs(text_encoder: Weights) -> Iterator[TensorSpec]:
+    config = infer_text_encoder_config(shapes_of(text_encoder, "text_model."))
+    return text_encoder_table(config) if config else iter(())
+
+
+_Places = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The networks, where their layers are, and what is to change in each tensor."""
+
+    bases: Mapping[str, Weights]
+    places: _Places
+    changes: Mapping[str, _Changes]
+
+
+def _merge(
+    bases: Mapping[str, Weights],
+    places: _Places,
+    stack: Sequence[tuple[Path, Mapping[str, float]]],
+    *,
+    kinds: tuple[Kind, ...],
+) -> tuple[dict[str, Tensors], tuple[LoraReport, ...]]:
+    plan = _Plan(bases, places, {network: defaultdict(list) for network in bases})
+    reports = []
+    for path, strengths in stack:
+        if any(strengths.values()):
+            weights = read_weights(path)
+            wrong = refusal(weights, path, wanted=kinds)
+            if wrong:
+                raise AnimateDiffV2VError(wrong)
+            reports.append(_add_file(weights, Path(path), strengths=strengths, plan=plan))
+    merged = {network: _merged(base, plan.changes[network]) for network, base in bases.items()}
+    return merged, tuple(reports)
+
+
+def _add_file(
+    weights: Weights, path: Path, *, strengths: Mapping[str, float], plan: _Plan
+) -> LoraReport:
+    modules, unmatched = group_by_module(weights)
+    families: Counter[str] = Counter()
+    for module in modules:
+        used = _add_module(module, path, strengths=strengths, plan=plan)
+        families[_family(module)] += bool(used)
+        unmatched.extend(key for parameter, key in module.keys.items() if parameter not in used)
+    if not families.total():
+        raise AnimateDiffV2VError(
+            f"{path} changes nothing in this model: none of its {len(weights)} keys names a layer "
+            f"of it, {next(iter(weights), 'as there are none')} for instance."
+        )
+    names = ", ".join(name for name, count in families.most_common() if count)
+    return LoraReport(path, names, families.total(), tuple(unmatched))
+
+
+def _add_module(
+    module: LoraModule, path: Path, *, strengths: Mapping[str, float], plan: _Plan
+) -> set[str]:
+    """Note what one layer of a file changes; gives the parameters that found their place."""
+    used: set[str] = set()
+    found = _target(module, plan.places)
+    if found is not None:
+        network, name = found
+        for tensor, parameters in _tensor_changes(module, name):
+            if tensor in plan.bases[network]:
+                key = module.keys[next(iter(parameters))]
+                change = _Change(parameters, strengths[network], path, key)
+                plan.changes[network][tensor].append(change)
+                used |= parameters.keys()
+    return used
+
+
+def _target(module: LoraModule, places: _Places) -> tuple[str, str] | None:
     for network, names in places.items():
-        if module.network in (None, network) and module.place in names:
-            return network, names[module.place]
+        if module.network in (None, network) or network == "motion":
+            name = names.get(module.place)
+            if name is not None:
+                return network, name
     return None
+
+
+def _tensor_changes(module: LoraModule, name: str) -> Iterator[tuple[str, Parameters]]:
+    """The tensors that a layer's parameters change, with the parameters of each."""
+    own = dict(module.parameters)
+    bias: Parameters = {p: own.pop(p) for p in ("diff_b", "b_norm") if p in own}
+    if "w_norm" in own:
+        yield f"{name}.weight", {"w_norm": own["w_norm"]}
+    elif family_of(own):
+        yield f"{name}.weight", own
+    if bias:
+        yield f"{name}.bias", bias
+
+
+def _family(module: LoraModule) -> str:
+    return family_name(module.parameters) or "full difference"
 
 
 def _merged(base: Weights, changes: _Changes) -> Tensors:
     merged = dict(base)
     for name, stack in changes.items():
-        weight = base[name].float()
-        for change in stack:
-            delta = lora_delta(change.module.parameters)
-            weight = weight + delta.reshape(weight.shape) * change.strength
-        merged[name] = weight.to(base[name].dtype)
+        active = [change for change in stack if change.strength]
+        if active:
+            old = base[name]
+            weight = old.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+            for change in active:
+                weight = _changed(weight, change)
+            merged[name] = weight.to(old.dtype)
     return merged
+
+
+def _changed(weight: torch.Tensor, change: _Change) -> torch.Tensor:
+    try:
+        return add_change(weight, change.parameters, strength=change.strength)
+    except (ValueError, RuntimeError) as error:
+        raise AnimateDiffV2VError(
+            f"{change.path} does not fit this model: the layer of {change.key} has a weight of "
+            f"the shape {list(weight.shape)} here ({error}). It was made for another base model."
+        ) from error

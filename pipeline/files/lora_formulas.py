@@ -1,29 +1,265 @@
 """What each family of LoRA adds to a weight.
 
-The formulas are those of LyCORIS (KohakuBlueleaf/LyCORIS, lycoris/functional), against which the
-tests check every one of them.
+Every formula is that of LyCORIS (KohakuBlueleaf/LyCORIS 4.1, lycoris/functional and
+lycoris/modules), under its parameter names; the tests check each against that package. A weight
+is ``(out, in)`` or ``(out, in, height, width)``, all arithmetic float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 
 Parameters = Mapping[str, torch.Tensor]
+_Delta = Callable[[torch.Tensor, Parameters], torch.Tensor]
 
 
-def lora_delta(parameters: Parameters) -> torch.Tensor:
-    """LoRA and LoCon: ``up @ down * alpha / rank``, with the Tucker core ``mid`` between."""
-    up, down = parameters["lora_up"].float(), parameters["lora_down"].float()
+@dataclass(frozen=True)
+class Family:
+    """One way to write a change of weights.
+
+    Attributes:
+        name: what users call it.
+        required: alternatives; the parameters of a layer fit if they hold all of one of them.
+        delta: the change at full strength, from the weight and the parameters.
+    """
+
+    name: str
+    required: tuple[frozenset[str], ...]
+    delta: _Delta
+
+
+def family_of(parameters: Parameters) -> Family | None:
+    """The family that these parameters of one layer belong to, None where it is not known."""
+    present = parameters.keys()
+    for family in _FAMILIES:
+        if any(required <= present for required in family.required):
+            return family
+    return None
+
+
+def add_change(weight: torch.Tensor, parameters: Parameters, *, strength: float) -> torch.Tensor:
+    """Add what one layer of a LoRA file changes.
+
+    Args:
+        weight: the layer's weight, float32; it may be overwritten.
+        parameters: the layer's parameters, as `family_of` knows them.
+        strength: 0 leaves the weight as it is, 1 is the trained change.
+
+    Returns:
+        ``weight + strength * delta``. With DoRA, delta is the whole change of direction and
+        magnitude (``apply_dora_scale`` in lycoris/functional/general.py). BOFT's stages are
+        blended with the identity one by one, as LyCORIS does.
+
+    Raises:
+        ValueError, RuntimeError: the parameters do not fit the weight.
+    """
+    family = family_of(parameters)
+    if family is None:
+        raise ValueError(f"no known family has the parameters {', '.join(sorted(parameters))}")
+    if family.name == "LoRA" and not {"lora_mid", "dora_scale"} & parameters.keys():
+        return _add_low_rank(weight, parameters, strength=strength)
+    if family.name == "OFT" and parameters["oft_blocks"].ndim == 4:
+        return weight.add_(_boft_delta(weight, parameters, strength=strength))
+    delta = _fitted(family.delta(weight, parameters), weight)
+    if "dora_scale" in parameters:
+        delta = _dora_delta(weight, delta, parameters["dora_scale"].float())
+    return weight.add_(delta, alpha=strength)
+
+
+def _fitted(delta: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    rows = weight.shape[:1]
+    if delta.shape[:1] != rows or delta.numel() != weight.numel():
+        raise ValueError(f"its change has the shape {list(delta.shape)}")
+    return delta.reshape(weight.shape)
+
+
+def _add_low_rank(weight: torch.Tensor, parameters: Parameters, *, strength: float) -> torch.Tensor:
+    """The plain case, which is nearly every file, in one pass over the weight."""
+    up = parameters["lora_up"].float().flatten(1)
+    down = parameters["lora_down"].float().flatten(1)
+    rows = weight.view(weight.shape[0], -1)
+    if (up.shape[0], down.shape[1]) != rows.shape or up.shape[1] != down.shape[0]:
+        raise ValueError(f"its change has the shape {[up.shape[0], down.shape[1]]}")
     scale = _alpha_over_rank(parameters, rank=down.shape[0])
-    mid = parameters.get("lora_mid")
-    if mid is None:
-        delta = up.flatten(1) @ down.flatten(1)
-        return (delta * scale).reshape(up.shape[0], *down.shape[1:])
-    return scale * torch.einsum("mn...,im,nj->ij...", mid.float(), up.flatten(1), down.flatten(1))
+    rows.addmm_(up, down, alpha=strength * scale)
+    return weight
 
 
 def _alpha_over_rank(parameters: Parameters, *, rank: int) -> float:
-    alpha = parameters.get("alpha")
-    return 1.0 if alpha is None else float(alpha) / rank
+    alpha = float(parameters["alpha"]) if "alpha" in parameters else 0.0
+    return alpha / rank if alpha else 1.0  # an alpha of 0 means: no scaling
+
+
+def _lora_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """LoRA and LoCon: ``up @ down * alpha / rank``, with the Tucker core ``mid`` between."""
+    up, down = parameters["lora_up"].float(), parameters["lora_down"].float()
+    up = up.flatten(1) * _alpha_over_rank(parameters, rank=down.shape[0])
+    if "lora_mid" in parameters:
+        return _tucker(parameters["lora_mid"].float(), up.T, down.flatten(1))
+    return (up @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:])
+
+
+def _tucker(core: torch.Tensor, out: torch.Tensor, into: torch.Tensor) -> torch.Tensor:
+    """Rebuild ``(p, q, ...)`` from core ``(i, j, ...)``, ``out (i, p)`` and ``into (j, q)``."""
+    return torch.einsum("ij...,ip,jq->pq...", core, out, into)
+
+
+def _loha_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """LoHa: the Hadamard product of two low-rank matrices (arXiv:2108.06098)."""
+    halves = [_loha_half(parameters, half) for half in ("1", "2")]
+    scale = _alpha_over_rank(parameters, rank=parameters["hada_w1_b"].shape[0])
+    return halves[0].mul_(halves[1]).mul_(scale)
+
+
+def _loha_half(parameters: Parameters, half: str) -> torch.Tensor:
+    a, b = parameters[f"hada_w{half}_a"].float(), parameters[f"hada_w{half}_b"].float()
+    if "hada_t1" in parameters:
+        return _tucker(parameters[f"hada_t{half}"].float(), a, b)
+    return a @ b.flatten(1)
+
+
+def _lokr_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """LoKr: the Kronecker product of two matrices, each whole or in low rank."""
+    first, second = _lokr_factor(parameters, "1"), _lokr_factor(parameters, "2")
+    ranked = [parameters[n] for n in ("lokr_w2_b", "lokr_w1_b") if n in parameters]
+    scale = _alpha_over_rank(parameters, rank=ranked[0].shape[0]) if ranked else 1.0
+    kernel = weight.shape[2:]
+    if second.ndim == 2 and kernel:
+        second = second.reshape(second.shape[0], -1, *kernel)
+    first = first.reshape(*first.shape, *([1] * (second.ndim - first.ndim)))
+    return torch.kron(first * scale, second.contiguous())
+
+
+def _lokr_factor(parameters: Parameters, factor: str) -> torch.Tensor:
+    whole = parameters.get(f"lokr_w{factor}")
+    if whole is not None:
+        return whole.float()
+    a, b = parameters[f"lokr_w{factor}_a"].float(), parameters[f"lokr_w{factor}_b"].float()
+    core = parameters.get(f"lokr_t{factor}")
+    return a @ b.flatten(1) if core is None else _tucker(core.float(), a, b)
+
+
+def _glora_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """GLoRA: ``W @ a1 @ a2 + b1 @ b2`` (arXiv:2306.07967)."""
+    a1, a2, b1, b2 = (parameters[name].float().flatten(1) for name in ("a1", "a2", "b1", "b2"))
+    scale = _alpha_over_rank(parameters, rank=a2.shape[0])
+    if "bm" in parameters:
+        own = _tucker(parameters["bm"].float(), b1.T, b2)
+    else:
+        own = (b1 @ b2).reshape(weight.shape)
+    from_weight = torch.einsum("oi...,ij,jk->ok...", weight, a1, a2)
+    return (own + from_weight) * scale
+
+
+def _ia3_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """(IA)^3: each input or output channel gets a factor (arXiv:2205.05638)."""
+    factors = parameters["weight"].float().flatten()
+    axis = 1 if bool(parameters["on_input"]) else 0
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    return weight * factors.reshape(shape)
+
+
+def _diff_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """The whole difference, as it is (LyCORIS "full"); of a norm or a bias as well."""
+    names = ("diff", "w_norm", "diff_b", "b_norm")
+    return next(parameters[name] for name in names if name in parameters).float()
+
+
+def _oft_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    """OFT: blocks of output channels turned by an orthogonal matrix (arXiv:2306.07280)."""
+    blocks = parameters["oft_blocks"].float()
+    turns = _rotations(blocks, parameters, channels=weight.shape[0])
+    rows = weight.reshape(blocks.shape[0], blocks.shape[1], *weight.shape[1:])
+    turned = torch.einsum("knm,kn...->km...", turns, rows).reshape(weight.shape)
+    return _rescaled(turned, parameters) - weight
+
+
+def _boft_delta(weight: torch.Tensor, parameters: Parameters, *, strength: float) -> torch.Tensor:
+    """BOFT: stages of rotations in a butterfly (arXiv:2311.06243), blended with the identity."""
+    blocks = parameters["oft_blocks"].float()
+    size = blocks.shape[-1]
+    turns = _rotations(blocks, parameters, channels=weight.shape[0])
+    turns = turns * strength + (1 - strength) * torch.eye(size)
+    turned = weight
+    rest = weight.shape[1:]
+    for stage, turn in enumerate(turns):
+        stride = 2**stage * (size // 2)
+        paired = turned.reshape(-1, 2, stride, *rest).transpose(1, 2).reshape(-1, size, *rest)
+        paired = torch.einsum("bij,bj...->bi...", turn, paired)
+        turned = paired.reshape(-1, stride, 2, *rest).transpose(1, 2).reshape(weight.shape)
+    return _rescaled(turned, parameters) - weight
+
+
+def _rotations(blocks: torch.Tensor, parameters: Parameters, *, channels: int) -> torch.Tensor:
+    """Cayley's transform of skew matrices whose norm ``alpha * channels`` limits."""
+    skew = blocks - blocks.transpose(-1, -2)
+    limit = float(parameters["alpha"]) * channels if "alpha" in parameters else 0.0
+    norm = skew.norm() + 1e-8
+    if 0 < limit < norm:
+        skew = skew * (limit / norm)
+    one = torch.eye(skew.shape[-1])
+    inverse: torch.Tensor = torch.linalg.inv(one - skew)
+    return (one + skew) @ inverse
+
+
+def _rescaled(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
+    if "rescale" not in parameters:
+        return weight
+    return weight * parameters["rescale"].float().reshape(-1, *([1] * (weight.ndim - 1)))
+
+
+def _dora_delta(weight: torch.Tensor, delta: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
+    """DoRA: the changed weight brought to the trained norm of each channel (arXiv:2402.09353).
+
+    A magnitude of shape ``(1, in, ...)`` belongs to the input channels, as in LyCORIS' files
+    from before 3.0; one of ``(out,)`` or ``(out, 1, ...)`` to the output channels.
+    """
+    changed = weight + delta
+    axis = 1 if magnitude.ndim > 1 and magnitude.shape[0] == 1 and weight.shape[0] > 1 else 0
+    others = [a for a in range(weight.ndim) if a != axis]
+    norms = changed.norm(dim=others, keepdim=True) + torch.finfo(torch.float32).eps
+    return changed.mul_(magnitude.reshape(norms.shape) / norms).sub_(weight)
+
+
+def _needs(*alternatives: str) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(names.split()) for names in alternatives)
+
+
+_FAMILIES = (
+    Family("LoRA", _needs("lora_up lora_down"), _lora_delta),
+    Family("LoHa", _needs("hada_w1_a hada_w1_b hada_w2_a hada_w2_b"), _loha_delta),
+    Family(
+        "LoKr",
+        _needs(
+            "lokr_w1 lokr_w2",
+            "lokr_w1 lokr_w2_a lokr_w2_b",
+            "lokr_w1_a lokr_w1_b lokr_w2",
+            "lokr_w1_a lokr_w1_b lokr_w2_a lokr_w2_b",
+        ),
+        _lokr_delta,
+    ),
+    Family("GLoRA", _needs("a1 a2 b1 b2"), _glora_delta),
+    Family("OFT", _needs("oft_blocks"), _oft_delta),
+    Family("(IA)^3", _needs("weight on_input"), _ia3_delta),
+    Family("full difference", _needs("diff", "diff_b", "w_norm", "b_norm"), _diff_delta),
+)
+
+
+def family_name(parameters: Parameters) -> str:
+    """The family's name with its variant: "LoCon", "DoRA", "BOFT" and so on; "" if unknown."""
+    family = family_of(parameters)
+    if family is None:
+        return ""
+    name = family.name
+    if name == "LoRA" and parameters["lora_down"].ndim == 4:
+        name = "LoCon" if parameters["lora_down"].shape[2:] != (1, 1) else name
+        name = "LoCon (Tucker)" if "lora_mid" in parameters else name
+    if name == "OFT" and parameters["oft_blocks"].ndim == 4:
+        name = "BOFT"
+    if "dora_scale" in parameters:
+        name = "DoRA" if name == "LoRA" else f"{name} with DoRA"
+    return name

@@ -18,28 +18,40 @@ from .tensor_specs import TensorSpec
 
 Network = Literal["unet", "text_encoder"]
 
-# The last part of a key, and the parameter that it holds. LyCORIS' names are the standard here.
-_PARAMETERS = (
-    (r"[._]lora\.(?:up)\.weight", "lora_up"),
-    (r"[._]lora\.(?:down)\.weight", "lora_down"),
-    (r"\.lora_linear_layer\.up\.weight", "lora_up"),
-    (r"\.lora_linear_layer\.down\.weight", "lora_down"),
-    (r"\.lora_B(?:\.[^.]+)?\.weight", "lora_up"),
-    (r"\.lora_A(?:\.[^.]+)?\.weight", "lora_down"),
-    (r"\.lora_(up|down|mid)\.weight", r"lora_\2"),
-    (r"\.(?:network_)?alpha", "alpha"),
+_DIRECTIONS = {"up": "lora_up", "down": "lora_down", "mid": "lora_mid"}
+_DIRECTIONS |= {"B": "lora_up", "A": "lora_down"}
+_ADAPTER = r"(?:\.(?!weight$)[^.]+)?"  # PEFT may keep the adapter's name inside the key
+# How a key ends, and the parameter that it holds under LyCORIS' name. The first that fits counts.
+_ENDINGS = tuple(
+    re.compile(rf"(?P<module>.+?){ending}$")
+    for ending in (
+        r"[._]lora\.(?P<direction>up|down)\.weight",
+        r"\.lora_linear_layer\.(?P<direction>up|down)\.weight",
+        r"\.lora_(?P<direction>up|down|mid)\.weight",
+        rf"\.lora_(?P<direction>A|B){_ADAPTER}\.weight",
+        r"\.(?P<name>hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t[12]))",
+        r"\.(?P<name>a1|a2|b1|b2|bm)\.weight",
+        r"\.(?P<name>alpha|dora_scale|oft_blocks|rescale|diff_b|diff|w_norm|b_norm|on_input)",
+        r"\.network_(?P<name>alpha)",
+        rf"\.(?P<name>lora_magnitude_vector){_ADAPTER}(?:\.weight)?",
+        r"\.(?P<name>weight)",
+    )
 )
-_SUFFIX = [(re.compile(rf"(.+?){pattern}$"), name) for pattern, name in _PARAMETERS]
+_STANDARD_NAMES = {"lora_magnitude_vector": "dora_scale"}
 _PREFIXES: tuple[tuple[str, Network | None], ...] = (
+    ("module.", None),
     ("base_model.model.", None),
     ("lora_unet_", "unet"),
+    ("oft_unet_", "unet"),
     ("lora_te_", "text_encoder"),
     ("lora_te1_", "text_encoder"),
+    ("oft_te_", "text_encoder"),
     ("lycoris_", None),
     ("model.diffusion_model.", "unet"),
     ("diffusion_model.", "unet"),
     ("unet.", "unet"),
     ("text_encoder.", "text_encoder"),
+    ("cond_stage_model.transformer.", "text_encoder"),
 )
 
 
@@ -51,39 +63,41 @@ class LoraModule:
         network: the network that the key names, None where it names none.
         place: the layer, in underscores, without the network's prefix.
         parameters: tensors by LyCORIS' names: ``lora_up``, ``lora_down``, ``alpha`` and so on.
-        keys: the keys of the file that these came from.
+        keys: the keys of the file, by parameter.
     """
 
     network: Network | None
     place: str
     parameters: dict[str, torch.Tensor] = field(default_factory=dict)
-    keys: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
 
 
-def group_by_module(
-    weights: Mapping[str, torch.Tensor],
-) -> tuple[list[LoraModule], list[str]]:
+def group_by_module(weights: Mapping[str, torch.Tensor]) -> tuple[list[LoraModule], list[str]]:
     """Gather a LoRA file's tensors by the layer they change; second, the keys not understood."""
     modules: dict[tuple[Network | None, str], LoraModule] = {}
     strange = []
     for key, tensor in weights.items():
-        split = _split(key)
+        split = split_key(key)
         if split is None:
             strange.append(key)
             continue
-        network, place, parameter = split
-        module = modules.setdefault((network, place), LoraModule(network, place))
+        module_name, parameter = split
+        place = _network_and_place(module_name)
+        module = modules.setdefault(place, LoraModule(*place))
         module.parameters[parameter] = tensor
-        module.keys.append(key)
+        module.keys[parameter] = key
     return list(modules.values()), strange
 
 
-def _split(key: str) -> tuple[Network | None, str, str] | None:
-    for pattern, parameter in _SUFFIX:
-        match = pattern.match(key)
+def split_key(key: str) -> tuple[str, str] | None:
+    """Split a key into the layer as the file spells it and the parameter's standard name."""
+    for ending in _ENDINGS:
+        match = ending.match(key)
         if match:
-            network, place = _network_and_place(match[1])
-            return network, place, match.expand(parameter)
+            found = match.groupdict()
+            name = found.get("name")
+            name = _DIRECTIONS[found["direction"]] if name is None else name
+            return found["module"], _STANDARD_NAMES.get(name, name)
     return None
 
 
@@ -111,6 +125,6 @@ def _spellings(module: str) -> Iterable[str]:
     place = module.replace(".", "_")
     yield place
     if place.endswith("to_out_0"):
-        yield place[:-2]
+        yield place.removesuffix("_0")
     if "self_attn" in place:  # diffusers before 0.22 named the text encoder's like the UNet's
         yield re.sub(r"([qkv])_proj$", r"to_\1", place).replace("out_proj", "to_out")

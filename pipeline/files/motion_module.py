@@ -10,15 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from ..errors import AnimateDiffV2VError
+from .motion_kinds import MotionFamily, motion_family
 from .reading import read_weights
+from .recognition import refusal
 from .tensor_specs import TensorSpec, affine, shapes_of, take_tensors, voted_size
-
-MotionFamily = Literal["v1", "v2", "v3", "animatelcm", "long"]
 
 _FRAMES_WITHOUT_TABLE = 64  # AnimateLCM's files hold no table; its users run 64 frames
 _MODULE = re.compile(r"((?:down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.")
@@ -62,9 +61,11 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
             missing or misshapen.
     """
     path = Path(path)
-    weights = original_names(read_weights(path))
-    if not weights:
-        raise AnimateDiffV2VError(f"{path} is no motion module of AnimateDiff.")
+    stored = read_weights(path)
+    wrong = refusal(stored, path, wanted=("motion module",))
+    if wrong:
+        raise AnimateDiffV2VError(wrong)
+    weights = original_names(stored)
     tensors = take_tensors(weights, motion_table(weights), layout="diffusers", prefix="", path=path)
     tables = {name: tensor for name, tensor in weights.items() if name.endswith(_TABLE)}
     has_mid_block = any(name.startswith("mid_block.") for name in tensors)
@@ -76,17 +77,6 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
         has_mid_block=has_mid_block,
         family=motion_family(frames=frames, has_mid_block=has_mid_block),
     )
-
-
-def motion_family(*, frames: int | None, has_mid_block: bool) -> MotionFamily:
-    """Tell the family by the length of the positional encoding and the middle block."""
-    if frames is None:
-        return "animatelcm"
-    if frames > 32:
-        return "long"
-    if has_mid_block:
-        return "v2"
-    return "v1" if frames <= 24 else "v3"
 
 
 def original_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -114,6 +104,15 @@ def _renamed_from_diffusers(
                 yield f"{block}.attention_blocks.{attention}{_TABLE}", tensor
         else:
             yield name, tensor
+
+
+def diffusers_name(name: str) -> str:
+    """Spell an original name as diffusers does."""
+    name = name.replace(".temporal_transformer.", ".").replace(".ff_norm.", ".norm3.")
+    for index in (0, 1):
+        name = name.replace(f".norms.{index}.", f".norm{index + 1}.")
+        name = name.replace(f".attention_blocks.{index}.", f".attn{index + 1}.")
+    return name
 
 
 def motion_table(weights: dict[str, torch.Tensor]) -> Iterator[TensorSpec]:

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from ..errors import AnimateDiffV2VError
 
+Layout = Literal["ldm", "diffusers"]
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
@@ -40,7 +42,7 @@ def take_tensors(
     weights: Mapping[str, torch.Tensor],
     specs: Iterable[TensorSpec],
     *,
-    layout: str,
+    layout: Layout,
     prefix: str,
     path: Path,
 ) -> dict[str, torch.Tensor]:

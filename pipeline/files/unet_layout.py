@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .tensor_specs import Shapes, TensorSpec, affine, voted_size
+from .tensor_specs import Layout, Shapes, TensorSpec, affine, voted_size
 
 _LDM_RESNET_CHANNELS = (
     ("out_layers.3.weight", 0),
@@ -28,7 +28,16 @@ _RESNET_CHANNELS = (
 _CROSS_ATTENTION_KEY = "transformer_blocks.0.attn2.to_k.weight"
 
 
-def infer_unet_config(shapes: Shapes, *, layout: str) -> dict[str, Any] | None:
+UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.", "")
+
+
+def unet_names(shapes: Shapes) -> Layout:
+    """Whose names a UNet's tensors have."""
+    ldm = any(name.startswith(("input_blocks.", "output_blocks.")) for name in shapes)
+    return "ldm" if ldm else "diffusers"
+
+
+def infer_unet_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | None:
     """Read the architecture off the shapes of a UNet's tensors (names without any prefix).
 
     Returns keyword arguments for diffusers' ``UNet2DConditionModel``, or None where the names

@@ -10,10 +10,18 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .tensor_specs import Shapes, TensorSpec, affine, voted_size
+from .tensor_specs import Layout, Shapes, TensorSpec, affine, voted_size
+
+VAE_PREFIXES = ("first_stage_model.", "")
 
 
-def infer_vae_config(shapes: Shapes, *, layout: str) -> dict[str, Any] | None:
+def vae_names(shapes: Shapes) -> Layout:
+    """Whose names a VAE's tensors have."""
+    ldm = any(name.startswith(("encoder.down.", "decoder.up.")) for name in shapes)
+    return "ldm" if ldm else "diffusers"
+
+
+def infer_vae_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | None:
     """Read the architecture off the shapes of a VAE's tensors (names without any prefix).
 
     Returns keyword arguments for diffusers' ``AutoencoderKL``, or None where the names are not

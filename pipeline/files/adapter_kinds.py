@@ -1,0 +1,140 @@
+"""How LoRAs, ControlNets, IP-Adapters and textual inversions are recognised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .kinds import Finding, Keys
+from .lora_keys import split_key
+
+_NO_INPUT = "This pack has no input for it."
+_UNIQUE_TO_LORAS = frozenset(
+    (
+        "lora_up",
+        "lora_down",
+        "hada_w1_a",
+        "lokr_w1",
+        "lokr_w1_a",
+        "oft_blocks",
+        "on_input",
+        "diff",
+        "w_norm",
+        "dora_scale",
+    )
+)
+_INPUT_WIDTH_AXIS = {"lora_down": 1, "hada_w1_b": 1, "b2": 1, "diff": 1}
+_BASE_BY_CROSS_ATTENTION = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
+_NAMES = {
+    "SD1.5": "Stable Diffusion 1.5",
+    "SD2": "Stable Diffusion 2",
+    "SDXL": "SDXL",
+    "SDXL refiner": "the SDXL refiner",
+    "SD3": "Stable Diffusion 3",
+    "Flux": "Flux",
+}
+
+
+def _ip_adapter(keys: Keys) -> Finding | None:
+    if keys.starts("ip_adapter.") or (keys.starts("image_proj.") and keys.has("to_k_ip")):
+        widths = keys.sizes("to_k_ip.weight", 1)
+        base = next((name for w, name in _BASE_BY_CROSS_ATTENTION.items() if w in widths), "")
+        return Finding("IP-Adapter", "an IP-Adapter", base, "original", advice=_NO_INPUT)
+    return None
+
+
+def _controlnet(keys: Keys) -> Finding | None:
+    layout = ""
+    if keys.starts("control_model.") or keys.has("input_hint_block.", "zero_convs."):
+        layout = "LDM"
+    elif keys.has("controlnet_cond_embedding.", "controlnet_down_blocks."):
+        layout = "diffusers"
+    elif keys.starts("lora_controlnet", "lllite_", "adapter.body.", "adapter.conv_in."):
+        layout = "original"
+    if not layout:
+        return None
+    widths = keys.sizes("attn2.to_k.weight", 1)
+    base = next((name for w, name in _BASE_BY_CROSS_ATTENTION.items() if w in widths), "")
+    return Finding("ControlNet", "a ControlNet", base, layout, advice=_NO_INPUT)
+
+
+def _textual_inversion(keys: Keys) -> Finding | None:
+    names = list(keys.shapes)
+    known = keys.starts("string_to_param.", "emb_params") or set(names) <= {"clip_l", "clip_g"}
+    plain = len(names) <= 3 and all("." not in name for name in names)
+    shapes = list(keys.shapes.values())
+    widths = {shape[-1] for shape in shapes if 0 < len(shape) <= 2}
+    if not names or not (known or (plain and len(widths) == 1 and widths <= {768, 1024, 1280})):
+        return None
+    base = {768: "SD1.5", 1024: "SD2"}.get(max(widths, default=0), "SDXL")
+    phrase = f"a textual inversion for {_NAMES[base]}"
+    return Finding("textual inversion", phrase, base, advice=_NO_INPUT)
+
+
+def _lora(keys: Keys) -> Finding | None:
+    splits = {name: split for name in keys.shapes if (split := split_key(name))}
+    parameters = {parameter for _, parameter in splits.values()}
+    if not parameters & _UNIQUE_TO_LORAS and not {"a1", "b1"} <= parameters:
+        return None
+    base = _lora_base(keys, splits)
+    if base not in ("SD1.5", ""):
+        phrase = f"a LoRA for {_NAMES.get(base, base)}"
+        return Finding("LoRA", phrase, base, _lora_layout(keys), advice=_other_base(base))
+    modules = {module for module, _ in splits.values()}
+    adapter = keys.has(".processor.") and all(re.match(r"(down|mid|up)_block", m) for m in modules)
+    return Finding(
+        "v3 domain adapter" if adapter else "LoRA",
+        "the v3 domain adapter, or a LoRA in its layout" if adapter else "a LoRA",
+        base,
+        _lora_layout(keys),
+        contents=f"{len(modules)} layers",
+        usable=True,
+        advice="Use it as a LoRA.",
+    )
+
+
+def _other_base(base: str) -> str:
+    name = _NAMES.get(base, base)
+    return f"This pack runs Stable Diffusion 1.5, and LoRAs do not carry over from {name}."
+
+
+def _lora_base(keys: Keys, splits: dict[str, tuple[str, str]]) -> str:
+    """The base model by the layers' names, or else by the width of the text that they take."""
+    unet = keys.has("attentions_", "attentions.", "put_blocks_", "put_blocks.", "resnets")
+    deep = keys.has("transformer_blocks_1_", "transformer_blocks.1.")
+    by_name = {
+        "Flux": keys.has("double_blocks", "single_blocks", "single_transformer_blocks"),
+        "SD3": keys.has("joint_blocks", "joint_transformer_blocks", "add_k_proj"),
+        "SDXL": keys.has("lora_te2_", "text_encoder_2.") or (unet and deep),
+        "another architecture": not unet
+        and keys.has("transformer_blocks", "model.blocks", "model.layers"),
+    }
+    by_width = (
+        _BASE_BY_CROSS_ATTENTION[width]
+        for place in (r"attn2[._](processor\.)?to_k", r"self_attn[._]")
+        for width in _input_widths(keys, splits, place)
+        if width in _BASE_BY_CROSS_ATTENTION
+    )
+    return next((base for base, fits in by_name.items() if fits), None) or next(by_width, "")
+
+
+def _input_widths(keys: Keys, splits: dict[str, tuple[str, str]], place: str) -> Iterator[int]:
+    pattern = re.compile(place)
+    for name, (module, parameter) in splits.items():
+        axis = _INPUT_WIDTH_AXIS.get(parameter)
+        shape = keys.shapes[name]
+        if axis is not None and len(shape) > axis and pattern.search(module):
+            yield shape[axis]
+
+
+def _lora_layout(keys: Keys) -> str:
+    if keys.starts("lora_", "oft_unet", "oft_te"):
+        return "kohya"
+    if keys.starts("lycoris_"):
+        return "LyCORIS"
+    if keys.starts("unet.", "text_encoder.") or keys.has(".processor."):
+        return "diffusers"
+    return "PEFT" if keys.has(".lora_A.") else ""
+
+
+RULES = (_ip_adapter, _controlnet, _lora, _textual_inversion)

@@ -1,0 +1,120 @@
+"""How files of AnimateDiff and its relatives are recognised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+from .kinds import Finding, Keys
+from .lora_keys import split_key
+
+MotionFamily = Literal["v1", "v2", "v3", "animatelcm", "long"]
+
+_OTHER_PACK = "This pack runs AnimateDiff's motion modules for Stable Diffusion 1.5 only."
+_BLOCK = re.compile(r"(?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+")
+_FAMILY_NAMES: dict[MotionFamily, str] = {
+    "v1": "an AnimateDiff v1 motion module",
+    "v2": "an AnimateDiff v2 (or Lightning) motion module",
+    "v3": "an AnimateDiff v3 motion module",
+    "animatelcm": "an AnimateLCM motion module",
+    "long": "a LongAnimateDiff motion module",
+}
+
+
+def motion_family(*, frames: int | None, has_mid_block: bool) -> MotionFamily:
+    """Tell the family by the length of the positional encoding and the middle block."""
+    if frames is None:
+        return "animatelcm"
+    if frames > 32:
+        return "long"
+    if has_mid_block:
+        return "v2"
+    return "v1" if frames <= 24 else "v3"
+
+
+def _refused(phrase: str, base_model: str = "SD1.5") -> Finding:
+    return Finding("motion module", phrase, base_model=base_model, advice=_OTHER_PACK)
+
+
+def _motion_lora(keys: Keys) -> Finding | None:
+    if not keys.has("motion_modules"):
+        return None
+    names = (name for name in keys.shapes if "motion_modules" in name)
+    splits = [split for name in names if (split := split_key(name))]
+    if not any(parameter != "weight" for _, parameter in splits):
+        return None
+    original = keys.has("temporal_transformer")
+    return Finding(
+        "motion LoRA",
+        "a motion LoRA",
+        base_model="SD1.5",
+        layout="original" if original else "diffusers",
+        contents=f"{len({module for module, _ in splits})} layers",
+        usable=True,
+        advice="Use it as a motion LoRA on a v2 motion module.",
+    )
+
+
+def _has_modules(keys: Keys) -> bool:
+    return keys.has("motion_modules.")
+
+
+# What resembles a motion module and is none that could run here.
+_RELATIVES: tuple[tuple[Callable[[Keys], bool], Finding], ...] = (
+    (
+        lambda keys: keys.has(".temporal_attentions.", "pos_encoder.positional_encoding"),
+        _refused("a HotshotXL motion module", "SDXL"),
+    ),
+    (
+        lambda keys: keys.has("qkv_merge", "pose_encoder", "encoder_down_attention_blocks"),
+        _refused("a CameraCtrl model"),
+    ),
+    (
+        lambda keys: _has_modules(keys) and keys.has("controlnet_cond_embedding"),
+        Finding("ControlNet", "a SparseCtrl model", "SD1.5", advice=_OTHER_PACK),
+    ),
+    (
+        lambda keys: _has_modules(keys) and keys.starts("img_encoder."),
+        _refused("an AnimateLCM-I2V motion module"),
+    ),
+    (lambda keys: keys.has("FancyVideo"), _refused("a FancyVideo motion module")),
+    (
+        lambda keys: _has_modules(keys) and bool(keys.sizes("conv_in.weight", 1) - {4}),
+        _refused("a PIA motion module"),
+    ),
+)
+
+
+def _relative(keys: Keys) -> Finding | None:
+    return next((finding for is_it, finding in _RELATIVES if is_it(keys)), None)
+
+
+def _motion_module(keys: Keys) -> Finding | None:
+    blocks = {match[0] for match in map(_BLOCK.search, keys.shapes) if match}
+    if not blocks:
+        return None
+    levels = {block.split(".")[1] for block in blocks if block.startswith("down_blocks.")}
+    widths = keys.sizes("motion_modules.0.temporal_transformer.norm.weight", 0)
+    widths |= keys.sizes("motion_modules.0.norm.weight", 0)
+    if len(levels) == 3 and 320 in widths:
+        return _refused("an AnimateDiff-SDXL motion module", "SDXL")
+    tables = keys.sizes("pos_encoder.pe", 1) | keys.sizes("pos_embed.pe", 1)
+    frames = min(tables) if tables else None
+    middle = any(block.startswith("mid_block.") for block in blocks)
+    parts = [f"{len(blocks)} modules", "middle block" if middle else "no middle block"]
+    parts.append(f"{frames} frames" if frames else "no positional encoding")
+    if any("motion_modules" not in name for name in keys.shapes):
+        parts.append("a UNet beside them, which is ignored")
+    return Finding(
+        "motion module",
+        _FAMILY_NAMES[motion_family(frames=frames, has_mid_block=middle)],
+        base_model="SD1.5",
+        layout="original" if keys.has(".temporal_transformer.") else "diffusers",
+        contents=", ".join(parts),
+        usable=True,
+        advice="Use it as the motion module.",
+    )
+
+
+RULES = (_motion_lora, _relative, _motion_module)

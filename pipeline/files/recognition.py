@@ -1,0 +1,106 @@
+"""Tell what a model file is, by its keys and shapes, never by its name.
+
+The layouts are those of guoyww/AnimateDiff, ComfyUI-AnimateDiff-Evolved, huggingface/diffusers,
+CompVis/stable-diffusion, kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS and tencent-ailab/IP-Adapter.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import AnimateDiffV2VError
+from . import adapter_kinds, checkpoint_kinds, motion_kinds
+from .kinds import Finding, Keys, Kind, Rule
+from .reading import Weights, read_weights
+from .tensor_specs import Shapes, shapes_of
+
+_RULES: tuple[Rule, ...] = (*motion_kinds.RULES, *adapter_kinds.RULES, *checkpoint_kinds.RULES)
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What a file is, and whether this pack can use it.
+
+    Attributes:
+        path: the file.
+        kind: what it is, in the words of `Kind`.
+        base_model: the base model that it belongs to, "SD1.5" for instance; "" where unknown.
+        layout: whose names its keys have: "LDM", "diffusers", "original", "kohya", "PEFT"; or "".
+        parameter_count: numbers in all its tensors.
+        dtype: the dtype that most of these numbers have, "float16" for instance.
+        contents: the parts inside, "UNet, VAE, text encoder" for instance.
+        usable: whether this pack can use it.
+        message: one sentence: what to use it as, or why it cannot be used.
+    """
+
+    path: Path
+    kind: Kind
+    base_model: str
+    layout: str
+    parameter_count: int
+    dtype: str
+    contents: str
+    usable: bool
+    message: str
+
+
+def identify(path: str | Path) -> FileReport:
+    """Tell what a file is without reading its tensors; a bad file gives a report as well."""
+    path = Path(path)
+    try:
+        weights = read_weights(path)
+    except AnimateDiffV2VError as error:
+        return FileReport(path, "not a model", "", "", 0, "", "", False, str(error))
+    found = find_kind(shapes_of(weights))
+    sizes: Counter[str] = Counter()
+    for tensor in weights.values():
+        sizes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return FileReport(
+        path=path,
+        kind=found.kind,
+        base_model=found.base_model,
+        layout=found.layout,
+        parameter_count=sizes.total(),
+        dtype=sizes.most_common(1)[0][0] if sizes else "",
+        contents=found.contents,
+        usable=found.usable,
+        message=_message(found),
+    )
+
+
+def find_kind(shapes: Shapes) -> Finding:
+    """Tell what a file with these names and shapes is, by the first rule that knows it."""
+    keys = Keys({name.removeprefix("module."): shape for name, shape in shapes.items()})
+    for rule in _RULES:
+        finding = rule(keys)
+        if finding is not None:
+            return finding
+    names = " and ".join(list(keys.shapes)[:2])
+    advice = f"Its keys are like {names}." if names else "It holds no tensors at all."
+    return Finding("other model", "no model that this pack knows", advice=advice)
+
+
+def _message(found: Finding) -> str:
+    subject = f"This is {found.phrase}"
+    return f"{subject}. {found.advice}" if found.advice else f"{subject}."
+
+
+def refusal(weights: Weights, path: str | Path, *, wanted: Sequence[Kind]) -> str | None:
+    """Why a file cannot be used in place of one of the wanted kinds; None where it can be.
+
+    Args:
+        weights: its tensors.
+        path: the file, for the message.
+        wanted: the kinds that would do, the usual one first.
+    """
+    found = find_kind(shapes_of(weights))
+    if found.usable and found.kind in wanted:
+        return None
+    if found.kind in wanted:
+        return f"{path} is {found.phrase}. {found.advice}".strip()
+    article = "an" if wanted[0][0] in "aeioIL" and not wanted[0].startswith("LoRA") else "a"
+    sentence = f"{path} is {found.phrase}, where {article} {wanted[0]} is wanted."
+    return f"{sentence} {found.advice}".strip()
