@@ -221,7 +221,8 @@ def _dora_delta(weight: torch.Tensor, delta: torch.Tensor, magnitude: torch.Tens
     changed = weight + delta
     axis = 1 if magnitude.ndim > 1 and magnitude.shape[0] == 1 and weight.shape[0] > 1 else 0
     others = [a for a in range(weight.ndim) if a != axis]
-    norms = changed.norm(dim=others, keepdim=True) + torch.finfo(torch.float32).eps
+    norms = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
+    norms = norms + torch.finfo(torch.float32).eps
     return changed.mul_(magnitude.reshape(norms.shape) / norms).sub_(weight)
 
 
