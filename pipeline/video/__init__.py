@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .audio import Audio, AudioSpan, read_audio
-from .formats import FORMATS, OutputFormat
+from .formats import FORMATS, FormatName, OutputFormat
 from .geometry import Fit
-from .probe import VideoInfo, probe_video
+from .info import VideoInfo
+from .probe import probe_video
 from .reader import VideoReader
 from .selection import FrameSelection, exact_rate
 from .writer import VideoWriter
@@ -15,6 +16,7 @@ __all__ = [
     "Audio",
     "AudioSpan",
     "Fit",
+    "FormatName",
     "FrameSelection",
     "OutputFormat",
     "VideoInfo",

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Codecs need a little of what came before to sound right (Opus 80 ms, AAC two blocks).
 PREROLL_SECONDS = 1
+GAP_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,14 @@ def _chunks(
     length = round(Fraction(span.duration_seconds) * track.sample_rate)
     if span.start_seconds > PREROLL_SECONDS:
         _seek(container, stream, start - PREROLL_SECONDS)
-    following = 0
+    following = None
     for frame in _decoded(container, stream, track, span.path):
-        offset = following
+        offset = following or 0
         if frame.pts is not None:
             offset = round((frame.pts * frame.time_base - start) * track.sample_rate)
+            # Matroska rounds times to milliseconds; that is no gap between two blocks.
+            if following is not None and abs(offset - following) < track.sample_rate * GAP_SECONDS:
+                offset = following
         samples = frame.to_ndarray()
         following = offset + samples.shape[1]
         if offset >= length:

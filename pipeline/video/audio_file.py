@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from .audio import Audio, AudioSpan, AudioTrack, audio_chunks
-from .formats import OutputFormat
 
-logger = logging.getLogger(__name__)
-
-
-def audio_arguments(
-    audio: Audio | AudioSpan | None, *, form: OutputFormat, folder: Path
-) -> tuple[list[str], list[str]]:
-    """Write the samples into `folder`; return ffmpeg's arguments for the input and the output."""
-    if audio is None:
-        return [], ["-an"]
-    if form.audio_encoder is None:
-        logger.info("%s files have no sound; the audio is left out.", form.name)
-        return [], ["-an"]
-    samples = folder / "audio.f32"
-    track = _store(audio, samples)
-    if track is None:
-        return [], ["-an"]
-    source = ["-f", "f32le", "-ar", str(track.sample_rate), "-ac", str(track.channels)]
-    # Silence follows where the sound is shorter, and the picture's end cuts both.
-    output = ["-map", "1:a", "-c:a", form.audio_encoder, *form.audio_options]
-    return [*source, "-i", str(samples)], [*output, "-af", "apad", "-shortest"]
+AUDIO_FILE = "audio.f32"
 
 
-def _store(audio: Audio | AudioSpan, target: Path) -> AudioTrack | None:
+@dataclass(frozen=True)
+class StoredAudio:
+    """Samples on disk: float32, little-endian, interleaved."""
+
+    path: Path
+    track: AudioTrack
+
+    def arguments(self, seconds: Fraction, *, passes: int) -> list[str]:
+        """Cut the sound to `seconds`, or fill it up with silence; return it as ffmpeg's input.
+
+        passes: how often it is played.
+        """
+        samples = round(seconds * self.track.sample_rate)
+        with self.path.open("r+b") as file:
+            file.truncate(samples * self.track.channels * 4)
+        kind = ["-f", "f32le", "-ar", str(self.track.sample_rate), "-ac", str(self.track.channels)]
+        return [*kind, "-stream_loop", str(passes - 1), "-i", self.path.name]
+
+
+def store_audio(audio: Audio | AudioSpan, *, folder: Path) -> StoredAudio | None:
+    """Write the samples into `folder`; None for a span of a silent clip."""
+    path = folder / AUDIO_FILE
     if isinstance(audio, Audio):
-        np.ascontiguousarray(audio.waveform.T, dtype="<f4").tofile(target)
-        return AudioTrack(audio.waveform.shape[0], audio.sample_rate)
+        np.ascontiguousarray(audio.waveform.T, dtype="<f4").tofile(path)
+        return StoredAudio(path, AudioTrack(audio.waveform.shape[0], audio.sample_rate))
     with audio_chunks(audio) as opened:
         if opened is None:
             return None
         track, chunks = opened
-        with target.open("wb") as file:
+        sample_bytes = track.channels * 4
+        with path.open("wb") as file:
             file.truncate(
-                round(Fraction(audio.duration_seconds) * track.sample_rate) * track.channels * 4
+                round(Fraction(audio.duration_seconds) * track.sample_rate) * sample_bytes
             )
             for offset, samples in chunks:
-                file.seek(offset * track.channels * 4)
+                file.seek(offset * sample_bytes)
                 file.write(np.ascontiguousarray(samples.T, dtype="<f4").data)
-    return track
+    return StoredAudio(path, track)

@@ -47,14 +47,15 @@ def quiet_process_options() -> dict[str, Any]:
 class EncoderProcess:
     """One running ffmpeg that takes raw pictures through its standard input."""
 
-    def __init__(self, arguments: Sequence[str], *, target: Path) -> None:
-        """Start ffmpeg; `target` is the name that errors speak of."""
+    def __init__(self, arguments: Sequence[str], *, folder: Path, target: Path) -> None:
+        """Start ffmpeg in `folder`; `target` is the name that errors speak of."""
         self._target = target
         self._process = subprocess.Popen(
-            [ffmpeg_executable(), "-hide_banner", "-nostdin", "-y", "-v", "error", *arguments],
+            [ffmpeg_executable(), "-hide_banner", "-y", "-v", "error", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            cwd=folder,
             **quiet_process_options(),
         )
         self._last_words: deque[str] = deque(maxlen=20)

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import AnimateDiffV2VError
 
-BT709_TAGS = (
-    ("-color_range", "tv"),
-    ("-colorspace", "bt709"),
-    ("-color_primaries", "bt709"),
-    ("-color_trc", "bt709"),
-)
+FormatName = Literal[
+    "mp4-h264",
+    "mp4-h265",
+    "mp4-av1",
+    "webm-vp9",
+    "mov-prores",
+    "mkv-ffv1",
+    "gif",
+    "webp",
+    "png",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareEncoder:
+    """A stand-in for a software encoder, on a graphics card.
+
+    quality: ffmpeg options with `{crf}` where the quality goes.
+    """
+
+    encoder: str
+    quality: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,38 +37,50 @@ class OutputFormat:
     """One kind of output file.
 
     extension: with its dot; empty for a folder of pictures.
-    encoder: ffmpeg's name of the (software) video encoder.
-    hardware_encoders: encoders of the same codec that may be used instead when they open.
+    encoder: ffmpeg's name of the video encoder; `options` belong to it.
     pixel_format, alpha_pixel_format: what is stored; None where there is no alpha.
+    is_yuv: the colours are converted to BT.709 limited range and tagged so.
     quality_option: ffmpeg's option that takes `crf`; empty where the quality is fixed.
     default_crf, highest_crf: 0 is best; only where there is a quality option.
     audio_encoder: None for formats without sound.
+    container_options: what the container needs, whatever the encoder.
     size_multiple: sides are padded up to a multiple of this.
-    options: further ffmpeg options, in the order of the command line.
+    highest_frame_rate: frames per second that players still show.
+    loops_itself: the file says how often it is to be played, so nothing is written twice.
+    holds_metadata: whether text can be stored in it.
     """
 
-    name: str
+    name: FormatName
     extension: str
     content_type: str
     codec: str
     encoder: str
     pixel_format: str
     alpha_pixel_format: str | None = None
-    hardware_encoders: tuple[str, ...] = ()
+    is_yuv: bool = True
+    options: tuple[str, ...] = ()
+    alpha_options: tuple[str, ...] = ()
+    hardware: tuple[HardwareEncoder, ...] = ()
     quality_option: str = ""
     default_crf: int = 0
     highest_crf: int = 0
     audio_encoder: str | None = None
     audio_options: tuple[str, ...] = ()
+    container_options: tuple[str, ...] = ()
     size_multiple: int = 1
-    is_yuv: bool = True
-    options: tuple[str, ...] = ()
-    alpha_options: tuple[str, ...] = field(default=())
+    highest_frame_rate: int = 1000
+    loops_itself: bool = False
+    holds_metadata: bool = True
 
     @property
     def has_alpha(self) -> bool:
         """Whether the format can hold an alpha channel."""
         return self.alpha_pixel_format is not None
+
+    @property
+    def has_palette(self) -> bool:
+        """Whether its pictures have a palette, which needs all frames to be seen first."""
+        return self.pixel_format == "pal8"
 
     def checked_crf(self, crf: int | None) -> int:
         """Return `crf`, or the default for None; raises AnimateDiffV2VError out of range."""
@@ -69,9 +98,17 @@ class OutputFormat:
         return crf
 
 
+def _hardware(codec: str) -> tuple[HardwareEncoder, ...]:
+    return (
+        HardwareEncoder(
+            encoder=f"{codec}_nvenc", quality=("-rc", "vbr", "-cq", "{crf}", "-b:v", "0")
+        ),
+        HardwareEncoder(encoder=f"{codec}_videotoolbox", quality=("-q:v", "65")),
+        HardwareEncoder(encoder=f"{codec}_qsv", quality=("-global_quality", "{crf}")),
+    )
+
+
 _MP4 = ("-movflags", "+faststart+use_metadata_tags")
-_AAC = {"audio_encoder": "aac", "audio_options": ("-b:a", "192k")}
-_OPUS = {"audio_encoder": "libopus", "audio_options": ("-b:a", "160k")}
 
 _ALL = (
     OutputFormat(
@@ -80,7 +117,7 @@ _ALL = (
         content_type="video/mp4",
         codec="h264",
         encoder="libx264",
-        hardware_encoders=("h264_nvenc", "h264_videotoolbox", "h264_qsv"),
+        hardware=_hardware("h264"),
         pixel_format="yuv420p",
         quality_option="-crf",
         default_crf=19,
@@ -88,7 +125,127 @@ _ALL = (
         audio_encoder="aac",
         audio_options=("-b:a", "192k"),
         size_multiple=2,
-        options=_MP4,
+        container_options=_MP4,
+    ),
+    OutputFormat(
+        name="mp4-h265",
+        extension=".mp4",
+        content_type="video/mp4",
+        codec="hevc",
+        encoder="libx265",
+        options=("-x265-params", "log-level=error"),
+        hardware=_hardware("hevc"),
+        pixel_format="yuv420p",
+        quality_option="-crf",
+        default_crf=22,
+        highest_crf=51,
+        audio_encoder="aac",
+        audio_options=("-b:a", "192k"),
+        size_multiple=2,
+        # Apple's players want this tag.
+        container_options=("-tag:v", "hvc1", *_MP4),
+    ),
+    OutputFormat(
+        name="mp4-av1",
+        extension=".mp4",
+        content_type="video/mp4",
+        codec="av1",
+        encoder="libsvtav1",
+        options=("-preset", "8"),
+        hardware=_hardware("av1"),
+        pixel_format="yuv420p",
+        quality_option="-crf",
+        default_crf=25,
+        highest_crf=63,
+        audio_encoder="aac",
+        audio_options=("-b:a", "192k"),
+        size_multiple=2,
+        container_options=_MP4,
+    ),
+    OutputFormat(
+        name="webm-vp9",
+        extension=".webm",
+        content_type="video/webm",
+        codec="vp9",
+        encoder="libvpx-vp9",
+        options=("-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1"),
+        pixel_format="yuv420p",
+        alpha_pixel_format="yuva420p",
+        alpha_options=("-auto-alt-ref", "0", "-metadata:s:v:0", "alpha_mode=1"),
+        quality_option="-crf",
+        default_crf=24,
+        highest_crf=63,
+        audio_encoder="libopus",
+        audio_options=("-b:a", "160k"),
+        size_multiple=2,
+    ),
+    OutputFormat(
+        name="mov-prores",
+        extension=".mov",
+        content_type="video/quicktime",
+        codec="prores",
+        encoder="prores_ks",
+        options=("-profile:v", "hq", "-vendor", "apl0"),
+        pixel_format="yuv422p10le",
+        alpha_pixel_format="yuva444p10le",
+        alpha_options=("-profile:v", "4444", "-alpha_bits", "16"),
+        audio_encoder="pcm_s16le",
+        size_multiple=2,
+        container_options=_MP4,
+    ),
+    OutputFormat(
+        name="mkv-ffv1",
+        extension=".mkv",
+        content_type="video/x-matroska",
+        codec="ffv1",
+        encoder="ffv1",
+        options=("-level", "3", "-g", "1", "-slicecrc", "1"),
+        pixel_format="bgr0",
+        alpha_pixel_format="bgra",
+        is_yuv=False,
+        audio_encoder="flac",
+    ),
+    OutputFormat(
+        name="gif",
+        extension=".gif",
+        content_type="image/gif",
+        codec="gif",
+        encoder="gif",
+        pixel_format="pal8",
+        alpha_pixel_format="pal8",
+        is_yuv=False,
+        # Time is in hundredths of a second, and players show less than two as ten.
+        highest_frame_rate=50,
+        loops_itself=True,
+        holds_metadata=False,
+    ),
+    OutputFormat(
+        name="webp",
+        extension=".webp",
+        content_type="image/webp",
+        codec="webp",
+        encoder="libwebp_anim",
+        # libwebp converts by itself: its files are BT.601 by definition.
+        pixel_format="bgra",
+        alpha_pixel_format="bgra",
+        is_yuv=False,
+        quality_option="-quality",
+        default_crf=15,
+        highest_crf=100,
+        loops_itself=True,
+        holds_metadata=False,
+    ),
+    OutputFormat(
+        name="png",
+        extension="",
+        content_type="image/png",
+        codec="png",
+        encoder="png",
+        options=("-f", "image2", "-start_number", "1"),
+        pixel_format="rgb24",
+        alpha_pixel_format="rgba",
+        is_yuv=False,
+        holds_metadata=False,
     ),
 )
 

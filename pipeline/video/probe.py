@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,68 +12,12 @@ from av.video.stream import VideoStream
 
 from ..errors import AnimateDiffV2VError
 from .container import check_picture_size, demuxed, open_container, video_stream
-from .selection import exact_rate
+from .info import Timing, VideoInfo, timing_from_times
+from .pictures import is_pictures, probe_pictures
 
 # Up to this size every packet's time stamp is read, which takes a fraction of a second and
 # gives exact counts; for larger files the header is believed.
 SCANNED_BYTES = 256 * 2**20
-# Phones and screen recorders wobble; this share of a frame is no reason to call a rate variable.
-RATE_TOLERANCE = Fraction(1, 5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """A clip as a viewer sees it.
-
-    width, height: pixels, after rotation and with square pixels.
-    stored_width, stored_height: pixels, as they are in the file.
-    frame_rate: frames per second, exact; the mean where the rate varies.
-    frame_count: None where only decoding could tell.
-    duration_seconds: of the picture; 0 where nobody knows.
-    start_seconds: the file's time stamp of the first frame, from which all times are counted.
-    last_frame_seconds: how long the last frame is shown.
-    rotation_degrees: 0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture.
-    colour_transfer: ffmpeg's number of the transfer function (16 is PQ, 18 is HLG).
-    """
-
-    path: Path
-    container: str
-    codec: str
-    pixel_format: str
-    width: int
-    height: int
-    stored_width: int
-    stored_height: int
-    pixel_aspect: Fraction
-    rotation_degrees: int
-    frame_rate: Fraction
-    variable_frame_rate: bool
-    frame_count: int | None
-    duration_seconds: float
-    start_seconds: Fraction
-    last_frame_seconds: Fraction
-    has_audio: bool
-    has_alpha: bool
-    colour_transfer: int
-
-    @property
-    def duration(self) -> Fraction | None:
-        """The picture's length in seconds as exactly as it is known; None when it is not."""
-        if self.frame_count is not None and not self.variable_frame_rate:
-            return self.frame_count / self.frame_rate
-        return Fraction(self.duration_seconds) if self.duration_seconds else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """When the frames of a stream are shown, all in seconds of the file's own clock."""
-
-    frame_rate: Fraction
-    variable: bool
-    frame_count: int | None
-    duration: Fraction
-    start: Fraction
-    last_frame: Fraction
 
 
 def probe_video(path: str | Path) -> VideoInfo:
@@ -83,6 +26,8 @@ def probe_video(path: str | Path) -> VideoInfo:
     Raises AnimateDiffV2VError when the file is missing, is no video, or shows no picture.
     """
     path = Path(path)
+    if is_pictures(path):
+        return probe_pictures(path)
     with open_container(path) as container:
         stream = video_stream(container, path=path)
         timing = _timing(container, stream, path=path)
@@ -165,7 +110,12 @@ def _timing(container: InputContainer, stream: VideoStream, *, path: Path) -> Ti
     if path.stat().st_size <= SCANNED_BYTES:
         times, last_duration, count = _packet_times(container, stream)
         if len(times) == count and count:
-            return _timing_from_times(stream, times, last_duration)
+            return timing_from_times(
+                times,
+                rates=[rate for rate in (stream.base_rate, stream.average_rate) if rate],
+                last_frame=last_duration,
+                tick=stream.time_base or Fraction(0),
+            )
         return _timing_from_header(container, stream, count=count or None)
     return _timing_from_header(container, stream, count=stream.frames or None)
 
@@ -186,44 +136,6 @@ def _packet_times(
             longest_end = packet.pts
             last_duration = (packet.duration or 0) * packet.time_base
     return sorted(times), last_duration, count
-
-
-def _timing_from_times(
-    stream: VideoStream, times: list[Fraction], last_duration: Fraction
-) -> Timing:
-    start, count = times[0], len(times)
-    span = times[-1] - start
-    candidates = [rate for rate in (stream.base_rate, stream.average_rate) if rate]
-    if span > 0:
-        candidates.append(exact_rate(min(1000.0, float((count - 1) / span))))
-    for rate in candidates:
-        if 0 < rate <= 1000 and _is_constant(times, rate, tick=stream.time_base or Fraction(0)):
-            return Timing(
-                frame_rate=rate,
-                variable=False,
-                frame_count=count,
-                duration=count / rate,
-                start=start,
-                last_frame=1 / rate,
-            )
-    mean = span / (count - 1) if span > 0 else Fraction(1, 25)
-    last_frame = last_duration or mean
-    duration = span + last_frame
-    return Timing(
-        frame_rate=exact_rate(min(1000.0, float(count / duration))),
-        variable=True,
-        frame_count=count,
-        duration=duration,
-        start=start,
-        last_frame=last_frame,
-    )
-
-
-def _is_constant(times: list[Fraction], rate: Fraction, *, tick: Fraction) -> bool:
-    allowed = max(tick, RATE_TOLERANCE / rate)
-    # Floats are exact enough here and a hundred times faster than fractions.
-    start, step, limit = float(times[0]), float(1 / rate), float(allowed)
-    return all(abs(float(time) - start - i * step) <= limit for i, time in enumerate(times))
 
 
 def _timing_from_header(

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from ..errors import AnimateDiffV2VError
 from .conversion import FrameConverter
 from .geometry import Fit, output_size
-from .probe import VideoInfo, probe_video
+from .info import VideoInfo
+from .pictures import at_rate
+from .probe import probe_video
 from .selection import FrameSelection, grid_count, nearest_on_grid
-from .sources import FileSource
+from .sources import open_source
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class VideoReader:
         """
         self.selection = selection or FrameSelection()
         self.info: VideoInfo = probe_video(path)
+        if self.info.container == "folder" and self.selection.force_rate:
+            self.info = at_rate(self.info, self.selection.force_rate)
         shown = (self.info.width, self.info.height)
         self.width, self.height = output_size(source=shown, width=width, height=height, fit=fit)
         self.fit = fit
@@ -61,7 +65,7 @@ class VideoReader:
         self.alpha: NDArray[np.uint8] | None = None
         if self.expected_frame_count == 0:
             raise self._nothing_selected()
-        self._source = FileSource(self.info)
+        self._source = open_source(self.info)
 
     def __enter__(self) -> VideoReader:
         """Return the reader itself."""

@@ -13,9 +13,16 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from .container import demuxed, open_container, video_stream
-from .probe import VideoInfo, alpha_decoder
+from .info import VideoInfo
+from .pictures import PictureSource, is_pictures
+from .probe import alpha_decoder
 
 logger = logging.getLogger(__name__)
+
+
+def open_source(info: VideoInfo) -> FileSource | PictureSource:
+    """Open the clip that `info` tells of; raises AnimateDiffV2VError."""
+    return PictureSource(info) if is_pictures(info.path) else FileSource(info)
 
 
 class FileSource:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -14,10 +17,24 @@ from numpy.typing import NDArray
 
 from ..errors import AnimateDiffV2VError
 from .audio import Audio, AudioSpan
-from .audio_file import audio_arguments
+from .audio_file import StoredAudio, store_audio
+from .command import (
+    METADATA_FILE,
+    PICTURE_FOLDER,
+    RawPictures,
+    encode_arguments,
+    join_arguments,
+    joined_name,
+    metadata_text,
+    output_name,
+    palette_arguments,
+)
 from .encoder import EncoderProcess
-from .formats import BT709_TAGS, OutputFormat, output_format
+from .formats import FormatName, OutputFormat, output_format
 from .selection import exact_rate
+from .spool import FrameSpool
+
+logger = logging.getLogger(__name__)
 
 
 class VideoWriter:
@@ -26,7 +43,8 @@ class VideoWriter:
     A context manager. ffmpeg runs in a process of its own and writes into a hidden folder beside
     the target; when the `with` block ends well the file gets its name, otherwise nothing is left.
 
-    path: the finished file. frame_count: frames in it. file_size: bytes, after the block.
+    path: the finished file (for "png" a folder). frame_count: frames in it.
+    file_size: bytes, after the block.
     """
 
     def __init__(
@@ -36,34 +54,49 @@ class VideoWriter:
         width: int,
         height: int,
         frame_rate: Fraction,
-        format: str = "mp4-h264",
+        format: FormatName = "mp4-h264",
         crf: int | None = None,
         audio: Audio | AudioSpan | None = None,
         pingpong: bool = False,
         loop_count: int = 0,
         metadata: Mapping[str, str] | None = None,
+        hardware: bool = False,
     ) -> None:
         """Check everything that can be checked before the first frame.
 
         width, height: of the frames, pixels; odd sides are padded where the format needs it.
         crf: quality, lower is better; None for the format's default.
         audio: cut to the video's length, or filled up with silence.
+        pingpong: the frames once forwards, then backwards without the two at the ends.
+        loop_count: how often the clip is repeated. For gif and webp players do it, 0 is for
+            ever; in other files the frames are written again that often, with their sound.
+        metadata: texts stored in the file, for instance the workflow.
+        hardware: encode on the graphics card where one of its encoders opens.
+        Frames wait on the disk until the end when they are needed more than once (pingpong,
+        loops, a gif's palette), and go straight to the encoder otherwise.
         Raises AnimateDiffV2VError for a folder that is missing or not writable, a wrong
         extension, and values out of range.
         """
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.format: OutputFormat = output_format(format)
         self.width, self.height = _checked_size(width, height)
-        self.frame_rate = _checked_rate(frame_rate)
-        self.crf = self.format.checked_crf(crf)
+        self.frame_rate = _checked_rate(frame_rate, form=self.format)
         self.frame_count = 0
         self.file_size = 0
-        self._audio, self._metadata = audio, dict(metadata or {})
-        self._pingpong, self._loop_count = pingpong, loop_count
-        self._channels = 0
+        self._crf = self.format.checked_crf(crf)
+        self._loop_count = _checked_loops(loop_count)
+        self._pingpong, self._hardware = pingpong, hardware
+        self._metadata = dict(metadata or {})
+        self._audio_source = audio
+        self._audio: StoredAudio | None = None
+        self._padding = (0, 0)
+        self._pictures: RawPictures | None = None
         self._encoder: EncoderProcess | None = None
+        self._spool: FrameSpool | None = None
         _check_target(self.path, self.format)
         self._folder = _hidden_folder(self.path)
+        # Also when the block is never entered, or the program ends inside it.
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def __enter__(self) -> VideoWriter:
         """Return the writer itself."""
@@ -75,12 +108,16 @@ class VideoWriter:
         Raises AnimateDiffV2VError for another shape or type, and when encoding fails.
         """
         self._check_frames(frames)
-        if self._encoder is None:
-            self._channels = frames.shape[3]
-            self._encoder = self._start()
-        for frame in frames:
-            self._encoder.write(np.ascontiguousarray(frame).data)
-            self.frame_count += 1
+        try:
+            if self._pictures is None:
+                self._begin(channels=frames.shape[3])
+            for frame in frames:
+                target = self._spool or self._encoder
+                assert target is not None
+                target.write(self._padded(frame).data)
+                self.frame_count += 1
+        except OSError as error:
+            raise _disk_error(error, path=self.path) from error
 
     def __exit__(
         self,
@@ -92,24 +129,112 @@ class VideoWriter:
         try:
             if kind is None:
                 self._finish()
+        except OSError as failure:
+            raise _disk_error(failure, path=self.path) from failure
         finally:
             if self._encoder is not None:
                 self._encoder.kill()
+            if self._spool is not None:
+                self._spool.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _padded(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if any(self._padding):
+            # The last row and column are repeated: a black line would show at the edge.
+            sides = ((0, self._padding[0]), (0, self._padding[1]), (0, 0))
+            frame = np.pad(frame, sides, mode="edge")
+        return np.ascontiguousarray(frame)
+
+    def _begin(self, *, channels: int) -> None:
+        if channels == 4 and not self.format.has_alpha:
+            logger.info("%s files have no alpha; it is left out.", self.format.name)
+        multiple = self.format.size_multiple
+        self._padding = (-self.height % multiple, -self.width % multiple)
+        height, width = self.height + self._padding[0], self.width + self._padding[1]
+        self._pictures = RawPictures(
+            width=width, height=height, channels=channels, frame_rate=self.frame_rate
+        )
+        self._audio = self._stored_audio()
+        if self._pingpong or self._passes > 1 or self.format.has_palette:
+            self._spool = FrameSpool(
+                self._folder / "frames.raw", frame_bytes=width * height * channels
+            )
+        else:
+            self._encoder = self._encode()
+
     def _finish(self) -> None:
-        if self._encoder is None:
+        if self._pictures is None:
             raise AnimateDiffV2VError(f"{self.path} was not written: no frame was given.")
+        if self._spool is not None:
+            self._encode_spool(self._spool)
+        assert self._encoder is not None
         self._encoder.finish()
-        self._part.replace(self.path)
-        self.file_size = self.path.stat().st_size
+        whole = self._folder / output_name(self.format)
+        if self._audio is not None:
+            whole = self._join(self._audio)
+        if self.path.is_dir():
+            self.path.rmdir()
+        whole.replace(self.path)
+        files = self.path.iterdir() if self.path.is_dir() else [self.path]
+        self.file_size = sum(each.stat().st_size for each in files)
 
     @property
-    def _part(self) -> Path:
-        return self._folder / f"video{self.format.extension}"
+    def _passes(self) -> int:
+        return 1 if self.format.loops_itself else 1 + self._loop_count
+
+    def _encode_spool(self, spool: FrameSpool) -> None:
+        order = [*range(self.frame_count)]
+        if self._pingpong:
+            order += range(self.frame_count - 2, 0, -1)
+        if self.format.has_palette:
+            assert self._pictures is not None
+            spool.flush()
+            self._run(palette_arguments(self._pictures, source=spool.path.name))
+        self._encoder = self._encode()
+        for _ in range(self._passes):
+            for index in order:
+                self._encoder.write(spool.read(index))
+        self.frame_count = len(order) * self._passes
+
+    def _encode(self) -> EncoderProcess:
+        assert self._pictures is not None
+        if self._metadata and self.format.holds_metadata:
+            text = metadata_text(self._metadata)
+            (self._folder / METADATA_FILE).write_text(text, encoding="utf-8", newline="\n")
+        elif self._metadata:
+            logger.info("%s files hold no metadata; it is left out.", self.format.name)
+        if not self.format.extension:
+            (self._folder / PICTURE_FOLDER).mkdir()
+        arguments = encode_arguments(
+            self.format,
+            pictures=self._pictures,
+            crf=self._crf,
+            loop_count=self._loop_count,
+            has_metadata=bool(self._metadata) and self.format.holds_metadata,
+            hardware=self._hardware,
+        )
+        return EncoderProcess(arguments, folder=self._folder, target=self.path)
+
+    def _join(self, audio: StoredAudio) -> Path:
+        duration = self.frame_count / self.frame_rate
+        sound = audio.arguments(duration / self._passes, passes=self._passes)
+        self._run(join_arguments(self.format, sound=sound, duration_seconds=duration))
+        return self._folder / joined_name(self.format)
+
+    def _run(self, arguments: list[str]) -> None:
+        self._encoder = EncoderProcess(arguments, folder=self._folder, target=self.path)
+        self._encoder.finish()
+
+    def _stored_audio(self) -> StoredAudio | None:
+        if self._audio_source is None:
+            return None
+        if self.format.audio_encoder is None:
+            logger.info("%s files have no sound; the audio is left out.", self.format.name)
+            return None
+        return store_audio(self._audio_source, folder=self._folder)
 
     def _check_frames(self, frames: NDArray[np.uint8]) -> None:
-        channels = {self._channels} if self._channels else {3, 4}
+        channels = {self._pictures.channels} if self._pictures else {3, 4}
         good = (
             getattr(frames, "dtype", None) == np.uint8
             and frames.ndim == 4
@@ -123,50 +248,6 @@ class VideoWriter:
                 f" {' or '.join(str(each) for each in sorted(channels))}]."
             )
 
-    def _start(self) -> EncoderProcess:
-        pixels = "rgb24" if self._channels == 3 else "rgba"
-        source = [
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            pixels,
-            "-video_size",
-            f"{self.width}x{self.height}",
-        ]
-        source += ["-framerate", str(self.frame_rate), "-i", "pipe:0"]
-        sound_in, sound_out = audio_arguments(self._audio, form=self.format, folder=self._folder)
-        picture = ["-map", "0:v", "-c:v", self.format.encoder, "-vf", self._filters()]
-        picture += ["-pix_fmt", self.format.pixel_format]
-        if self.format.quality_option:
-            picture += [self.format.quality_option, str(self.crf)]
-        if self.format.is_yuv:
-            picture += [word for tag in BT709_TAGS for word in tag]
-        arguments = [*source, *sound_in, *picture, *sound_out, *self.format.options]
-        return EncoderProcess([*arguments, str(self._part)], target=self.path)
-
-    def _filters(self) -> str:
-        multiple = self.format.size_multiple
-        filters = []
-        if self.width % multiple or self.height % multiple:
-            filters.append(_padding(self.width, self.height, multiple=multiple))
-        if self.format.is_yuv:
-            filters.append(
-                "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
-                ":in_range=full:out_color_matrix=bt709:out_range=limited"
-            )
-        return ",".join(filters) or "null"
-
-
-def _padding(width: int, height: int, *, multiple: int) -> str:
-    padded_width = -(-width // multiple) * multiple
-    padded_height = -(-height // multiple) * multiple
-    right, bottom = padded_width - width, padded_height - height
-    # The last column and row are repeated: a black line would show at the edge.
-    return (
-        f"pad={padded_width}:{padded_height}:0:0,"
-        f"fillborders=right={right}:bottom={bottom}:mode=smear"
-    )
-
 
 def _checked_size(width: int, height: int) -> tuple[int, int]:
     for name, value in (("width", width), ("height", height)):
@@ -175,31 +256,52 @@ def _checked_size(width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def _checked_rate(frame_rate: Fraction | float) -> Fraction:
+def _checked_rate(frame_rate: Fraction | float, *, form: OutputFormat) -> Fraction:
     rate = exact_rate(frame_rate)
-    if rate <= 0:
+    if not 0 < rate <= form.highest_frame_rate:
         raise AnimateDiffV2VError(
-            f"frame_rate is {frame_rate}; give frames per second above 0, for instance 8."
+            f"frame_rate is {frame_rate}; {form.name} takes more than 0 and up to"
+            f" {form.highest_frame_rate} frames per second."
         )
     return rate
 
 
+def _checked_loops(loop_count: int) -> int:
+    if isinstance(loop_count, bool) or not isinstance(loop_count, int) or loop_count < 0:
+        raise AnimateDiffV2VError(f"loop_count is {loop_count!r}; give a whole number from 0.")
+    return loop_count
+
+
 def _check_target(path: Path, form: OutputFormat) -> None:
-    if path.suffix.lower() != form.extension:
+    if form.extension and path.suffix.lower() != form.extension:
         raise AnimateDiffV2VError(
             f"{path.name} does not fit the format {form.name}, whose files end in"
             f" {form.extension}; change the name or the format."
         )
-    if path.is_dir():
+    if form.extension and path.is_dir():
         raise AnimateDiffV2VError(f"{path} is a folder; give the name of a file in it.")
+    if not form.extension and path.exists() and (path.is_file() or any(path.iterdir())):
+        raise AnimateDiffV2VError(
+            f"{path} exists already; {form.name} needs the name of a new or empty folder."
+        )
     if not path.parent.is_dir():
         raise AnimateDiffV2VError(f"There is no folder {path.parent}; make it first.")
 
 
 def _hidden_folder(path: Path) -> Path:
     try:
-        return Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=".part", dir=path.parent))
+        prefix = f".{path.stem[:40]}."
+        return Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=path.parent))
     except OSError as error:
-        raise AnimateDiffV2VError(
-            f"The folder {path.parent} may not be written to ({error.strerror}); choose another."
-        ) from error
+        raise _disk_error(error, path=path) from error
+
+
+def _disk_error(error: OSError, *, path: Path) -> AnimateDiffV2VError:
+    if error.errno == errno.ENOSPC:
+        return AnimateDiffV2VError(
+            f"{path} was not written: the disk is full; free some space or choose another folder."
+        )
+    return AnimateDiffV2VError(
+        f"{path} was not written: its folder {path.parent} may not be written to"
+        f" ({error.strerror}); choose another one."
+    )

@@ -55,10 +55,18 @@ def numbered_clip(path, *, frames, rate=Fraction(25), width=192, height=64, outp
     return Path(path)
 
 
+def description(path):
+    """What ffmpeg says of a file's video stream, in one line."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    return next(line for line in said.splitlines() if "Video:" in line)
+
+
 @pytest.fixture(scope="session")
 def clips():
     """The functions above, under one name."""
     return SimpleNamespace(
+        description=description,
         ffmpeg=ffmpeg,
         numbered_clip=numbered_clip,
         numbered_frame=numbered_frame,

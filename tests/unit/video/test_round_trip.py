@@ -41,7 +41,7 @@ def test_exact_rate_and_count(tmp_path, clips, rate):
 
 
 @pytest.mark.parametrize("force", [0, 8, 12.5, 50, 30])
-@pytest.mark.parametrize("counts", itertools.product([1, 2, 3, 7], [0, 1, 5], [0, 1, 4]))
+@pytest.mark.parametrize("counts", [*itertools.product([1, 2, 3, 7], [0, 1, 5], [0, 1, 4])])
 def test_the_right_frames_are_kept(tmp_path_factory, clips, force, counts):
     nth, skip, cap = counts
     path = tmp_path_factory.getbasetemp() / "numbered40.mp4"

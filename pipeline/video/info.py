@@ -1,0 +1,119 @@
+"""What is known of a clip, and how its frames lie in time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from .selection import HIGHEST_RATE, exact_rate
+
+# Phones and screen recorders wobble; this share of a frame is no reason to call a rate variable.
+RATE_TOLERANCE = Fraction(1, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """A clip as a viewer sees it.
+
+    width, height: pixels, after rotation and with square pixels.
+    stored_width, stored_height: pixels, as they are in the file.
+    frame_rate: frames per second, exact; the mean where the rate varies.
+    frame_count: None where only decoding could tell.
+    duration_seconds: of the picture; 0 where nobody knows.
+    start_seconds: the file's time stamp of the first frame, from which all times are counted.
+    last_frame_seconds: how long the last frame is shown.
+    rotation_degrees: 0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture.
+    colour_transfer: ffmpeg's number of the transfer function (16 is PQ, 18 is HLG).
+    """
+
+    path: Path
+    container: str
+    codec: str
+    pixel_format: str
+    width: int
+    height: int
+    stored_width: int
+    stored_height: int
+    pixel_aspect: Fraction
+    rotation_degrees: int
+    frame_rate: Fraction
+    variable_frame_rate: bool
+    frame_count: int | None
+    duration_seconds: float
+    start_seconds: Fraction
+    last_frame_seconds: Fraction
+    has_audio: bool
+    has_alpha: bool
+    colour_transfer: int
+
+    @property
+    def duration(self) -> Fraction | None:
+        """The picture's length in seconds as exactly as it is known; None when it is not."""
+        if self.frame_count is not None and not self.variable_frame_rate:
+            return self.frame_count / self.frame_rate
+        return Fraction(self.duration_seconds) if self.duration_seconds else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """When the frames of a clip are shown, all in seconds of the file's own clock."""
+
+    frame_rate: Fraction
+    variable: bool
+    frame_count: int | None
+    duration: Fraction
+    start: Fraction
+    last_frame: Fraction
+
+    @staticmethod
+    def constant(
+        *, frame_rate: Fraction, frame_count: int, start: Fraction = Fraction(0)
+    ) -> Timing:
+        """Lay out frames of equal length."""
+        return Timing(
+            frame_rate=frame_rate,
+            variable=False,
+            frame_count=frame_count,
+            duration=frame_count / frame_rate,
+            start=start,
+            last_frame=1 / frame_rate,
+        )
+
+
+def timing_from_times(
+    times: Sequence[Fraction], *, rates: Sequence[Fraction], last_frame: Fraction, tick: Fraction
+) -> Timing:
+    """Find the rate of frames shown at `times` (rising seconds, at least one).
+
+    rates: what the header claims; the first one that the times bear out is taken.
+    last_frame: how long the last frame is shown, 0 for unknown.
+    tick: the seconds to which the file rounds its times.
+    """
+    start, span, count = times[0], times[-1] - times[0], len(times)
+    length = span + last_frame if last_frame else span * Fraction(count, max(1, count - 1))
+    candidates = [rate for rate in rates if 0 < rate <= HIGHEST_RATE]
+    if span > 0:
+        candidates.append(exact_rate(min(float(HIGHEST_RATE), float((count - 1) / span))))
+    elif last_frame and count == 1:
+        candidates.append(exact_rate(min(float(HIGHEST_RATE), float(1 / last_frame))))
+    for rate in candidates:
+        if _is_constant(times, rate, tick=tick):
+            return Timing.constant(frame_rate=rate, frame_count=count, start=start)
+    mean = exact_rate(min(float(HIGHEST_RATE), float(count / length))) if length else Fraction(25)
+    return Timing(
+        frame_rate=mean,
+        variable=True,
+        frame_count=count,
+        duration=length or count / mean,
+        start=start,
+        last_frame=last_frame or 1 / mean,
+    )
+
+
+def _is_constant(times: Sequence[Fraction], rate: Fraction, *, tick: Fraction) -> bool:
+    # Floats are exact enough here and a hundred times faster than fractions.
+    start, step = float(times[0]), float(1 / rate)
+    allowed = float(max(tick, RATE_TOLERANCE / rate))
+    return all(abs(float(time) - start - i * step) <= allowed for i, time in enumerate(times))

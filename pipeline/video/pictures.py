@@ -1,0 +1,187 @@
+"""Clips that are no video files: a folder of pictures, and animated WebP, which ffmpeg cannot read.
+
+Both come through Pillow and then go the same way as decoded video frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from ..errors import AnimateDiffV2VError
+from .container import check_file, check_picture_size
+from .info import Timing, VideoInfo, timing_from_times
+
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+# Pictures have no rate of their own; AnimateDiff was trained on 8 frames per second.
+FOLDER_FRAME_RATE = Fraction(8)
+
+
+def is_pictures(path: Path) -> bool:
+    """Whether a path is for this module rather than for ffmpeg."""
+    if path.is_dir():
+        return True
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
+
+
+def probe_pictures(path: Path) -> VideoInfo:
+    """Tell what a folder of pictures or an animated WebP is; raises AnimateDiffV2VError."""
+    if path.is_dir():
+        files = picture_files(path)
+        with _opened(files[0]) as image:
+            first = _upright(image)
+        timing = Timing.constant(frame_rate=FOLDER_FRAME_RATE, frame_count=len(files))
+        return _info(path, "folder", size=first.size, alpha=_has_alpha(first), timing=timing)
+    check_file(path)
+    with _opened(path) as image:
+        starts, last = _start_times(image)
+        timing = timing_from_times(starts, rates=(), last_frame=last, tick=Fraction(1, 1000))
+        return _info(path, "webp", size=image.size, alpha=_has_alpha(image), timing=timing)
+
+
+def at_rate(info: VideoInfo, frame_rate: Fraction) -> VideoInfo:
+    """Give a folder of pictures a frame rate."""
+    timing = Timing.constant(frame_rate=frame_rate, frame_count=info.frame_count or 1)
+    return replace(
+        info,
+        frame_rate=frame_rate,
+        duration_seconds=float(timing.duration),
+        last_frame_seconds=timing.last_frame,
+    )
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """List a folder's pictures, 2.png before 10.png; raises AnimateDiffV2VError without any."""
+    files = [each for each in folder.iterdir() if each.suffix.lower() in PICTURE_SUFFIXES]
+    if not files:
+        raise AnimateDiffV2VError(
+            f"The folder {folder} holds no picture; give one with"
+            f" {', '.join(sorted(PICTURE_SUFFIXES))} files, or a video file."
+        )
+    return sorted(files, key=_natural_order)
+
+
+def _natural_order(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+class PictureSource:
+    """The pictures of a folder or of an animated WebP, one after another."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        """Read what `info` tells of."""
+        self.info = info
+
+    def close(self) -> None:
+        """Nothing stays open between two pictures."""
+
+    def frames(self, *, from_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
+        """Yield (seconds since the first picture, frame), from at or before `from_seconds`."""
+        mode = "RGBA" if self.info.has_alpha else "RGB"
+        pixels = mode.lower() if self.info.has_alpha else "rgb24"
+        for seconds, image in self._images(from_seconds):
+            array = np.asarray(image.convert(mode))
+            yield seconds, av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=pixels)
+
+    def _images(self, from_seconds: Fraction) -> Iterator[tuple[Fraction, Image.Image]]:
+        path = self.info.path
+        if path.is_dir():
+            rate = self.info.frame_rate
+            first = max(0, int(from_seconds * rate) - 1)
+            for index, file in enumerate(picture_files(path)[first:], start=first):
+                with _opened(file) as image:
+                    upright = _upright(image)
+                yield index / rate, upright
+            return
+        with _opened(path) as image:
+            seconds = Fraction(0)
+            for index in range(_frame_count(image)):
+                image.seek(index)
+                image.load()
+                yield seconds, image
+                seconds += _duration(image)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture with Pillow, whose many kinds of failure become one sentence."""
+    try:
+        with Image.open(path) as image:
+            check_picture_size(width=image.width, height=image.height, path=path)
+            yield image
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise AnimateDiffV2VError(
+            f"{path} cannot be read as a picture ({error}); it is cut off, damaged, or something"
+            " else under a picture's name."
+        ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turned = ImageOps.exif_transpose(image)
+    turned.load()
+    return turned
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in {"RGBA", "LA", "PA", "RGBa"} or "transparency" in image.info
+
+
+def _frame_count(image: Image.Image) -> int:
+    return int(getattr(image, "n_frames", 1))
+
+
+def _duration(image: Image.Image) -> Fraction:
+    milliseconds = int(image.info.get("duration") or 0)
+    # Browsers show a frame without a duration for a tenth of a second.
+    return Fraction(milliseconds or 100, 1000)
+
+
+def _start_times(image: Image.Image) -> tuple[list[Fraction], Fraction]:
+    starts, seconds, duration = [], Fraction(0), Fraction(1, 10)
+    for index in range(_frame_count(image)):
+        image.seek(index)
+        image.load()
+        starts.append(seconds)
+        duration = _duration(image)
+        seconds += duration
+    return starts, duration
+
+
+def _info(
+    path: Path, container: str, *, size: tuple[int, int], alpha: bool, timing: Timing
+) -> VideoInfo:
+    return VideoInfo(
+        path=path,
+        container=container,
+        codec="webp" if container == "webp" else "pictures",
+        pixel_format="rgba" if alpha else "rgb24",
+        width=size[0],
+        height=size[1],
+        stored_width=size[0],
+        stored_height=size[1],
+        pixel_aspect=Fraction(1),
+        rotation_degrees=0,
+        frame_rate=timing.frame_rate,
+        variable_frame_rate=timing.variable,
+        frame_count=timing.frame_count,
+        duration_seconds=float(timing.duration),
+        start_seconds=Fraction(0),
+        last_frame_seconds=timing.last_frame,
+        has_audio=False,
+        has_alpha=alpha,
+        colour_transfer=0,
+    )
