@@ -57,9 +57,9 @@ def run_case(case: dict[str, Any], checkpoint: str, weights: Path, data: Path) -
     ours = sample_latents(
         models.unet,
         load_file(data / case["latents"])["latent_tensor"],
-        conditioning=Conditioning(
-            positive=models.text_encoder.encode(case["positive"]),
-            negative=models.text_encoder.encode(case["negative"]),
+        conditioning=Conditioning.of(
+            models.text_encoder.encode(case["positive"]),
+            models.text_encoder.encode(case["negative"]),
         ),
         seed=case["seed"],
         steps=case["steps"],

@@ -127,9 +127,7 @@ def load_files(files: ModelFiles) -> Models:
 
 def encode_prompts(text_encoder: TextEncoder, prompt: str, negative_prompt: str) -> Conditioning:
     """Encode what the clip shall show and what it shall not."""
-    return Conditioning(
-        positive=text_encoder.encode(prompt), negative=text_encoder.encode(negative_prompt)
-    )
+    return Conditioning.of(text_encoder.encode(prompt), text_encoder.encode(negative_prompt))
 
 
 def restyle_latents(

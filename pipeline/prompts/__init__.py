@@ -1,1 +1,8 @@
-"""Prompts: weights in them, and how they are laid out for CLIP."""
+"""Prompts: weights in them, how they are laid out for CLIP, and how they change along a clip."""
+
+from __future__ import annotations
+
+from .schedule import encode_schedule, parse_schedule
+from .track import PromptTrack
+
+__all__ = ["PromptTrack", "encode_schedule", "parse_schedule"]

@@ -14,6 +14,7 @@ from ..choices import in_range
 from ..errors import AnimateDiffV2VError
 from ..models.memory import in_shrinking_chunks
 from ..models.unet import MotionUNet
+from ..prompts.track import PromptTrack
 from .noise_schedule import NoiseSchedule
 from .windows import ContextOptions, Window, context_windows, window_weights
 
@@ -50,24 +51,20 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded prompts."""
+    """What a clip shall show, and what it shall not."""
 
-    positive: Tensor
-    """[1 or frames, tokens, channels], float32: one prompt for all frames, or one for each."""
-    negative: Tensor
-    """Likewise; the number of tokens may be another."""
+    positive: PromptTrack
+    negative: PromptTrack
+
+    @classmethod
+    def of(cls, positive: Tensor, negative: Tensor) -> Conditioning:
+        """One prompt each for all frames, as a text encoder gives it: [1, tokens, channels]."""
+        return cls(PromptTrack(positive), PromptTrack(negative))
 
     def aligned(self) -> Conditioning:
-        """The same, repeated to one number of tokens.
-
-        Repeating keys changes no attention result, and is what ComfyUI does.
-        """
-        tokens = math.lcm(self.positive.shape[1], self.negative.shape[1])
-        return Conditioning(_repeated(self.positive, tokens), _repeated(self.negative, tokens))
-
-
-def _repeated(context: Tensor, tokens: int) -> Tensor:
-    return context.repeat(1, tokens // context.shape[1], 1)
+        """The same with one number of tokens, the way ComfyUI brings them together."""
+        tokens = math.lcm(self.positive.tokens, self.negative.tokens)
+        return Conditioning(self.positive.repeated(tokens), self.negative.repeated(tokens))
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class _Pass:
     """One way through the UNet: a window with one of the prompts, and its share in the result."""
 
     window: Window
-    context: Tensor
+    prompt: PromptTrack
     factor: float
 
 
@@ -123,9 +120,9 @@ class GuidedModel:
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
         """Guided noise is scale * positive + (1 - scale) * negative: the factors add to 1."""
         for window in windows:
-            yield _Pass(window, _rows(self._conditioning.positive, window), scale)
+            yield _Pass(window, self._conditioning.positive, scale)
             if scale != 1.0:
-                yield _Pass(window, _rows(self._conditioning.negative, window), 1.0 - scale)
+                yield _Pass(window, self._conditioning.negative, 1.0 - scale)
 
     def _run(self, passes: list[_Pass], scaled: Tensor, timestep: Tensor) -> Iterator[Tensor]:
         # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
@@ -147,13 +144,6 @@ class GuidedModel:
         frames = len(passes[0].window)
         device, dtype = self._unet.device, self._unet.dtype
         sample = torch.cat([scaled[one.window] for one in passes]).to(device, dtype)
-        context = torch.cat([one.context for one in passes]).to(device, dtype)
+        context = torch.cat([one.prompt.at(one.window) for one in passes]).to(device, dtype)
         noise: Tensor = self._unet(sample, timestep.to(device), context, frames)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])
-
-
-def _rows(context: Tensor, window: Window) -> Tensor:
-    """The encoded prompt of each frame in a window."""
-    if len(context) == 1:
-        return context.expand(len(window), -1, -1)
-    return context[window]

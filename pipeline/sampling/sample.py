@@ -15,7 +15,7 @@ from ..progress import IsCancelled, Progress, ReportProgress, never, silent, sto
 from .guided_model import Conditioning, Guidance, GuidedModel
 from .initial_noise import NoiseType, initial_noise
 from .noise_schedule import NoiseSchedule
-from .samplers import SAMPLERS, Sampler
+from .samplers import SAMPLERS, Sampler, SamplerSpec
 from .schedulers import Scheduler, sampling_sigmas
 from .windows import ContextOptions
 
@@ -72,7 +72,7 @@ def sample_latents(
     if len(sigmas) < 2:
         return latents.clone()
     context = _context_for(unet, len(latents), context)
-    calls = _CallCounter(spec.model_calls(len(sigmas) - 1), progress, is_cancelled)
+    calls = _CallCounter(spec, len(sigmas) - 1, progress, is_cancelled)
     model = GuidedModel(
         unet,
         schedule=schedule,
@@ -97,8 +97,10 @@ def sample_latents(
 class _CallCounter:
     """Turns the model's calls into progress."""
 
-    def __init__(self, total: int, progress: ReportProgress, is_cancelled: IsCancelled) -> None:
-        self._total, self._done = total, 0
+    def __init__(
+        self, spec: SamplerSpec, steps: int, progress: ReportProgress, is_cancelled: IsCancelled
+    ) -> None:
+        self._steps, self._total, self._done = steps, spec.model_calls(steps), 0
         self._progress, self._is_cancelled = progress, is_cancelled
 
     def on_passes(self, share: float) -> None:
@@ -111,7 +113,8 @@ class _CallCounter:
         self._done += 1
 
     def _tell(self, share: float, preview: Tensor | None) -> None:
-        message = f"sampling, pass {self._done + 1} of {self._total}"
+        step = 1 + self._done * self._steps // self._total
+        message = f"sampling step {step} of {self._steps}"
         fraction = min(1.0, (self._done + share) / self._total)
         self._progress(Progress("sample", fraction, message, preview))
 

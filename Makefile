@@ -1,0 +1,35 @@
+# The plain commands, for machines without make, stand in README.md.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.PHONY: demo test lint unit test-host clean
+
+demo: $(VENV)/.ready-to-run
+	$(RUN)/python demo/run.py
+
+test: lint unit
+
+lint: $(VENV)/.ready-to-test
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy pipeline
+
+unit: $(VENV)/.ready-to-test
+	$(RUN)/python -m pytest
+
+# Needs COMFYUI_PATH, the folder of a ComfyUI, and COMFYUI_PYTHON, the interpreter that it runs with.
+test-host: $(VENV)/.ready-to-test
+	$(RUN)/python -m pytest tests/host
+
+$(VENV)/.ready-to-run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.ready-to-test: $(VENV)/.ready-to-run
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo/out

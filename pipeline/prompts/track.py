@@ -1,0 +1,69 @@
+"""Encoded prompts along a clip: one for all frames, or blending from keyframe to keyframe."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..errors import AnimateDiffV2VError
+
+
+@dataclass(frozen=True)
+class PromptTrack:
+    """What the UNet attends to in each frame.
+
+    Between two keyframes the encodings are mixed in proportion to the distance; before the first
+    and after the last they stay. The mix is made when a window asks for it: a track takes the
+    memory of its keyframes, however long the clip.
+    """
+
+    encodings: Tensor
+    """[keyframes, tokens, channels], float32."""
+    frames: tuple[int, ...] = (0,)
+    """The frame of each keyframe, rising; frames are those of the output."""
+
+    def __post_init__(self) -> None:
+        """Refuse keyframes that do not fit together."""
+        if self.encodings.ndim != 3 or len(self.encodings) != len(self.frames):
+            raise AnimateDiffV2VError(
+                f"The encoded prompt has the shape {list(self.encodings.shape)} for "
+                f"{len(self.frames)} keyframes; it must be [keyframes, tokens, channels]."
+            )
+        if any(later <= earlier for earlier, later in pairwise(self.frames)):
+            raise AnimateDiffV2VError(
+                f"The keyframes {list(self.frames)} do not rise: name each frame once, in order."
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Length of the encoding, a multiple of 77."""
+        return int(self.encodings.shape[1])
+
+    def repeated(self, tokens: int) -> PromptTrack:
+        """The same with a number of tokens that is a multiple of its own.
+
+        Repeated keys leave every attention result as it was.
+        """
+        return PromptTrack(self.encodings.repeat(1, tokens // self.tokens, 1), self.frames)
+
+    def at(self, frames: Sequence[int]) -> Tensor:
+        """The encodings at these frames, [len(frames), tokens, channels]."""
+        if len(self.frames) == 1:
+            return self.encodings.expand(len(frames), -1, -1)
+        return torch.stack([self._at(frame) for frame in frames])
+
+    def _at(self, frame: int) -> Tensor:
+        following = bisect_right(self.frames, frame)
+        if following in (0, len(self.frames)):
+            return self.encodings[max(following - 1, 0)]
+        start, end = self.frames[following - 1], self.frames[following]
+        return torch.lerp(
+            self.encodings[following - 1],
+            self.encodings[following],
+            (frame - start) / (end - start),
+        )
