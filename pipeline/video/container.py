@@ -44,6 +44,7 @@ def open_container(path: Path) -> InputContainer:
         return av.open(
             f"file:{path}",
             metadata_errors="replace",
+            options={"max_pixels": str(LARGEST_PICTURE_PIXELS)},
             container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
         )
     except (av.error.FFmpegError, ValueError) as error:
@@ -79,6 +80,8 @@ def video_stream(container: InputContainer, *, path: Path) -> VideoStream:
         )
     width, height = stream.codec_context.width, stream.codec_context.height
     check_picture_size(width=width, height=height, path=path)
+    # A stream may change its size on the way.
+    stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE_PIXELS)}
     return stream
 
 
@@ -91,7 +94,8 @@ def check_picture_size(*, width: int, height: int, path: Path) -> None:
         )
     if width <= 0 or height <= 0:
         raise AnimateDiffV2VError(
-            f"{path} does not say how large its pictures are; it is cut off or damaged."
+            f"{path} does not say how large its pictures are, or they have more than"
+            f" {LARGEST_PICTURE_PIXELS} pixels (8192x4352); it is damaged or too large."
         )
 
 

@@ -25,6 +25,7 @@ class VideoInfo:
     start_seconds: the file's time stamp of the first frame, from which all times are counted.
     last_frame_seconds: how long the last frame is shown.
     rotation_degrees: 0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture.
+    has_time_stamps: False where frames can only be counted.
     colour_transfer: ffmpeg's number of the transfer function (16 is PQ, 18 is HLG).
     """
 
@@ -44,6 +45,7 @@ class VideoInfo:
     duration_seconds: float
     start_seconds: Fraction
     last_frame_seconds: Fraction
+    has_time_stamps: bool
     has_audio: bool
     has_alpha: bool
     colour_transfer: int
@@ -58,13 +60,16 @@ class VideoInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """When the frames of a clip are shown, all in seconds of the file's own clock."""
+    """When the frames of a clip are shown, all in seconds of the file's own clock.
+
+    start: of the first frame; None when its own time stamp is to be taken.
+    """
 
     frame_rate: Fraction
     variable: bool
     frame_count: int | None
     duration: Fraction
-    start: Fraction
+    start: Fraction | None
     last_frame: Fraction
 
     @staticmethod
@@ -93,7 +98,9 @@ def timing_from_times(
     """
     start, span, count = times[0], times[-1] - times[0], len(times)
     length = span + last_frame if last_frame else span * Fraction(count, max(1, count - 1))
-    candidates = [rate for rate in rates if 0 < rate <= HIGHEST_RATE]
+    candidates = [
+        each for rate in rates if 0 < rate <= HIGHEST_RATE for each in rate_readings(rate)
+    ]
     if span > 0:
         candidates.append(exact_rate(min(float(HIGHEST_RATE), float((count - 1) / span))))
     elif last_frame and count == 1:
@@ -110,6 +117,12 @@ def timing_from_times(
         start=start,
         last_frame=last_frame or 1 / mean,
     )
+
+
+def rate_readings(rate: Fraction) -> list[Fraction]:
+    """What a header may mean by a rate: 19001/317 is 60000/1001 after rounding, 25 is 25."""
+    exact = exact_rate(float(rate))
+    return [rate] if rate.denominator <= 100 or rate.denominator == 1001 else [exact, rate]
 
 
 def _is_constant(times: Sequence[Fraction], rate: Fraction, *, tick: Fraction) -> bool:

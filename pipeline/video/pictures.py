@@ -181,6 +181,7 @@ def _info(
         duration_seconds=float(timing.duration),
         start_seconds=Fraction(0),
         last_frame_seconds=timing.last_frame,
+        has_time_stamps=True,
         has_audio=False,
         has_alpha=alpha,
         colour_transfer=0,

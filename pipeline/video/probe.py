@@ -12,12 +12,17 @@ from av.video.stream import VideoStream
 
 from ..errors import AnimateDiffV2VError
 from .container import check_picture_size, demuxed, open_container, video_stream
-from .info import Timing, VideoInfo, timing_from_times
+from .info import Timing, VideoInfo, rate_readings, timing_from_times
 from .pictures import is_pictures, probe_pictures
+from .selection import HIGHEST_RATE
 
 # Up to this size every packet's time stamp is read, which takes a fraction of a second and
 # gives exact counts; for larger files the header is believed.
 SCANNED_BYTES = 256 * 2**20
+
+
+# Bare streams have no times at all.
+BARE_STREAMS = {"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}
 
 
 def probe_video(path: str | Path) -> VideoInfo:
@@ -60,11 +65,20 @@ def _info(
         variable_frame_rate=timing.variable,
         frame_count=timing.frame_count,
         duration_seconds=float(timing.duration),
-        start_seconds=timing.start,
+        start_seconds=_start(timing, frame, stream),
         last_frame_seconds=timing.last_frame,
+        has_time_stamps=has_time_stamps(container, stream),
         has_audio=bool(container.streams.audio),
         has_alpha=format_has_alpha(frame.format) or bool(alpha_decoder(stream)),
         colour_transfer=int(stream.codec_context.color_trc or 0),
+    )
+
+
+def _start(timing: Timing, frame: Any, stream: VideoStream) -> Fraction:
+    if timing.start is not None:
+        return timing.start
+    return (
+        frame.pts * stream.time_base if frame.pts is not None and stream.time_base else Fraction(0)
     )
 
 
@@ -73,6 +87,12 @@ def format_has_alpha(pixel_format: Any) -> bool:
     return any(component.is_alpha for component in pixel_format.components) or (
         pixel_format.name == "pal8"
     )
+
+
+def has_time_stamps(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the frames' times can be believed; AVI has them only for frames stored in order."""
+    reordered = bool(getattr(stream.codec_context, "has_b_frames", False))
+    return container.format.name not in BARE_STREAMS | ({"avi"} if reordered else set())
 
 
 def alpha_decoder(stream: VideoStream) -> str | None:
@@ -109,7 +129,7 @@ def _checked(frame: Any, *, path: Path) -> Any:
 def _timing(container: InputContainer, stream: VideoStream, *, path: Path) -> Timing:
     if path.stat().st_size <= SCANNED_BYTES:
         times, last_duration, count = _packet_times(container, stream)
-        if len(times) == count and count:
+        if len(times) == count and count and has_time_stamps(container, stream):
             return timing_from_times(
                 times,
                 rates=[rate for rate in (stream.base_rate, stream.average_rate) if rate],
@@ -143,8 +163,9 @@ def _timing_from_header(
 ) -> Timing:
     base, mean = stream.base_rate, stream.average_rate
     rate = mean or base or stream.guessed_rate or Fraction(25)
-    rate = rate if 0 < rate <= 1000 else Fraction(25)
+    rate = rate_readings(rate)[0] if 0 < rate <= HIGHEST_RATE else Fraction(25)
     variable = bool(base and mean and abs(base / mean - 1) > Fraction(1, 1000))
+    variable = variable and has_time_stamps(container, stream)
     duration = Fraction(0)
     if stream.duration and stream.time_base:
         duration = stream.duration * stream.time_base
@@ -152,14 +173,11 @@ def _timing_from_header(
         duration = count / rate
     elif container.duration:
         duration = Fraction(container.duration, av.time_base)
-    start = Fraction(0)
-    if stream.start_time is not None and stream.time_base:
-        start = stream.start_time * stream.time_base
     return Timing(
         frame_rate=rate,
         variable=variable,
         frame_count=count,
         duration=duration,
-        start=start,
+        start=None,
         last_frame=1 / rate,
     )

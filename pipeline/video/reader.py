@@ -160,6 +160,11 @@ class VideoReader:
 
     def _nothing_selected(self) -> AnimateDiffV2VError:
         chosen = self.selection
+        if self.expected_frame_count:
+            return AnimateDiffV2VError(
+                f"Of the {self.expected_frame_count} selected frames of {self.info.path} none can"
+                " be decoded; the file is cut off or damaged."
+            )
         return AnimateDiffV2VError(
             f"No frame of {self.info.path} is selected: it has"
             f" {self.info.frame_count or 'an unknown number of'} frames"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
+from itertools import chain, islice
 from typing import Any
 
 import av
@@ -31,9 +31,12 @@ class FileSource:
     def __init__(self, info: VideoInfo) -> None:
         """Open the file that `info` tells of; raises AnimateDiffV2VError."""
         self.info = info
-        self._container = open_container(info.path)
-        self._stream = video_stream(self._container, path=info.path)
-        self._decoder = _decoder(self._stream)
+        self._open(frame_threads=True)
+
+    def _open(self, *, frame_threads: bool) -> None:
+        self._container = open_container(self.info.path)
+        self._stream = video_stream(self._container, path=self.info.path)
+        self._decoder = _decoder(self._stream, frame_threads=frame_threads)
 
     def close(self) -> None:
         """Close the file; decoding stops at once."""
@@ -41,63 +44,72 @@ class FileSource:
 
     def frames(self, *, from_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
         """Yield (seconds since the clip's first frame, frame), from at or before `from_seconds`."""
-        if from_seconds > 0:
-            self._seek(from_seconds)
         earlier = Fraction(-1)
-        for frame in _decoded(self._container, self._stream, self._decoder, self.info.path):
+        for frame in self._decoded(from_seconds):
             seconds = max(earlier, self._seconds(frame, earlier=earlier))
             earlier = seconds
             yield seconds, frame
 
+    def _decoded(self, from_seconds: Fraction) -> Iterator[Any]:
+        """Yield frames; where the file is damaged, again from the start without frame threads.
+
+        With frame threads an error also takes the good frames that are under way.
+        """
+        done = 0
+        self._seek(from_seconds)
+        try:
+            for frame in _decode_all(self._container, self._stream, self._decoder):
+                yield frame
+                done += 1
+            return
+        except av.error.FFmpegError as error:
+            logger.warning(
+                "%s is damaged (%s); what can be decoded is used.", self.info.path, error.strerror
+            )
+        self.close()
+        self._open(frame_threads=False)
+        self._seek(from_seconds)
+        careful = _decode_all(self._container, self._stream, self._decoder, forgiving=True)
+        yield from islice(careful, done, None)
+
     def _seek(self, seconds: Fraction) -> None:
         """Go to the last key frame before a time; where that fails all frames are decoded."""
-        target = self.info.start_seconds + seconds - 1 / self.info.frame_rate
         time_base = self._stream.time_base
-        if time_base is None:
+        if seconds <= 0 or time_base is None or not self.info.has_time_stamps:
             return
+        target = self.info.start_seconds + seconds - 1 / self.info.frame_rate
         try:
             self._container.seek(int(target / time_base), stream=self._stream, backward=True)
         except av.error.FFmpegError:
-            self._reopen()
-
-    def _reopen(self) -> None:
-        self._container.close()
-        self._container = open_container(self.info.path)
-        self._stream = video_stream(self._container, path=self.info.path)
-        self._decoder = _decoder(self._stream)
+            self.close()
+            self._open(frame_threads=True)
 
     def _seconds(self, frame: Any, *, earlier: Fraction) -> Fraction:
         rate, time_base = self.info.frame_rate, self._stream.time_base
-        if frame.pts is None or time_base is None:
+        if frame.pts is None or time_base is None or not self.info.has_time_stamps:
             return earlier + 1 / rate if earlier >= 0 else Fraction(0)
         seconds = frame.pts * time_base - self.info.start_seconds
         return seconds if self.info.variable_frame_rate else Fraction(round(seconds * rate)) / rate
 
 
-def _decoder(stream: VideoStream) -> Any:
+def _decoder(stream: VideoStream, *, frame_threads: bool) -> Any:
     name = alpha_decoder(stream)
     if name is None:
-        stream.thread_type = "AUTO"
+        stream.thread_type = "AUTO" if frame_threads else "SLICE"
         return stream.codec_context
     decoder = av.CodecContext.create(name, "r")
     decoder.extradata = stream.codec_context.extradata
     return decoder
 
 
-def _decoded(
-    container: InputContainer, stream: VideoStream, decoder: Any, path: Path
+def _decode_all(
+    container: InputContainer, stream: VideoStream, decoder: Any, *, forgiving: bool = False
 ) -> Iterator[Any]:
-    damaged = 0
-    for packet in demuxed(container, stream):
+    for packet in chain(demuxed(container, stream), (None,)):
         try:
             frames = decoder.decode(packet)
-        except av.error.FFmpegError as error:
-            damaged += 1
-            if damaged == 1:
-                logger.warning("%s is damaged: %s; the rest is read on.", path, error.strerror)
+        except av.error.FFmpegError:
+            if not forgiving:
+                raise
             continue
         yield from frames
-    try:
-        yield from decoder.decode(None)
-    except av.error.FFmpegError:
-        logger.warning("%s is damaged at its end; the last frames are missing.", path)
