@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .checkpoint import CheckpointWeights, load_checkpoint, load_text_encoder, load_vae
+from .kinds import Kind
 from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
+from .motion_kinds import MotionFamily
 from .motion_module import MotionModuleWeights, load_motion_module
 from .reading import Weights, read_weights
 from .recognition import FileReport, identify
@@ -11,8 +13,10 @@ from .recognition import FileReport, identify
 __all__ = [
     "CheckpointWeights",
     "FileReport",
+    "Kind",
     "LoraEntry",
     "LoraReport",
+    "MotionFamily",
     "MotionModuleWeights",
     "Weights",
     "identify",

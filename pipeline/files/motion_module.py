@@ -19,6 +19,8 @@ from .reading import read_weights
 from .recognition import refusal
 from .tensor_specs import TensorSpec, affine, shapes_of, take_tensors, voted_size
 
+__all__ = ["MotionFamily", "MotionModuleWeights", "load_motion_module"]
+
 _FRAMES_WITHOUT_TABLE = 64  # AnimateLCM's files hold no table; its users run 64 frames
 _MODULE = re.compile(r"((?:down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.")
 _TABLE = ".pos_encoder.pe"

@@ -1,11 +1,18 @@
-"""Read PyTorch's pickled checkpoints without executing anything in them."""
+"""Read PyTorch's pickled checkpoints without executing anything in them.
+
+`torch.load(weights_only=True)` is what reads them. Before it sees a file, the pickle's operations
+are looked through, so that the class in the way can be named, and so that no file makes the
+reader allocate or compute without end.
+"""
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +20,17 @@ import torch
 
 from ..errors import AnimateDiffV2VError
 
-_FOREIGN = re.compile(r"(?:GLOBAL|Unsupported (?:class|global:? ?(?:GLOBAL)?))\s+([\w.]+)")
+_LARGEST_PICKLE_BYTES = 8_000_000  # the names of 10 GB of weights take less than 1 MB
+_DEEPEST = 8  # dictionaries inside dictionaries; real files have three
+_LARGEST_TUPLE = 100_000  # numbers in a tuple, counted through the tuples inside
+_LEGACY_PICKLES = 5  # magic number, version, system, the object, the storages' order
+_HARMLESS = re.compile(
+    r"collections\.(OrderedDict|Counter|defaultdict)"
+    r"|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
+    r"|torch\.(storage\.)?\w*Storage|torch\.(Size|device)|torch\.(b?float|u?int|bool)\w*"
+    r"|torch\.nn\.parameter\.Parameter|torch\._tensor\._rebuild_from_type_v2"
+)
+_DAMAGE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
 
 
 def read_pickle(path: Path) -> dict[str, torch.Tensor]:
@@ -23,45 +40,118 @@ def read_pickle(path: Path) -> dict[str, torch.Tensor]:
         AnimateDiffV2VError: the file is damaged, or asks for classes other than tensors.
     """
     try:
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except pickle.UnpicklingError as error:
-        foreign = _FOREIGN.search(str(error))
-        if foreign is None:
-            raise _damaged(path, error) from error
+        archive = zipfile.is_zipfile(path)
+        for pickled in _archived_pickle(path) if archive else _legacy_pickles(path):
+            _look_through(pickled, path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        tensors = _named_tensors(state)
+        for name, tensor in tensors.items():
+            _check_storage(tensor, name)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, AssertionError, *_DAMAGE) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise AnimateDiffV2VError(
-            f"{path} was refused: it is a pickle that wants the Python class {foreign[1]}, "
-            "and such files can run any code. Use a .safetensors version of it."
+            f"{path} is a damaged PyTorch checkpoint ({reason}). Download it again."
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
-    return _tensors(state, path)
-
-
-def _damaged(path: Path, error: Exception) -> AnimateDiffV2VError:
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
-    return AnimateDiffV2VError(
-        f"{path} is a damaged PyTorch checkpoint ({reason}). Download it again."
-    )
-
-
-def _tensors(state: Any, path: Path) -> dict[str, torch.Tensor]:
-    if not isinstance(state, Mapping):
-        raise AnimateDiffV2VError(
-            f"{path} holds a {type(state).__name__}, not named weights, so it is no model file."
-        )
-    inner = state.get("state_dict")
-    return flatten(inner if isinstance(inner, Mapping) else state)
-
-
-def flatten(state: Mapping[Any, Any], *, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Give the tensors of nested dictionaries dotted names; drop everything else."""
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in state.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, torch.Tensor):
-            tensors[name] = value.detach()
-        elif isinstance(value, Mapping):
-            tensors |= flatten(value, prefix=f"{name}.")
     return tensors
+
+
+def _archived_pickle(path: Path) -> list[bytes]:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is a compressed archive, which PyTorch does not write")
+        pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+        if len(pickles) != 1 or pickles[0].file_size > _LARGEST_PICKLE_BYTES:
+            raise ValueError("it is an archive without one list of tensors")
+        return [archive.read(pickles[0])]
+
+
+def _legacy_pickles(path: Path) -> Iterator[bytes]:
+    """The pickles at the front of a file from before PyTorch 1.6, one after the other."""
+    with path.open("rb") as file:
+        front = io.BytesIO(file.read(_LARGEST_PICKLE_BYTES))
+    for _ in range(_LEGACY_PICKLES):
+        start = front.tell()
+        for _operation in pickletools.genops(front):
+            pass
+        yield front.getvalue()[start : front.tell()]
+
+
+def _look_through(pickled: bytes, path: Path) -> None:
+    """Refuse a pickle that names foreign classes or nests tuples without end."""
+    strings: list[str] = []
+    costs = _TupleCosts()
+    for operation, argument, _ in pickletools.genops(pickled):
+        if isinstance(argument, str):
+            strings.append(argument)
+        if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            words = strings[-2:] if operation.name == "STACK_GLOBAL" else str(argument).split(" ")
+            name = ".".join(words)
+            if not _HARMLESS.fullmatch(name):
+                raise AnimateDiffV2VError(
+                    f"{path} was refused: it is a pickle that wants {name}, and a pickle with "
+                    "foreign classes can run any code. Use a .safetensors version of it."
+                )
+        costs.follow(operation, argument)
+
+
+class _TupleCosts:
+    """Follows a pickle's stack with the cost of hashing each value in place of the values.
+
+    A tuple of two tuples of two tuples and so on takes a few bytes a level, and twice the time.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[int | None] = []  # None is the mark
+        self._memo: dict[int, int] = {}
+
+    def follow(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
+        name = operation.name
+        if name in ("GET", "BINGET", "LONG_BINGET"):
+            self._stack.append(self._memo.get(int(argument), 1))
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self._memo[int(argument)] = self._stack[-1] or 1
+        elif name == "MEMOIZE":
+            self._memo[len(self._memo)] = self._stack[-1] or 1
+        elif name == "MARK":
+            self._stack.append(None)
+        else:
+            taken = self._take(operation)
+            cost = 1 + sum(taken) if "TUPLE" in name else 1
+            if cost > _LARGEST_TUPLE:
+                raise ValueError("its tuples are nested without end")
+            self._stack.extend([cost] * len(operation.stack_after))
+
+    def _take(self, operation: pickletools.OpcodeInfo) -> list[int]:
+        before = operation.stack_before
+        taken: list[int] = []
+        if pickletools.markobject in before:
+            while (top := self._stack.pop()) is not None:
+                taken.append(top)
+            before = before[: before.index(pickletools.markobject)]
+        return taken + [self._stack.pop() or 1 for _ in before]
+
+
+def _named_tensors(state: Any) -> dict[str, torch.Tensor]:
+    """Open the ``state_dict`` wrapper; give tensors in nested dictionaries dotted names."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"it holds a {type(state).__name__} where named weights are wanted")
+    inner = state.get("state_dict")
+    pending = [("", 1, inner if isinstance(inner, Mapping) else state)]
+    seen, tensors = set(), {}
+    while pending:
+        prefix, depth, mapping = pending.pop()
+        seen.add(id(mapping))
+        for key, value in mapping.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{prefix}{key}"] = value.detach()
+            elif isinstance(value, Mapping) and depth < _DEEPEST and id(value) not in seen:
+                pending.append((f"{prefix}{key}.", depth + 1, value))
+    return tensors
+
+
+def _check_storage(tensor: torch.Tensor, name: str) -> None:
+    """Refuse a tensor that claims more numbers than its file holds for it."""
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not dense or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"the tensor {name} is larger than its data")

@@ -204,3 +204,43 @@ def checkpoint(channels=(32, 64), layers=1, *, vae=True, text=True, old_text=Fal
     if text:
         tensors |= text_to_ldm(text_state(text_module()), old=old_text)
     return tensors
+
+
+def tiny_checkpoint():
+    """The smallest whole checkpoint: one level everywhere."""
+    tensors = unet_to_ldm(state(unet_module(channels=(32,), attends=(True,))))
+    tensors |= vae_to_ldm(state(vae_module(channels=(32,))), levels=1)
+    return tensors | text_to_ldm(text_state(text_module(layers=1)))
+
+
+def every_lora_family():
+    """One layer of each family, for the miniature UNet, in one file."""
+    block = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
+    width, rank = 32, 4
+    tensors = {
+        f"{block}_attn1_to_q.lora_up.weight": (width, rank),
+        f"{block}_attn1_to_q.lora_down.weight": (rank, width),
+        f"{block}_attn1_to_q.dora_scale": (width, 1),
+        f"{block}_attn1_to_k.hada_w1_a": (width, rank),
+        f"{block}_attn1_to_k.hada_w1_b": (rank, width),
+        f"{block}_attn1_to_k.hada_w2_a": (width, rank),
+        f"{block}_attn1_to_k.hada_w2_b": (rank, width),
+        f"{block}_attn1_to_v.lokr_w1": (4, 4),
+        f"{block}_attn1_to_v.lokr_w2": (8, 8),
+        f"{block}_attn1_to_out_0.oft_blocks": (8, 4, 4),
+        f"{block}_attn2_to_q.a1.weight": (width, rank),
+        f"{block}_attn2_to_q.a2.weight": (rank, width),
+        f"{block}_attn2_to_q.b1.weight": (width, rank),
+        f"{block}_attn2_to_q.b2.weight": (rank, width),
+        f"{block}_attn2_to_k.diff": (width, CROSS),
+        f"{block}_attn2_to_v.weight": (width,),
+        f"{block}_attn2_to_v.on_input": (),
+        f"{block}_norm1.w_norm": (width,),
+        f"{block}_norm1.b_norm": (width,),
+        "lora_unet_conv_in.lora_up.weight": (width, rank, 1, 1),
+        "lora_unet_conv_in.lora_down.weight": (rank, 4, 1, 1),
+        "lora_unet_conv_in.lora_mid.weight": (rank, rank, 3, 3),
+        "lora_unet_conv_in.alpha": (),
+    }
+    generator = torch.Generator().manual_seed(4)
+    return {name: torch.randn(shape, generator=generator) for name, shape in tensors.items()}
