@@ -9,6 +9,7 @@ from .kinds import Finding, Keys
 from .lora_keys import split_key
 
 _NO_INPUT = "This pack has no input for it."
+_SD15_ONLY = "This pack runs Stable Diffusion 1.5 only."
 _UNIQUE_TO_LORAS = frozenset(
     (
         "lora_up",
@@ -66,9 +67,15 @@ def _textual_inversion(keys: Keys) -> Finding | None:
     widths = {shape[-1] for shape in shapes if 0 < len(shape) <= 2}
     if not names or not (known or (plain and len(widths) == 1 and widths <= {768, 1024, 1280})):
         return None
-    base = {768: "SD1.5", 1024: "SD2"}.get(max(widths, default=0), "SDXL")
-    phrase = f"a textual inversion for {_NAMES[base]}"
-    return Finding("textual inversion", phrase, base, advice=_NO_INPUT)
+    base = {1024: "SD2", 1280: "SDXL"}.get(max(widths, default=0), "SD1.5")
+    usable = base == "SD1.5"
+    return Finding(
+        "textual inversion",
+        f"a textual inversion for {_NAMES[base]}",
+        base,
+        usable=usable,
+        advice="Use it in a prompt: embedding: and the file's name." if usable else _SD15_ONLY,
+    )
 
 
 def _lora(keys: Keys) -> Finding | None:

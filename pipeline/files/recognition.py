@@ -101,6 +101,5 @@ def refusal(weights: Weights, path: str | Path, *, wanted: Sequence[Kind]) -> st
         return None
     if found.kind in wanted:
         return f"{path} is {found.phrase}. {found.advice}".strip()
-    article = "an" if wanted[0][0] in "aeioIL" and not wanted[0].startswith("LoRA") else "a"
-    sentence = f"{path} is {found.phrase}, where {article} {wanted[0]} is wanted."
+    sentence = f"{path} is {found.phrase}, where a {wanted[0]} is wanted."
     return f"{sentence} {found.advice}".strip()

@@ -11,6 +11,7 @@ import re
 from functools import cache
 
 import torch
+from animatediff_v2v.pipeline.files import MotionModuleWeights
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -243,4 +244,13 @@ def every_lora_family():
         "lora_unet_conv_in.alpha": (),
     }
     generator = torch.Generator().manual_seed(4)
-    return {name: torch.randn(shape, generator=generator) for name, shape in tensors.items()}
+    filled = {name: torch.randn(shape, generator=generator) for name, shape in tensors.items()}
+    return filled | {f"{block}_attn2_to_v.on_input": torch.tensor(0)}
+
+
+def motion_weights():
+    """A v2 motion module as the pack holds it."""
+    tensors = motion_to_original(state(motion_module()))
+    tables = {name: tensor for name, tensor in tensors.items() if name.endswith(".pe")}
+    weights = {name: tensor for name, tensor in tensors.items() if name not in tables}
+    return MotionModuleWeights(weights, tables, 32, has_mid_block=True, family="v2")
