@@ -1,0 +1,57 @@
+"""Doors for ComfyUI: each node a schema and a short execute."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .extension import AnimateDiffV2VExtension
+
+logger = logging.getLogger(__name__)
+
+LOWEST_COMFYUI = (0, 14, 0)
+
+
+def load_extension() -> AnimateDiffV2VExtension:
+    """Import the nodes, which needs ComfyUI, and give them.
+
+    Raises RuntimeError, whose one sentence ComfyUI puts into its log, when ComfyUI is too old or
+    its environment lacks a package. Anything else is a bug of ours and is logged with its
+    traceback, which ComfyUI would leave out.
+    """
+    _check_version()
+    try:
+        from .extension import AnimateDiffV2VExtension
+    except ModuleNotFoundError as error:
+        logger.debug("A package is missing.", exc_info=True)
+        raise RuntimeError(
+            f"AnimateDiff V2V needs the Python package {error.name!r}, which ComfyUI's environment "
+            "does not have: run `python -m pip install -r requirements.txt` in this pack's folder "
+            "with the Python that runs ComfyUI, then restart it."
+        ) from error
+    except Exception:
+        logger.exception("AnimateDiff V2V could not be loaded.")
+        raise
+    return AnimateDiffV2VExtension()
+
+
+def _check_version() -> None:
+    from comfyui_version import __version__
+
+    if version_numbers(__version__) < LOWEST_COMFYUI:
+        lowest = ".".join(map(str, LOWEST_COMFYUI))
+        raise RuntimeError(
+            f"AnimateDiff V2V needs ComfyUI {lowest} or newer, and this is {__version__}: "
+            "update ComfyUI."
+        )
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Turn a version into numbers that compare.
+
+    >>> version_numbers("0.14.0-rc1")
+    (0, 14, 0)
+    """
+    numbers = version.split("-", maxsplit=1)[0].split("+", maxsplit=1)[0].split(".")[:3]
+    return tuple(int(number) for number in numbers if number.isdigit())

@@ -1,0 +1,106 @@
+"""The prompts of a node, as text or as ComfyUI's CONDITIONING, for the pipeline."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..pipeline import AnimateDiffV2VError, Conditioning
+from ..pipeline.models import TextEncoder
+from ..pipeline.prompts import PromptTrack, encode_schedule
+
+logger = logging.getLogger(__name__)
+
+# What a conditioning may carry beside its tensor without changing what this sampler makes of it.
+HARMLESS = {"pooled_output", "hooks", "guidance"}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a sampler was given as prompts; a CONDITIONING or a schedule goes before the text."""
+
+    positive: str
+    negative: str
+    positive_schedule: dict[int, str] | None = None
+    positive_conditioning: list[list[Any]] | None = None
+    negative_conditioning: list[list[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two prompts in one place."""
+        if self.positive_schedule is not None and self.positive_conditioning is not None:
+            raise AnimateDiffV2VError(
+                "positive_schedule and positive_conditioning are both connected; disconnect one."
+            )
+
+    @property
+    def has_text(self) -> bool:
+        """Whether a text encoder is needed."""
+        return self.positive_conditioning is None or self.negative_conditioning is None
+
+    def encoded(self, text_encoder: TextEncoder, *, frames: int, channels: int) -> Conditioning:
+        """Encode what is text; see prompt_track for `frames` and `channels`."""
+        return Conditioning(
+            self._positive(text_encoder, frames, channels),
+            self._negative(text_encoder, frames, channels),
+        )
+
+    def _positive(self, text_encoder: TextEncoder, frames: int, channels: int) -> PromptTrack:
+        if self.positive_conditioning is not None:
+            return prompt_track(
+                self.positive_conditioning,
+                name="positive_conditioning",
+                frames=frames,
+                channels=channels,
+            )
+        keyframes = self.positive_schedule or {0: self.positive}
+        return encode_schedule(keyframes, text_encoder.encode)
+
+    def _negative(self, text_encoder: TextEncoder, frames: int, channels: int) -> PromptTrack:
+        if self.negative_conditioning is None:
+            return PromptTrack(text_encoder.encode(self.negative))
+        return prompt_track(
+            self.negative_conditioning,
+            name="negative_conditioning",
+            frames=frames,
+            channels=channels,
+        )
+
+
+def prompt_track(
+    conditioning: list[list[Any]], *, name: str, frames: int, channels: int
+) -> PromptTrack:
+    """Turn a CONDITIONING into what the UNet attends to in each frame.
+
+    name: the input that it comes from, for the sentences.
+    frames: of the clip; a conditioning holds one encoding for all of them, or one for each.
+    channels: that the UNet expects in a token.
+    Raises AnimateDiffV2VError for several parts, another number of frames, or another model's.
+    """
+    if len(conditioning) != 1:
+        raise AnimateDiffV2VError(
+            f"{name} holds {len(conditioning)} parts, and this sampler takes one: join prompts "
+            "with Conditioning (Concat) or (Average) instead of (Combine)."
+        )
+    encodings, extras = conditioning[0]
+    _check_encodings(encodings, name=name, frames=frames, channels=channels)
+    ignored = sorted(set(extras) - HARMLESS)
+    if ignored:
+        logger.warning("%s carries %s, which this sampler ignores.", name, ", ".join(ignored))
+    keyframes = tuple(range(len(encodings)))
+    return PromptTrack(encodings.float().cpu(), keyframes)
+
+
+def _check_encodings(encodings: Tensor, *, name: str, frames: int, channels: int) -> None:
+    if encodings.shape[-1] != channels:
+        raise AnimateDiffV2VError(
+            f"{name} has tokens of {encodings.shape[-1]} channels, made for another model: this "
+            f"one takes {channels}, from a CLIP of Stable Diffusion 1.5."
+        )
+    if len(encodings) not in (1, frames):
+        raise AnimateDiffV2VError(
+            f"{name} holds {len(encodings)} encodings for {frames} frames; "
+            "it must hold 1, or one for each frame."
+        )

@@ -1,0 +1,92 @@
+"""Context windows: how a clip of any length is cut up."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+
+from ..pipeline import AnimateDiffV2VError, ContextOptions
+from ..pipeline.sampling import ContextSchedule, FuseMethod
+from .sockets import CATEGORY, Context
+
+
+class ContextWindows(io.ComfyNode):
+    """How a long clip is cut into windows."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_ContextOptions",
+            display_name="Context Options",
+            category=CATEGORY,
+            description="How a long clip is cut into windows that the motion module can see, and "
+            "how they are blended. Without this node windows of 16 frames overlap by 4.",
+            search_aliases=["context length", "context window", "sliding window", "long video"],
+            inputs=_context_inputs(),
+            outputs=[Context.Output(display_name="context_options", tooltip="For the Sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, **options: Any) -> io.NodeOutput:
+        """Make the options."""
+        return io.NodeOutput(ContextOptions(**options))
+
+    @classmethod
+    def validate_inputs(cls, length: int | None, overlap: int | None) -> bool | str:
+        """Refuse windows that cannot be."""
+        if length is None or overlap is None:
+            return True
+        try:
+            ContextOptions(length=length, overlap=overlap)
+        except AnimateDiffV2VError as error:
+            return str(error)
+        return True
+
+
+def _context_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "length",
+            default=16,
+            min=1,
+            max=128,
+            tooltip="Frames in a window. Motion modules were trained on 16 and end at 24 (v1) or "
+            "32; longer takes more memory.",
+        ),
+        io.Int.Input(
+            "overlap",
+            default=4,
+            min=0,
+            max=127,
+            tooltip="Frames that neighbouring windows share, less than the length. More makes "
+            "smoother passages and takes longer.",
+        ),
+        io.Int.Input(
+            "stride",
+            default=1,
+            min=1,
+            max=32,
+            tooltip="Uniform schedules only: above 1 windows also take every 2nd, 4th, ... frame, "
+            "which ties distant frames together and takes longer.",
+        ),
+        io.Combo.Input(
+            "schedule",
+            options=list(get_args(ContextSchedule)),
+            tooltip="standard_static: the same windows in every step. standard_uniform: windows "
+            "that shift from step to step. looped_uniform: also over the clip's end, for loops. "
+            "batched: no overlap.",
+        ),
+        io.Combo.Input(
+            "fuse",
+            options=list(get_args(FuseMethod)),
+            tooltip="Where windows overlap: pyramid trusts the middle of a window most, flat all "
+            "frames alike, overlap-linear fades from one to the next.",
+        ),
+        io.Boolean.Input(
+            "closed_loop",
+            default=False,
+            tooltip="looped_uniform only: the last frame leads back to the first.",
+        ),
+    ]

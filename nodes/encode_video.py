@@ -1,0 +1,209 @@
+"""Frames out: a video file, playable in the node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ..pipeline import AnimateDiffV2VError
+from ..pipeline.video import FORMATS, Audio, OutputFormat, VideoWriter, exact_rate
+from . import host
+from .sockets import CATEGORY
+
+# Frames that are converted to 8 bits at a time.
+FRAMES_PER_CHUNK = 16
+# -1 in the widget: the format's own choice.
+CRF_OF_FORMAT = -1
+# What browsers play, or show as a moving picture.
+SHOWN_BY_BROWSERS = ("mp4-h264", "mp4-av1", "webm-vp9", "gif", "webp")
+# A folder of pictures is what ComfyUI's own Save Image writes.
+FILE_FORMATS = [name for name, form in FORMATS.items() if form.extension]
+
+
+class EncodeVideo(io.ComfyNode):
+    """Writes frames and sound into one file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_EncodeVideo",
+            display_name="Encode Video",
+            category=CATEGORY,
+            description="Write frames and sound into a video file with right colours, and play "
+            "it in the node. The file holds the graph: drop it on ComfyUI to get it back.",
+            search_aliases=["save video", "video combine", "export mp4", "gif", "webm", "prores"],
+            is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            inputs=_inputs(),
+            outputs=[
+                io.Video.Output(
+                    display_name="video", tooltip="The written file, for other video nodes."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        images: Tensor,
+        fps: float,
+        filename_prefix: str,
+        format: str,
+        crf: int,
+        pingpong: bool,
+        loop_count: int,
+        save_output: bool,
+        audio: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        """Write the file, and a preview where browsers cannot play it."""
+        form = FORMATS[format]
+        height, width = images.shape[1:3]
+        target = host.output_file(
+            filename_prefix, form.extension, width=width, height=height, save=save_output
+        )
+        metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        options = {"fps": fps, "audio": audio, "pingpong": pingpong, "loop_count": loop_count}
+        quality = None if crf == CRF_OF_FORMAT else crf
+        write_video(images, target.path, form, crf=quality, metadata=metadata, **options)
+        files = [target]
+        if format not in SHOWN_BY_BROWSERS:
+            preview = host.output_file("preview", ".mp4", width=width, height=height, save=False)
+            write_video(images, preview.path, FORMATS["mp4-h264"], **options)
+            files.insert(0, preview)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=shown(files, form))
+
+    @classmethod
+    def validate_inputs(cls, format: str | None, crf: int | None) -> bool | str:
+        """Refuse a quality that the format does not have."""
+        if format is None:
+            return True
+        if format not in FILE_FORMATS:
+            return f"format is {format!r}; it can be {', '.join(FILE_FORMATS)}."
+        try:
+            FORMATS[format].checked_crf(None if crf in (None, CRF_OF_FORMAT) else crf)
+        except AnimateDiffV2VError as error:
+            return f"{error} {CRF_OF_FORMAT} takes the format's usual quality."
+        return True
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Image.Input("images", tooltip="The frames, in order."),
+        io.Float.Input(
+            "fps",
+            default=12.0,
+            min=0.01,
+            max=1000.0,
+            step=0.01,
+            tooltip="Frames per second. Connect the fps of Load Video to keep the speed.",
+        ),
+        io.String.Input(
+            "filename_prefix",
+            default="video/AnimateDiffV2V",
+            tooltip="Beginning of the file's name, below ComfyUI's output folder; a number "
+            "follows. %year%, %month%, %day%, %width% and %height% are filled in.",
+        ),
+        io.Combo.Input(
+            "format",
+            options=FILE_FORMATS,
+            default="mp4-h264",
+            tooltip="Container and codec. mp4-h264 plays everywhere; mp4-h265 and mp4-av1 are "
+            "smaller and slower; mov-prores and mkv-ffv1 are for editing; gif and webp have no "
+            "sound.",
+        ),
+        io.Int.Input(
+            "crf",
+            default=CRF_OF_FORMAT,
+            min=CRF_OF_FORMAT,
+            max=100,
+            tooltip="Quality: 0 is best and largest. -1 takes the format's usual value (19 for "
+            "mp4-h264, 24 for webm-vp9). gif, mov-prores and mkv-ffv1 have none to choose.",
+        ),
+        io.Boolean.Input(
+            "pingpong",
+            default=False,
+            tooltip="Play the frames forwards and then backwards, without the two at the ends.",
+        ),
+        io.Int.Input(
+            "loop_count",
+            default=0,
+            min=0,
+            max=100,
+            tooltip="How often the clip is repeated. Other files get longer by it; gif and webp "
+            "do not, and repeat for ever at 0.",
+        ),
+        io.Boolean.Input(
+            "save_output",
+            default=True,
+            tooltip="Write into ComfyUI's output folder; off writes into the temporary one, which "
+            "ComfyUI empties when it starts.",
+        ),
+        io.Audio.Input(
+            "audio",
+            optional=True,
+            tooltip="Sound for the file; cut, or filled with silence, to the frames' duration.",
+        ),
+    ]
+
+
+def write_video(
+    images: Tensor,
+    path: Path,
+    form: OutputFormat,
+    *,
+    fps: float,
+    audio: dict[str, Any] | None,
+    pingpong: bool,
+    loop_count: int,
+    crf: int | None = None,
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Write IMAGE frames [n, height, width, 3 or 4], float 0..1, and AUDIO into a file."""
+    count, height, width, _ = images.shape
+    report = host.NodeProgress()
+    with VideoWriter(
+        path,
+        width=width,
+        height=height,
+        frame_rate=exact_rate(fps, name="fps"),
+        format=form.name,
+        crf=crf,
+        audio=_audio(audio),
+        pingpong=pingpong,
+        loop_count=loop_count,
+        metadata=metadata,
+    ) as writer:
+        for chunk in images.split(FRAMES_PER_CHUNK):
+            host.raise_if_interrupted()
+            eight_bit = (chunk.clamp(0, 1) * 255).round().to(torch.uint8)
+            writer.write(eight_bit.cpu().numpy())
+            report.share(writer.frame_count / count)
+
+
+def _audio(audio: dict[str, Any] | None) -> Audio | None:
+    if audio is None:
+        return None
+    waveform = audio["waveform"][0].float().cpu().contiguous().numpy()
+    return Audio(waveform, int(audio["sample_rate"]))
+
+
+def shown(files: list[host.OutputFile], form: OutputFormat) -> Any:
+    """What the frontend is told to show: a player, or a picture that moves by itself."""
+    results = [
+        ui.SavedResult(
+            file.path.name,
+            file.subfolder,
+            io.FolderType.temp if file.is_temporary else io.FolderType.output,
+        )
+        for file in files
+    ]
+    # A gif announced as animated would end up in a video player, which cannot play it.
+    if form.name == "gif":
+        return ui.SavedImages(results, is_animated=False)
+    return ui.PreviewVideo(results)

@@ -1,0 +1,35 @@
+"""The list of nodes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .context_options import ContextWindows
+from .encode_video import EncodeVideo
+from .host import register_model_folders
+from .load_model import LoadModel, LoraStack
+from .load_video import LoadVideo
+from .prompt_schedule import PromptSchedule
+from .sampler import Sampler
+from .video_to_video import VideoToVideo
+
+
+class AnimateDiffV2VExtension(ComfyExtension):
+    """AnimateDiff video-to-video."""
+
+    async def on_load(self) -> None:
+        """Make the model folders known before the first combo lists them."""
+        register_model_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Give all nodes, in the order of a graph."""
+        return [
+            LoadVideo,
+            LoraStack,
+            LoadModel,
+            ContextWindows,
+            PromptSchedule,
+            Sampler,
+            EncodeVideo,
+            VideoToVideo,
+        ]

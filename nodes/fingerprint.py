@@ -1,0 +1,36 @@
+"""Telling whether a file changed, by its content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+BLOCK_BYTES = 64 * 1024
+BLOCKS = 256
+
+
+def file_fingerprint(path: Path) -> str:
+    """Hash a file's size and content, whatever its name and time stamps.
+
+    Files up to 16 MiB are read whole, larger ones in 256 blocks spread evenly over them, the last
+    one included: a checkpoint of 2 GB takes milliseconds, and no re-encoded video or retrained
+    model keeps all of them. Raises OSError when the file cannot be read.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for offset in block_offsets(size):
+            file.seek(offset)
+            digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def block_offsets(size: int) -> list[int]:
+    """Where the blocks of a file of `size` bytes begin.
+
+    >>> block_offsets(100_000)
+    [0, 65536]
+    """
+    if size <= BLOCKS * BLOCK_BYTES:
+        return list(range(0, size, BLOCK_BYTES))
+    return [i * (size - BLOCK_BYTES) // (BLOCKS - 1) for i in range(BLOCKS)]

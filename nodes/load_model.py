@@ -1,0 +1,260 @@
+"""Loading the networks: checkpoint, motion module, VAE, LoRAs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pipeline import LoraEntry, load_models
+from ..pipeline.embeddings import embedding_finder
+from . import host
+from .fingerprint import file_fingerprint
+from .sockets import CATEGORY, LoraStackSocket, Model
+
+Stack = Sequence[tuple[str, float, float]]
+
+NO_LORA = "None"
+LORA_SLOTS = 3
+NO_MOTION_MODULE = "None (each frame by itself)"
+VAE_FROM_CHECKPOINT = "from checkpoint"
+
+MOTION_MODULE_TOOLTIP = (
+    "What makes the frames one moving clip. Files go into models/animatediff_models: "
+    "mm_sd_v15_v2, v3_sd15_mm, mm_sd_v15, AnimateLCM_sd15_t2v, AnimateDiff-Lightning."
+)
+LORA_STACK_TOOLTIP = (
+    "LoRAs to merge into the networks, from a LoRA Stack node of this pack or of another one."
+)
+
+
+class LoraStack(io.ComfyNode):
+    """Up to three LoRAs; stacks chain."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        slots = [each for number in range(1, LORA_SLOTS + 1) for each in _slot(number)]
+        return io.Schema(
+            node_id="ADV2V_LoraStack",
+            display_name="LoRA Stack",
+            category=CATEGORY,
+            description="Choose LoRAs and their strengths. Chain several of these nodes for more.",
+            search_aliases=["lora", "lora loader", "style", "lycoris", "locon", "multi lora"],
+            inputs=[
+                *slots,
+                LoraStackSocket.Input(
+                    "lora_stack",
+                    optional=True,
+                    tooltip="LoRAs that come before the ones chosen here.",
+                ),
+            ],
+            outputs=[
+                LoraStackSocket.Output(
+                    display_name="lora_stack",
+                    tooltip="For Load Model, and for every node that takes a LORA_STACK.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, lora_stack: Stack | None = None, **slots: str | float) -> io.NodeOutput:
+        """Append the chosen LoRAs to the incoming stack."""
+        chosen = [
+            (slots[f"lora_{i}"], slots[f"model_strength_{i}"], slots[f"clip_strength_{i}"])
+            for i in range(1, LORA_SLOTS + 1)
+            if slots[f"lora_{i}"] != NO_LORA
+        ]
+        return io.NodeOutput([*(lora_stack or ()), *chosen])
+
+    @classmethod
+    def fingerprint_inputs(cls, **slots: str | float | None) -> list[str]:
+        """Run again when a chosen file has changed."""
+        names = [slots[f"lora_{i}"] for i in range(1, LORA_SLOTS + 1)]
+        return [
+            file_fingerprint(host.model_path("loras", str(name)))
+            for name in names
+            if name not in (NO_LORA, None)
+        ]
+
+
+def _slot(number: int) -> list[io.Input]:
+    strength = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
+    return [
+        io.Combo.Input(
+            f"lora_{number}",
+            options=[NO_LORA, *host.model_names("loras")],
+            default=NO_LORA,
+            tooltip="A LoRA for Stable Diffusion 1.5, from models/loras.",
+        ),
+        io.Float.Input(
+            f"model_strength_{number}",
+            **strength,
+            tooltip="How strongly it changes the picture: 0 not at all, 1 as trained, below 0 "
+            "the opposite. 0.5 to 1 is usual.",
+        ),
+        io.Float.Input(
+            f"clip_strength_{number}",
+            **strength,
+            tooltip="How strongly it changes the understanding of the prompt. Usually the same "
+            "as the model strength; 0 where the LoRA changes nothing there.",
+        ),
+    ]
+
+
+class LoadModel(io.ComfyNode):
+    """Checkpoint, motion module, VAE and LoRAs as one model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_LoadModel",
+            display_name="Load AnimateDiff Model",
+            category=CATEGORY,
+            description="Load a Stable Diffusion 1.5 checkpoint together with an AnimateDiff "
+            "motion module, and merge LoRAs into it.",
+            search_aliases=[
+                "animatediff loader",
+                "motion module",
+                "load checkpoint",
+                "animatelcm",
+                "sd1.5",
+            ],
+            inputs=_load_inputs(),
+            outputs=[
+                Model.Output(
+                    display_name="model",
+                    tooltip="The networks, for the Sampler. ComfyUI manages their memory.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        checkpoint: str,
+        motion_module: str,
+        vae: str,
+        lora_stack: Stack | None = None,
+        motion_scale: float = 1.0,
+        clip_skip: int = 1,
+    ) -> io.NodeOutput:
+        """Load the files."""
+        return io.NodeOutput(
+            load_managed(
+                checkpoint,
+                motion_module=motion_module,
+                vae=vae,
+                lora_stack=lora_stack or (),
+                motion_scale=motion_scale,
+                clip_skip=clip_skip,
+            )
+        )
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, checkpoint: str | None, motion_module: str | None, vae: str | None, **_others: object
+    ) -> list[str]:
+        """Load again when a file has changed."""
+        return model_fingerprints(checkpoint, motion_module=motion_module, vae=vae)
+
+
+def _load_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "checkpoint",
+            options=host.model_names("checkpoints"),
+            tooltip="A Stable Diffusion 1.5 checkpoint from models/checkpoints; it makes the look.",
+        ),
+        io.Combo.Input(
+            "motion_module",
+            options=[*host.model_names(host.MOTION_MODULES), NO_MOTION_MODULE],
+            tooltip=MOTION_MODULE_TOOLTIP,
+        ),
+        io.Combo.Input(
+            "vae",
+            options=[VAE_FROM_CHECKPOINT, *host.model_names("vae")],
+            default=VAE_FROM_CHECKPOINT,
+            tooltip="What turns pictures into latents and back. Another one from models/vae can "
+            "mend washed-out colours: vae-ft-mse-840000-ema-pruned.",
+        ),
+        LoraStackSocket.Input("lora_stack", optional=True, tooltip=LORA_STACK_TOOLTIP),
+        io.Float.Input(
+            "motion_scale",
+            optional=True,
+            default=1.0,
+            min=0.0,
+            max=10.0,
+            step=0.05,
+            tooltip="Sharpens what frames take from each other: above 1 more motion, below 1 "
+            "less. 1 is as trained.",
+        ),
+        io.Int.Input(
+            "clip_skip",
+            optional=True,
+            default=1,
+            min=1,
+            max=12,
+            tooltip="Which layer of the text encoder is read: 1 the last, 2 the one before it, "
+            "which many anime checkpoints were trained with.",
+        ),
+    ]
+
+
+def load_managed(
+    checkpoint: str,
+    *,
+    motion_module: str,
+    vae: str = VAE_FROM_CHECKPOINT,
+    lora_stack: Stack = (),
+    motion_scale: float = 1.0,
+    clip_skip: int = 1,
+) -> host.ManagedModels:
+    """Load the networks that combos name into main memory, for ComfyUI to move."""
+    places = host.Places.chosen()
+    models = load_models(
+        host.model_path("checkpoints", checkpoint),
+        motion_module=_path(host.MOTION_MODULES, motion_module),
+        vae=_path("vae", vae),
+        loras=[
+            LoraEntry(host.model_path("loras", name), model_strength, clip_strength)
+            for name, model_strength, clip_strength in lora_stack
+        ],
+        device=places.waiting,
+        dtype=places.unet_dtype,
+        motion_scale=motion_scale,
+        clip_skip=clip_skip,
+        find_embedding=_find_embedding,
+    )
+    return host.ManagedModels(models, places)
+
+
+def model_fingerprints(
+    checkpoint: str | None, *, motion_module: str | None, vae: str | None = None
+) -> list[str]:
+    """Fingerprints of the files behind the combos; None is a combo that another node fills."""
+    chosen = {
+        "checkpoints": checkpoint,
+        host.MOTION_MODULES: motion_module,
+        "vae": vae,
+    }
+    return [
+        file_fingerprint(host.model_path(folder, name))
+        for folder, name in chosen.items()
+        if name not in (None, NO_MOTION_MODULE, VAE_FROM_CHECKPOINT)
+    ]
+
+
+def _path(folder: str, name: str) -> Path | None:
+    if name in (NO_MOTION_MODULE, VAE_FROM_CHECKPOINT):
+        return None
+    return host.model_path(folder, name)
+
+
+def _find_embedding(name: str) -> Tensor | None:
+    finders = map(embedding_finder, host.embedding_folders())
+    return next((found for find in finders if (found := find(name)) is not None), None)

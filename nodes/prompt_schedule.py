@@ -1,0 +1,59 @@
+"""Prompts that change along the clip."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipeline import AnimateDiffV2VError
+from ..pipeline.prompts import parse_schedule
+from .sockets import CATEGORY, Schedule
+
+
+class PromptSchedule(io.ComfyNode):
+    """Prompts that change along the clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_PromptSchedule",
+            display_name="Prompt Schedule",
+            category=CATEGORY,
+            description="A prompt for each keyframe; between keyframes they blend.",
+            search_aliases=[
+                "prompt travel",
+                "batch prompt schedule",
+                "keyframes",
+                "animate prompt",
+            ],
+            inputs=[
+                io.String.Input(
+                    "schedule",
+                    multiline=True,
+                    default="0: a forest in spring\n24: a forest in winter, snow",
+                    tooltip="A line for each keyframe, `frame: prompt`. Frames are those of the "
+                    "output, from 0: with every 2nd frame kept, frame 24 is the source's 48th.",
+                )
+            ],
+            outputs=[
+                Schedule.Output(
+                    display_name="positive_schedule",
+                    tooltip="For the Sampler, in place of its positive prompt.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, schedule: str) -> io.NodeOutput:
+        """Read the keyframes."""
+        return io.NodeOutput(parse_schedule(schedule))
+
+    @classmethod
+    def validate_inputs(cls, schedule: str | None) -> bool | str:
+        """Refuse lines that are no keyframes."""
+        try:
+            if schedule is not None:
+                parse_schedule(schedule)
+        except AnimateDiffV2VError as error:
+            return str(error)
+        return True

@@ -1,0 +1,288 @@
+"""Sampling in a graph."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pipeline import ContextOptions, Guidance, Models, SamplingSettings
+from ..pipeline.request import NEGATIVE_PROMPT
+from ..pipeline.sampling import MAX_SEED, BetaScheduleChoice, NoiseType, Scheduler
+from ..pipeline.sampling import Sampler as SamplerName
+from ..pipeline.video_to_video import FRAMES_PER_CHUNK
+from . import host
+from .conditioning import Prompts
+from .frames import FrameJob, cropped
+from .sockets import CATEGORY, Context, Model, Schedule
+
+
+class Sampler(io.ComfyNode):
+    """Restyles frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_Sampler",
+            display_name="AnimateDiff V2V Sampler",
+            category=CATEGORY,
+            description="Restyle frames: encode them, add noise, denoise them together as one "
+            "moving clip, decode them.",
+            search_aliases=["animatediff", "video to video", "vid2vid", "ksampler", "restyle"],
+            inputs=[*_inputs(), *_optional_inputs()],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The restyled frames."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="The same as latents of Stable Diffusion 1.5."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        model: host.ManagedModels,
+        images: Tensor,
+        positive: str,
+        negative: str,
+        steps: int,
+        guidance_scale: float,
+        sampler: str,
+        scheduler: str,
+        denoise: float,
+        seed: int,
+        context_options: ContextOptions | None = None,
+        positive_schedule: dict[int, str] | None = None,
+        positive_conditioning: list[list[Any]] | None = None,
+        negative_conditioning: list[list[Any]] | None = None,
+        clip: Any = None,
+        vae: Any = None,
+        noise_type: str = "default",
+        beta_schedule: str = "autoselect",
+        guidance_start: float = 0.0,
+        guidance_end: float = 1.0,
+    ) -> io.NodeOutput:
+        """Restyle the frames."""
+        settings = SamplingSettings(
+            seed=seed,
+            steps=steps,
+            guidance=Guidance(scale=guidance_scale, start=guidance_start, end=guidance_end),
+            sampler=sampler,
+            scheduler=scheduler,
+            denoise=denoise,
+            beta_schedule=beta_schedule,
+            noise_type=noise_type,
+            context=context_options or ContextOptions(),
+        )
+        prompts = Prompts(
+            positive, negative, positive_schedule, positive_conditioning, negative_conditioning
+        )
+        restyled, latents = _restyle(
+            model, cropped(images), prompts=prompts, settings=settings, clip=clip, vae=vae
+        )
+        device = host.result_device()
+        return io.NodeOutput(restyled.to(device), {"samples": latents.to(device)})
+
+
+def _restyle(
+    model: host.ManagedModels,
+    images: Tensor,
+    *,
+    prompts: Prompts,
+    settings: SamplingSettings,
+    clip: Any,
+    vae: Any,
+) -> tuple[Tensor, Tensor]:
+    """Give the restyled frames and their latents, with ComfyUI's CLIP and VAE where connected."""
+    count, height, width, _ = images.shape
+    models = Models(
+        unet=model.models.unet,
+        text_encoder=host.HostTextEncoder(clip) if clip else model.models.text_encoder,
+        codec=host.HostCodec(vae) if vae else model.models.codec,
+    )
+    job = FrameJob(
+        models,
+        settings=settings,
+        progress=host.NodeProgress(),
+        stop_if_cancelled=host.raise_if_interrupted,
+    )
+    if prompts.has_text and not clip:
+        model.load_text_encoder()
+    conditioning = prompts.encoded(models.text_encoder, frames=count, channels=model.text_channels)
+    if not vae:
+        model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
+    latents = job.encode(images)
+    assert settings.context is not None
+    model.load_unet(frames=min(count, settings.context.length), width=width, height=height)
+    restyled = job.restyle(latents, conditioning)
+    if not vae:
+        model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
+    return job.decode(restyled), restyled
+
+
+def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
+    """The two prompts, under the names that a node gives them."""
+    return [
+        io.String.Input(
+            positive,
+            multiline=True,
+            dynamic_prompts=True,
+            default="",
+            tooltip="What the clip shall show. (word:1.2) weighs more, (word:0.8) less; "
+            "embedding:name uses a file in models/embeddings.",
+        ),
+        io.String.Input(
+            negative,
+            multiline=True,
+            dynamic_prompts=True,
+            default=NEGATIVE_PROMPT,
+            tooltip="What it shall not show. Without effect at a guidance scale of 1.",
+        ),
+    ]
+
+
+def steps_input(name: str) -> io.Input:
+    """How many denoising steps."""
+    return io.Int.Input(
+        name,
+        default=25,
+        min=1,
+        max=1000,
+        tooltip="Denoising steps. More is finer and takes proportionally longer; 20 to 30 is "
+        "usual, 4 to 8 with AnimateLCM or Lightning.",
+    )
+
+
+def guidance_input() -> io.Input:
+    """How strongly the prompt is followed."""
+    return io.Float.Input(
+        "guidance_scale",
+        default=7.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        tooltip="How strongly the prompt is followed; 7 is usual, above 12 colours burn. 1 takes "
+        "half the time and ignores the negative prompt.",
+    )
+
+
+def seed_input() -> io.Input:
+    """What the noise is drawn from."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=MAX_SEED,
+        control_after_generate=True,
+        tooltip="Chooses the noise. The same seed and settings give the same clip.",
+    )
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        Model.Input("model", tooltip="From Load AnimateDiff Model."),
+        io.Image.Input(
+            "images",
+            tooltip="The frames to restyle, in order; cut to multiples of 8 pixels. 512 to 768 "
+            "pixels suit Stable Diffusion 1.5.",
+        ),
+        *prompt_inputs("positive", "negative"),
+        steps_input("steps"),
+        guidance_input(),
+        io.Combo.Input(
+            "sampler",
+            options=list(get_args(SamplerName)),
+            default="euler",
+            tooltip="How noise is taken away, as in KSampler. euler is steady; dpmpp_2m needs "
+            "fewer steps; lcm is for AnimateLCM and LCM LoRAs.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=list(get_args(Scheduler)),
+            default="normal",
+            tooltip="How the noise levels are spaced over the steps, as in KSampler.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=0.7,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="How much is made new: 0 gives the source back, 0.5 keeps shapes, 0.7 keeps "
+            "the composition, 1 keeps nothing.",
+        ),
+        seed_input(),
+    ]
+
+
+def _optional_inputs() -> list[io.Input]:
+    return [
+        Context.Input(
+            "context_options",
+            optional=True,
+            tooltip="How a long clip is cut into windows; 16 frames overlapping by 4 if nothing "
+            "is connected.",
+        ),
+        Schedule.Input(
+            "positive_schedule",
+            optional=True,
+            tooltip="Prompts that change along the clip, in place of the positive prompt.",
+        ),
+        io.Conditioning.Input(
+            "positive_conditioning",
+            optional=True,
+            tooltip="An encoded prompt of ComfyUI's own nodes, in place of the positive prompt.",
+        ),
+        io.Conditioning.Input(
+            "negative_conditioning",
+            optional=True,
+            tooltip="An encoded prompt of ComfyUI's own nodes, in place of the negative prompt.",
+        ),
+        io.Clip.Input(
+            "clip",
+            optional=True,
+            tooltip="A text encoder of ComfyUI's own nodes, in place of the checkpoint's.",
+        ),
+        io.Vae.Input(
+            "vae",
+            optional=True,
+            tooltip="A VAE of ComfyUI's own nodes, in place of the model's.",
+        ),
+        io.Combo.Input(
+            "noise_type",
+            options=list(get_args(NoiseType)),
+            default="default",
+            optional=True,
+            advanced=True,
+            tooltip="default: other noise in each frame. constant: the same in all, for stiller "
+            "pictures. repeated_context and FreeNoise repeat the first window's noise, which "
+            "holds long clips together.",
+        ),
+        io.Combo.Input(
+            "beta_schedule",
+            options=list(get_args(BetaScheduleChoice)),
+            default="autoselect",
+            optional=True,
+            advanced=True,
+            tooltip="The noise schedule that the networks were trained on; autoselect goes by "
+            "the motion module.",
+        ),
+        *(_guidance_limit(name, default) for name, default in (("start", 0.0), ("end", 1.0))),
+    ]
+
+
+def _guidance_limit(name: str, default: float) -> io.Input:
+    return io.Float.Input(
+        f"guidance_{name}",
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        advanced=True,
+        tooltip=f"Share of the noise schedule at which guidance {name}s; outside of start and "
+        "end the scale is 1, which takes half the time.",
+    )

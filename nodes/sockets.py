@@ -1,0 +1,19 @@
+"""The types of this pack's sockets, and what travels through them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+CATEGORY = "AnimateDiff V2V"
+
+# host.ManagedModels
+Model = io.Custom("ADV2V_MODEL")
+# pipeline.sampling.ContextOptions
+Context = io.Custom("ADV2V_CONTEXT_OPTIONS")
+# dict[int, str]: the prompt of each keyframe, as pipeline.prompts.parse_schedule gives it
+Schedule = io.Custom("ADV2V_PROMPT_SCHEDULE")
+# list[tuple[str, float, float]]: name in models/loras, model strength, clip strength; the
+# convention of many packs
+LoraStackSocket = io.Custom("LORA_STACK")
+# dict of five source_ and five loaded_ values; the convention of VideoHelperSuite
+VideoInfoSocket = io.Custom("VHS_VIDEOINFO")

@@ -1,0 +1,177 @@
+"""The whole job in one node, streaming from file to file."""
+
+from __future__ import annotations
+
+import json
+
+from comfy_api.latest import InputImpl, io
+
+from ..pipeline import (
+    ContextOptions,
+    FrameSelection,
+    Guidance,
+    Request,
+    Result,
+    SamplingSettings,
+    video_to_video,
+)
+from ..pipeline.progress import Phase
+from ..pipeline.video import FORMATS
+from ..pipeline.video_to_video import FRAMES_PER_CHUNK
+from . import host
+from .encode_video import shown
+from .fingerprint import file_fingerprint
+from .load_model import (
+    LORA_STACK_TOOLTIP,
+    MOTION_MODULE_TOOLTIP,
+    Stack,
+    load_managed,
+    model_fingerprints,
+)
+from .load_video import check_video, nth_input, source_size, video_input
+from .sampler import guidance_input, prompt_inputs, seed_input, steps_input
+from .sockets import CATEGORY, LoraStackSocket
+
+FORMAT = FORMATS["mp4-h264"]
+FILENAME_PREFIX = "video/AnimateDiffV2V"
+# The checkpoint that the defaults were chosen for.
+FAVOURITE_CHECKPOINT = "cardosanimev20"
+
+
+class VideoToVideo(io.ComfyNode):
+    """Restyles a video file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_VideoToVideo",
+            display_name="AnimateDiff Video to Video",
+            category=CATEGORY,
+            description="Restyle a whole video in one node. Frames stream from file to file, so "
+            "that memory does not grow with the clip.",
+            search_aliases=["animatediff", "vid2vid", "restyle video", "video style transfer"],
+            is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            inputs=_inputs(),
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The restyled video, mp4."),
+                io.Int.Output(display_name="seed", tooltip="The seed that was used."),
+                io.String.Output(
+                    display_name="timings",
+                    tooltip="Seconds of each phase as JSON: decode, encode, sample, "
+                    "decode_latents, write, total.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        video: str,
+        prompt: str,
+        negative_prompt: str,
+        num_inference_steps: int,
+        guidance_scale: float,
+        base_model: str,
+        motion_module: str,
+        select_every_nth_frame: int,
+        seed: int,
+        lora_stack: Stack | None = None,
+    ) -> io.NodeOutput:
+        """Load, restyle, write."""
+        path = host.input_path(video)
+        selection = FrameSelection(select_every_nth_frame=select_every_nth_frame)
+        settings = SamplingSettings(
+            seed=seed,
+            steps=num_inference_steps,
+            guidance=Guidance(scale=guidance_scale),
+            context=ContextOptions(),
+        )
+        width, height = source_size(path, selection)
+        target = host.output_file(FILENAME_PREFIX, FORMAT.extension, width=width, height=height)
+        request = Request(
+            input=path,
+            output=target.path,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            sampling=settings,
+            selection=selection,
+            format=FORMAT.name,
+            metadata=host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
+        )
+        model = load_managed(base_model, motion_module=motion_module, lora_stack=lora_stack or ())
+        result = _run(request, model, width=width, height=height)
+        return io.NodeOutput(
+            InputImpl.VideoFromFile(str(result.path)),
+            result.seed,
+            json.dumps(result.as_json()["timings"]),
+            ui=shown([target], FORMAT),
+        )
+
+    @classmethod
+    def validate_inputs(cls, video: str | None) -> bool | str:
+        """Refuse a missing or unreadable file."""
+        return check_video(video)
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, video: str | None, base_model: str | None, motion_module: str | None, **_others: object
+    ) -> list[str]:
+        """Run again when a file has changed."""
+        models = model_fingerprints(base_model, motion_module=motion_module)
+        clip = [] if video is None else [file_fingerprint(host.input_path(video))]
+        return [*clip, *models]
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        video_input(),
+        *prompt_inputs("prompt", "negative_prompt"),
+        steps_input("num_inference_steps"),
+        guidance_input(),
+        io.Combo.Input(
+            "base_model",
+            options=favourite_first(host.model_names("checkpoints")),
+            tooltip="A Stable Diffusion 1.5 checkpoint from models/checkpoints; it makes the look.",
+        ),
+        io.Combo.Input(
+            "motion_module",
+            options=host.model_names(host.MOTION_MODULES),
+            tooltip=MOTION_MODULE_TOOLTIP,
+        ),
+        nth_input(),
+        seed_input(),
+        LoraStackSocket.Input("lora_stack", optional=True, tooltip=LORA_STACK_TOOLTIP),
+    ]
+
+
+def favourite_first(names: list[str]) -> list[str]:
+    """Put checkpoints called cardosAnimev20, however spelt, before the others."""
+    return sorted(names, key=lambda name: FAVOURITE_CHECKPOINT not in _letters(name))
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def _run(request: Request, model: host.ManagedModels, *, width: int, height: int) -> Result:
+    assert request.sampling.context is not None
+    window = request.sampling.context.length
+
+    def move_networks(phase: Phase) -> None:
+        if phase == "encode":
+            model.load_text_encoder()
+        if phase in ("encode", "decode_latents"):
+            model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
+        if phase == "sample":
+            model.load_unet(frames=window, width=width, height=height)
+
+    return video_to_video(
+        request,
+        model.models,
+        progress=host.NodeProgress(),
+        is_cancelled=host.raise_if_interrupted,
+        before_phase=move_networks,
+    )
