@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,6 @@ from .selection import HIGHEST_RATE
 # Up to this size every packet's time stamp is read, which takes a fraction of a second and
 # gives exact counts; for larger files the header is believed.
 SCANNED_BYTES = 256 * 2**20
-
-
 # Bare streams have no times at all.
 BARE_STREAMS = {"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}
 
@@ -35,11 +35,74 @@ def probe_video(path: str | Path) -> VideoInfo:
         return probe_pictures(path)
     with open_container(path) as container:
         stream = video_stream(container, path=path)
-        timing = _timing(container, stream, path=path)
+        found = _scan(container, stream, whole=path.stat().st_size <= SCANNED_BYTES)
+        frame = found.first_frame or _any_frame(path)
+        check_picture_size(width=frame.width, height=frame.height, path=path)
+        timing = _timing(container, stream, found)
+        return _info(container, stream, frame, timing=timing, path=path)
+
+
+@dataclass
+class _Found:
+    """What going through a file's packets brought up.
+
+    times: the frames' time stamps in seconds; packet_count: frames, with or without one.
+    whole: whether all of the file was gone through.
+    """
+
+    whole: bool
+    first_frame: Any = None
+    times: list[Fraction] = field(default_factory=list)
+    packet_count: int = 0
+    last_duration: Fraction = Fraction(0)
+
+
+def _scan(container: InputContainer, stream: VideoStream, *, whole: bool) -> _Found:
+    """Decode the first key frame, and read the time stamps of the whole file if asked to."""
+    found, latest = _Found(whole=whole), None
+    for packet in demuxed(container, stream):
+        if found.first_frame is None and packet.is_keyframe:
+            found.first_frame = _decoded_alone(stream, packet)
+        if found.first_frame is not None and not whole:
+            break
+        if packet.is_discard:
+            continue
+        found.packet_count += 1
+        if packet.pts is None:
+            continue
+        found.times.append(packet.pts * packet.time_base)
+        if latest is None or packet.pts > latest:
+            latest = packet.pts
+            found.last_duration = (packet.duration or 0) * packet.time_base
+    found.times.sort()
+    return found
+
+
+def _decoded_alone(stream: VideoStream, packet: Any) -> Any:
+    """Decode one packet without waiting for those after it; None when that does not work."""
+    decoder = stream.codec_context
+    try:
+        frames = [*decoder.decode(packet), *decoder.decode(None)]
+    except av.error.FFmpegError:
+        frames = []
+    decoder.flush_buffers()
+    return frames[0] if frames else None
+
+
+def _any_frame(path: Path) -> Any:
+    """Decode from the start until a frame comes out, as streams without key frames need it."""
     with open_container(path) as container:
         stream = video_stream(container, path=path)
-        frame = _first_frame(container, stream, path=path)
-        return _info(container, stream, frame, timing=timing, path=path)
+        for packet in chain(demuxed(container, stream), (None,)):
+            try:
+                frames = stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            if frames:
+                return frames[0]
+    raise AnimateDiffV2VError(
+        f"{path} holds no picture that can be decoded; it is cut off or damaged."
+    )
 
 
 def _info(
@@ -102,60 +165,18 @@ def alpha_decoder(stream: VideoStream) -> str | None:
     return {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, *, path: Path) -> Any:
-    for packet in demuxed(container, stream):
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue
-        if frames:
-            return _checked(frames[0], path=path)
-    try:
-        frames = stream.codec_context.decode(None)
-    except av.error.FFmpegError:
-        frames = []
-    if not frames:
-        raise AnimateDiffV2VError(
-            f"{path} holds no picture that can be decoded; it is cut off or damaged."
-        )
-    return _checked(frames[0], path=path)
-
-
-def _checked(frame: Any, *, path: Path) -> Any:
-    check_picture_size(width=frame.width, height=frame.height, path=path)
-    return frame
-
-
-def _timing(container: InputContainer, stream: VideoStream, *, path: Path) -> Timing:
-    if path.stat().st_size <= SCANNED_BYTES:
-        times, last_duration, count = _packet_times(container, stream)
-        if len(times) == count and count and has_time_stamps(container, stream):
-            return timing_from_times(
-                times,
-                rates=[rate for rate in (stream.base_rate, stream.average_rate) if rate],
-                last_frame=last_duration,
-                tick=stream.time_base or Fraction(0),
-            )
-        return _timing_from_header(container, stream, count=count or None)
-    return _timing_from_header(container, stream, count=stream.frames or None)
-
-
-def _packet_times(
-    container: InputContainer, stream: VideoStream
-) -> tuple[list[Fraction], Fraction, int]:
-    times: list[Fraction] = []
-    count, longest_end, last_duration = 0, None, Fraction(0)
-    for packet in demuxed(container, stream):
-        if packet.is_discard:
-            continue
-        count += 1
-        if packet.pts is None:
-            continue
-        times.append(packet.pts * packet.time_base)
-        if longest_end is None or packet.pts > longest_end:
-            longest_end = packet.pts
-            last_duration = (packet.duration or 0) * packet.time_base
-    return sorted(times), last_duration, count
+def _timing(container: InputContainer, stream: VideoStream, found: _Found) -> Timing:
+    if not found.whole:
+        return _timing_from_header(container, stream, count=stream.frames or None)
+    complete = found.packet_count and len(found.times) == found.packet_count
+    if not (complete and has_time_stamps(container, stream)):
+        return _timing_from_header(container, stream, count=found.packet_count or None)
+    return timing_from_times(
+        found.times,
+        rates=[rate for rate in (stream.base_rate, stream.average_rate) if rate],
+        last_frame=found.last_duration,
+        tick=stream.time_base or Fraction(0),
+    )
 
 
 def _timing_from_header(
