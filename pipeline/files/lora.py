@@ -18,6 +18,7 @@ from .kinds import Kind
 from .lora_formulas import Parameters, add_change, family_name, family_of
 from .lora_keys import LoraModule, group_by_module, places_of
 from .motion_module import MotionModuleWeights, diffusers_name
+from .peft_config import add_alphas
 from .reading import Weights, read_weights
 from .recognition import refusal
 from .tensor_specs import TensorSpec, shapes_of
@@ -166,6 +167,7 @@ def _add_file(
     weights: Weights, path: Path, *, strengths: Mapping[str, float], plan: _Plan
 ) -> LoraReport:
     modules, unmatched = group_by_module(weights)
+    add_alphas(modules, path)
     families: Counter[str] = Counter()
     for module in modules:
         used = _add_module(module, path, strengths=strengths, plan=plan)

@@ -1,0 +1,78 @@
+"""The scale of LoRAs in PEFT's layout, which stands beside the tensors and not among them.
+
+diffusers writes it into the header of the safetensors file ("lora_adapter_metadata", since 0.34),
+PEFT into ``adapter_config.json`` beside ``adapter_model.safetensors``. A file with neither has
+alpha equal to its rank, so a scale of 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import AnimateDiffV2VError
+from .lora_keys import LoraModule
+
+_Config = Mapping[str, Any]
+
+
+def add_alphas(modules: Sequence[LoraModule], path: Path) -> None:
+    """Give LoRA modules without an alpha the one that the file's configuration states.
+
+    Raises:
+        AnimateDiffV2VError: the configuration is there and cannot be understood.
+    """
+    plain = [m for m in modules if "lora_down" in m.parameters and "alpha" not in m.parameters]
+    config = _config(path) if plain else {}
+    try:
+        for module in plain:
+            alpha = _alpha(module, _section(config, module))
+            if alpha is not None:
+                module.parameters["alpha"] = torch.tensor(alpha)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise AnimateDiffV2VError(
+            f"{path} states the scale of its LoRA in a way that cannot be read: {error}."
+        ) from error
+
+
+def _config(path: Path) -> _Config:
+    """The configuration as diffusers spells it, ``unet.lora_alpha``, or as PEFT does."""
+    text = _header_entry(path)
+    if text is None and path.stem == "adapter_model":
+        beside = path.with_name("adapter_config.json")
+        text = beside.read_text(encoding="utf-8") if beside.is_file() else None
+    try:
+        config = json.loads(text or "{}")
+    except ValueError as error:
+        raise AnimateDiffV2VError(f"{path} has a damaged LoRA configuration: {error}.") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _header_entry(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("lora_adapter_metadata")
+    except (SafetensorError, OSError):
+        return None  # a pickle, which has no such header
+
+
+def _section(config: _Config, module: LoraModule) -> _Config:
+    prefix = f"{module.network or 'unet'}."
+    own = {key[len(prefix) :]: value for key, value in config.items() if key.startswith(prefix)}
+    return own or config
+
+
+def _alpha(module: LoraModule, config: _Config) -> float | None:
+    patterns = config.get("alpha_pattern") or {}
+    fitting = [a for name, a in patterns.items() if module.place.endswith(name.replace(".", "_"))]
+    alpha = fitting[0] if fitting else config.get("lora_alpha")
+    if alpha is None:
+        return None
+    rank = module.parameters["lora_down"].shape[0]
+    return float(alpha) * (math.sqrt(rank) if config.get("use_rslora") else 1.0)
