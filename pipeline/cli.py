@@ -9,12 +9,13 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from tqdm import tqdm
 
 from .errors import AnimateDiffV2VError
 from .files import LoraEntry
+from .presets import preset_defaults
 from .progress import Progress
 from .request import NEGATIVE_PROMPT, Dtype, ModelFiles, Request, SamplingSettings
 from .sampling import MAX_SEED, Guidance, Sampler, Scheduler
@@ -80,16 +81,21 @@ def _parser() -> argparse.ArgumentParser:
     picture = run.add_argument_group("picture")
     picture.add_argument("--prompt", required=True, help="what the clip shall show")
     picture.add_argument("--negative-prompt", default=NEGATIVE_PROMPT, help="what it shall not")
-    picture.add_argument("--steps", type=int, default=25, help="denoising steps")
     picture.add_argument(
-        "--guidance-scale", type=float, default=7.0, help="how strictly the prompt is followed"
+        "--preset",
+        default="quality",
+        help="defaults for steps, guidance, sampler and scheduler: "
+        "quality (25, 7, euler, normal), turbo (8, 2.2, lcm, sgm_uniform; AnimateLCM or an LCM "
+        "LoRA), lightning (4, 1, euler, sgm_uniform; AnimateDiff-Lightning)",
     )
+    picture.add_argument("--steps", type=int, help="denoising steps")
+    picture.add_argument("--guidance-scale", type=float, help="how strictly the prompt is followed")
     picture.add_argument(
         "--denoise", type=float, default=0.7, help="how much is made new, from 0 to 1"
     )
     picture.add_argument("--seed", type=int, help="up to 2^53-1; random if absent")
-    picture.add_argument("--sampler", default="euler", help=", ".join(get_args(Sampler)))
-    picture.add_argument("--scheduler", default="normal", help=", ".join(get_args(Scheduler)))
+    picture.add_argument("--sampler", help=", ".join(get_args(Sampler)))
+    picture.add_argument("--scheduler", help=", ".join(get_args(Scheduler)))
     frames = run.add_argument_group("frames")
     frames.add_argument(
         "--select-every-nth-frame", type=int, default=2, help="keep every nth frame"
@@ -104,20 +110,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    seed = random.SystemRandom().randint(0, MAX_SEED) if parsed.seed is None else parsed.seed
     request = Request(
         input=parsed.input,
         output=parsed.output,
         prompt=parsed.prompt,
         negative_prompt=parsed.negative_prompt,
-        sampling=SamplingSettings(
-            seed=seed,
-            steps=parsed.steps,
-            guidance=Guidance(scale=parsed.guidance_scale),
-            sampler=parsed.sampler,
-            scheduler=parsed.scheduler,
-            denoise=parsed.denoise,
-        ),
+        sampling=_sampling(parsed),
         selection=FrameSelection(
             select_every_nth_frame=parsed.select_every_nth_frame,
             frame_load_cap=parsed.frame_load_cap,
@@ -141,6 +139,22 @@ def _run(parsed: argparse.Namespace) -> int:
     else:
         print(f"{result.path}: {result.frame_count} frames, seed {result.seed}")
     return 0
+
+
+def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
+    defaults = preset_defaults(parsed.preset)
+
+    def chosen(value: Any, default: Any) -> Any:
+        return default if value is None else value
+
+    return SamplingSettings(
+        seed=chosen(parsed.seed, random.SystemRandom().randint(0, MAX_SEED)),
+        steps=chosen(parsed.steps, defaults.steps),
+        guidance=Guidance(scale=chosen(parsed.guidance_scale, defaults.guidance_scale)),
+        sampler=chosen(parsed.sampler, defaults.sampler),
+        scheduler=chosen(parsed.scheduler, defaults.scheduler),
+        denoise=parsed.denoise,
+    )
 
 
 def lora_entry(text: str) -> LoraEntry:

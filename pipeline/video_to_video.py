@@ -18,6 +18,7 @@ from torch import Tensor
 from .devices import resolve_device, resolve_dtype
 from .embeddings import embedding_finder
 from .models import LatentCodec, Models, TextEncoder, load_models
+from .presets import warn_of_mismatch
 from .progress import (
     IsCancelled,
     Phase,
@@ -140,6 +141,7 @@ def restyle_latents(
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
     """Sample with `settings`; see sample_latents."""
+    warn_of_mismatch(settings, models)
     return sample_latents(
         models.unet,
         latents,

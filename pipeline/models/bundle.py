@@ -23,6 +23,7 @@ from ..files import (
     merge_loras,
     merge_motion_loras,
 )
+from ..files import MotionFamily
 from .latent_codec import LatentCodec, VaeCodec
 from .motion_module import MotionModules, positional_tables
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
@@ -45,6 +46,9 @@ class Models:
     unet: MotionUNet
     text_encoder: TextEncoder
     codec: LatentCodec
+    motion_family: MotionFamily | None = None
+    """None without a motion module."""
+    has_loras: bool = False
 
 
 def load_models(
@@ -105,6 +109,8 @@ def load_models(
             text_model, clip_skip=clip_skip, find_embedding=find_embedding
         ),
         codec=VaeCodec(_vae(checkpoint, vae, weights.vae_config, weights.vae, place)),
+        motion_family=motion_weights.family if motion_weights else None,
+        has_loras=bool(loras),
     )
 
 

@@ -160,7 +160,7 @@ def _dpmpp_sde(
         denoised = denoise(latents, sigma, step)
         if sigma_next == 0:
             return denoised
-        middle = (sigma * sigma_next).sqrt()
+        middle = (sigma.log() + (sigma_next.log() - sigma.log()) / 2).exp()
         halfway = leap(latents, denoised, sigma, middle)
         # With r = 1/2 the first estimate's weight, 1 - 1/(2r), is zero.
         latents = leap(latents, denoise(halfway, middle, step + 1), sigma, sigma_next)

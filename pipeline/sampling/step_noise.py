@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -25,7 +26,10 @@ def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
 
     def draw(sigma_from: Tensor, sigma_to: Tensor) -> Tensor:
         # The path runs upwards, the sampler downwards: hence the sign, as in k-diffusion.
-        increment: Tensor = tree(sigma_to, sigma_from)
+        with warnings.catch_warnings():
+            # torchsde rounds the ends of its path, and then warns that the ends lie outside.
+            warnings.filterwarnings("ignore", message="Should have t[ab]")
+            increment: Tensor = tree(sigma_to, sigma_from)
         return -increment / (sigma_from - sigma_to).sqrt()
 
     return draw

@@ -1,0 +1,74 @@
+"""Settings that belong together, by the motion module that they are for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from .choices import checked
+from .models import Models
+from .request import SamplingSettings
+from .sampling import Sampler, Scheduler
+
+logger = logging.getLogger(__name__)
+
+# What distilled motion modules are run with, at most.
+MOST_DISTILLED_STEPS = 8
+MOST_DISTILLED_GUIDANCE = 3.0
+
+Preset = Literal["quality", "turbo", "lightning"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What a setting is when nobody has set it."""
+
+    steps: int
+    guidance_scale: float
+    sampler: Sampler
+    scheduler: Scheduler
+
+
+PRESETS: dict[Preset, Defaults] = {
+    "quality": Defaults(steps=25, guidance_scale=7.0, sampler="euler", scheduler="normal"),
+    # For AnimateLCM, or any motion module together with an LCM LoRA.
+    "turbo": Defaults(steps=8, guidance_scale=2.2, sampler="lcm", scheduler="sgm_uniform"),
+    # For AnimateDiff-Lightning's 4-step module; its 2- and 8-step ones want `steps` set to match.
+    "lightning": Defaults(steps=4, guidance_scale=1.0, sampler="euler", scheduler="sgm_uniform"),
+}
+
+
+def preset_defaults(preset: Preset) -> Defaults:
+    """The defaults of a preset by name.
+
+    Raises AnimateDiffV2VError for an unknown name.
+    """
+    checked("preset", preset, Preset)
+    return PRESETS[preset]
+
+
+def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
+    """Say in the log when settings, from a preset or not, do not suit the motion module."""
+    family = models.motion_family
+    if family is None:
+        return
+    few_steps = settings.steps <= MOST_DISTILLED_STEPS
+    strong = settings.guidance.scale > MOST_DISTILLED_GUIDANCE
+    if family == "animatelcm" and strong:
+        logger.warning(
+            "guidance_scale %g is too strong for an AnimateLCM motion module: 1 to 2.2 suit it, as "
+            "in the preset turbo.", settings.guidance.scale,
+        )  # fmt: skip
+    # By its keys a Lightning module is v2-shaped, and an LCM LoRA is a LoRA like any other.
+    elif few_steps and family in ("v1", "v3") and not models.has_loras:
+        logger.warning(
+            "%d steps are for AnimateDiff-Lightning, AnimateLCM or an LCM LoRA; this motion module "
+            "is an AnimateDiff %s without a LoRA, and the picture will be blurred: the preset "
+            "quality suits it.", settings.steps, family,
+        )  # fmt: skip
+    elif settings.sampler == "lcm" and family == "v2" and not models.has_loras:
+        logger.warning(
+            "The sampler lcm is for AnimateLCM or an LCM LoRA; this motion module is neither, and "
+            "the picture will be blurred: the presets quality or lightning suit it."
+        )

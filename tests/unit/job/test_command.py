@@ -1,0 +1,152 @@
+"""The command, end to end: what it writes, what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from animatediff_v2v.pipeline.cli import lora_entry, main
+from animatediff_v2v.pipeline.video import probe_video
+
+
+def test_writes_a_video_with_the_right_count_rate_size_and_sound(command, tmp_path):
+    assert main(command()) == 0
+    info = probe_video(tmp_path / "out.mp4")
+    assert (info.frame_count, info.frame_rate) == (5, Fraction(10, 4))
+    assert (info.width, info.height) == (64, 64)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        sound = container.streams.audio[0]
+        assert abs(float(sound.duration * sound.time_base) - 2.0) < 0.05
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
+
+
+def test_json_is_one_object_on_stdout(command, tmp_path, capsys):
+    assert main([*command(width=72, height=80), "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    video = result["video"]
+    assert video["url"] == (tmp_path / "out.mp4").resolve().as_uri()
+    assert (video["content_type"], video["file_name"]) == ("video/mp4", "out.mp4")
+    assert video["file_size"] == (tmp_path / "out.mp4").stat().st_size
+    assert result["seed"] == 7
+    phases = {"decode", "encode", "sample", "decode_latents", "write", "total"}
+    assert set(result["timings"]) == phases
+    parts = sum(seconds for phase, seconds in result["timings"].items() if phase != "total")
+    assert 0 < parts <= result["timings"]["total"] * 1.01
+    assert "100%" in captured.err
+    assert (probe_video(tmp_path / "out.mp4").width, video["file_size"] > 1000) == (72, True)
+
+
+def test_same_seed_same_bytes_and_a_random_seed_is_told(command, tmp_path, capsys):
+    outputs = [tmp_path / name for name in ("a.mp4", "b.mp4", "c.mp4")]
+    for output, seed in zip(outputs, (7, 7, None), strict=True):
+        assert main([*command(output=output, seed=seed), "--json"]) == 0
+    first, second, third = (path.read_bytes() for path in outputs)
+    assert first == second != third
+    seeds = [json.loads(line)["seed"] for line in capsys.readouterr().out.splitlines()]
+    assert seeds[:2] == [7, 7]
+    assert 0 <= seeds[2] <= 2**53 - 1
+
+
+def test_a_lora_changes_the_picture_and_scale_zero_does_not(command, weights, tmp_path):
+    lora = weights / "style_lora.safetensors"
+    outputs = {}
+    for name, value in (("none", None), ("zero", f"{lora}:0"), ("one", str(lora))):
+        outputs[name] = tmp_path / f"{name}.mp4"
+        assert main(command(output=outputs[name], lora=value)) == 0
+    none, zero, one = (path.read_bytes() for path in outputs.values())
+    assert none == zero != one
+
+
+def wrong(**options):
+    return options
+
+
+WRONG_INPUTS = {
+    "missing clip": (wrong(input="nowhere.mp4"), "nowhere.mp4"),
+    "text named mp4": (wrong(input="TEXT"), "text.mp4"),
+    "missing checkpoint": (wrong(checkpoint="no.safetensors"), "no.safetensors"),
+    "checkpoint as motion module": (wrong(motion_module="CHECKPOINT"), "motion module"),
+    "motion module as checkpoint": (wrong(checkpoint="MOTION"), "motion module"),
+    "no frame selected": (wrong(frame_load_cap=-1), "frame_load_cap is -1"),
+    "every 0th frame": (wrong(select_every_nth_frame=0), "0"),
+    "unknown sampler": (wrong(sampler="eula"), "sampler is 'eula'; it can be euler,"),
+    "unknown scheduler": (wrong(scheduler="x"), "scheduler is 'x'; it can be normal,"),
+    "unknown preset": (wrong(preset="fast"), "preset is 'fast'; it can be quality, turbo"),
+    "unknown dtype": (wrong(dtype="int8"), "dtype is 'int8'"),
+    "unknown device": (wrong(device="npu:7"), "device is 'npu:7'"),
+    "no steps": (wrong(steps=0), "steps is 0"),
+    "steps that are no number": (wrong(steps="many"), "many"),
+    "denoise above 1": (wrong(denoise=1.5), "denoise is 1.5; it must be from 0 to 1"),
+    "negative guidance": (wrong(guidance_scale=-1), "guidance_scale is -1"),
+    "guidance that is no number": (wrong(guidance_scale="nan"), "guidance_scale is nan"),
+    "seed too large": (wrong(seed=2**53), "9007199254740991"),
+    "unwritable output": (wrong(output="nowhere/out.mp4"), "nowhere"),
+    "output of another kind": (wrong(output="out.txt"), "out.txt"),
+    "missing LoRA": (wrong(lora="no_lora.safetensors:0.5"), "no_lora.safetensors"),
+    "missing prompt": (wrong(prompt=None), "--prompt"),
+    "missing folder of embeddings": (wrong(embeddings="nowhere"), "nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, monkeypatch, capfd):
+    tmp_path = Path(command()[2]).parent
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.mp4").write_text("not a video, whatever its name")
+    stand_ins = {
+        "TEXT": tmp_path / "text.mp4",
+        "CHECKPOINT": weights / "checkpoint.safetensors",
+        "MOTION": weights / "motion_module.safetensors",
+    }
+    options, expected = WRONG_INPUTS[case]
+    options = {name: stand_ins.get(value, value) for name, value in options.items()}
+    before = sorted(tmp_path.rglob("*"))
+    assert main(command(**options)) == 2
+    captured = capfd.readouterr()
+    message = captured.err.strip().splitlines()[-1]
+    assert message.startswith("animatediff-v2v: ")
+    assert expected in message
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT, which Windows has not")
+def test_ctrl_c_leaves_no_file(command, tmp_path):
+    arguments = [sys.executable, "-m", "animatediff_v2v.pipeline.cli", *command(steps=1000)]
+    process = subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    seen = ""
+    while "sampling step 2" not in seen:
+        character = process.stderr.read(1)
+        assert character, f"ended early: {seen}"
+        seen += character
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in seen + rest
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "scale"),
+    [
+        ("a.safetensors", "a.safetensors", 1.0),
+        ("a.safetensors:0.5", "a.safetensors", 0.5),
+        ("a.safetensors:-1", "a.safetensors", -1.0),
+        (r"C:\loras\a.safetensors", r"C:\loras\a.safetensors", 1.0),
+        (r"C:\loras\a.safetensors:0.3", r"C:\loras\a.safetensors", 0.3),
+    ],
+)
+def test_lora_argument(text, path, scale):
+    entry = lora_entry(text)
+    assert (str(entry.path), entry.model_strength, entry.clip_strength) == (path, scale, scale)

@@ -1,0 +1,118 @@
+"""The typed call: progress, cancelling, and that nothing leaves the machine."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from animatediff_v2v.pipeline import (
+    AnimateDiffV2VError,
+    Cancelled,
+    ContextOptions,
+    FrameSelection,
+    ModelFiles,
+    Request,
+    SamplingSettings,
+    load_files,
+    video_to_video,
+)
+
+
+@pytest.fixture(scope="module")
+def files(weights):
+    return ModelFiles(
+        checkpoint=weights / "checkpoint.safetensors",
+        motion_module=weights / "motion_module.safetensors",
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def models(files):
+    return load_files(files)
+
+
+@pytest.fixture
+def request_for(clip, tmp_path):
+    def build(name="out.mp4", **settings):
+        return Request(
+            input=clip,
+            output=tmp_path / name,
+            prompt="a red box",
+            sampling=SamplingSettings(**{"seed": 3, "steps": 2} | settings),
+            selection=FrameSelection(select_every_nth_frame=2),
+        )
+
+    return build
+
+
+def test_progress_rises_through_all_phases_to_one(request_for, models):
+    seen, phases = [], []
+    result = video_to_video(
+        request_for(context=ContextOptions(length=6, overlap=2)),
+        models,
+        progress=seen.append,
+        before_phase=phases.append,
+    )
+    fractions = [step.fraction for step in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert phases == ["encode", "sample", "decode_latents"]
+    previews = [step.preview for step in seen if step.preview is not None]
+    assert [tuple(preview.shape) for preview in previews] == [(10, 4, 8, 8)] * 2
+    assert result.frame_count == 10
+
+
+@pytest.mark.parametrize("phase", ["encode", "sample", "decode_latents"])
+def test_cancelling_stops_in_every_phase_and_leaves_the_models_usable(
+    phase, request_for, models, tmp_path
+):
+    reference = request_for("reference.mp4")
+    video_to_video(reference, models)
+    reached = []
+
+    def watch(step):
+        reached.append(step.phase)
+
+    with pytest.raises(Cancelled):
+        video_to_video(
+            request_for("cancelled.mp4"), models, progress=watch,
+            is_cancelled=lambda: phase in reached,
+        )  # fmt: skip
+    assert reached[-1] == phase
+    again = request_for("again.mp4")
+    video_to_video(again, models)
+    assert again.output.read_bytes() == reference.output.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.mp4", "reference.mp4"]
+
+
+def test_an_error_in_a_callback_passes_through_and_leaves_nothing(request_for, models, tmp_path):
+    def fail(_step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        video_to_video(request_for(), models, progress=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_and_running_open_no_connection(files, request_for, monkeypatch):
+    def refuse(*_arguments, **_options):
+        raise AssertionError("something tried to open a connection")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert video_to_video(request_for(), files).file_size > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"clip_skip": 0}, "clip_skip is 0; 1 is the last layer"),
+        ({"motion_scale": -1}, "motion_scale is -1; it must be from 0 to 10"),
+        ({"dtype": "int4"}, "dtype is 'int4'; it can be auto, float32"),
+    ],
+)
+def test_refused_model_options(options, sentence, weights):
+    with pytest.raises(AnimateDiffV2VError, match=sentence):
+        ModelFiles(checkpoint=weights / "checkpoint.safetensors", **options)
