@@ -122,7 +122,7 @@ def timing_from_times(
 def rate_readings(rate: Fraction) -> list[Fraction]:
     """What a header may mean by a rate: 19001/317 is 60000/1001 after rounding, 25 is 25."""
     exact = exact_rate(float(rate))
-    return [rate] if rate.denominator <= 100 or rate.denominator == 1001 else [exact, rate]
+    return [rate] if rate.denominator <= 10 or rate.denominator == 1001 else [exact, rate]
 
 
 def _is_constant(times: Sequence[Fraction], rate: Fraction, *, tick: Fraction) -> bool:

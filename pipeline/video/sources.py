@@ -37,6 +37,7 @@ class FileSource:
         self._container = open_container(self.info.path)
         self._stream = video_stream(self._container, path=self.info.path)
         self._decoder = _decoder(self._stream, frame_threads=frame_threads)
+        self._used = False
 
     def close(self) -> None:
         """Close the file; decoding stops at once."""
@@ -44,8 +45,14 @@ class FileSource:
 
     def frames(self, *, from_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
         """Yield (seconds since the clip's first frame, frame), from at or before `from_seconds`."""
+        frames = self._decoded(from_seconds)
+        first = next(frames, None)
+        if from_seconds > 0 and (first is None or self._seconds(first) > from_seconds):
+            # The file has no index, and the search ended behind a key frame.
+            frames = self._decoded(Fraction(0))
+            first = next(frames, None)
         earlier = Fraction(-1)
-        for frame in self._decoded(from_seconds):
+        for frame in chain(() if first is None else (first,), frames):
             seconds = max(earlier, self._seconds(frame, earlier=earlier))
             earlier = seconds
             yield seconds, frame
@@ -56,7 +63,7 @@ class FileSource:
         With frame threads an error also takes the good frames that are under way.
         """
         done = 0
-        self._seek(from_seconds)
+        self._restart(from_seconds, frame_threads=True)
         try:
             for frame in _decode_all(self._container, self._stream, self._decoder):
                 yield frame
@@ -66,25 +73,27 @@ class FileSource:
             logger.warning(
                 "%s is damaged (%s); what can be decoded is used.", self.info.path, error.strerror
             )
-        self.close()
-        self._open(frame_threads=False)
-        self._seek(from_seconds)
+        self._restart(from_seconds, frame_threads=False)
         careful = _decode_all(self._container, self._stream, self._decoder, forgiving=True)
         yield from islice(careful, done, None)
 
-    def _seek(self, seconds: Fraction) -> None:
-        """Go to the last key frame before a time; where that fails all frames are decoded."""
+    def _restart(self, from_seconds: Fraction, *, frame_threads: bool) -> None:
+        """Go to the last key frame before a time; where that fails, to the start."""
+        if self._used:
+            self.close()
+            self._open(frame_threads=frame_threads)
+        self._used = True
         time_base = self._stream.time_base
-        if seconds <= 0 or time_base is None or not self.info.has_time_stamps:
+        if from_seconds <= 0 or time_base is None or not self.info.has_time_stamps:
             return
-        target = self.info.start_seconds + seconds - 1 / self.info.frame_rate
+        target = self.info.start_seconds + from_seconds - 1 / self.info.frame_rate
         try:
             self._container.seek(int(target / time_base), stream=self._stream, backward=True)
         except av.error.FFmpegError:
             self.close()
-            self._open(frame_threads=True)
+            self._open(frame_threads=frame_threads)
 
-    def _seconds(self, frame: Any, *, earlier: Fraction) -> Fraction:
+    def _seconds(self, frame: Any, *, earlier: Fraction = Fraction(-1)) -> Fraction:
         rate, time_base = self.info.frame_rate, self._stream.time_base
         if frame.pts is None or time_base is None or not self.info.has_time_stamps:
             return earlier + 1 / rate if earlier >= 0 else Fraction(0)
