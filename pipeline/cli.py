@@ -8,20 +8,22 @@ import logging
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from tqdm import tqdm
 
 from .errors import AnimateDiffV2VError
-from .files import LoraEntry
+from .files import FileReport, LoraEntry, identify
 from .presets import preset_defaults
 from .progress import Progress
 from .request import NEGATIVE_PROMPT, Dtype, ModelFiles, Request, SamplingSettings
-from .sampling import MAX_SEED, Guidance, Sampler, Scheduler
+from .sampling import MAX_SEED, ContextOptions, Guidance, Sampler, Scheduler
 from .video import FrameSelection
 from .video_to_video import video_to_video
 
+EXIT_UNUSABLE = 1
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -29,7 +31,8 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code.
 
-    0 when done, 2 for wrong input with one sentence on stderr, 130 when interrupted.
+    0 when done, 2 for wrong input with one sentence on stderr, 130 when interrupted; 1 when a file
+    that was inspected cannot be used.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
@@ -53,6 +56,20 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="animatediff-v2v", description="AnimateDiff video-to-video.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_run(commands)
+    inspect = commands.add_parser(
+        "inspect",
+        help="tell what model files are",
+        description="Tell what each FILE is, and whether and as what it can be used. "
+        "Exit code 0 when all can be used, 1 otherwise.",
+    )
+    inspect.set_defaults(command=_inspect)
+    inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    inspect.add_argument("--json", action="store_true", help="print a list of objects")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
         help="restyle a video",
@@ -62,12 +79,21 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     run.add_argument("input", type=Path, metavar="INPUT", help="the video to restyle")
     run.add_argument("output", type=Path, metavar="OUTPUT", help="the mp4 to write")
-    files = run.add_argument_group("model files")
+    run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    _add_model_files(run.add_argument_group("model files"))
+    _add_picture(run.add_argument_group("picture"))
+    _add_frames(run.add_argument_group("frames"))
+
+
+def _add_model_files(files: argparse._ArgumentGroup) -> None:
     files.add_argument(
         "--checkpoint", type=Path, required=True, help="Stable Diffusion 1.5 checkpoint"
     )
     files.add_argument("--motion-module", type=Path, required=True, help="AnimateDiff module")
     files.add_argument("--vae", type=Path, help="VAE in place of the checkpoint's own")
+    files.add_argument(
+        "--text-encoder", type=Path, help="text encoder in place of the checkpoint's own"
+    )
     files.add_argument(
         "--lora",
         action="append",
@@ -75,10 +101,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE[:SCALE]",
         help="LoRA to merge, scale 1 unless given; repeat for several",
     )
+    files.add_argument(
+        "--motion-lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="motion LoRA to merge into the motion module; repeat for several",
+    )
     files.add_argument("--embeddings", type=Path, metavar="FOLDER", help="for embedding:name")
     files.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu")
     files.add_argument("--dtype", default="auto", help=", ".join(get_args(Dtype)))
-    picture = run.add_argument_group("picture")
+
+
+def _add_picture(picture: argparse._ArgumentGroup) -> None:
     picture.add_argument("--prompt", required=True, help="what the clip shall show")
     picture.add_argument("--negative-prompt", default=NEGATIVE_PROMPT, help="what it shall not")
     picture.add_argument(
@@ -96,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("--seed", type=int, help="up to 2^53-1; random if absent")
     picture.add_argument("--sampler", help=", ".join(get_args(Sampler)))
     picture.add_argument("--scheduler", help=", ".join(get_args(Scheduler)))
-    frames = run.add_argument_group("frames")
+
+
+def _add_frames(frames: argparse._ArgumentGroup) -> None:
     frames.add_argument(
         "--select-every-nth-frame", type=int, default=2, help="keep every nth frame"
     )
@@ -105,8 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     frames.add_argument("--width", type=int, default=0, help="pixels, 0 keeps the source's")
     frames.add_argument("--height", type=int, default=0, help="pixels, 0 keeps the source's")
-    run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    return parser
+    frames.add_argument(
+        "--context-length", type=int, default=16, help="frames that the UNet sees at once"
+    )
+    frames.add_argument(
+        "--context-overlap", type=int, default=4, help="frames that neighbouring windows share"
+    )
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -127,6 +168,8 @@ def _run(parsed: argparse.Namespace) -> int:
         checkpoint=parsed.checkpoint,
         motion_module=parsed.motion_module,
         vae=parsed.vae,
+        text_encoder=parsed.text_encoder,
+        motion_loras=tuple(lora_entry(text) for text in parsed.motion_lora),
         loras=tuple(lora_entry(text) for text in parsed.lora),
         embeddings=parsed.embeddings,
         device=parsed.device,
@@ -139,6 +182,28 @@ def _run(parsed: argparse.Namespace) -> int:
     else:
         print(f"{result.path}: {result.frame_count} frames, seed {result.seed}")
     return 0
+
+
+def _inspect(parsed: argparse.Namespace) -> int:
+    reports = [identify(path) for path in parsed.files]
+    if parsed.json:
+        rows = [asdict(report) | {"path": str(report.path)} for report in reports]
+        print(json.dumps(rows, indent=1))
+    else:
+        for report in reports:
+            print(_described(report))
+    return 0 if all(report.usable for report in reports) else EXIT_UNUSABLE
+
+
+def _described(report: FileReport) -> str:
+    if report.kind == "not a model":
+        return report.message
+    facts = [report.kind, report.base_model, report.layout and f"{report.layout} layout"]
+    if report.parameter_count:
+        facts.append(f"{report.parameter_count / 1e6:,.1f} M parameters in {report.dtype}")
+    facts.append(report.contents)
+    described = ", ".join(fact for fact in facts if fact)
+    return f"{report.path}: {described}. {report.message}"
 
 
 def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
@@ -154,6 +219,7 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
         sampler=chosen(parsed.sampler, defaults.sampler),
         scheduler=chosen(parsed.scheduler, defaults.scheduler),
         denoise=parsed.denoise,
+        context=ContextOptions(length=parsed.context_length, overlap=parsed.context_overlap),
     )
 
 

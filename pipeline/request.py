@@ -27,6 +27,8 @@ class ModelFiles:
     """None denoises each frame by itself."""
     vae: Path | None = None
     """None takes the checkpoint's own."""
+    text_encoder: Path | None = None
+    """None takes the checkpoint's own."""
     loras: tuple[LoraEntry, ...] = ()
     motion_loras: tuple[LoraEntry, ...] = ()
     embeddings: Path | None = None

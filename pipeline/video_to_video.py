@@ -116,6 +116,7 @@ def load_files(files: ModelFiles) -> Models:
         files.checkpoint,
         motion_module=files.motion_module,
         vae=files.vae,
+        text_encoder=files.text_encoder,
         loras=files.loras,
         motion_loras=files.motion_loras,
         device=device,

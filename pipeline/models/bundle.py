@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 from ..errors import AnimateDiffV2VError
 from ..files import (
+    CheckpointWeights,
     LoraEntry,
     LoraReport,
+    MotionFamily,
     MotionModuleWeights,
     load_checkpoint,
     load_motion_module,
+    load_text_encoder,
     load_vae,
     merge_loras,
     merge_motion_loras,
 )
-from ..files import MotionFamily
 from .latent_codec import LatentCodec, VaeCodec
 from .motion_module import MotionModules, positional_tables
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
@@ -56,6 +58,7 @@ def load_models(
     *,
     motion_module: Path | None = None,
     vae: Path | None = None,
+    text_encoder: Path | None = None,
     loras: Sequence[LoraEntry] = (),
     motion_loras: Sequence[LoraEntry] = (),
     device: torch.device,
@@ -69,18 +72,15 @@ def load_models(
     Tensors stay memory-mapped views of the files where their dtype is already `dtype` and `device`
     is the CPU; nothing is loaded twice, and nothing is fetched from anywhere.
 
-    vae: a file whose VAE takes the place of the checkpoint's.
+    vae, text_encoder: files whose networks take the place of the checkpoint's.
     motion_scale: above 1 sharpens attention over time: more motion; 1 is as trained.
     clip_skip: 1 for the text encoder's last layer, 2 for the one before it.
     Raises AnimateDiffV2VError when a file is missing, is of another kind, or lacks a part.
     """
     weights = load_checkpoint(checkpoint)
-    if weights.text_encoder is None or weights.text_encoder_config is None:
-        raise AnimateDiffV2VError(
-            f"{checkpoint} holds no text encoder: use a full checkpoint, not one of the UNet alone."
-        )
+    text_config, base_text_tensors = _text_encoder(checkpoint, text_encoder, weights)
     unet_tensors, text_tensors, reports = merge_loras(
-        unet=weights.unet, text_encoder=weights.text_encoder, loras=loras
+        unet=weights.unet, text_encoder=base_text_tensors, loras=loras
     )
     motion_weights = load_motion_module(motion_module) if motion_module else None
     if motion_weights is not None and motion_loras:
@@ -91,9 +91,7 @@ def load_models(
     for report in reports:
         _log_report(report)
     place = _Place(device, dtype)
-    text_model = _filled(
-        lambda: _text_model(weights.text_encoder_config), text_tensors or {}, place
-    )
+    text_model = _filled(lambda: _text_model(text_config), text_tensors or {}, place)
     unet = _filled(lambda: UNet2DConditionModel(**weights.unet_config), unet_tensors, place)
     motion = _motion(motion_weights, unet, place) if motion_weights else None
     if motion is not None:
@@ -136,7 +134,21 @@ def _filled(
     return network.eval().requires_grad_(False)
 
 
-def _text_model(config: Mapping[str, Any] | None) -> ClipTextModel:
+def _text_encoder(
+    checkpoint: Path, text_encoder: Path | None, weights: CheckpointWeights
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and tensors of the text encoder: the given file's, or the checkpoint's own."""
+    if text_encoder is not None:
+        return load_text_encoder(text_encoder)
+    if weights.text_encoder_config is None or weights.text_encoder is None:
+        raise AnimateDiffV2VError(
+            f"{checkpoint} holds no text encoder: give one as text_encoder, for example "
+            "clip_l.safetensors, or use a full checkpoint."
+        )
+    return weights.text_encoder_config, weights.text_encoder
+
+
+def _text_model(config: Mapping[str, Any]) -> ClipTextModel:
     sizes = (
         "vocab_size",
         "hidden_size",
@@ -145,7 +157,7 @@ def _text_model(config: Mapping[str, Any] | None) -> ClipTextModel:
         "num_attention_heads",
         "max_position_embeddings",
     )
-    return ClipTextModel(**{size: (config or {})[size] for size in sizes})
+    return ClipTextModel(**{size: config[size] for size in sizes})
 
 
 def _motion(

@@ -149,7 +149,7 @@ def _context_for(
             ContextOptions.overlap,
         )  # fmt: skip
         return ContextOptions()
-    if limit is not None and min(context.length, num_frames) > limit:
+    if limit is not None and context.length > limit:
         raise AnimateDiffV2VError(
             f"context length is {context.length}, but this motion module knows at most {limit} "
             f"frames at once: use {limit} or less, 16 is usual."

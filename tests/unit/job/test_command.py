@@ -92,6 +92,8 @@ WRONG_INPUTS = {
     "output of another kind": (wrong(output="out.txt"), "out.txt"),
     "missing LoRA": (wrong(lora="no_lora.safetensors:0.5"), "no_lora.safetensors"),
     "missing prompt": (wrong(prompt=None), "--prompt"),
+    "window longer than the module": (wrong(context_length=40), "at most 32 frames"),
+    "overlap of a whole window": (wrong(context_overlap=16), "context overlap is 16"),
     "missing folder of embeddings": (wrong(embeddings="nowhere"), "nowhere"),
 }
 
@@ -135,6 +137,22 @@ def test_ctrl_c_leaves_no_file(command, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in seen + rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect_tells_a_line_for_each_file(weights, tmp_path, capsys):
+    page = tmp_path / "model.safetensors"
+    page.write_text("<!doctype html><title>Please log in</title>")
+    files = [weights / "checkpoint.safetensors", weights / "motion_module.safetensors", page]
+    assert main(["inspect", *map(str, files)]) == 1
+    checkpoint, motion_module, web_page = capsys.readouterr().out.splitlines()
+    assert "checkpoint, SD1.5, LDM layout, 7.4 M parameters in float16" in checkpoint
+    assert "motion module, SD1.5, original layout" in motion_module
+    assert "web page" in web_page
+    assert main(["inspect", "--json", *map(str, files[:2])]) == 0
+    reports = json.loads(capsys.readouterr().out)
+    assert [report["kind"] for report in reports] == ["checkpoint", "motion module"]
+    wanted = {"path", "kind", "base_model", "layout", "usable", "message"}
+    assert all(wanted <= set(report) for report in reports)
 
 
 @pytest.mark.parametrize(
