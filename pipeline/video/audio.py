@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import AnimateDiffV2VError
 from .container import demuxed, open_container
+from .pictures import is_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,9 @@ def audio_chunks(
     None when the clip has no audio track, or one that does not say what it is.
     Raises AnimateDiffV2VError when the file cannot be opened.
     """
+    if is_pictures(Path(span.path)):
+        yield None
+        return
     with open_container(Path(span.path)) as container:
         stream = _default_stream(container)
         if stream is None:
