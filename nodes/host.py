@@ -126,6 +126,12 @@ class _Resident(nn.Module):
         super().__init__()
         self.network = network
 
+    @staticmethod
+    def of(network: nn.Module) -> _Resident:
+        """Wrap a network under its own name, which ComfyUI's log mentions."""
+        named: type[_Resident] = type(type(network).__name__, (_Resident,), {})
+        return named(network)
+
 
 class WholeModelPatcher(ModelPatcher):
     """Makes a network known to ComfyUI's memory manager: on the device as a whole, or not at all.
@@ -195,12 +201,12 @@ class ManagedModels:
         The text encoder computes in float32, as ComfyUI's does.
         """
         self.models = models
-        text, vae = models.text_encoder.network, models.codec.vae
-        text.to(torch.float32)
-        vae.to(places.vae_dtype)
-        self._unet = WholeModelPatcher(_Resident(models.unet), places.unet, places.waiting)
-        self._text = WholeModelPatcher(_Resident(text), places.text_encoder, places.waiting)
-        self._vae = WholeModelPatcher(_Resident(vae), places.vae, places.waiting)
+        unet = _Resident.of(models.unet)
+        text = _Resident.of(models.text_encoder.network).to(torch.float32)
+        vae = _Resident.of(models.codec.vae).to(places.vae_dtype)
+        self._unet = WholeModelPatcher(unet, places.unet, places.waiting)
+        self._text = WholeModelPatcher(text, places.text_encoder, places.waiting)
+        self._vae = WholeModelPatcher(vae, places.vae, places.waiting)
 
     @property
     def text_channels(self) -> int:
