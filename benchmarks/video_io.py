@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import imageio_ffmpeg
-
 from animatediff_v2v.pipeline.video import FrameSelection, VideoReader
 
 NTH = 2

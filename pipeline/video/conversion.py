@@ -14,6 +14,7 @@ from av.filter import Graph
 from numpy.typing import NDArray
 
 from .geometry import Fit, plan_geometry
+from .hdr import HDR_TRANSFERS, tone_map
 
 # Numbers of AVColorSpace and AVColorRange (libavutil/pixfmt.h).
 _MATRICES = {
@@ -48,12 +49,19 @@ class FrameConverter:
         rotation_degrees: int,
         pixel_aspect: Fraction,
         with_alpha: bool,
+        colour_transfer: int,
     ) -> None:
-        """Convert to `size` (width, height) as displayed, after the rotation."""
+        """Convert to `size` (width, height) as displayed, after the rotation.
+
+        colour_transfer: PQ and HLG are brought down to SDR, without alpha.
+        """
         self._size, self._fit = size, fit
         self._turns = rotation_degrees // 90
         self._pixel_aspect = pixel_aspect
-        self._pixel_format = "rgba" if with_alpha else "rgb24"
+        self._transfer = colour_transfer
+        self._is_hdr = colour_transfer in HDR_TRANSFERS and not with_alpha
+        flat = "rgb48le" if self._is_hdr else "rgb24"
+        self._pixel_format = "rgba" if with_alpha else flat
         self._graph: Graph | None = None
         self._graph_key: tuple[Any, ...] = ()
 
@@ -64,7 +72,9 @@ class FrameConverter:
             self._graph, self._graph_key = self._build(frame), key
         frame.pts = None
         self._graph.push(frame)
-        picture = self._graph.pull().to_ndarray()
+        picture: NDArray[Any] = self._graph.pull().to_ndarray()
+        if self._is_hdr:
+            picture = tone_map(picture, transfer=self._transfer)
         if self._turns:
             picture = np.rot90(picture, self._turns)
         return self._with_bars(np.ascontiguousarray(picture))
@@ -91,12 +101,29 @@ class FrameConverter:
         ]
         if crop != stored:
             nodes.append(graph.add("crop", f"{crop[0]}:{crop[1]}"))
-        nodes.append(graph.add("scale", _scale_options(frame, crop=crop, scaled=scaled)))
+        nodes.append(graph.add("scale", self._scale_options(frame, crop, scaled)))
         nodes.append(graph.add("format", self._pixel_format))
         nodes.append(graph.add("buffersink"))
         graph.link_nodes(*nodes)
         graph.configure()
         return graph
+
+    def _scale_options(self, frame: Any, crop: tuple[int, int], scaled: tuple[int, int]) -> str:
+        # Averaging over the covered area is the fast antialiasing; enlarging needs a smooth kernel.
+        shrinks = scaled[0] <= crop[0] and scaled[1] <= crop[1]
+        kernel = "area" if shrinks else "lanczos"
+        full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
+        matrix = (
+            "bt2020"
+            if self._is_hdr
+            else source_matrix(
+                colour_space=int(frame.colorspace), width=frame.width, height=frame.height
+            )
+        )
+        return (
+            f"{scaled[0]}:{scaled[1]}:flags={kernel}+accurate_rnd+full_chroma_int"
+            f":in_color_matrix={matrix}:in_range={'full' if full else 'limited'}:out_range=full"
+        )
 
     def _with_bars(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         width, height = self._size
@@ -111,17 +138,3 @@ class FrameConverter:
 
 def _swapped(size: tuple[int, int], sideways: bool) -> tuple[int, int]:
     return size[::-1] if sideways else size
-
-
-def _scale_options(frame: Any, *, crop: tuple[int, int], scaled: tuple[int, int]) -> str:
-    # Averaging over the covered area is the fast antialiasing; enlarging needs a smooth kernel.
-    shrinks = scaled[0] <= crop[0] and scaled[1] <= crop[1]
-    kernel = "area" if shrinks else "lanczos"
-    full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-    matrix = source_matrix(
-        colour_space=int(frame.colorspace), width=frame.width, height=frame.height
-    )
-    return (
-        f"{scaled[0]}:{scaled[1]}:flags={kernel}+accurate_rnd+full_chroma_int"
-        f":in_color_matrix={matrix}:in_range={'full' if full else 'limited'}:out_range=full"
-    )

@@ -107,6 +107,7 @@ class VideoReader:
             rotation_degrees=self.info.rotation_degrees,
             pixel_aspect=self.info.pixel_aspect,
             with_alpha=self.info.has_alpha,
+            colour_transfer=self.info.colour_transfer,
         )
         held, picture = None, None
         self.frame_count = 0

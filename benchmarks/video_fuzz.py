@@ -1,0 +1,180 @@
+"""Reading 2,000 mutated videos: no crash, no traceback, no hang, no gigabytes.
+
+Every file is read (and its sound with it) in a worker process of its own kind, several files to
+a worker. A run fails when a worker dies, an error other than AnimateDiffV2VError escapes, a file
+takes more than 10 seconds, or a worker grows by more than 1 GB.
+
+    python benchmarks/video_fuzz.py [--files 2000] [--seed 0] [--keep FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, read_audio
+
+HANG_SECONDS = 10
+GROWTH_BYTES = 10**9
+BATCH = 50
+
+X264 = ["-c:v", "libx264", "-preset", "ultrafast"]
+SEEDS = {
+    "h264.mp4": [*X264, "-pix_fmt", "yuv420p"],
+    "h264.mkv": [*X264, "-pix_fmt", "yuv420p"],
+    "h264.ts": [*X264, "-pix_fmt", "yuv420p"],
+    "h264.avi": [*X264, "-pix_fmt", "yuv420p"],
+    "bframes.mp4": ["-c:v", "libx264", "-bf", "3", "-pix_fmt", "yuv420p10le"],
+    "hevc.mp4": ["-c:v", "libx265", "-x265-params", "log-level=error", "-pix_fmt", "yuv420p"],
+    "av1.mp4": ["-c:v", "libsvtav1", "-preset", "10", "-pix_fmt", "yuv420p"],
+    "vp9.webm": ["-c:v", "libvpx-vp9", "-cpu-used", "8", "-pix_fmt", "yuva420p"],
+    "prores.mov": ["-c:v", "prores_ks", "-pix_fmt", "yuv422p10le"],
+    "mjpeg.avi": ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"],
+    "ffv1.mkv": ["-c:v", "ffv1"],
+    "gif.gif": ["-an"],
+    "webp.webp": ["-an", "-c:v", "libwebp_anim"],
+}
+
+
+def make_seeds(folder: Path) -> list[bytes]:
+    """Encode a short clip in each container and codec."""
+    source = ["-f", "lavfi", "-i", "testsrc2=s=128x96:r=25:d=0.6"]
+    sound = ["-f", "lavfi", "-i", "sine=d=0.6"]
+    for name, output in SEEDS.items():
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, *sound]
+        subprocess.run([*command, *output, str(folder / name)], check=True, capture_output=True)
+    return [(folder / name).read_bytes() for name in SEEDS]
+
+
+def mutated(data: bytes, noise: np.random.Generator) -> bytes:
+    """Damage a file: flipped bytes, wild numbers in the header, cuts, repeats, gaps."""
+    damaged = bytearray(data)
+    header = min(len(damaged), 2000)
+    for _ in range(int(noise.integers(1, 4))):
+        kind = int(noise.integers(6))
+        place = int(noise.integers(max(1, len(damaged) - 8)))
+        if kind == 0:
+            for position in noise.integers(len(damaged), size=int(noise.integers(1, 200))):
+                damaged[position] = int(noise.integers(256))
+        elif kind == 1:
+            position = int(noise.integers(header - 4)) if header > 8 else 0
+            wild = [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", noise.bytes(4)]
+            damaged[position : position + 4] = wild[int(noise.integers(4))]
+        elif kind == 2:
+            del damaged[max(16, place) :]
+        elif kind == 3:
+            del damaged[place : place + int(noise.integers(1, 500))]
+        elif kind == 4:
+            damaged[place:place] = damaged[place : place + int(noise.integers(1, 500))]
+        else:
+            tail = len(damaged) - int(noise.integers(1, header))
+            damaged[tail : tail + 4] = noise.bytes(4)
+    return bytes(damaged)
+
+
+def read_all(paths: list[str]) -> None:
+    """Read each file; print one line of JSON for each (this is the worker)."""
+    logging.disable(logging.CRITICAL)
+    base = peak_bytes()
+    for path in paths:
+        begin, result = time.perf_counter(), "refused"
+        try:
+            selection = FrameSelection(select_every_nth_frame=2)
+            with VideoReader(path, selection=selection, width=64, height=64) as reader:
+                result = f"{sum(1 for _ in reader)} frames"
+            read_audio(path, start_seconds=0, duration_seconds=1)
+        except AnimateDiffV2VError:
+            pass
+        except Exception as error:
+            result = f"ESCAPED {error!r}"
+        seconds = time.perf_counter() - begin
+        line = {"path": path, "result": result, "seconds": seconds, "grown": peak_bytes() - base}
+        print(json.dumps(line), flush=True)
+
+
+def peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def run_batch(paths: list[str]) -> tuple[list[dict[str, object]], str]:
+    """Read files in a worker; return its lines, and what was wrong with it, if anything."""
+    command = [sys.executable, __file__, "--worker", *paths]
+    limit = 10 + HANG_SECONDS * 2 + len(paths)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+        output, trouble = done.stdout, f"worker died: {done.returncode}" * (done.returncode != 0)
+    except subprocess.TimeoutExpired as error:
+        output, trouble = (error.stdout or b"").decode(), "worker hung"
+    lines = [json.loads(line) for line in output.splitlines()]
+    if trouble:
+        trouble += f" at {paths[len(lines)]}"
+    return lines, trouble
+
+
+def main() -> int:
+    """Run the campaign; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for the files that failed")
+    parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        read_all(arguments.worker)
+        return 0
+    noise = np.random.default_rng(arguments.seed)
+    lines: list[dict[str, object]] = []
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        seeds, names = make_seeds(Path(folder)), list(SEEDS)
+        for start in range(0, arguments.files, BATCH):
+            paths = []
+            for index in range(start, min(arguments.files, start + BATCH)):
+                which = index % len(seeds)
+                path = Path(folder) / f"{index:05}-{names[which]}"
+                path.write_bytes(mutated(seeds[which], noise))
+                paths.append(str(path))
+            failures += examine(paths, lines, keep=arguments.keep)
+            for path in paths:
+                Path(path).unlink()
+    slowest = max(float(str(line["seconds"])) for line in lines)
+    grown = max(int(str(line["grown"])) for line in lines)
+    refused = sum(line["result"] == "refused" for line in lines)
+    print(f"{len(lines)} files: {refused} refused, {len(lines) - refused} read")
+    print(f"slowest {slowest:.2f} s, largest growth {grown / 1e6:.0f} MB, failures {len(failures)}")
+    print("\n".join(failures))
+    return 1 if failures else 0
+
+
+def examine(paths: list[str], lines: list[dict[str, object]], *, keep: Path | None) -> list[str]:
+    """Read one batch; add its lines, keep and return its failures."""
+    fresh, trouble = run_batch(paths)
+    lines += fresh
+    failures = [trouble] if trouble else []
+    for line in fresh:
+        slow = float(str(line["seconds"])) > HANG_SECONDS
+        large = int(str(line["grown"])) > GROWTH_BYTES
+        if slow or large or str(line["result"]).startswith("ESCAPED"):
+            failures.append(str(line))
+    if keep is not None and failures:
+        keep.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            if any(path in failure for failure in failures):
+                shutil.copy(path, keep)
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())
