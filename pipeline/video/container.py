@@ -24,6 +24,10 @@ CONTAINERS = (
     "yuv4mpegpipe,h264,hevc,mjpeg,obu,m4v,rm"
 )
 
+# Up to 17.0, PyAV crashes on FLV when it is given options for streams.
+_TAKES_STREAM_OPTIONS = int(av.__version__.split(".", maxsplit=1)[0]) >= 18
+_STREAM_OPTIONS = {"max_pixels": str(LARGEST_PICTURE_PIXELS)} if _TAKES_STREAM_OPTIONS else {}
+
 
 def check_file(path: Path) -> None:
     """Raise AnimateDiffV2VError unless `path` is a readable file with something in it."""
@@ -44,7 +48,7 @@ def open_container(path: Path) -> InputContainer:
         return av.open(
             f"file:{path}",
             metadata_errors="replace",
-            options={"max_pixels": str(LARGEST_PICTURE_PIXELS)},
+            options=_STREAM_OPTIONS,
             container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
         )
     except (av.error.FFmpegError, ValueError) as error:
