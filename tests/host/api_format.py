@@ -1,0 +1,54 @@
+"""From the graphs that the frontend saves to the prompts that the server runs."""
+
+from __future__ import annotations
+
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+NOTES = {"Note", "MarkdownNote"}
+
+
+def to_api(workflow, object_info):
+    """Turn a workflow (version 0.4) into a prompt; every saved value must belong to a widget."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    return {
+        str(node["id"]): {
+            "class_type": node["type"],
+            "inputs": widget_values(node, object_info[node["type"]]) | links(node, sources),
+        }
+        for node in workflow["nodes"]
+        if node["type"] not in NOTES
+    }
+
+
+def links(node, sources):
+    return {
+        entry["name"]: sources[entry["link"]]
+        for entry in node["inputs"]
+        if entry["link"] is not None
+    }
+
+
+def widget_values(node, info):
+    saved = list(node["widgets_values"])
+    values, uploads = {}, 0
+    for section in ("required", "optional"):
+        for name in info["input_order"].get(section, ()):
+            kind, *options = info["input"][section][name]
+            options = options[0] if options else {}
+            if not (isinstance(kind, list) or kind in WIDGETS) or options.get("forceInput"):
+                continue
+            values[name] = saved.pop(0)
+            if options.get("control_after_generate"):
+                assert saved.pop(0) in ("fixed", "increment", "decrement", "randomize")
+            uploads += bool(options.get("video_upload"))
+    # The frontend adds the upload button behind all other widgets.
+    assert saved == ["image"] * uploads, f"{node['type']}: {saved} left over"
+    return values
+
+
+def with_values(prompt, class_type, **values):
+    """The same prompt with other values in the one node of a class."""
+    nodes = [key for key, node in prompt.items() if node["class_type"] == class_type]
+    assert len(nodes) == 1
+    node = prompt[nodes[0]]
+    assert not set(values) - set(node["inputs"]), "no such widget"
+    return {**prompt, nodes[0]: {**node, "inputs": {**node["inputs"], **values}}}

@@ -1,0 +1,149 @@
+"""A real ComfyUI in a process of its own, with this pack alone and tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+PACK = Path(__file__).parents[2]
+PACK_NAME = "animatediff-v2v"
+MODEL_FOLDERS = {
+    "checkpoint.safetensors": "checkpoints",
+    "motion_module.safetensors": "animatediff_models",
+    "style_lora.safetensors": "loras",
+}
+START_SECONDS = 300
+RUN_SECONDS = 600
+
+
+class ComfyServer:
+    """Starts on entry, stops on exit; `folder` is its base directory."""
+
+    def __init__(self, comfyui, folder, weights):
+        self.comfyui, self.folder = Path(comfyui), folder
+        self.log_path = folder / "server.log"
+        for name in ("custom_nodes", "input", "output", "temp", "user"):
+            (folder / name).mkdir(parents=True)
+        for name, models in MODEL_FOLDERS.items():
+            (folder / "models" / models).mkdir(parents=True)
+            shutil.copy(weights / name, folder / "models" / models / name)
+        _link(PACK, folder / "custom_nodes" / PACK_NAME)
+        self.port = _free_port()
+
+    def __enter__(self):
+        command = [os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py"]
+        command += ["--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
+        command += ["--base-directory", str(self.folder), "--disable-api-nodes"]
+        command += ["--database-url", f"sqlite:///{self.folder / 'user' / 'comfyui.db'}"]
+        command += ["--preview-method", "latent2rgb"]
+        self._log = self.log_path.open("wb")
+        self._process = subprocess.Popen(
+            command, cwd=self.comfyui, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_error):
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def _wait_until_up(self):
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            assert self._process.poll() is None, self.log()
+            try:
+                self.get("/system_stats")
+            except OSError:
+                time.sleep(0.5)
+            else:
+                return
+        raise AssertionError(f"ComfyUI did not start.\n{self.log()}")
+
+    def log(self):
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}") as answer:
+            body = answer.read()
+        return json.loads(body) if answer.headers.get_content_type().endswith("json") else body
+
+    def post(self, path, data):
+        """Give the answer's status and JSON."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}",
+            data=json.dumps(data).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                status, body = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, body = error.code, error.read()
+        return status, json.loads(body) if body else {}
+
+    def queue(self, prompt, workflow=None):
+        """Queue a prompt in API format and give its id."""
+        extra = {"extra_pnginfo": {"workflow": workflow or {}}}
+        status, answer = self.post("/prompt", {"prompt": prompt, "extra_data": extra})
+        assert status == 200, answer
+        return answer["prompt_id"]
+
+    def wait(self, prompt_id):
+        """Give the history entry of a finished prompt."""
+        until = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < until:
+            history = self.get(f"/history/{prompt_id}")
+            if prompt_id in history:
+                return history[prompt_id]
+            time.sleep(0.1)
+        raise AssertionError(f"The prompt did not finish.\n{self.log()}")
+
+    def run(self, prompt, workflow=None):
+        """Run a prompt that must succeed without a complaint in the log."""
+        before = len(self.log())
+        entry = self.wait(self.queue(prompt, workflow))
+        said = self.log()[before:]
+        assert entry["status"]["status_str"] == "success", f"{entry['status']}\n{said}"
+        for complaint in ("Traceback", "Error", "Exception", "memory leak"):
+            assert complaint not in said, said
+        return entry
+
+    def files(self, entry):
+        """The files that a run lists, in its order."""
+        shown = [each for node in entry["outputs"].values() for each in node["images"]]
+        return [self.folder / each["type"] / each["subfolder"] / each["filename"] for each in shown]
+
+
+def message(entry, name):
+    """The data of the first status message of a name in a history entry."""
+    return next(data for kind, data in entry["status"]["messages"] if kind == name)
+
+
+def _link(source, target):
+    try:
+        target.symlink_to(source, target_is_directory=True)
+    except OSError:  # Windows lets not everyone make links
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,61 @@
+"""A ComfyUI for each path in COMFYUI_PATH, and a small clip with sound."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from animatediff_v2v.pipeline.video import Audio, VideoWriter
+
+from .comfy_server import PACK, ComfyServer
+
+PATHS = [path for path in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if path]
+FRAMES, FRAME_RATE, SIZE = 16, 16, (96, 64)
+SAMPLE_RATE = 48_000
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    command = [sys.executable, str(PACK / "demo" / "random_weights.py"), str(folder)]
+    subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session", params=PATHS or [None], ids=lambda path: Path(path or "none").name)
+def server(request, tmp_path_factory, weights):
+    if request.param is None:
+        pytest.skip("COMFYUI_PATH names no ComfyUI")
+    folder = tmp_path_factory.mktemp("comfyui")
+    with ComfyServer(request.param, folder / "base", weights) as running:
+        write_clip(running.folder / "input" / "clip.mp4")
+        write_clip(running.folder / "input" / "silent.mp4", sound=False)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def object_info(server):
+    return server.get("/object_info")
+
+
+def write_clip(path, *, sound=True, phase=0.0):
+    seconds = np.arange(SAMPLE_RATE * FRAMES // FRAME_RATE, dtype=np.float32) / SAMPLE_RATE
+    tone = (0.5 * np.sin(2 * np.pi * 440 * seconds))[np.newaxis]
+    width, height = SIZE
+    across = np.linspace(0, 1, width)
+    with VideoWriter(
+        path,
+        width=width,
+        height=height,
+        frame_rate=Fraction(FRAME_RATE),
+        audio=Audio(tone, SAMPLE_RATE) if sound else None,
+    ) as writer:
+        for index in range(FRAMES):
+            wave = 0.5 + 0.5 * np.sin(6 * (across + index / FRAMES + phase))
+            picture = np.broadcast_to((wave * 255).astype(np.uint8)[:, None], (height, width, 3))
+            writer.write(np.ascontiguousarray(picture)[np.newaxis])

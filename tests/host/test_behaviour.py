@@ -1,0 +1,273 @@
+"""What the nodes do in a running ComfyUI beyond the templates."""
+
+from __future__ import annotations
+
+import time
+
+import av
+import pytest
+
+from .comfy_server import message
+from .conftest import FRAMES, write_clip
+
+NODES = {
+    "ADV2V_LoadVideo",
+    "ADV2V_LoraStack",
+    "ADV2V_LoadModel",
+    "ADV2V_ContextOptions",
+    "ADV2V_PromptSchedule",
+    "ADV2V_Sampler",
+    "ADV2V_EncodeVideo",
+    "ADV2V_VideoToVideo",
+}
+
+
+def load_video(**values):
+    inputs = {
+        "video": "clip.mp4",
+        "select_every_nth_frame": 2,
+        "skip_first_frames": 0,
+        "frame_load_cap": 0,
+        "force_rate": 0.0,
+        "width": 0,
+        "height": 0,
+    }
+    return {"class_type": "ADV2V_LoadVideo", "inputs": inputs | values}
+
+
+def encode_video(images, **values):
+    inputs = {
+        "images": images,
+        "fps": 8.0,
+        "filename_prefix": "test",
+        "format": "mp4-h264",
+        "crf": -1,
+        "pingpong": False,
+        "loop_count": 0,
+        "save_output": False,
+    }
+    return {"class_type": "ADV2V_EncodeVideo", "inputs": inputs | values}
+
+
+def load_model(**values):
+    inputs = {
+        "checkpoint": "checkpoint.safetensors",
+        "motion_module": "motion_module.safetensors",
+        "vae": "from checkpoint",
+    }
+    return {"class_type": "ADV2V_LoadModel", "inputs": inputs | values}
+
+
+def sampler(**values):
+    inputs = {
+        "model": ["model", 0],
+        "images": ["load", 0],
+        "positive": "a wave",
+        "negative": "",
+        "steps": 2,
+        "guidance_scale": 2.0,
+        "sampler": "euler",
+        "scheduler": "normal",
+        "denoise": 0.5,
+        "seed": 3,
+    }
+    return {"class_type": "ADV2V_Sampler", "inputs": inputs | values}
+
+
+def graph(*, load=None, model=None, sample=None, **more):
+    return {
+        "load": load or load_video(),
+        "model": model or load_model(),
+        "sample": sample or sampler(),
+        "encode": encode_video(["sample", 0]),
+        **more,
+    }
+
+
+def one_node(**values):
+    inputs = {
+        "video": "clip.mp4",
+        "prompt": "a wave",
+        "negative_prompt": "",
+        "num_inference_steps": 2,
+        "guidance_scale": 7.0,
+        "base_model": "checkpoint.safetensors",
+        "motion_module": "motion_module.safetensors",
+        "select_every_nth_frame": 2,
+        "seed": 1,
+    }
+    return {"job": {"class_type": "ADV2V_VideoToVideo", "inputs": inputs | values}}
+
+
+def refusal(server, prompt):
+    """The sentences with which a prompt is refused before it runs, by input."""
+    status, answer = server.post("/prompt", {"prompt": prompt})
+    assert status == 400, answer
+    (errors,) = (node["errors"] for node in answer["node_errors"].values())
+    return {error["extra_info"]["input_name"]: error["details"] for error in errors}
+
+
+def failure(server, prompt):
+    """The sentence with which a prompt fails while it runs."""
+    entry = server.wait(server.queue(prompt))
+    assert entry["status"]["status_str"] == "error"
+    return message(entry, "execution_error")["exception_message"]
+
+
+def streams(path):
+    with av.open(str(path)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+        return container.streams.video[0].codec_context.name, frames, len(container.streams.audio)
+
+
+def test_pack_loads_without_complaint(server, object_info):
+    assert {name for name in object_info if name.startswith("ADV2V_")} == NODES
+    assert "comfy_entrypoint" not in server.log()
+    assert "IMPORT FAILED" not in server.log()
+
+
+def test_every_input_and_output_is_explained(object_info):
+    for name in NODES:
+        info = object_info[name]
+        assert info["description"] and info["search_aliases"], name
+        assert all(info["output_tooltips"]), name
+        for section in info["input"].values():
+            for key, entry in section.items():
+                if section is not info["input"].get("hidden"):
+                    assert entry[1]["tooltip"], f"{name}.{key}"
+
+
+def test_silent_clip_passes_through(server):
+    prompt = {
+        "load": load_video(video="silent.mp4", select_every_nth_frame=1),
+        "encode": encode_video(["load", 0], audio=["load", 1], fps=["load", 2]),
+    }
+    (path,) = server.files(server.run(prompt))
+    assert path.is_relative_to(server.folder / "temp")
+    assert streams(path) == ("h264", FRAMES, 0)
+
+
+@pytest.mark.parametrize(
+    ("format", "codec", "sounds"),
+    [("webm-vp9", "vp9", 1), ("gif", "gif", 0), ("mkv-ffv1", "ffv1", 1)],
+)
+def test_formats(server, format, codec, sounds):
+    prompt = {
+        "load": load_video(frame_load_cap=4),
+        "encode": encode_video(
+            ["load", 0], audio=["load", 1], format=format, pingpong=True, save_output=True
+        ),
+    }
+    entry = server.run(prompt)
+    path = server.files(entry)[-1]
+    assert path.is_relative_to(server.folder / "output")
+    assert streams(path) == (codec, 6, sounds)
+    if codec == "ffv1":
+        assert streams(server.files(entry)[0]) == ("h264", 6, 1)
+
+
+def test_windows_and_prompt_schedule(server):
+    windows = {"length": 4, "overlap": 2, "stride": 1, "schedule": "standard_uniform"}
+    windows |= {"fuse": "flat", "closed_loop": False}
+    prompt = graph(
+        sample=sampler(
+            context_options=["windows", 0],
+            positive_schedule=["schedule", 0],
+            noise_type="FreeNoise",
+            guidance_start=0.1,
+        ),
+        windows={"class_type": "ADV2V_ContextOptions", "inputs": windows},
+        schedule={
+            "class_type": "ADV2V_PromptSchedule",
+            "inputs": {"schedule": "0: a wave\n7: a mountain"},
+        },
+    )
+    (path,) = server.files(server.run(prompt))
+    assert streams(path) == ("h264", FRAMES // 2, 0)
+
+
+def test_stopping_leaves_nothing_and_harms_nothing(server):
+    output = server.folder / "output"
+    before = sorted(output.rglob("*"))
+    prompt_id = server.queue(one_node(num_inference_steps=1000, seed=2))
+    while "Requested to load MotionUNet" not in server.log().split("got prompt")[-1]:
+        time.sleep(0.1)
+    server.post("/interrupt", {})
+    entry = server.wait(prompt_id)
+    assert message(entry, "execution_interrupted")["node_id"] == "job"
+    assert [path for path in sorted(output.rglob("*")) if path not in before] in (
+        [],
+        [output / "video"],
+    )
+    server.run(one_node(seed=2))
+
+
+def test_unloaded_models_come_back(server):
+    server.run(graph())
+    status, _ = server.post("/free", {"unload_models": True, "free_memory": True})
+    assert status == 200
+    time.sleep(1)
+    server.run(graph(sample=sampler(seed=4)))
+
+
+def test_changed_file_is_read_again(server):
+    path = server.folder / "input" / "changing.mp4"
+    write_clip(path)
+    prompt = {
+        "load": load_video(video="changing.mp4"),
+        "encode": encode_video(["load", 0]),
+    }
+    server.run(prompt)
+    again = server.run(prompt)
+    assert "load" in message(again, "execution_cached")["nodes"]
+    write_clip(path, phase=0.5)
+    changed = server.run(prompt)
+    assert "load" not in message(changed, "execution_cached")["nodes"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name", "sentence"),
+    [
+        (graph(load=load_video(video="gone.mp4")), "video", "There is no video 'gone.mp4'"),
+        (graph(load=load_video(skip_first_frames=99)), "skip_first_frames", "No frame of"),
+        (graph(load=load_video(select_every_nth_frame=0)), "select_every_nth_frame", ""),
+        (graph(sample=sampler(denoise=1.5)), "denoise", ""),
+        (graph(sample=sampler(sampler="magic")), "sampler", "not in"),
+        (one_node(video=""), "video", "There is no video ''"),
+    ],
+)
+def test_wrong_values_are_refused_before_running(server, prompt, name, sentence):
+    assert sentence in refusal(server, prompt)[name]
+
+
+def test_impossible_windows_are_refused_before_running(server):
+    windows = {"length": 8, "overlap": 8, "stride": 1, "schedule": "batched", "fuse": "flat"}
+    prompt = graph(
+        sample=sampler(context_options=["windows", 0]),
+        windows={"class_type": "ADV2V_ContextOptions", "inputs": {**windows, "closed_loop": False}},
+    )
+    assert "must be from 0 to 7" in refusal(server, prompt)["overlap"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        (graph(model=load_model(motion_module="None (each frame by itself)")), None),
+        (graph(model=load_model(clip_skip=9)), "clip_skip is 9"),
+    ],
+)
+def test_model_choices(server, prompt, sentence):
+    if sentence is None:
+        server.run(prompt)
+    else:
+        assert sentence in failure(server, prompt)
+
+
+def test_wrong_file_gives_one_sentence_and_the_next_run_works(server):
+    folder = server.folder / "models"
+    wrong = folder / "checkpoints" / "wrong.safetensors"
+    wrong.write_bytes((folder / "animatediff_models" / "motion_module.safetensors").read_bytes())
+    sentence = failure(server, graph(model=load_model(checkpoint="wrong.safetensors")))
+    assert "wrong.safetensors" in sentence and "motion module" in sentence
+    assert sentence.strip().count("\n") == 0
+    server.run(graph(sample=sampler(seed=5)))
