@@ -15,7 +15,7 @@ from .recognition import refusal
 from .tensor_specs import shapes_of, take_tensors
 from .text_encoder_layout import infer_text_encoder_config, text_encoder_table
 from .unet_layout import UNET_PREFIXES, infer_unet_config, unet_names, unet_table
-from .vae_layout import VAE_PREFIXES, infer_vae_config, vae_names, vae_table
+from .vae_layout import VAE_PREFIXES, current_name, infer_vae_config, vae_names, vae_table
 
 Tensors = dict[str, torch.Tensor]
 Network = tuple[dict[str, Any], Tensors]
@@ -122,6 +122,7 @@ def _find_unet(weights: Mapping[str, torch.Tensor], path: Path) -> Network | Non
 def _find_vae(
     weights: Mapping[str, torch.Tensor], path: Path, *, prefixes: tuple[str, ...]
 ) -> Network | None:
+    weights = {current_name(name): tensor for name, tensor in weights.items()}
     for prefix in prefixes:
         shapes = shapes_of(weights, prefix)
         layout = vae_names(shapes)

@@ -61,6 +61,10 @@ def _sd15(keys: Keys, config: dict[str, Any], layout: str) -> Finding:
             contents,
             advice=f"Its UNet takes {channels} channels; this pack needs one that takes 4.",
         )
+    if keys.has("cond_proj.weight"):
+        phrase = "an LCM checkpoint of Stable Diffusion 1.5, whose UNet takes the guidance scale"
+        advice = "Use the checkpoint that it was distilled from, with an LCM LoRA."
+        return Finding("checkpoint", phrase, "SD1.5", layout, contents, advice=advice)
     phrase = "a checkpoint of Stable Diffusion 1.5"
     if contents.startswith("UNet only"):
         phrase = "the UNet of Stable Diffusion 1.5 alone"

@@ -17,7 +17,7 @@ from ..errors import AnimateDiffV2VError
 from .motion_kinds import MotionFamily, motion_family
 from .reading import read_weights
 from .recognition import refusal
-from .tensor_specs import TensorSpec, affine, shapes_of, take_tensors, voted_size
+from .tensor_specs import Shapes, TensorSpec, affine, shapes_of, take_tensors, voted_size
 
 __all__ = ["MotionFamily", "MotionModuleWeights", "load_motion_module"]
 
@@ -68,10 +68,16 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
     if wrong:
         raise AnimateDiffV2VError(wrong)
     weights = original_names(stored)
-    tensors = take_tensors(weights, motion_table(weights), layout="diffusers", prefix="", path=path)
-    tables = {name: tensor for name, tensor in weights.items() if name.endswith(_TABLE)}
+    specs = motion_table(shapes_of(weights))
+    tensors = take_tensors(weights, specs, layout="diffusers", prefix="", path=path)
+    unknown = next((name for name in weights if name not in tensors), None)
+    if unknown is not None:
+        raise AnimateDiffV2VError(
+            f"{path} is no motion module that this pack knows: it has the tensor {unknown}."
+        )
+    tables = {name: tensors.pop(name) for name in weights if name.endswith(_TABLE)}
     has_mid_block = any(name.startswith("mid_block.") for name in tensors)
-    frames = voted_size(shapes_of(tables), [(name, 1) for name in tables])
+    frames = next(iter(tables.values())).shape[1] if tables else None
     return MotionModuleWeights(
         tensors=tensors,
         positional_encoding=tables or None,
@@ -117,24 +123,38 @@ def diffusers_name(name: str) -> str:
     return name
 
 
-def motion_table(weights: dict[str, torch.Tensor]) -> Iterator[TensorSpec]:
-    """List every tensor that a motion module with these blocks and widths has."""
-    counts: dict[str, int] = defaultdict(int)
-    for name in weights:
-        match = _MODULE.match(name)
-        if match:
-            counts[match[1]] = max(counts[match[1]], int(match[3]) + 1)
-    shapes = shapes_of(weights)
-    for block, count in counts.items():
-        for index in range(count):
-            name = f"{block}.motion_modules.{index}.temporal_transformer"
-            votes = [(f"{name}.{part}", 0) for part in ("norm.weight", "norm.bias", "proj_in.bias")]
-            width = voted_size(shapes, votes)
-            if width is not None:
-                yield from _temporal_transformer(name, width)
+def motion_table(shapes: Shapes) -> Iterator[TensorSpec]:
+    """List every tensor that a motion module with these levels and widths has.
+
+    Args:
+        shapes: by original names. What is missing among them is listed all the same, as far as
+            the rest tells that it ought to be there.
+    """
+    blocks: dict[str, set[str]] = defaultdict(set)
+    for match in filter(None, map(_MODULE.match, shapes)):
+        blocks[match[1]].add(match[3])
+    levels = len({block[-1] for block in blocks if block != "mid_block"})
+    frames = voted_size(shapes, [(name, 1) for name in shapes if name.endswith(_TABLE)])
+    for side in ("down_blocks", "up_blocks"):
+        count = max((len(found) for block, found in blocks.items() if side in block), default=0)
+        for level in range(levels):
+            facing = f"down_blocks.{level if side == 'down_blocks' else levels - 1 - level}."
+            width = _width(shapes, (f"{side}.{level}.", facing))
+            for index in range(count):
+                module = f"{side}.{level}.motion_modules.{index}.temporal_transformer"
+                yield from _temporal_transformer(module, width, frames)
+    if "mid_block" in blocks:
+        width = _width(shapes, ("mid_block.", f"down_blocks.{levels - 1}."))
+        module = "mid_block.motion_modules.0.temporal_transformer"
+        yield from _temporal_transformer(module, width, frames)
 
 
-def _temporal_transformer(name: str, width: int) -> Iterator[TensorSpec]:
+def _width(shapes: Shapes, blocks: tuple[str, str]) -> int:
+    norms = [name for name in shapes if name.startswith(blocks) and ".norm." in name]
+    return voted_size(shapes, [(name, 0) for name in norms]) or 0
+
+
+def _temporal_transformer(name: str, width: int, frames: int | None) -> Iterator[TensorSpec]:
     yield from _affine(f"{name}.norm", width)
     yield from _affine(f"{name}.proj_in", width, width)
     block = f"{name}.transformer_blocks.0"
@@ -144,6 +164,9 @@ def _temporal_transformer(name: str, width: int) -> Iterator[TensorSpec]:
             yield from _affine(f"{place}.{part}", width, width, bias=False)
         yield from _affine(f"{place}.to_out.0", width, width)
         yield from _affine(f"{block}.norms.{attention}", width)
+        if frames is not None:
+            table = f"{place}{_TABLE}"
+            yield TensorSpec(table, table, (1, frames, width))
     yield from _affine(f"{block}.ff.net.0.proj", width * 8, width)
     yield from _affine(f"{block}.ff.net.2", width, width * 4)
     yield from _affine(f"{block}.ff_norm", width)

@@ -39,7 +39,7 @@ def infer_text_encoder_config(shapes: Shapes) -> dict[str, Any] | None:
         "vocab_size": shapes[tokens][0],
         "hidden_size": hidden,
         "intermediate_size": intermediate,
-        "num_hidden_layers": max(layers) + 1,
+        "num_hidden_layers": len(layers),
         "num_attention_heads": max(1, hidden // 64),
         "max_position_embeddings": voted_size(shapes, [(positions, 0)]) or 77,
         "hidden_act": "quick_gelu",

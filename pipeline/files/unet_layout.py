@@ -44,16 +44,16 @@ def infer_unet_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | Non
     are not those of such a UNet.
     """
     levels = _ldm_levels(shapes) if layout == "ldm" else _diffusers_levels(shapes)
-    if not levels or any(not level for level in levels):
+    if not any(levels):
         return None
     conv_in, conv_out = ("conv_in", "conv_out")
     if layout == "ldm":
         conv_in, conv_out = ("input_blocks.0.0", "out.2")
-    channels = [level[0][0] for level in levels]
+    channels = _widths(levels)
     attends = [any(attention for _, attention in level) for level in levels]
     cross = voted_size(shapes, [(n, 1) for n in shapes if n.endswith(_CROSS_ATTENTION_KEY)])
     in_channels = voted_size(shapes, [(f"{conv_in}.weight", 1)])
-    if None in channels or cross is None or in_channels is None:
+    if cross is None or in_channels is None:
         return None
     return {
         "in_channels": in_channels,
@@ -74,6 +74,15 @@ def infer_unet_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | Non
 
 
 _Level = list[tuple[int | None, bool]]  # a resnet each: its channels, and whether it attends
+
+
+def _widths(levels: list[_Level]) -> list[int]:
+    """One width a level; a level that does not tell has that of the one before it."""
+    widths: list[int] = []
+    for level in levels:
+        told = [width for width, _ in level if width is not None]
+        widths.append(told[0] if told else widths[-1] if widths else 0)
+    return widths
 
 
 def _ldm_levels(shapes: Shapes) -> list[_Level]:

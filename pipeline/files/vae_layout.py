@@ -13,12 +13,21 @@ from typing import Any
 from .tensor_specs import Layout, Shapes, TensorSpec, affine, voted_size
 
 VAE_PREFIXES = ("first_stage_model.", "")
+_WIDTH_NAMES = ("conv2.weight", "conv2.bias", "norm2.weight", "conv1.bias")
+_OLD_ATTENTION = (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0"))
 
 
 def vae_names(shapes: Shapes) -> Layout:
     """Whose names a VAE's tensors have."""
     ldm = any(name.startswith(("encoder.down.", "decoder.up.")) for name in shapes)
     return "ldm" if ldm else "diffusers"
+
+
+def current_name(name: str) -> str:
+    """Spell a name of diffusers before 0.15 as today: ``query`` was what is ``to_q`` now."""
+    for old, new in _OLD_ATTENTION:
+        name = name.replace(f".attentions.0.{old}.", f".attentions.0.{new}.")
+    return name
 
 
 def infer_vae_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | None:
@@ -32,27 +41,22 @@ def infer_vae_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | None
     found = {(int(m[1]), int(m[2])) for m in map(pattern.match, shapes) if m}
     if not found:
         return None
-    levels = max(level for level, _ in found) + 1
-    channels = [
-        voted_size(
-            shapes,
-            [
-                (f"encoder.{level_name}.{level}.{layer_name}.0.{name}", 0)
-                for name in ("conv2.weight", "conv2.bias", "norm2.weight", "conv1.bias")
-            ],
-        )
-        for level in range(levels)
-    ]
+    levels = len({level for level, _ in found})
+    channels: list[int] = []
+    for level in range(levels):
+        block = f"encoder.{level_name}.{level}.{layer_name}.0"
+        votes = [(f"{block}.{name}", 0) for name in _WIDTH_NAMES]
+        channels.append(voted_size(shapes, votes) or (channels[-1] if channels else 0))
     latent = voted_size(shapes, [("decoder.conv_in.weight", 1), ("post_quant_conv.bias", 0)])
     colours = voted_size(shapes, [("encoder.conv_in.weight", 1), ("decoder.conv_out.weight", 0)])
-    if None in channels or latent is None or colours is None:
+    if latent is None or colours is None:
         return None
     return {
         "in_channels": colours,
         "out_channels": colours,
         "latent_channels": latent,
         "block_out_channels": tuple(channels),
-        "layers_per_block": max(layer for _, layer in found) + 1,
+        "layers_per_block": len({layer for _, layer in found}),
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "norm_num_groups": 32,

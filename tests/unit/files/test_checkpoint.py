@@ -76,6 +76,33 @@ def test_vae_alone(tmp_path, channels, layers, prefix):
     same(tensors, expected)
 
 
+def test_vae_from_old_diffusers(tmp_path):
+    expected = mini.state(mini.vae_module())
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = dict(expected)
+    for name in expected:
+        for ours, theirs in old.items():
+            if f".{ours}." in name:
+                tensors[name.replace(ours, theirs)] = tensors.pop(name)
+    _, found = load_vae(write(tmp_path / "vae.safetensors", tensors))
+    same(found, expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.diffusion_model.input_blocks.99999999999.0.op.weight",
+        "first_stage_model.encoder.down.99999999999.block.0.norm1.weight",
+        "first_stage_model.encoder.down.0.block.99999999999.norm1.weight",
+        "cond_stage_model.transformer.text_model.encoder.layers.99999999999.mlp.fc1.weight",
+    ],
+)
+def test_absurd_indices_end_in_an_error(tmp_path, name):
+    tensors = mini.checkpoint() | {name: torch.zeros(64, 64)}
+    with pytest.raises(AnimateDiffV2VError, match="missing"):
+        load_checkpoint(write(tmp_path / "model.safetensors", tensors))
+
+
 def test_nothing_is_copied(monkeypatch):
     weights = mini.checkpoint()
     monkeypatch.setattr(f"{load_checkpoint.__module__}.read_weights", lambda path: weights)

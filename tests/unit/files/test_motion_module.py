@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.files import load_motion_module
 from safetensors.torch import save_file
 
@@ -46,3 +47,50 @@ def test_family(tmp_path, family, wrapper, layout):
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
+
+
+NAME = "up_blocks.1.motion_modules.1.temporal_transformer"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{NAME}.norm.weight",
+        f"{NAME}.transformer_blocks.0.attention_blocks.1.to_k.weight",
+        f"{NAME}.transformer_blocks.0.attention_blocks.1.pos_encoder.pe",
+        "mid_block.motion_modules.0.temporal_transformer.proj_out.bias",
+    ],
+)
+@pytest.mark.parametrize("fault", ["missing", "misshapen"])
+def test_one_bad_tensor_is_named(tmp_path, name, fault):
+    tensors = mini.motion_to_original(mini.state(mini.motion_module()))
+    if fault == "missing":
+        del tensors[name]
+    else:
+        tensors[name] = torch.zeros(7, *tensors[name].shape[1:])
+    save_file(tensors, tmp_path / "mm.safetensors")
+    with pytest.raises(AnimateDiffV2VError, match=name.replace(".", r"\.")):
+        load_motion_module(tmp_path / "mm.safetensors")
+
+
+@pytest.mark.parametrize("gone", [NAME, "up_blocks.1.", "down_blocks.0.motion_modules.0."])
+def test_a_missing_part_is_named(tmp_path, gone):
+    tensors = mini.motion_to_original(mini.state(mini.motion_module(layers=2)))
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(gone)}
+    save_file(kept, tmp_path / "mm.safetensors")
+    with pytest.raises(AnimateDiffV2VError, match=r"_blocks\.\d\.motion_modules"):
+        load_motion_module(tmp_path / "mm.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{NAME}.transformer_blocks.1.norms.0.weight",
+        "down_blocks.0.motion_modules.99999999999.temporal_transformer.norm.weight",
+    ],
+)
+def test_an_unknown_tensor_is_named(tmp_path, name):
+    tensors = mini.motion_to_original(mini.state(mini.motion_module()))
+    save_file(tensors | {name: torch.zeros(32)}, tmp_path / "mm.safetensors")
+    with pytest.raises(AnimateDiffV2VError, match="motion_modules"):
+        load_motion_module(tmp_path / "mm.safetensors")

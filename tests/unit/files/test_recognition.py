@@ -137,6 +137,11 @@ CHECKPOINTS = {
     ),
     "inpainting": Row(lambda: unet(in_channels=9), "checkpoint", says="inpainting"),
     "InstructPix2Pix": Row(lambda: unet(in_channels=8), "checkpoint", says="InstructPix2Pix"),
+    "LCM with guidance embedding": Row(
+        lambda: unet() | named("model.diffusion_model.time_embed.cond_proj.weight"),
+        "checkpoint",
+        says="LCM LoRA",
+    ),
     "SD2": Row(
         lambda: (
             unet(cross=1024)
