@@ -29,7 +29,7 @@ from ..files import (
 from .latent_codec import LatentCodec, VaeCodec
 from .motion_module import MotionModules, positional_tables
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
-from .unet import BetaSchedule, MotionUNet
+from .unet import MotionUNet
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +48,12 @@ class Models:
     unet: MotionUNet
     text_encoder: TextEncoder
     codec: LatentCodec
-    motion_family: MotionFamily | None = None
-    """None without a motion module."""
     has_loras: bool = False
+
+    @property
+    def motion_family(self) -> MotionFamily | None:
+        """Which kind of motion module is in the UNet; None without one."""
+        return self.unet.family
 
 
 def load_models(
@@ -82,34 +85,55 @@ def load_models(
     unet_tensors, text_tensors, reports = merge_loras(
         unet=weights.unet, text_encoder=base_text_tensors, loras=loras
     )
-    motion_weights = load_motion_module(motion_module) if motion_module else None
-    if motion_weights is not None and motion_loras:
-        motion_weights, motion_reports = merge_motion_loras(
-            motion_module=motion_weights, loras=motion_loras
-        )
-        reports = (*reports, *motion_reports)
     for report in reports:
         _log_report(report)
     place = _Place(device, dtype)
     text_model = _filled(lambda: _text_model(text_config), text_tensors or {}, place)
-    unet = _filled(lambda: UNet2DConditionModel(**weights.unet_config), unet_tensors, place)
-    motion = _motion(motion_weights, unet, place) if motion_weights else None
-    if motion is not None:
-        motion.set_motion_scale(motion_scale)
     return Models(
-        unet=MotionUNet(
-            unet,
-            motion,
-            beta_schedule=_native_beta_schedule(motion_weights),
-            norm_over_clip=motion_weights is not None and motion_weights.family == "v1",
+        unet=build_motion_unet(
+            weights.unet_config,
+            unet_tensors,
+            motion_module=motion_module,
+            motion_loras=motion_loras,
+            motion_scale=motion_scale,
+            device=device,
+            dtype=dtype,
         ),
         text_encoder=ClipTextEncoder(
             text_model, clip_skip=clip_skip, find_embedding=find_embedding
         ),
         codec=VaeCodec(_vae(checkpoint, vae, weights.vae_config, weights.vae, place)),
-        motion_family=motion_weights.family if motion_weights else None,
         has_loras=bool(loras),
     )
+
+
+def build_motion_unet(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    motion_module: Path | None,
+    motion_loras: Sequence[LoraEntry] = (),
+    motion_scale: float = 1.0,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> MotionUNet:
+    """Put motion modules from a file between the layers of a UNet.
+
+    config, tensors: keyword arguments and weights of diffusers' UNet2DConditionModel.
+    Raises AnimateDiffV2VError when the file is missing, is of another kind, or of another size.
+    """
+    place = _Place(device, dtype)
+    unet = _filled(lambda: UNet2DConditionModel(**config), tensors, place)
+    if motion_module is None:
+        return MotionUNet(unet, None)
+    weights = load_motion_module(motion_module)
+    if motion_loras:
+        weights, reports = merge_motion_loras(motion_module=weights, loras=motion_loras)
+        for report in reports:
+            _log_report(report)
+    motion = _motion(weights, unet, place)
+    motion.set_motion_scale(motion_scale)
+    return MotionUNet(unet, motion, family=weights.family)
 
 
 def _log_report(report: LoraReport) -> None:
@@ -185,12 +209,6 @@ def _motion(
             f"({', '.join(map(str, unet.config.block_out_channels))} channels): "
             "use one that was made for this kind of model."
         ) from error
-
-
-def _native_beta_schedule(motion: MotionModuleWeights | None) -> BetaSchedule:
-    if motion is None:
-        return "linear"
-    return "lcm" if motion.family == "animatelcm" else "sqrt_linear"
 
 
 def _vae(

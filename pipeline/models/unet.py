@@ -13,6 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..files import MotionFamily
 from .motion_module import MotionModules
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
@@ -43,19 +44,25 @@ class MotionUNet(nn.Module):
         unet: UNet2DConditionModel,
         motion: MotionModules | None,
         *,
-        beta_schedule: BetaSchedule = "linear",
-        norm_over_clip: bool = False,
+        family: MotionFamily | None = None,
     ) -> None:
         """Put the two halves together; without `motion` each frame is denoised by itself.
 
-        beta_schedule: the noise schedule that the network was trained on.
-        norm_over_clip: let every group norm span the frames of a window, as v1 modules expect.
+        family: of the motion modules; it tells the noise schedule that they were trained on, and
+        v1 wants every group norm of the network to span the frames of a window.
         """
         super().__init__()
         self.unet = unet
         self.motion = motion
-        self.beta_schedule = beta_schedule
-        self._clip_norms = _norms_over_clip(self) if norm_over_clip else []
+        self.family = family
+        self._clip_norms = _norms_over_clip(self) if family == "v1" else []
+
+    @property
+    def beta_schedule(self) -> BetaSchedule:
+        """The noise schedule that the network was trained on."""
+        if self.motion is None:
+            return "linear"
+        return "lcm" if self.family == "animatelcm" else "sqrt_linear"
 
     @property
     def max_frames(self) -> int | None:

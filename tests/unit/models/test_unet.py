@@ -69,7 +69,7 @@ def test_clips_in_a_batch_equal_clips_alone(models):
 def test_norm_over_the_clip_for_v1_modules(models):
     """With v1 modules frames share their norms even where motion modules are silent."""
     plain = silenced(models.unet)
-    v1 = MotionUNet(copy.deepcopy(plain.unet), copy.deepcopy(plain.motion), norm_over_clip=True)
+    v1 = MotionUNet(copy.deepcopy(plain.unet), copy.deepcopy(plain.motion), family="v1")
     norms = [module for module in v1.modules() if isinstance(module, torch.nn.GroupNorm)]
     assert norms and all(isinstance(norm, ClipGroupNorm) for norm in norms)
     sample, timestep, context = inputs(4, 4)
