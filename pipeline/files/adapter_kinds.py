@@ -24,6 +24,7 @@ _UNIQUE_TO_LORAS = frozenset(
         "dora_scale",
     )
 )
+_MARKS = ("lora", "hada_w", "lokr_w", "oft_blocks", ".on_input", ".diff", ".w_norm", ".a1.weight")
 _INPUT_WIDTH_AXIS = {"lora_down": 1, "hada_w1_b": 1, "b2": 1, "diff": 1}
 _BASE_BY_CROSS_ATTENTION = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
 _NAMES = {
@@ -79,6 +80,8 @@ def _textual_inversion(keys: Keys) -> Finding | None:
 
 
 def _lora(keys: Keys) -> Finding | None:
+    if not keys.has(*_MARKS):
+        return None
     splits = {name: split for name in keys.shapes if (split := split_key(name))}
     parameters = {parameter for _, parameter in splits.values()}
     if not parameters & _UNIQUE_TO_LORAS and not {"a1", "b1"} <= parameters:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +18,20 @@ Weights = Mapping[str, torch.Tensor]
 _SNIFFED_BYTES = 1024
 _LARGEST_HEADER_BYTES = 100_000_000  # what the safetensors format allows
 _AGAIN = "Download it again."
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
@@ -31,23 +47,45 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             LFS pointer, no model file at all, or a pickle that asks for foreign classes.
     """
     path = Path(path)
+    return _read_safetensors(path) if _format(path) == "safetensors" else read_pickle(path)
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """What a file's header says of one tensor: its shape, and its dtype as torch names it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_header(path: str | Path) -> dict[str, TensorHeader]:
+    """Read the names, shapes and dtypes of a file's tensors, and nothing of their numbers.
+
+    Raises:
+        AnimateDiffV2VError: as `read_weights`.
+    """
+    path = Path(path)
+    if _format(path) == "safetensors":
+        return _safetensors_header(path)
+    return {
+        name: TensorHeader(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in read_pickle(path).items()
+    }
+
+
+def _format(path: Path) -> Literal["safetensors", "pickle"]:
     head = _read_head(path)
     refusal = _not_a_model(head)
     if refusal:
         raise AnimateDiffV2VError(f"{path} {refusal}")
-    if looks_like_safetensors(head):
-        return _read_safetensors(path)
+    header_bytes = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header_bytes <= _LARGEST_HEADER_BYTES:
+        return "safetensors"
     if head.startswith((b"PK\x03\x04", b"\x80")):
-        return read_pickle(path)
+        return "pickle"
     raise AnimateDiffV2VError(
         f"{path} is no model file: it is neither safetensors nor a PyTorch checkpoint. {_AGAIN}"
     )
-
-
-def looks_like_safetensors(head: bytes) -> bool:
-    """Tell by the first bytes of a file: a length of eight bytes, then a JSON object."""
-    length = int.from_bytes(head[:8], "little")
-    return len(head) > 8 and head[8:9] == b"{" and length <= _LARGEST_HEADER_BYTES
 
 
 def _read_head(path: Path) -> bytes:
@@ -83,12 +121,28 @@ def _not_a_model(head: bytes) -> str | None:
     return None
 
 
+_UNREADABLE = (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError)
+
+
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+    except _UNREADABLE as error:
         raise AnimateDiffV2VError(_damage(path, error)) from error
+
+
+def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
+    header = {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                dtype = part.get_dtype()
+                header[name] = TensorHeader(tuple(part.get_shape()), _DTYPES.get(dtype, dtype))
+    except _UNREADABLE as error:
+        raise AnimateDiffV2VError(_damage(path, error)) from error
+    return header
 
 
 def _damage(path: Path, error: Exception) -> str:

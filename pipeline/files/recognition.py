@@ -6,6 +6,7 @@ CompVis/stable-diffusion, kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS and tencen
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from ..errors import AnimateDiffV2VError
 from . import adapter_kinds, checkpoint_kinds, motion_kinds
 from .kinds import Finding, Keys, Kind, Rule
-from .reading import Weights, read_weights
+from .reading import Weights, read_header
 from .tensor_specs import Shapes, shapes_of
 
 _RULES: tuple[Rule, ...] = (*motion_kinds.RULES, *adapter_kinds.RULES, *checkpoint_kinds.RULES)
@@ -51,13 +52,13 @@ def identify(path: str | Path) -> FileReport:
     """Tell what a file is without reading its tensors; a bad file gives a report as well."""
     path = Path(path)
     try:
-        weights = read_weights(path)
+        header = read_header(path)
     except AnimateDiffV2VError as error:
         return FileReport(path, "not a model", "", "", 0, "", "", False, str(error))
-    found = find_kind(shapes_of(weights))
+    found = find_kind({name: tensor.shape for name, tensor in header.items()})
     sizes: Counter[str] = Counter()
-    for tensor in weights.values():
-        sizes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    for tensor in header.values():
+        sizes[tensor.dtype] += math.prod(tensor.shape)
     return FileReport(
         path=path,
         kind=found.kind,

@@ -63,9 +63,11 @@ def seeds():
 
 def flip(data, rng):
     data = bytearray(data)
-    front = min(len(data), rng.choice([16, 200, 5_000, len(data)]))
-    for _ in range(rng.randint(1, 30)):
-        data[rng.randrange(front)] = rng.randrange(256)
+    first, last = rng.choice([(0, 16), (8, 200), (200, 20_000), (200, 20_000), (16, len(data))])
+    last = min(len(data), last)
+    for _ in range(rng.choice([1, 1, 2, 5, 30])):
+        position = rng.randrange(min(first, last - 1), last)
+        data[position] = rng.choice([rng.randrange(256), data[position] ^ 1, ord("9")])
     return bytes(data)
 
 
