@@ -112,7 +112,11 @@ def workflow_metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> d
         return {}
     parts = dict(extra_pnginfo or {})
     if prompt is not None:
-        parts["prompt"] = prompt
+        # ComfyUI leaves its fingerprints in the graph; queued again they would hide changed files.
+        parts["prompt"] = {
+            node_id: {key: value for key, value in node.items() if key != "is_changed"}
+            for node_id, node in prompt.items()
+        }
     return {key: json.dumps(value) for key, value in parts.items()}
 
 
