@@ -5,6 +5,8 @@ from __future__ import annotations
 from .checkpoint import CheckpointWeights, load_checkpoint, load_text_encoder, load_vae
 from .kinds import Kind
 from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
+from .lora_merger import LoraMerger
+from .lora_reference import find_lora
 from .motion_kinds import MotionFamily
 from .motion_module import MotionModuleWeights, load_motion_module
 from .reading import Weights, read_weights
@@ -15,10 +17,12 @@ __all__ = [
     "FileReport",
     "Kind",
     "LoraEntry",
+    "LoraMerger",
     "LoraReport",
     "MotionFamily",
     "MotionModuleWeights",
     "Weights",
+    "find_lora",
     "identify",
     "load_checkpoint",
     "load_motion_module",
