@@ -108,7 +108,9 @@ def _encoder_arguments(form: OutputFormat, *, crf: int, alpha: bool, hardware: b
     if hardware:
         for each in form.hardware:
             if encoder_opens(each.encoder):
-                return ["-c:v", each.encoder, *(word.format(crf=crf) for word in each.quality)]
+                percent = round(100 * (1 - crf / form.highest_crf))
+                quality = [word.format(crf=crf, percent=percent) for word in each.quality]
+                return ["-c:v", each.encoder, *quality]
         logger.info(
             "No hardware encoder for %s opens on this machine; %s is used.",
             form.codec,

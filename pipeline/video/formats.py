@@ -25,7 +25,7 @@ FormatName = Literal[
 class HardwareEncoder:
     """A stand-in for a software encoder, on a graphics card.
 
-    quality: ffmpeg options with `{crf}` where the quality goes.
+    quality: ffmpeg options with `{crf}` where the quality goes, or `{percent}`, 100 for best.
     """
 
     encoder: str
@@ -103,7 +103,7 @@ def _hardware(codec: str) -> tuple[HardwareEncoder, ...]:
         HardwareEncoder(
             encoder=f"{codec}_nvenc", quality=("-rc", "vbr", "-cq", "{crf}", "-b:v", "0")
         ),
-        HardwareEncoder(encoder=f"{codec}_videotoolbox", quality=("-q:v", "65")),
+        HardwareEncoder(encoder=f"{codec}_videotoolbox", quality=("-q:v", "{percent}")),
         HardwareEncoder(encoder=f"{codec}_qsv", quality=("-global_quality", "{crf}")),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnimateDiffV2VError
+from .ahead import Ahead
 from .conversion import FrameConverter
 from .geometry import Fit, output_size
 from .info import VideoInfo
@@ -21,6 +22,8 @@ from .selection import FrameSelection, grid_count, nearest_on_grid
 from .sources import open_source
 
 logger = logging.getLogger(__name__)
+
+FRAMES_AHEAD = 2
 
 
 class VideoReader:
@@ -66,6 +69,7 @@ class VideoReader:
         if self.expected_frame_count == 0:
             raise self._nothing_selected()
         self._source = open_source(self.info)
+        self._ahead: Ahead[object] | None = None
 
     def __enter__(self) -> VideoReader:
         """Return the reader itself."""
@@ -81,7 +85,9 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Stop decoding and close the file."""
+        if self._ahead is not None:
+            self._ahead.stop()
         self._source.close()
 
     @property
@@ -111,7 +117,10 @@ class VideoReader:
         )
         held, picture = None, None
         self.frame_count = 0
-        for frame in self._selected():
+        if self._ahead is not None:
+            self._ahead.stop()
+        self._ahead = Ahead(self._selected(), depth=FRAMES_AHEAD)
+        for frame in self._ahead:
             if picture is None or frame is not held:
                 held, picture = frame, converter.convert(frame)
             if self.info.has_alpha:
@@ -128,7 +137,7 @@ class VideoReader:
                 self.expected_frame_count,
             )
 
-    def _selected(self) -> Iterator[object]:
+    def _selected(self) -> Generator[object, None, None]:
         selection, info = self.selection, self.info
         start = Fraction(selection.start_time_seconds)
         on_grid = nearest_on_grid(

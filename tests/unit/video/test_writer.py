@@ -336,6 +336,33 @@ def test_without_a_card_the_software_encoder_is_used(tmp_path, monkeypatch, capl
     assert probe_video(tmp_path / "a.mp4").frame_count == 4
 
 
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("nvenc", ["-cq", "17"]),
+        ("videotoolbox", ["-q:v", "67"]),
+        ("qsv", ["-global_quality", "17"]),
+    ],
+)
+def test_a_card_that_opens_is_used(monkeypatch, card, words):
+    from animatediff_v2v.pipeline.video import command
+
+    monkeypatch.setattr(command, "encoder_opens", lambda encoder: encoder.endswith(card))
+    pictures = command.RawPictures(width=8, height=8, channels=3, frame_rate=Fraction(8))
+    arguments = command.encode_arguments(
+        FORMATS["mp4-h264"],
+        pictures=pictures,
+        crf=17,
+        loop_count=0,
+        has_metadata=False,
+        hardware=True,
+    )
+    at = arguments.index("-c:v", 9)
+    assert arguments[at + 1] == f"h264_{card}"
+    assert words[1] == arguments[arguments.index(words[0]) + 1]
+    assert "libx264" not in arguments
+
+
 def test_what_really_opens_is_found_out():
     from animatediff_v2v.pipeline.video.command import encoder_opens
 
