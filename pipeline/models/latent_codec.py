@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from .memory import in_shrinking_chunks
+from .memory import ShrinkingBatch
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,14 @@ class VaeCodec:
     def __init__(self, vae: AutoencoderKL) -> None:
         """Use `vae`, on whatever device and in whatever dtype it is."""
         self.vae = vae
+        self._accelerated = ShrinkingBatch(FRAMES_PER_PASS, what="frames of the VAE")
+        self._one_by_one = ShrinkingBatch(1, what="frames of the VAE")
+
+    @property
+    def _batch(self) -> ShrinkingBatch:
+        # On a CPU larger passes gain nothing, and single frames keep results the same to the bit
+        # whatever the chunk that the caller hands in.
+        return self._one_by_one if self.vae.device.type == "cpu" else self._accelerated
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -61,15 +69,7 @@ class VaeCodec:
         yield from self._passes(self._decode, latents)
 
     def _passes(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> Iterator[Tensor]:
-        # On a CPU larger passes gain nothing, and single frames keep results the same to the bit
-        # whatever the chunk that the caller hands in.
-        size = 1 if self.vae.device.type == "cpu" else FRAMES_PER_PASS
-        return in_shrinking_chunks(
-            lambda part: run(rows[part[0] : part[-1] + 1]),
-            range(len(rows)),
-            size=size,
-            what="frames of the VAE",
-        )
+        return self._batch.run(lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows)))
 
     def _encode(self, frames: Tensor) -> Tensor:
         pixels = frames.to(self.vae.device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..errors import AnimateDiffV2VError
 from ..prompts.chunks import CHUNK_LENGTH, FindEmbedding, Token, chunk_prompt
 from .tokenizer import END_TOKEN, START_TOKEN, tokenize
 
@@ -168,7 +169,13 @@ class ClipTextEncoder:
 
         clip_skip: 1 for the last layer (SD1.5's default); many anime checkpoints want 2.
         find_embedding: vectors [count, channels] for an `embedding:name` in a prompt.
+        Raises AnimateDiffV2VError for a clip_skip beyond the network's layers.
         """
+        if not 1 <= clip_skip <= network.layer_count:
+            raise AnimateDiffV2VError(
+                f"clip_skip is {clip_skip}; this text encoder has {network.layer_count} layers, so "
+                f"it can be 1 (the last) to {network.layer_count}."
+            )
         self.network = network
         self.clip_skip = clip_skip
         self._find_embedding = find_embedding

@@ -78,9 +78,10 @@ def _embedding(text: str, find_embedding: FindEmbedding) -> tuple[list[Tensor], 
     if not words:
         return [], ""
     name = re.split(r"[<\[]", words[0])[0]
-    rest = " ".join([words[0][len(name) :], *words[1:]]).strip()
-    for candidate in (name, name.strip(",")):
+    after = " ".join([words[0][len(name) :], *words[1:]]).strip()
+    bare = name.strip(",")
+    for candidate in dict.fromkeys((name, bare)):
         vectors = find_embedding(candidate)
         if vectors is not None:
-            return list(vectors), f"{name[len(candidate) :]} {rest}".strip()
-    return [], rest
+            return list(vectors), f"{name[len(candidate) :]} {after}".strip()
+    return [], f"{name[len(bare) :]} {after}".strip()

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import AnimateDiffV2VError
 from .track import PromptTrack
 
-_LINE = re.compile(r"""^\s*["']?(\d+)["']?\s*:\s*(.*?)\s*$""", re.DOTALL)
+_LINE = re.compile(r"""^\s*["']?(\d{1,9})["']?\s*:\s*(.*?)\s*$""", re.DOTALL)
 
 
 def parse_schedule(text: str) -> dict[int, str]:

@@ -39,12 +39,15 @@ def _unescape(text: str) -> str:
     return text
 
 
-def _parse(text: str, weight: float) -> list[tuple[str, float]]:
+def _parse(prompt: str, weight: float) -> list[tuple[str, float]]:
     parts: list[tuple[str, float]] = []
-    for piece in _split_at_brackets(text):
+    # Innermost brackets last: a stack rather than recursion, since prompts can be any text.
+    waiting = [(piece, weight) for piece in reversed(_split_at_brackets(prompt))]
+    while waiting:
+        piece, weight = waiting.pop()
         if len(piece) >= 2 and piece[0] == "(" and piece[-1] == ")":
             inner, inner_weight = _weight_of(piece[1:-1], weight)
-            parts += _parse(inner, inner_weight)
+            waiting += [(part, inner_weight) for part in reversed(_split_at_brackets(inner))]
         else:
             parts.append((piece, weight))
     return parts

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..choices import in_range
 from ..errors import AnimateDiffV2VError
-from ..models.memory import in_shrinking_chunks
+from ..models.memory import ShrinkingBatch
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
 from .noise_schedule import NoiseSchedule
@@ -101,6 +101,9 @@ class GuidedModel:
         self._guidance = guidance
         self._context = context
         self._on_passes = on_passes
+        # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
+        size = 1 if unet.device.type == "cpu" else PASSES_AT_ONCE
+        self._batch = ShrinkingBatch(size, what="passes of the UNet")
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise a clip [frames, 4, height, width], float32, on the CPU, from level `sigma`."""
@@ -113,8 +116,12 @@ class GuidedModel:
         results = self._run(passes, scaled, self._schedule.timestep(sigma))
         for one, noise in zip(passes, results, strict=True):
             weights = window_weights(one.window, len(noisy), self._context).view(-1, 1, 1, 1)
-            total[one.window] += noise * (weights * one.factor)
-            counts[one.window] += weights * one.factor
+            # Of a frame that a wide stride brings into a window twice, the last place counts, as
+            # in AnimateDiff-Evolved.
+            places = {frame: place for place, frame in enumerate(one.window)}
+            frames, rows = list(places), list(places.values())
+            total[frames] += (noise * weights)[rows] * one.factor
+            counts[frames] += weights[rows] * one.factor
         return self._schedule.denoised(noisy, total / counts, sigma)
 
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
@@ -125,8 +132,6 @@ class GuidedModel:
                 yield _Pass(window, self._conditioning.negative, 1.0 - scale)
 
     def _run(self, passes: list[_Pass], scaled: Tensor, timestep: Tensor) -> Iterator[Tensor]:
-        # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
-        size = 1 if self._unet.device.type == "cpu" else PASSES_AT_ONCE
         done = 0
         for _, group in groupby(passes, key=lambda one: len(one.window)):
             alike = list(group)
@@ -134,7 +139,7 @@ class GuidedModel:
             def run(part: Sequence[_Pass]) -> Tensor:
                 return self._predict(part, scaled, timestep)
 
-            for noise in in_shrinking_chunks(run, alike, size=size, what="passes of the UNet"):
+            for noise in self._batch.run(run, alike):
                 done += len(noise)
                 self._on_passes(done / len(passes))
                 yield from noise

@@ -143,12 +143,13 @@ def _context_for(
             return ContextOptions(length=num_frames, overlap=0)
         if limit is None:
             return ContextOptions(length=BATCHED_FRAMES, overlap=0, schedule="batched")
+        length = min(ContextOptions.length, limit)
+        overlap = min(ContextOptions.overlap, length // 2)
         logger.info(
             "%d frames are more than the motion module knows at once (%d): using context windows "
-            "of %d, overlapping by %d.", num_frames, limit, ContextOptions.length,
-            ContextOptions.overlap,
+            "of %d, overlapping by %d.", num_frames, limit, length, overlap,
         )  # fmt: skip
-        return ContextOptions()
+        return ContextOptions(length=length, overlap=overlap)
     if limit is not None and context.length > limit:
         raise AnimateDiffV2VError(
             f"context length is {context.length}, but this motion module knows at most {limit} "

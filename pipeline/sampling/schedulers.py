@@ -19,6 +19,9 @@ Scheduler = Literal[
     "normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"
 ]
 
+# Steps of which a denoise close to 0 uses the last few; more would only differ in rounding.
+LONGEST_SCHEDULE = 100_000
+
 
 def sampling_sigmas(
     schedule: NoiseSchedule,
@@ -41,11 +44,14 @@ def sampling_sigmas(
         raise AnimateDiffV2VError(f"steps is {steps}; it must be at least 1.")
     if denoise == 0:
         return torch.empty(0)
-    total = steps if denoise > 0.9999 else int(steps / denoise)
+    whole = denoise > 0.9999
+    total = steps if whole else int(min(steps / denoise, LONGEST_SCHEDULE))
     sigmas = _SCHEDULERS[scheduler](schedule, total + skip_penultimate)
     if skip_penultimate:
         sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
-    return sigmas[-(steps + 1) :] if total > steps else sigmas
+    # `simple` repeats levels when it has fewer than steps; a step between equals goes nowhere.
+    distinct: Tensor = torch.unique_consecutive(sigmas if whole else sigmas[-(steps + 1) :])
+    return distinct
 
 
 def _from_timesteps(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:

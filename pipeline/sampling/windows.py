@@ -91,6 +91,8 @@ def _uniform(num_frames: int, options: ContextOptions, step: int) -> list[Window
     windows = []
     for distance in (2**k for k in range(doublings)):
         span = options.length * distance
+        if options.schedule == "standard_uniform" and span - distance >= num_frames:
+            break  # such a window would go round more than once, and cannot be moved inside
         end = num_frames + pad - (0 if wraps else options.overlap)
         for start in range(int(shift * distance) + pad, end, span - options.overlap):
             windows.append([frame % num_frames for frame in range(start, start + span, distance)])

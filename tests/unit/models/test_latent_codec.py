@@ -108,7 +108,6 @@ def test_running_out_of_memory_changes_passes_and_not_latents(room):
     assert max(tight.passes[-4:]) <= room
 
 
-@pytest.mark.xfail(strict=True, reason="each chunk of a clip tries eight frames anew and warns")
 def test_a_clip_that_comes_in_chunks_runs_out_of_memory_once(caplog):
     vae = PretendedVae(4)
     codec = VaeCodec(vae)

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models.memory import in_shrinking_chunks
+from animatediff_v2v.pipeline.models.memory import ShrinkingBatch
 
 
 class Device:
@@ -38,7 +38,7 @@ class Device:
 )
 def test_parts_shrink_until_they_fit_and_stay_small(rows, size, room, asked):
     device = Device(room)
-    parts = list(in_shrinking_chunks(device.run, range(rows), size=size, what="rows"))
+    parts = list(ShrinkingBatch(size, what="rows").run(device.run, range(rows)))
     assert device.asked == asked
     assert torch.cat([*parts, torch.empty(0)]).tolist() == list(range(rows))
 
@@ -51,13 +51,13 @@ def test_memory_that_runs_out_later_on():
             device.room = 2
         return device.run(part)
 
-    parts = list(in_shrinking_chunks(run, range(10), size=4, what="rows"))
+    parts = list(ShrinkingBatch(4, what="rows").run(run, range(10)))
     assert device.asked == [4, 4, 2, 2, 2]
     assert torch.cat(parts).tolist() == list(range(10))
 
 
 def test_one_row_too_many_is_a_sentence():
-    parts = in_shrinking_chunks(Device(0).run, range(4), size=4, what="frames of the VAE")
+    parts = ShrinkingBatch(4, what="frames of the VAE").run(Device(0).run, range(4))
     with pytest.raises(
         AnimateDiffV2VError,
         match="too little memory for one of the frames of the VAE: use a smaller width and height",
@@ -71,12 +71,12 @@ def test_other_errors_pass_through_untouched():
         raise RuntimeError("a mistake")
 
     with pytest.raises(RuntimeError, match="a mistake"):
-        list(in_shrinking_chunks(run, range(4), size=4, what="rows"))
+        list(ShrinkingBatch(4, what="rows").run(run, range(4)))
 
 
 def test_the_log_says_so_once(caplog):
     with caplog.at_level(logging.WARNING):
-        list(in_shrinking_chunks(Device(4).run, range(20), size=8, what="frames of the VAE"))
+        list(ShrinkingBatch(8, what="frames of the VAE").run(Device(4).run, range(20)))
     assert [record.getMessage() for record in caplog.records] == [
-        "The device's memory ran out: going on with 4 frames of the VAE a time."
+        "The device's memory ran out: going on with 4 frames of the VAE at a time."
     ]

@@ -139,7 +139,6 @@ def test_an_embedding_that_cannot_be_used_is_left_out_and_named(ours, caplog, fo
     assert warning in [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.xfail(strict=True, reason="looks a name up again after taking no comma off it")
 def test_a_missing_embedding_is_looked_for_and_named_once(ours, caplog):
     names = []
     with caplog.at_level(logging.WARNING):
@@ -148,7 +147,6 @@ def test_a_missing_embedding_is_looked_for_and_named_once(ours, caplog):
     assert len(caplog.records) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="counts layers from the front again: not refused")
 @pytest.mark.parametrize("clip_skip", [0, LAYERS + 2])
 def test_a_clip_skip_beyond_the_layers_is_refused(ours, clip_skip):
     with pytest.raises(AnimateDiffV2VError, match=f"clip_skip is {clip_skip}"):

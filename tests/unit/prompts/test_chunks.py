@@ -96,7 +96,6 @@ def test_the_word_embedding_inside_of_another_is_text():
     assert E not in [token for token, _ in layout]
 
 
-@pytest.mark.xfail(strict=True, reason="the comma after the name is left out with it")
 def test_what_follows_a_missing_embedding_stays():
     assert laid_out(chunked("embedding:nope, a cat")) == [at(1.0, COMMA, 320, CAT)]
 

@@ -40,7 +40,7 @@ def conditioning(models):
 @pytest.fixture(scope="module")
 def v1_unet(models):
     return MotionUNet(
-        copy.deepcopy(models.unet.unet), copy.deepcopy(models.unet.motion), norm_over_clip=True
+        copy.deepcopy(models.unet.unet), copy.deepcopy(models.unet.motion), family="v1"
     )
 
 
@@ -93,7 +93,6 @@ def test_windows_that_are_used(frames, limit, context, windows):
     assert unet.windows == windows
 
 
-@pytest.mark.xfail(strict=True, reason="falls back on windows of 16 all the same")
 def test_without_a_context_windows_are_no_longer_than_the_network_knows():
     unet = Recorder(max_frames=8)
     sample(unet, clip(20), PROMPTS, steps=1)

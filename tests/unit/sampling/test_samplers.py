@@ -201,19 +201,7 @@ def test_one_step_is_what_the_model_says(name):
 
 
 # `simple` repeats levels when it is asked for more steps than the table has levels.
-DIVIDE_BY_ZERO = ("dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "uni_pc")
-REPEATED_LEVELS = [
-    pytest.param(
-        name,
-        marks=[pytest.mark.xfail(strict=True, reason="divides by the distance of two equal levels")]
-        if name in DIVIDE_BY_ZERO
-        else [],
-    )
-    for name in SAMPLERS
-]
-
-
-@pytest.mark.parametrize("name", REPEATED_LEVELS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_more_steps_than_levels(name):
     """AnimateLCM's 50 levels at the default of 25 steps and a denoise of 0.4."""
     sigmas = sampling_sigmas(

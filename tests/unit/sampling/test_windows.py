@@ -82,7 +82,6 @@ def test_every_frame_is_in_a_looped_window_of_any_stride(frames, given_options, 
     check(frames, given_options, step)
 
 
-@pytest.mark.xfail(strict=True, reason="frames beyond the end where a window goes round twice")
 @given(frame_counts, options(schedules=["standard_uniform"]), steps)
 @example(24, ContextOptions(schedule="standard_uniform", stride=2), 0)
 def test_every_frame_is_in_a_standard_window_of_any_stride(frames, given_options, step):
