@@ -12,6 +12,7 @@ import torch
 
 from ..errors import AnimateDiffV2VError
 from .lora import LoraEntry, LoraReport, merge_loras
+from .peft_config import config_file
 from .reading import Weights
 
 _KEPT_MERGES = 2  # enough to switch a LoRA on and off
@@ -44,7 +45,7 @@ class LoraMerger:
             AnimateDiffV2VError: as `merge_loras`.
         """
         active = [entry for entry in loras if entry.model_strength or entry.clip_strength]
-        key = tuple((_digest(e.path), e.model_strength, e.clip_strength) for e in active)
+        key = tuple((_digest(Path(e.path)), e.model_strength, e.clip_strength) for e in active)
         if key not in self._merges:
             self._merges[key] = merge_loras(
                 unet=self._unet, text_encoder=self._text_encoder, loras=active
@@ -58,11 +59,13 @@ class LoraMerger:
 
 
 def _digest(path: Path) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-    except OSError as error:
-        raise AnimateDiffV2VError(f"{path} cannot be read: {error.strerror}.") from error
+    """Digest of all that decides what a file changes."""
+    digest = hashlib.sha256()
+    for part in filter(None, (path, config_file(path))):
+        try:
+            with part.open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
+        except OSError as error:
+            raise AnimateDiffV2VError(f"{part} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()

@@ -41,12 +41,17 @@ def add_alphas(modules: Sequence[LoraModule], path: Path) -> None:
         ) from error
 
 
+def config_file(path: Path) -> Path | None:
+    """The file in which PEFT states the scale of this one, None where there is none."""
+    beside = path.with_name("adapter_config.json")
+    return beside if path.stem == "adapter_model" and beside.is_file() else None
+
+
 def _config(path: Path) -> _Config:
     """The configuration as diffusers spells it, ``unet.lora_alpha``, or as PEFT does."""
-    text = _header_entry(path)
-    if text is None and path.stem == "adapter_model":
-        beside = path.with_name("adapter_config.json")
-        text = beside.read_text(encoding="utf-8") if beside.is_file() else None
+    text, beside = _header_entry(path), config_file(path)
+    if text is None and beside is not None:
+        text = beside.read_text(encoding="utf-8")
     try:
         config = json.loads(text or "{}")
     except ValueError as error:

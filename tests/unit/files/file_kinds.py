@@ -1,0 +1,420 @@
+"""Every kind of file that users have, in small: real key names, and what is expected of each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from . import miniatures as mini
+
+
+def zeros(**shapes):
+    return {name: torch.zeros(shape, dtype=torch.float16) for name, shape in shapes.items()}
+
+
+def named(*names, shape=(8, 8)):
+    return {name: torch.zeros(shape, dtype=torch.float16) for name in names}
+
+
+def motion(*, mid, frames, layout="original", tables=True):
+    adapter = mini.state(mini.motion_module(mid=mid, frames=frames))
+    return mini.motion_to_original(adapter, tables=tables) if layout == "original" else adapter
+
+
+def motion_lora(spell=lambda name: name):
+    block = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0"
+    place = f"{block}.attention_blocks.0.processor.to_q_lora"
+    return {
+        spell(f"{place}.down.weight"): torch.ones(4, 32),
+        spell(f"{place}.up.weight"): torch.ones(32, 4),
+    }
+
+
+def lora(layer, *, up="lora_up", down="lora_down", width=mini.CROSS):
+    return {
+        f"{layer}.{up}.weight": torch.ones(32, 4),
+        f"{layer}.{down}.weight": torch.ones(4, width),
+    }
+
+
+def peft(layer, width=mini.CROSS):
+    return lora(layer, up="lora_B", down="lora_A", width=width)
+
+
+def unet(cross=mini.CROSS, in_channels=4, prefix="model.diffusion_model."):
+    return mini.unet_to_ldm(
+        mini.state(mini.unet_module(cross=cross, in_channels=in_channels)), prefix=prefix
+    )
+
+
+BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
+KOHYA = f"lora_unet_{BLOCK.replace('.', '_')}"
+BIG_UNET_LORA = "lora_unet_input_blocks_4_1_transformer_blocks"
+MOTION_SDXL = {
+    f"down_blocks.{level}.motion_modules.0.temporal_transformer.norm.weight": torch.zeros(width)
+    for level, width in enumerate((320, 640, 1280))
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file: what makes it, what it is called, and which loaders take it."""
+
+    make: Callable[[], dict[str, torch.Tensor]]
+    kind: str
+    base_model: str = "SD1.5"
+    layout: str = ""
+    says: str = ""
+    contents: str = ""
+    taken_by: tuple[str, ...] = ()
+    wrap: Callable[[dict[str, torch.Tensor]], object] | None = field(default=None)
+
+
+CHECKPOINTS = {
+    "full": Row(
+        mini.checkpoint,
+        "checkpoint",
+        layout="LDM",
+        says="Use it as the checkpoint",
+        contents="UNet, VAE, text encoder",
+        taken_by=("checkpoint", "VAE", "text encoder"),
+    ),
+    "with EMA weights": Row(
+        lambda: mini.checkpoint() | named("model_ema.diffusion_modelinput_blocks00weight"),
+        "checkpoint",
+        contents="EMA",
+        taken_by=("checkpoint", "VAE", "text encoder"),
+    ),
+    "without VAE": Row(
+        lambda: mini.checkpoint(vae=False),
+        "checkpoint",
+        contents="no VAE",
+        taken_by=("checkpoint", "text encoder"),
+    ),
+    "without text encoder": Row(
+        lambda: mini.checkpoint(text=False),
+        "checkpoint",
+        contents="no text encoder",
+        taken_by=("checkpoint", "VAE"),
+    ),
+    "UNet alone": Row(unet, "checkpoint", contents="UNet only", taken_by=("checkpoint",)),
+    "UNet alone, bare keys": Row(
+        lambda: unet(prefix=""), "checkpoint", says="UNet", taken_by=("checkpoint",)
+    ),
+    "UNet alone, diffusers": Row(
+        lambda: mini.state(mini.unet_module()),
+        "checkpoint",
+        layout="diffusers",
+        contents="UNet only",
+        taken_by=("checkpoint",),
+    ),
+    "old CLIP layout": Row(
+        lambda: mini.checkpoint(old_text=True),
+        "checkpoint",
+        contents="old layout",
+        taken_by=("checkpoint", "VAE", "text encoder"),
+    ),
+    "ckpt": Row(
+        mini.checkpoint,
+        "checkpoint",
+        taken_by=("checkpoint", "VAE", "text encoder"),
+        wrap=lambda tensors: {"state_dict": tensors, "global_step": 840000},
+    ),
+    "inpainting": Row(lambda: unet(in_channels=9), "checkpoint", says="inpainting"),
+    "InstructPix2Pix": Row(lambda: unet(in_channels=8), "checkpoint", says="InstructPix2Pix"),
+    "LCM with guidance embedding": Row(
+        lambda: unet() | named("model.diffusion_model.time_embed.cond_proj.weight"),
+        "checkpoint",
+        says="LCM LoRA",
+    ),
+    "SD2": Row(
+        lambda: (
+            unet(cross=1024)
+            | named("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight")
+        ),
+        "checkpoint",
+        "SD2",
+        says="Stable Diffusion 2",
+    ),
+    "SDXL": Row(
+        lambda: (
+            unet(cross=2048)
+            | named(
+                "model.diffusion_model.label_emb.0.0.weight",
+                "conditioner.embedders.1.model.ln_final.weight",
+            )
+        ),
+        "checkpoint",
+        "SDXL",
+        says="SDXL",
+    ),
+    "SDXL refiner": Row(
+        lambda: unet(cross=1280) | named("model.diffusion_model.label_emb.0.0.weight"),
+        "checkpoint",
+        "SDXL",
+        says="refiner",
+    ),
+    "SD3": Row(
+        lambda: named("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight"),
+        "checkpoint",
+        "SD3",
+        says="Stable Diffusion 3",
+    ),
+    "Flux": Row(
+        lambda: named("double_blocks.0.img_attn.qkv.weight"), "checkpoint", "Flux", says="Flux"
+    ),
+    "Stable Video Diffusion": Row(
+        lambda: (
+            unet(cross=1024)
+            | named("model.diffusion_model.input_blocks.1.0.time_stack.emb_layers.1.weight")
+        ),
+        "checkpoint",
+        "SVD",
+        says="Stable Video Diffusion",
+    ),
+}
+PARTS = {
+    "VAE, LDM": Row(
+        lambda: mini.vae_to_ldm(mini.state(mini.vae_module()), prefix=""),
+        "VAE",
+        layout="LDM",
+        says="Use it as the VAE",
+        taken_by=("VAE",),
+    ),
+    "VAE, diffusers": Row(
+        lambda: mini.state(mini.vae_module()), "VAE", layout="diffusers", taken_by=("VAE",)
+    ),
+    "VAE with 16 channels": Row(
+        lambda: mini.state(mini.vae_module(latent=16)), "VAE", "SD3 or Flux", says="16 latent"
+    ),
+    "tiny VAE": Row(lambda: named("encoder.layers.0.weight"), "VAE", "", says="TAESD"),
+    "text encoder": Row(
+        lambda: mini.text_state(mini.text_module()), "text encoder", taken_by=("text encoder",)
+    ),
+    "large text encoder": Row(
+        lambda: mini.text_state(mini.text_module(hidden=1024, layers=1)),
+        "text encoder",
+        "SD2 or SDXL",
+        says="1024",
+    ),
+}
+MOTION = {
+    "v1": Row(
+        lambda: motion(mid=False, frames=24),
+        "motion module",
+        layout="original",
+        says="v1",
+        contents="24 frames",
+        taken_by=("motion module",),
+    ),
+    "v2": Row(
+        lambda: motion(mid=True, frames=32),
+        "motion module",
+        says="v2 (or Lightning)",
+        taken_by=("motion module",),
+    ),
+    "v3": Row(
+        lambda: motion(mid=False, frames=32),
+        "motion module",
+        says="v3",
+        taken_by=("motion module",),
+    ),
+    "AnimateLCM": Row(
+        lambda: motion(mid=True, frames=32, tables=False),
+        "motion module",
+        says="AnimateLCM",
+        taken_by=("motion module",),
+    ),
+    "Lightning, diffusers": Row(
+        lambda: motion(mid=True, frames=32, layout="diffusers"),
+        "motion module",
+        layout="diffusers",
+        says="Lightning",
+        taken_by=("motion module",),
+    ),
+    "LongAnimateDiff": Row(
+        lambda: motion(mid=False, frames=64),
+        "motion module",
+        says="LongAnimateDiff",
+        contents="64 frames",
+        taken_by=("motion module",),
+    ),
+    "training checkpoint": Row(
+        lambda: motion(mid=True, frames=32, layout="diffusers") | mini.state(mini.unet_module()),
+        "motion module",
+        contents="UNet beside",
+        taken_by=("motion module",),
+        wrap=lambda tensors: {
+            "epoch": 1,
+            "state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()},
+        },
+    ),
+    "HotshotXL": Row(
+        lambda: named(
+            "down_blocks.1.temporal_attentions.0.transformer_blocks.0.attention_blocks.0."
+            "pos_encoder.positional_encoding"
+        ),
+        "motion module",
+        "SDXL",
+        says="HotshotXL",
+    ),
+    "AnimateDiff-SDXL": Row(lambda: MOTION_SDXL, "motion module", "SDXL", says="AnimateDiff-SDXL"),
+    "PIA": Row(
+        lambda: motion(mid=True, frames=32) | zeros(**{"conv_in.weight": (320, 9, 3, 3)}),
+        "motion module",
+        says="PIA",
+    ),
+    "AnimateLCM-I2V": Row(
+        lambda: (
+            motion(mid=True, frames=32, tables=False)
+            | named("img_encoder.conv_in.weight", shape=(8, 4, 3, 3))
+        ),
+        "motion module",
+        says="AnimateLCM-I2V",
+    ),
+    "CameraCtrl": Row(
+        lambda: named(
+            "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0."
+            "attention_blocks.0.processor.qkv_merge.weight"
+        ),
+        "motion module",
+        says="CameraCtrl",
+    ),
+    "SparseCtrl": Row(
+        lambda: motion(mid=False, frames=32) | named("controlnet_cond_embedding.conv_in.weight"),
+        "ControlNet",
+        says="SparseCtrl",
+    ),
+    "FancyVideo": Row(
+        lambda: motion(mid=False, frames=32) | named("FancyVideo.weight"),
+        "motion module",
+        says="FancyVideo",
+    ),
+    "motion LoRA": Row(
+        motion_lora,
+        "motion LoRA",
+        layout="original",
+        says="Use it as a motion LoRA",
+        taken_by=("motion LoRA",),
+    ),
+    "motion LoRA, diffusers": Row(
+        lambda: {
+            f"unet.down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.{key}": tensor
+            for key, tensor in peft("to_q", width=32).items()
+        },
+        "motion LoRA",
+        layout="diffusers",
+        taken_by=("motion LoRA",),
+    ),
+}
+LORAS = {
+    "kohya": Row(
+        lambda: lora(f"{KOHYA}_attn2_to_k"),
+        "LoRA",
+        "",
+        layout="kohya",
+        says="Use it as a LoRA",
+        taken_by=("LoRA",),
+    ),
+    "kohya, for the real width": Row(
+        lambda: lora(f"{KOHYA}_attn2_to_k", width=768), "LoRA", "SD1.5", taken_by=()
+    ),
+    "diffusers": Row(
+        lambda: lora(f"unet.{BLOCK}.attn2.to_k", up="lora.up", down="lora.down"),
+        "LoRA",
+        "",
+        layout="diffusers",
+        taken_by=("LoRA",),
+    ),
+    "PEFT": Row(
+        lambda: peft(f"base_model.model.{BLOCK}.attn2.to_k"),
+        "LoRA",
+        "",
+        layout="PEFT",
+        taken_by=("LoRA",),
+    ),
+    "every family": Row(mini.every_lora_family, "LoRA", "", taken_by=("LoRA",)),
+    "v3 domain adapter": Row(
+        lambda: lora(f"{BLOCK}.attn2.processor.to_k_lora", up="up", down="down"),
+        "v3 domain adapter",
+        "",
+        says="v3 domain adapter",
+        taken_by=("LoRA",),
+    ),
+    "SD2": Row(
+        lambda: lora(f"{KOHYA}_attn2_to_k", width=1024), "LoRA", "SD2", says="Stable Diffusion 2"
+    ),
+    "SDXL": Row(
+        lambda: lora(f"{BIG_UNET_LORA}_1_attn2_to_k", width=2048), "LoRA", "SDXL", says="SDXL"
+    ),
+    "SDXL, text encoder": Row(
+        lambda: lora("lora_te2_text_model_encoder_layers_0_mlp_fc1"), "LoRA", "SDXL", says="SDXL"
+    ),
+    "SD3": Row(lambda: peft("transformer.transformer_blocks.0.attn.add_k_proj"), "LoRA", "SD3"),
+    "Flux": Row(
+        lambda: lora("lora_unet_double_blocks_0_img_attn_proj"), "LoRA", "Flux", says="Flux"
+    ),
+    "video transformer": Row(
+        lambda: peft("diffusion_model.blocks.0.cross_attn.k"),
+        "LoRA",
+        "another architecture",
+        says="another architecture",
+    ),
+}
+OTHERS = {
+    "textual inversion": Row(
+        lambda: zeros(emb_params=(4, 768)), "textual inversion", says="in a prompt"
+    ),
+    "textual inversion, diffusers": Row(
+        lambda: {"<cat-toy>": torch.zeros(768)}, "textual inversion"
+    ),
+    "textual inversion, Automatic1111": Row(
+        lambda: zeros(**{"*": (4, 768)}),
+        "textual inversion",
+        wrap=lambda tensors: {"string_to_token": {"*": 265}, "string_to_param": tensors},
+    ),
+    "textual inversion, SDXL": Row(
+        lambda: zeros(clip_l=(4, 768), clip_g=(4, 1280)), "textual inversion", "SDXL", says="SDXL"
+    ),
+    "ControlNet": Row(
+        lambda: named(
+            "control_model.input_hint_block.0.weight", "control_model.zero_convs.0.0.bias"
+        ),
+        "ControlNet",
+        "",
+        layout="LDM",
+        says="ControlNet",
+    ),
+    "ControlNet, diffusers": Row(
+        lambda: (
+            mini.state(mini.unet_module())
+            | named("controlnet_cond_embedding.conv_in.weight", "controlnet_down_blocks.0.weight")
+        ),
+        "ControlNet",
+        "",
+        layout="diffusers",
+    ),
+    "IP-Adapter": Row(
+        lambda: named("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight", shape=(8, 768)),
+        "IP-Adapter",
+        says="IP-Adapter",
+    ),
+    "upscaler": Row(
+        lambda: named("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),
+        "other model",
+        "",
+        says="model.0.weight",
+    ),
+    "nothing": Row(lambda: {}, "other model", "", says="no tensors"),
+}
+ROWS = {
+    f"{group}: {name}": row
+    for group, rows in (
+        ("checkpoint", CHECKPOINTS),
+        ("part", PARTS),
+        ("motion", MOTION),
+        ("LoRA", LORAS),
+        ("other", OTHERS),
+    )
+    for name, row in rows.items()
+}
