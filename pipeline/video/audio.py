@@ -17,7 +17,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from ..errors import AnimateDiffV2VError
-from .container import demuxed, open_container
+from .container import demuxed, moving_pictures, open_container
 from .pictures import is_pictures
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _default_stream(container: InputContainer) -> AudioStream | None:
 
 def _picture_start(container: InputContainer) -> Fraction:
     """Seconds, on the file's clock, at which its picture begins (its sound, if it has none)."""
-    for stream in (*container.streams.video, *container.streams.audio):
+    for stream in (*moving_pictures(container), *container.streams.audio):
         if stream.start_time is not None and stream.time_base is not None:
             return stream.start_time * stream.time_base
     return Fraction(0)

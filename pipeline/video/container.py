@@ -64,16 +64,18 @@ def _reason(error: Exception) -> str:
     return text.rstrip(".").lower() if text else type(error).__name__
 
 
+def moving_pictures(container: InputContainer) -> list[VideoStream]:
+    """List the video streams, cover art left aside."""
+    cover = av.stream.Disposition.attached_pic
+    return [each for each in container.streams.video if not each.disposition & cover]
+
+
 def video_stream(container: InputContainer, *, path: Path) -> VideoStream:
     """Find the moving picture of a file, cover art left aside, and check its size.
 
     Raises AnimateDiffV2VError when there is none, or one of more than LARGEST_PICTURE_PIXELS.
     """
-    streams = [
-        each
-        for each in container.streams.video
-        if not each.disposition & av.stream.Disposition.attached_pic
-    ]
+    streams = moving_pictures(container)
     if not streams:
         what = "only sound" if container.streams.audio else "no picture"
         raise AnimateDiffV2VError(f"{path} holds {what}; give a file with video in it.")

@@ -286,6 +286,15 @@ def test_a_large_clip_comes_at_a_working_size(tmp_path, clips, size, caplog):
     assert "768" in caplog.text
 
 
+def test_cover_art_is_no_video(tmp_path, clips):
+    cover, clip = tmp_path / "cover.png", clips.numbered_clip(tmp_path / "clip.mp4", frames=5)
+    clips.ffmpeg("-f", "lavfi", "-i", "color=red:s=64x64", "-frames:v", "1", cover)
+    inputs = ["-i", cover, "-i", clip, "-map", "0:v", "-map", "1:v", "-c", "copy"]
+    clips.ffmpeg(*inputs, "-disposition:v:0", "attached_pic", tmp_path / "both.mp4")
+    numbers, reader = read_numbers(tmp_path / "both.mp4", clips)
+    assert (numbers, reader.info.width) == ([0, 1, 2, 3, 4], 192)
+
+
 def test_wide_pixels_become_square(tmp_path, clips):
     path = tmp_path / "clip.mp4"
     clips.numbered_clip(path, frames=3, output=(*H264, "-vf", "setsar=2/1"))
