@@ -15,7 +15,7 @@ from typing import Any, NoReturn, get_args
 from tqdm import tqdm
 
 from .errors import AnimateDiffV2VError
-from .files import FileReport, LoraEntry, identify
+from .files import FileReport, LoraEntry, find_lora, identify
 from .presets import preset_defaults
 from .progress import Progress
 from .request import NEGATIVE_PROMPT, Dtype, ModelFiles, Request, SamplingSettings
@@ -224,21 +224,24 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
 
 
 def lora_entry(text: str) -> LoraEntry:
-    """Read FILE[:SCALE]; a colon within the path, as in C:\\loras\\a.safetensors, is none.
+    """Read FILE[:SCALE], the file being a path, an address or a name that is already here.
 
-    Raises AnimateDiffV2VError when there is no path.
+    Raises AnimateDiffV2VError when there is no such file; says what would fetch it.
     """
-    path, colon, number = text.rpartition(":")
-    if colon and path:
+    reference, scale = split_scale(text)
+    path = find_lora(reference, folders=())
+    return LoraEntry(path, model_strength=scale, clip_strength=scale)
+
+
+def split_scale(text: str) -> tuple[str, float]:
+    """Read FILE[:SCALE]; a colon within a path or an address, as in C:\\loras, is none."""
+    reference, colon, number = text.rpartition(":")
+    if colon and reference:
         try:
-            scale = float(number)
+            return reference, float(number)
         except ValueError:
-            pass  # the colon belongs to the path
-        else:
-            return LoraEntry(Path(path), model_strength=scale, clip_strength=scale)
-    if not text:
-        raise AnimateDiffV2VError("--lora needs a file: FILE or FILE:SCALE.")
-    return LoraEntry(Path(text))
+            return text, 1.0
+    return text, 1.0
 
 
 class _ProgressBar:

@@ -30,9 +30,7 @@ class LoraMerger:
     of the networks.
     """
 
-    def __init__(
-        self, *, unet: Weights, text_encoder: Weights | None, kept_merges: int = 2
-    ) -> None:
+    def __init__(self, *, unet: Weights, text_encoder: Weights | None) -> None:
         """Take the networks that every stack is merged into; see `merge_loras`."""
         self._unet = unet
         self._text_encoder = text_encoder

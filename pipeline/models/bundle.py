@@ -16,6 +16,7 @@ from ..errors import AnimateDiffV2VError
 from ..files import (
     CheckpointWeights,
     LoraEntry,
+    LoraMerger,
     LoraReport,
     MotionFamily,
     MotionModuleWeights,
@@ -23,7 +24,6 @@ from ..files import (
     load_motion_module,
     load_text_encoder,
     load_vae,
-    merge_loras,
     merge_motion_loras,
 )
 from .latent_codec import LatentCodec, VaeCodec
@@ -80,31 +80,68 @@ def load_models(
     clip_skip: 1 for the text encoder's last layer, 2 for the one before it.
     Raises AnimateDiffV2VError when a file is missing, is of another kind, or lacks a part.
     """
-    weights = load_checkpoint(checkpoint)
-    text_config, base_text_tensors = _text_encoder(checkpoint, text_encoder, weights)
-    unet_tensors, text_tensors, reports = merge_loras(
-        unet=weights.unet, text_encoder=base_text_tensors, loras=loras
+    base = BaseNetworks(checkpoint, vae=vae, text_encoder=text_encoder)
+    return base.models(
+        motion_module=motion_module,
+        loras=loras,
+        motion_loras=motion_loras,
+        device=device,
+        dtype=dtype,
+        motion_scale=motion_scale,
+        clip_skip=clip_skip,
+        find_embedding=find_embedding,
     )
-    for report in reports:
-        _log_report(report)
-    place = _Place(device, dtype)
-    text_model = _filled(lambda: _text_model(text_config), text_tensors or {}, place)
-    return Models(
-        unet=build_motion_unet(
-            weights.unet_config,
-            unet_tensors,
-            motion_module=motion_module,
-            motion_loras=motion_loras,
-            motion_scale=motion_scale,
-            device=device,
-            dtype=dtype,
-        ),
-        text_encoder=ClipTextEncoder(
-            text_model, clip_skip=clip_skip, find_embedding=find_embedding
-        ),
-        codec=VaeCodec(_vae(checkpoint, vae, weights.vae_config, weights.vae, place)),
-        has_loras=bool(loras),
-    )
+
+
+class BaseNetworks:
+    """A checkpoint before LoRAs: read once, whatever stacks are merged into it afterwards."""
+
+    def __init__(
+        self, checkpoint: Path, *, vae: Path | None = None, text_encoder: Path | None = None
+    ) -> None:
+        """Map the files; see load_models."""
+        weights = load_checkpoint(checkpoint)
+        self._unet_config = weights.unet_config
+        self._text_config, text_tensors = _text_encoder(checkpoint, text_encoder, weights)
+        self._vae_config, self._vae_tensors = _vae(checkpoint, vae, weights)
+        self._merger = LoraMerger(unet=weights.unet, text_encoder=text_tensors)
+
+    def models(
+        self,
+        *,
+        motion_module: Path | None = None,
+        loras: Sequence[LoraEntry] = (),
+        motion_loras: Sequence[LoraEntry] = (),
+        device: torch.device,
+        dtype: torch.dtype,
+        motion_scale: float = 1.0,
+        clip_skip: int = 1,
+        find_embedding: FindEmbedding | None = None,
+    ) -> Models:
+        """Give the networks with these LoRAs merged; see load_models."""
+        unet_tensors, text_tensors, reports = self._merger.merge(loras)
+        for report in reports:
+            _log_report(report)
+        place = _Place(device, dtype)
+        text_model = _filled(lambda: _text_model(self._text_config), text_tensors or {}, place)
+        return Models(
+            unet=build_motion_unet(
+                self._unet_config,
+                unet_tensors,
+                motion_module=motion_module,
+                motion_loras=motion_loras,
+                motion_scale=motion_scale,
+                device=device,
+                dtype=dtype,
+            ),
+            text_encoder=ClipTextEncoder(
+                text_model, clip_skip=clip_skip, find_embedding=find_embedding
+            ),
+            codec=VaeCodec(
+                _filled(lambda: AutoencoderKL(**self._vae_config), self._vae_tensors, place)
+            ),
+            has_loras=bool(loras),
+        )
 
 
 def build_motion_unet(
@@ -212,17 +249,14 @@ def _motion(
 
 
 def _vae(
-    checkpoint: Path,
-    vae: Path | None,
-    config: dict[str, Any] | None,
-    tensors: Mapping[str, Tensor] | None,
-    place: _Place,
-) -> AutoencoderKL:
+    checkpoint: Path, vae: Path | None, weights: CheckpointWeights
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and tensors of the VAE: the given file's, or the checkpoint's own."""
     if vae is not None:
-        config, tensors = load_vae(vae)
-    if config is None or tensors is None:
+        return load_vae(vae)
+    if weights.vae_config is None or weights.vae is None:
         raise AnimateDiffV2VError(
             f"{checkpoint} holds no VAE: give one as vae, for example "
             "vae-ft-mse-840000-ema-pruned.safetensors."
         )
-    return _filled(lambda: AutoencoderKL(**config), tensors, place)
+    return weights.vae_config, weights.vae

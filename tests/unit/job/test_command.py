@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 import pytest
-from animatediff_v2v.pipeline.cli import lora_entry, main
+from animatediff_v2v.pipeline.cli import main, split_scale
 from animatediff_v2v.pipeline.video import probe_video
 
 
@@ -91,6 +91,7 @@ WRONG_INPUTS = {
     "unwritable output": (wrong(output="nowhere/out.mp4"), "nowhere"),
     "output of another kind": (wrong(output="out.txt"), "out.txt"),
     "missing LoRA": (wrong(lora="no_lora.safetensors:0.5"), "no_lora.safetensors"),
+    "LoRA elsewhere": (wrong(lora="https://host.example/a.safetensors"), "Fetch it with: curl"),
     "missing prompt": (wrong(prompt=None), "--prompt"),
     "window longer than the module": (wrong(context_length=40), "at most 32 frames"),
     "overlap of a whole window": (wrong(context_overlap=16), "context overlap is 16"),
@@ -156,15 +157,15 @@ def test_inspect_tells_a_line_for_each_file(weights, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "path", "scale"),
+    ("text", "file", "scale"),
     [
         ("a.safetensors", "a.safetensors", 1.0),
         ("a.safetensors:0.5", "a.safetensors", 0.5),
         ("a.safetensors:-1", "a.safetensors", -1.0),
         (r"C:\loras\a.safetensors", r"C:\loras\a.safetensors", 1.0),
         (r"C:\loras\a.safetensors:0.3", r"C:\loras\a.safetensors", 0.3),
+        ("https://host.example/a.safetensors", "https://host.example/a.safetensors", 1.0),
     ],
 )
-def test_lora_argument(text, path, scale):
-    entry = lora_entry(text)
-    assert (str(entry.path), entry.model_strength, entry.clip_strength) == (path, scale, scale)
+def test_lora_argument(text, file, scale):
+    assert split_scale(text) == (file, scale)
