@@ -27,7 +27,7 @@ from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, read_aud
 
 HANG_SECONDS = 10
 GROWTH_BYTES = 10**9
-BATCH = 50
+BATCH = 400
 
 X264 = ["-c:v", "libx264", "-preset", "ultrafast"]
 SEEDS = {
@@ -111,7 +111,7 @@ def peak_bytes() -> int:
 def run_batch(paths: list[str]) -> tuple[list[dict[str, object]], str]:
     """Read files in a worker; return its lines, and what was wrong with it, if anything."""
     command = [sys.executable, __file__, "--worker", *paths]
-    limit = 10 + HANG_SECONDS * 2 + len(paths)
+    limit = 120 + HANG_SECONDS + len(paths)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
         output, trouble = done.stdout, f"worker died: {done.returncode}" * (done.returncode != 0)

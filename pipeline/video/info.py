@@ -102,13 +102,13 @@ def timing_from_times(
         each for rate in rates if 0 < rate <= HIGHEST_RATE for each in rate_readings(rate)
     ]
     if span > 0:
-        candidates.append(exact_rate(min(float(HIGHEST_RATE), float((count - 1) / span))))
+        candidates.append(_rate_within_reason((count - 1) / span))
     elif last_frame and count == 1:
-        candidates.append(exact_rate(min(float(HIGHEST_RATE), float(1 / last_frame))))
+        candidates.append(_rate_within_reason(1 / last_frame))
     for rate in candidates:
         if _is_constant(times, rate, tick=tick):
             return Timing.constant(frame_rate=rate, frame_count=count, start=start)
-    mean = exact_rate(min(float(HIGHEST_RATE), float(count / length))) if length else Fraction(25)
+    mean = _rate_within_reason(count / length) if length else Fraction(25)
     return Timing(
         frame_rate=mean,
         variable=True,
@@ -121,8 +121,13 @@ def timing_from_times(
 
 def rate_readings(rate: Fraction) -> list[Fraction]:
     """What a header may mean by a rate: 19001/317 is 60000/1001 after rounding, 25 is 25."""
-    exact = exact_rate(float(rate))
+    exact = _rate_within_reason(rate)
     return [rate] if rate.denominator <= 10 or rate.denominator == 1001 else [exact, rate]
+
+
+def _rate_within_reason(rate: Fraction) -> Fraction:
+    """Make a rate exact, and bring one from damaged times into 0.001 to 1000."""
+    return exact_rate(min(float(HIGHEST_RATE), max(0.001, float(rate))))
 
 
 def _is_constant(times: Sequence[Fraction], rate: Fraction, *, tick: Fraction) -> bool:

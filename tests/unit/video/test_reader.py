@@ -9,6 +9,7 @@ from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, probe_video
 from animatediff_v2v.pipeline.video import probe as probe_module
 from animatediff_v2v.pipeline.video.conversion import source_matrix
+from animatediff_v2v.pipeline.video.info import timing_from_times
 
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10")
 HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error")
@@ -147,6 +148,19 @@ def test_variable_rate_keeps_duration_and_sync(tmp_path, clips, suffix, selectio
     for index, number in enumerate(numbers):
         seconds = start + float(index / reader.frame_rate)
         assert abs(times - seconds).min() == pytest.approx(abs(times[number] - seconds), abs=2e-3)
+
+
+@pytest.mark.parametrize("times", [[0, 10**9], [0, 1, 10**9], [0, 0], [5], [0, Fraction(1, 10**9)]])
+@pytest.mark.parametrize("last", [0, 10**9, Fraction(1, 10**9)])
+@pytest.mark.parametrize("rates", [[], [Fraction(1, 10**8)], [Fraction(10**8)]])
+def test_damaged_times_give_some_rate(times, last, rates):
+    fractions = [Fraction(time) for time in times]
+    timing = timing_from_times(
+        fractions, rates=rates, last_frame=Fraction(last), tick=Fraction(1, 1000)
+    )
+    assert 0 < timing.frame_rate <= 1000
+    assert timing.frame_count == len(times)
+    assert timing.duration > 0
 
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)]
