@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -10,8 +9,6 @@ from typing import Literal, get_args
 from ..errors import AnimateDiffV2VError
 
 Fit = Literal["crop", "pad", "stretch"]
-
-logger = logging.getLogger(__name__)
 
 # The VAE works on blocks of 8 x 8 pixels.
 MULTIPLE = 8
@@ -88,15 +85,7 @@ def output_size(*, source: tuple[int, int], width: int, height: int, fit: Fit) -
     if height:
         return _multiple(height * aspect), _multiple(height)
     scale = min(Fraction(1), Fraction(DEFAULT_LONG_SIDE, max(source)))
-    chosen = _multiple(source[0] * scale), _multiple(source[1] * scale)
-    if scale < 1:
-        logger.info(
-            "The clip's %dx%d pixels are brought down to %dx%d, a size that suits SD1.5;"
-            " give width and height for another.",
-            *source,
-            *chosen,
-        )
-    return chosen
+    return _multiple(source[0] * scale), _multiple(source[1] * scale)
 
 
 def _multiple(side: Fraction | int) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import AnimateDiffV2VError
 from .ahead import Ahead
 from .conversion import FrameConverter
-from .geometry import Fit, output_size
+from .geometry import DEFAULT_LONG_SIDE, Fit, output_size
 from .info import VideoInfo
 from .pictures import at_rate
 from .probe import probe_video
@@ -61,6 +61,7 @@ class VideoReader:
             self.info = at_rate(self.info, self.selection.force_rate)
         shown = (self.info.width, self.info.height)
         self.width, self.height = output_size(source=shown, width=width, height=height, fit=fit)
+        self._is_brought_down = not (width or height) and max(shown) > DEFAULT_LONG_SIDE
         self.fit = fit
         self.frame_rate = self.selection.output_rate(self.info.frame_rate)
         self.expected_frame_count = self._expected()
@@ -117,6 +118,8 @@ class VideoReader:
         )
         held, picture = None, None
         self.frame_count = 0
+        if self._is_brought_down:
+            self._tell_size()
         if self._ahead is not None:
             self._ahead.stop()
         self._ahead = Ahead(self._selected(), depth=FRAMES_AHEAD)
@@ -136,6 +139,16 @@ class VideoReader:
                 self.frame_count,
                 self.expected_frame_count,
             )
+
+    def _tell_size(self) -> None:
+        logger.info(
+            "The clip's %dx%d pixels are brought down to %dx%d, a size that suits SD1.5;"
+            " give width and height for another.",
+            self.info.width,
+            self.info.height,
+            self.width,
+            self.height,
+        )
 
     def _selected(self) -> Generator[object, None, None]:
         selection, info = self.selection, self.info

@@ -297,6 +297,8 @@ def test_a_large_clip_comes_at_a_working_size(tmp_path, clips, size, caplog):
     with VideoReader(path) as reader:
         assert max(reader.width, reader.height) == 768
         assert abs(reader.width / reader.height - size[0] / size[1]) < 0.02
+        assert not caplog.text
+        next(iter(reader))
     assert "768" in caplog.text
 
 
