@@ -9,6 +9,7 @@ from .info import VideoInfo
 from .probe import probe_video
 from .reader import VideoReader
 from .selection import FrameSelection, exact_rate
+from .thumbnails import thumbnails
 from .writer import VideoWriter
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "exact_rate",
     "probe_video",
     "read_audio",
+    "thumbnails",
 ]
