@@ -114,7 +114,7 @@ def _dpmpp_2m(
 ) -> Tensor:
     """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095), data prediction."""
     previous, h_previous = None, None
-    for step, (sigma, sigma_next) in _steps(sigmas):
+    for step, (sigma, sigma_next) in _distinct_steps(sigmas):
         denoised = denoise(latents, sigma, step)
         if sigma_next == 0:
             return denoised
@@ -132,7 +132,7 @@ def _dpmpp_2m_sde(
 ) -> Tensor:
     """SDE-DPM-Solver++(2M), Lu et al. 2022, appendix; midpoint form, full noise."""
     previous, h_previous = None, None
-    for step, (sigma, sigma_next) in _steps(sigmas):
+    for step, (sigma, sigma_next) in _distinct_steps(sigmas):
         denoised = denoise(latents, sigma, step)
         if sigma_next == 0:
             return denoised
@@ -156,7 +156,7 @@ def _dpmpp_sde(
         moved = target + (start - target) * down / sigma
         return moved + noise(sigma, sigma_to) * up
 
-    for step, (sigma, sigma_next) in _steps(sigmas):
+    for step, (sigma, sigma_next) in _distinct_steps(sigmas):
         denoised = denoise(latents, sigma, step)
         if sigma_next == 0:
             return denoised
@@ -196,11 +196,19 @@ def _tcd(
 def _uni_pc(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
 ) -> Tensor:
-    return sample_uni_pc(denoise, latents, sigmas)
+    return sample_uni_pc(denoise, latents, torch.unique_consecutive(sigmas))
 
 
 def _steps(sigmas: Tensor) -> enumerate[tuple[Tensor, Tensor]]:
     return enumerate(itertools.pairwise(sigmas))
+
+
+def _distinct_steps(sigmas: Tensor) -> enumerate[tuple[Tensor, Tensor]]:
+    """For methods that divide by the distance of two levels.
+
+    The scheduler `simple` repeats levels when it is asked for more steps than there are levels.
+    """
+    return _steps(torch.unique_consecutive(sigmas))
 
 
 SAMPLERS: dict[Sampler, SamplerSpec] = {

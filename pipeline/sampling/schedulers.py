@@ -49,9 +49,7 @@ def sampling_sigmas(
     sigmas = _SCHEDULERS[scheduler](schedule, total + skip_penultimate)
     if skip_penultimate:
         sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
-    # `simple` repeats levels when it has fewer than steps; a step between equals goes nowhere.
-    distinct: Tensor = torch.unique_consecutive(sigmas if whole else sigmas[-(steps + 1) :])
-    return distinct
+    return sigmas if whole else sigmas[-(steps + 1) :]
 
 
 def _from_timesteps(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:

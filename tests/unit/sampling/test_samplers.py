@@ -32,16 +32,7 @@ def wavy(noisy, sigma, _step):
     return torch.tanh(noisy) / (1 + 0.1 * sigma) + 0.05 * torch.sin(3 * noisy / (1 + sigma))
 
 
-# Levels that `simple` repeats: ComfyUI runs their steps, in which `lcm` and `euler_ancestral` draw
-# noise and windows move.
-REPEATED = pytest.mark.xfail(strict=True, reason="left out for all samplers, whether they need it")
-CASES = [
-    pytest.param(case, marks=[REPEATED] if "simple 25 0.02" in case else [])
-    for case in GOLDEN["results"]
-]
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", GOLDEN["results"])
 def test_golden(case):
     name, scheduler, steps, denoise, seed = case.split()
     elements, norm, calls = GOLDEN["results"][case]

@@ -103,7 +103,7 @@ def test_refused(values, sentence):
 def test_the_smallest_denoise_there_is():
     schedule = NoiseSchedule("linear")
     sigmas = sampling_sigmas(schedule, scheduler="simple", steps=2, denoise=5e-324)
-    assert sigmas.tolist() == pytest.approx([schedule.sigma_min, 0.0])
+    assert sigmas.tolist() == pytest.approx([schedule.sigma_min, schedule.sigma_min, 0.0])
 
 
 def test_an_unknown_beta_schedule_is_refused():
