@@ -43,14 +43,8 @@ class VaeCodec:
     def __init__(self, vae: AutoencoderKL) -> None:
         """Use `vae`, on whatever device and in whatever dtype it is."""
         self.vae = vae
-        self._accelerated = ShrinkingBatch(FRAMES_PER_PASS, what="frames of the VAE")
-        self._one_by_one = ShrinkingBatch(1, what="frames of the VAE")
-
-    @property
-    def _batch(self) -> ShrinkingBatch:
-        # On a CPU larger passes gain nothing, and single frames keep results the same to the bit
-        # whatever the chunk that the caller hands in.
-        return self._one_by_one if self.vae.device.type == "cpu" else self._accelerated
+        # Kept from chunk to chunk of a clip, which come in one by one.
+        self._encoding = ShrinkingBatch(FRAMES_PER_PASS, what="frames of the VAE")
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -58,7 +52,7 @@ class VaeCodec:
 
         frames: [n, height, width, 3], uint8 or float in 0..1; height and width multiples of 8.
         """
-        return torch.cat(list(self._passes(self._encode, frames)))
+        return torch.cat(list(self._passes(self._encode, frames, self._encoding)))
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
@@ -66,10 +60,17 @@ class VaeCodec:
 
         latents: [frames, 4, height / 8, width / 8], unscaled.
         """
-        yield from self._passes(self._decode, latents)
+        decoding = ShrinkingBatch(FRAMES_PER_PASS, what="frames of the VAE")
+        yield from self._passes(self._decode, latents, decoding)
 
-    def _passes(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> Iterator[Tensor]:
-        return self._batch.run(lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows)))
+    def _passes(
+        self, run: Callable[[Tensor], Tensor], rows: Tensor, batch: ShrinkingBatch
+    ) -> Iterator[Tensor]:
+        if self.vae.device.type == "cpu":
+            # Larger passes gain nothing there, and single frames keep results the same to the bit
+            # whatever the chunk that the caller hands in.
+            batch = ShrinkingBatch(1, what="frames of the VAE")
+        return batch.run(lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows)))
 
     def _encode(self, frames: Tensor) -> Tensor:
         pixels = frames.to(self.vae.device)

@@ -110,10 +110,9 @@ class GuidedModel:
         windows = context_windows(len(noisy), self._context, step=step)
         scale = self._guidance.scale_at(sigma, self._schedule)
         passes = list(self._passes(windows, scale))
-        scaled = noisy / (sigma**2 + 1).sqrt()
         total = torch.zeros_like(noisy)
         counts = torch.zeros(len(noisy), 1, 1, 1)
-        results = self._run(passes, scaled, self._schedule.timestep(sigma))
+        results = self._run(passes, noisy, sigma)
         for one, noise in zip(passes, results, strict=True):
             weights = window_weights(one.window, len(noisy), self._context).view(-1, 1, 1, 1)
             # Of a frame that a wide stride brings into a window twice, the last place counts, as
@@ -122,7 +121,7 @@ class GuidedModel:
             frames, rows = list(places), list(places.values())
             total[frames] += (noise * weights)[rows] * one.factor
             counts[frames] += weights[rows] * one.factor
-        return self._schedule.denoised(noisy, total / counts, sigma)
+        return self._schedule.denoised(noisy, total.div_(counts), sigma)
 
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
         """Guided noise is scale * positive + (1 - scale) * negative: the factors add to 1."""
@@ -131,24 +130,26 @@ class GuidedModel:
             if scale != 1.0:
                 yield _Pass(window, self._conditioning.negative, 1.0 - scale)
 
-    def _run(self, passes: list[_Pass], scaled: Tensor, timestep: Tensor) -> Iterator[Tensor]:
+    def _run(self, passes: list[_Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Tensor]:
         done = 0
         for _, group in groupby(passes, key=lambda one: len(one.window)):
             alike = list(group)
 
             def run(part: Sequence[_Pass]) -> Tensor:
-                return self._predict(part, scaled, timestep)
+                return self._predict(part, noisy, sigma)
 
             for noise in self._batch.run(run, alike):
                 done += len(noise)
                 self._on_passes(done / len(passes))
                 yield from noise
 
-    def _predict(self, passes: Sequence[_Pass], scaled: Tensor, timestep: Tensor) -> Tensor:
+    def _predict(self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor) -> Tensor:
         """Noise of passes with equally long windows, [passes, frames, 4, height, width]."""
         frames = len(passes[0].window)
         device, dtype = self._unet.device, self._unet.dtype
-        sample = torch.cat([scaled[one.window] for one in passes]).to(device, dtype)
+        # What the UNet was trained on has unit variance.
+        sample = torch.cat([noisy[one.window] for one in passes]) / (sigma**2 + 1).sqrt()
         context = torch.cat([one.prompt.at(one.window) for one in passes]).to(device, dtype)
-        noise: Tensor = self._unet(sample, timestep.to(device), context, frames)
+        timestep = self._schedule.timestep(sigma).to(device)
+        noise: Tensor = self._unet(sample.to(device, dtype), timestep, context, frames)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])

@@ -22,7 +22,19 @@ def independent_noise(like: Tensor, seed: int) -> StepNoise:
 def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
     """Increments of one Brownian path over sigma, so that other step sizes meet the same path."""
     low, high = sigmas[sigmas > 0].min(), sigmas.max()
-    tree = torchsde.BrownianTree(low, torch.zeros_like(like), high, entropy=seed)
+    # torchsde.BrownianTree with its parameters, but for the cache: it would keep 45 whole clips.
+    tree = torchsde.BrownianInterval(
+        t0=low,
+        t1=high,
+        size=like.shape,
+        dtype=like.dtype,
+        device=like.device,
+        entropy=seed,
+        tol=1e-6,
+        pool_size=24,
+        halfway_tree=True,
+        cache_size=1,
+    )
 
     def draw(sigma_from: Tensor, sigma_to: Tensor) -> Tensor:
         # The path runs upwards, the sampler downwards: hence the sign, as in k-diffusion.
