@@ -22,7 +22,8 @@ class ContextWindows(io.ComfyNode):
             display_name="Context Options",
             category=CATEGORY,
             description="How a long clip is cut into windows that the motion module can see, and "
-            "how they are blended. Without this node windows of 16 frames overlap by 4.",
+            "how they are blended. Without this node the clip goes through whole as far as the "
+            "motion module reaches, and beyond that in windows of 16 that overlap by 4.",
             search_aliases=["context length", "context window", "sliding window", "long video"],
             inputs=_context_inputs(),
             outputs=[Context.Output(display_name="context_options", tooltip="For the Sampler.")],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import ContextOptions, Guidance, Models, SamplingSettings
+from ..pipeline import ContextOptions, Guidance, SamplingSettings
+from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.request import NEGATIVE_PROMPT
-from ..pipeline.sampling import MAX_SEED, BetaScheduleChoice, NoiseType, Scheduler
+from ..pipeline.sampling import MAX_SEED, BetaScheduleChoice, NoiseType, Scheduler, window_for
 from ..pipeline.sampling import Sampler as SamplerName
 from ..pipeline.video_to_video import FRAMES_PER_CHUNK
 from . import host
@@ -64,18 +66,25 @@ class Sampler(io.ComfyNode):
         beta_schedule: str = "autoselect",
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
+        preset: str = "quality",
     ) -> io.NodeOutput:
         """Restyle the frames."""
+        chosen = with_preset(
+            preset,
+            Defaults(
+                steps=steps, guidance_scale=guidance_scale, sampler=sampler, scheduler=scheduler
+            ),
+        )
         settings = SamplingSettings(
             seed=seed,
-            steps=steps,
-            guidance=Guidance(scale=guidance_scale, start=guidance_start, end=guidance_end),
-            sampler=sampler,
-            scheduler=scheduler,
+            steps=chosen.steps,
+            guidance=Guidance(scale=chosen.guidance_scale, start=guidance_start, end=guidance_end),
+            sampler=chosen.sampler,
+            scheduler=chosen.scheduler,
             denoise=denoise,
             beta_schedule=beta_schedule,
             noise_type=noise_type,
-            context=context_options or ContextOptions(),
+            context=context_options,
         )
         prompts = Prompts(
             positive, negative, positive_schedule, positive_conditioning, negative_conditioning
@@ -98,8 +107,8 @@ def _restyle(
 ) -> tuple[Tensor, Tensor]:
     """Give the restyled frames and their latents, with ComfyUI's CLIP and VAE where connected."""
     count, height, width, _ = images.shape
-    models = Models(
-        unet=model.models.unet,
+    models = replace(
+        model.models,
         text_encoder=host.HostTextEncoder(clip) if clip else model.models.text_encoder,
         codec=host.HostCodec(vae) if vae else model.models.codec,
     )
@@ -115,8 +124,8 @@ def _restyle(
     if not vae:
         model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
     latents = job.encode(images)
-    assert settings.context is not None
-    model.load_unet(frames=min(count, settings.context.length), width=width, height=height)
+    window = window_for(models.unet, count, settings.context)
+    model.load_unet(frames=min(count, window.length), width=width, height=height)
     restyled = job.restyle(latents, conditioning)
     if not vae:
         model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
@@ -223,8 +232,9 @@ def _optional_inputs() -> list[io.Input]:
         Context.Input(
             "context_options",
             optional=True,
-            tooltip="How a long clip is cut into windows; 16 frames overlapping by 4 if nothing "
-            "is connected.",
+            tooltip="How a long clip is cut into windows. If nothing is connected the clip goes "
+            "through whole as far as the motion module reaches (24 or 32 frames), and beyond that "
+            "in windows of 16 that overlap by 4.",
         ),
         Schedule.Input(
             "positive_schedule",
@@ -271,7 +281,22 @@ def _optional_inputs() -> list[io.Input]:
             "the motion module.",
         ),
         *(_guidance_limit(name, default) for name, default in (("start", 0.0), ("end", 1.0))),
+        preset_input(),
     ]
+
+
+def preset_input() -> io.Input:
+    """Settings that belong together."""
+    return io.Combo.Input(
+        "preset",
+        options=list(get_args(Preset)),
+        default="quality",
+        optional=True,
+        tooltip="Where steps, guidance scale, sampler and scheduler come from as long as they "
+        "stand at their defaults. quality: 25, 7, euler, normal. turbo, for AnimateLCM or an LCM "
+        "LoRA: 8, 2.2, lcm, sgm_uniform. lightning, for AnimateDiff-Lightning's 4-step module: "
+        "4, 1, euler, sgm_uniform.",
+    )
 
 
 def _guidance_limit(name: str, default: float) -> io.Input:

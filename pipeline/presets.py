@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from .choices import checked
@@ -46,6 +46,17 @@ def preset_defaults(preset: Preset) -> Defaults:
     """
     checked("preset", preset, Preset)
     return PRESETS[preset]
+
+
+def with_preset(preset: Preset, chosen: Defaults) -> Defaults:
+    """Give a preset's values in place of those in `chosen` that still stand at quality's.
+
+    For a form whose fields always hold a value, so that one which nobody touched cannot be told.
+    """
+    untouched = asdict(PRESETS["quality"])
+    values = asdict(preset_defaults(preset))
+    touched = {name: value for name, value in asdict(chosen).items() if value != untouched[name]}
+    return Defaults(**values | touched)
 
 
 def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .guided_model import Conditioning, Guidance
 from .initial_noise import MAX_SEED, NoiseType
-from .sample import BetaScheduleChoice, sample_latents
+from .sample import BetaScheduleChoice, sample_latents, window_for
 from .samplers import Sampler
 from .schedulers import Scheduler
 from .windows import ContextOptions, ContextSchedule, FuseMethod
@@ -21,4 +21,5 @@ __all__ = [
     "Sampler",
     "Scheduler",
     "sample_latents",
+    "window_for",
 ]

@@ -71,7 +71,7 @@ def sample_latents(
     )
     if len(sigmas) < 2:
         return latents.clone()
-    context = _context_for(unet, len(latents), context)
+    context = window_for(unet, len(latents), context)
     calls = _CallCounter(spec, len(sigmas) - 1, progress, is_cancelled)
     model = GuidedModel(
         unet,
@@ -132,10 +132,13 @@ def _beta_schedule(unet: MotionUNet, choice: BetaScheduleChoice) -> BetaSchedule
     return unet.beta_schedule if choice == "autoselect" else choice
 
 
-def _context_for(
-    unet: MotionUNet, num_frames: int, context: ContextOptions | None
-) -> ContextOptions:
-    """The windows to use, checked against what the motion module's positional encoding reaches."""
+def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None) -> ContextOptions:
+    """The windows that a clip of `num_frames` is sampled in.
+
+    context: as asked for; None is the whole clip where the motion module knows so many frames, and
+    windows of 16 that overlap by 4 where it does not.
+    Raises AnimateDiffV2VError for windows longer than the module's positional encoding.
+    """
     limit = unet.max_frames
     if context is None:
         # Frames that do not see each other may be cut anywhere.

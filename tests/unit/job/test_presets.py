@@ -1,0 +1,72 @@
+"""Presets: what they set, what they leave alone, and when they warn."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+from animatediff_v2v.pipeline import AnimateDiffV2VError, Guidance, SamplingSettings
+from animatediff_v2v.pipeline.presets import (
+    PRESETS,
+    Defaults,
+    preset_defaults,
+    warn_of_mismatch,
+    with_preset,
+)
+
+QUALITY, TURBO = PRESETS["quality"], PRESETS["turbo"]
+
+
+def test_turbo_is_the_founding_endpoint():
+    assert (TURBO.steps, TURBO.guidance_scale) == (8, 2.2)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_untouched_fields_take_the_presets_values(preset):
+    assert with_preset(preset, QUALITY) == PRESETS[preset]
+
+
+def test_touched_fields_stay():
+    chosen = Defaults(steps=6, guidance_scale=7.0, sampler="tcd", scheduler="normal")
+    assert with_preset("turbo", chosen) == Defaults(
+        steps=6, guidance_scale=2.2, sampler="tcd", scheduler="sgm_uniform"
+    )
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(AnimateDiffV2VError, match="preset is 'fast'; it can be quality, turbo"):
+        preset_defaults("fast")
+
+
+@pytest.mark.parametrize(
+    ("preset", "family", "has_loras", "warning"),
+    [
+        ("quality", "v2", False, None),
+        ("quality", "v1", False, None),
+        ("quality", None, False, None),
+        ("quality", "animatelcm", False, "guidance_scale 7 is too strong for an AnimateLCM"),
+        ("turbo", "animatelcm", False, None),
+        ("turbo", "v2", True, None),
+        ("turbo", "v2", False, "The sampler lcm is for AnimateLCM or an LCM LoRA"),
+        ("turbo", "v3", False, "8 steps are for AnimateDiff-Lightning, AnimateLCM or an LCM LoRA"),
+        ("turbo", "v3", True, None),
+        ("lightning", "v2", False, None),
+        ("lightning", "v1", False, "4 steps are for AnimateDiff-Lightning"),
+        ("lightning", None, False, None),
+    ],
+)
+def test_warnings(preset, family, has_loras, warning, caplog):
+    defaults = preset_defaults(preset)
+    settings = SamplingSettings(
+        seed=0,
+        steps=defaults.steps,
+        guidance=Guidance(scale=defaults.guidance_scale),
+        sampler=defaults.sampler,
+        scheduler=defaults.scheduler,
+    )
+    with caplog.at_level(logging.WARNING):
+        warn_of_mismatch(settings, SimpleNamespace(motion_family=family, has_loras=has_loras))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (warning is not None)
+    assert all(warning in message for message in messages)
