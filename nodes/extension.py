@@ -9,8 +9,12 @@ from .encode_video import EncodeVideo
 from .host import register_model_folders
 from .load_model import LoadModel, LoraStack
 from .load_video import LoadVideo
+from .model_from_comfy import ModelFromComfy
+from .motion_lora import MotionLoraStack
 from .prompt_schedule import PromptSchedule
 from .sampler import Sampler
+from .select_frames import SelectFrames
+from .selection_route import add_selection_route
 from .video_to_video import VideoToVideo
 
 
@@ -18,15 +22,19 @@ class AnimateDiffV2VExtension(ComfyExtension):
     """AnimateDiff video-to-video."""
 
     async def on_load(self) -> None:
-        """Make the model folders known before the first combo lists them."""
+        """Make the model folders known before the first combo lists them, and the route."""
         register_model_folders()
+        add_selection_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Give all nodes, in the order of a graph."""
         return [
             LoadVideo,
+            SelectFrames,
             LoraStack,
+            MotionLoraStack,
             LoadModel,
+            ModelFromComfy,
             ContextWindows,
             PromptSchedule,
             Sampler,

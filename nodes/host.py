@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import comfy.cli_args
 import comfy.latent_formats
+import comfy.lora
 import comfy.model_management as memory
+import comfy.model_sampling
 import comfy.utils
 import folder_paths
 import latent_preview
 import torch
+from aiohttp import web
 from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import InputImpl
+from server import PromptServer
 from torch import Tensor, nn
 
 from ..pipeline import AnimateDiffV2VError, Models, Progress
 from ..pipeline.models import LatentCodec, TextEncoder
+from ..pipeline.models.latent_codec import VaeCodec
+from ..pipeline.models.text_encoder import ClipTextEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +72,14 @@ def model_path(folder: str, name: str) -> Path:
     return Path(path)
 
 
+def model_folders(name: str) -> list[Path]:
+    """List the folders on disk behind one of ComfyUI's model folders."""
+    return [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+
+
 def embedding_folders() -> list[Path]:
     """List the folders of textual inversions that exist."""
-    return [folder for name in folder_paths.get_folder_paths("embeddings")
-            if (folder := Path(name)).is_dir()]  # fmt: skip
+    return [folder for folder in model_folders("embeddings") if folder.is_dir()]
 
 
 def input_videos() -> list[str]:
@@ -79,10 +91,48 @@ def input_videos() -> list[str]:
 def input_path(name: str) -> Path:
     """Find an uploaded file; raises AnimateDiffV2VError when it is not there."""
     if not name or not folder_paths.exists_annotated_filepath(name):
-        raise AnimateDiffV2VError(
-            f"There is no video {name!r} in ComfyUI's input folder: upload one, or choose another."
-        )
+        raise _no_video(name)
     return Path(folder_paths.get_annotated_filepath(name))
+
+
+def uploaded_path(name: str) -> Path:
+    """Find a file for somebody at the other end of the network: in the input folder alone.
+
+    Raises AnimateDiffV2VError when it is not there, in the same words when it is elsewhere.
+    """
+    path = input_path(name).resolve()
+    if not path.is_relative_to(Path(folder_paths.get_input_directory()).resolve()):
+        raise _no_video(name)
+    return path
+
+
+def _no_video(name: str) -> AnimateDiffV2VError:
+    return AnimateDiffV2VError(
+        f"There is no video {name!r} in ComfyUI's input folder: upload one, or choose another."
+    )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder in ComfyUI's temporary one, and remove it with what is in it."""
+    parent = Path(folder_paths.get_temp_directory())
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix="animatediff_v2v_") as folder:
+        yield Path(folder)
+
+
+def trim_window(video: Any) -> tuple[float, float]:
+    """Start and duration, in seconds of its file, of a VIDEO; a duration of 0 is the rest."""
+    if hasattr(video, "get_active_trim_window"):
+        start, duration = video.get_active_trim_window()
+        return float(start), float(duration)
+    # Before 0.23 ComfyUI trims, and keeps to itself where.
+    start = getattr(video, "_VideoFromFile__start_time", 0.0)
+    duration = getattr(video, "_VideoFromFile__duration", 0.0)
+    if start < 0:  # counted from the end
+        whole = InputImpl.VideoFromFile(video.get_stream_source())
+        start = max(0.0, whole.get_duration() + start)
+    return float(start), float(duration)
 
 
 @dataclass(frozen=True)
@@ -118,6 +168,11 @@ def workflow_metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> d
             for node_id, node in prompt.items()
         }
     return {key: json.dumps(value) for key, value in parts.items()}
+
+
+def add_get_route(path: str, answer: Callable[[web.Request], Awaitable[web.Response]]) -> None:
+    """Answer GET requests for a path of ComfyUI's server."""
+    PromptServer.instance.routes.get(path)(answer)
 
 
 # --- memory ------------------------------------------------------------------------------------
@@ -202,15 +257,19 @@ class ManagedModels:
     def __init__(self, models: Models, places: Places) -> None:
         """Take over freshly loaded `models`, which are on `places.waiting`.
 
-        The text encoder computes in float32, as ComfyUI's does.
+        The text encoder computes in float32, as ComfyUI's does. ComfyUI's own CLIP and VAE among
+        them stay in its care.
         """
         self.models = models
-        unet = _Resident.of(models.unet)
-        text = _Resident.of(models.text_encoder.network).to(torch.float32)
-        vae = _Resident.of(models.codec.vae).to(places.vae_dtype)
-        self._unet = WholeModelPatcher(unet, places.unet, places.waiting)
-        self._text = WholeModelPatcher(text, places.text_encoder, places.waiting)
-        self._vae = WholeModelPatcher(vae, places.vae, places.waiting)
+        self._unet = WholeModelPatcher(_Resident.of(models.unet), places.unet, places.waiting)
+        self._text: WholeModelPatcher | None = None
+        self._vae: WholeModelPatcher | None = None
+        if isinstance(models.text_encoder, ClipTextEncoder):
+            text = _Resident.of(models.text_encoder.network).to(torch.float32)
+            self._text = WholeModelPatcher(text, places.text_encoder, places.waiting)
+        if isinstance(models.codec, VaeCodec):
+            vae = _Resident.of(models.codec.vae).to(places.vae_dtype)
+            self._vae = WholeModelPatcher(vae, places.vae, places.waiting)
 
     @property
     def text_channels(self) -> int:
@@ -224,7 +283,8 @@ class ManagedModels:
 
     def get_models(self) -> list[ModelPatcher]:
         """All patchers, for ComfyUI's accounting."""
-        return [self._unet, self._text, self._vae]
+        patchers = (self._unet, self._text, self._vae)
+        return [patcher for patcher in patchers if patcher is not None]
 
     def get_ram_usage(self) -> int:
         """Bytes that the networks take, for ComfyUI's cache."""
@@ -232,7 +292,8 @@ class ManagedModels:
 
     def load_text_encoder(self) -> None:
         """Bring the text encoder to its device; its work takes next to no memory."""
-        memory.load_models_gpu([self._text])
+        if self._text is not None:
+            memory.load_models_gpu([self._text])
 
     def load_unet(self, *, frames: int, width: int, height: int) -> None:
         """Bring the UNet to its device, with room for windows of `frames` of this size."""
@@ -246,12 +307,43 @@ class ManagedModels:
 
     def load_vae(self, *, frames: int, width: int, height: int) -> None:
         """Bring the VAE to its device, with room for `frames` of this size at a time."""
+        if self._vae is None:
+            return
         # Bytes for each pixel and byte of precision: ComfyUI's figure for decoding, the larger one.
         itemsize = self.models.codec.vae.dtype.itemsize
         one_frame = 2178 * width * height * itemsize
         memory.load_models_gpu(
             [self._vae], memory_required=frames * one_frame, minimum_memory_required=one_frame
         )
+
+
+def unet_weights(model: Any) -> dict[str, Tensor]:
+    """The UNet of a MODEL under the names of a checkpoint, with its LoRAs and merges in it.
+
+    Raises AnimateDiffV2VError when the MODEL predicts something else than noise.
+    """
+    sampling = model.get_model_object("model_sampling")
+    predicts_noise = isinstance(sampling, comfy.model_sampling.EPS)
+    if not predicts_noise or isinstance(sampling, comfy.model_sampling.V_PREDICTION):
+        raise AnimateDiffV2VError(
+            "The connected MODEL does not predict noise, as Stable Diffusion 1.5 does: "
+            "connect one of Stable Diffusion 1.5."
+        )
+    prefix = "diffusion_model."
+    merged = {}
+    for name, (stored, *patches) in model.get_key_patches(prefix).items():
+        weight, convert = stored
+        weight = convert(weight.cpu(), inplace=False)
+        if patches:
+            patched = weight.to(torch.float32, copy=True)
+            weight = comfy.lora.calculate_weight(patches, patched, name).to(weight.dtype)
+        merged[f"model.{name}"] = weight
+    return merged
+
+
+def has_weight_patches(model: Any) -> bool:
+    """Whether a MODEL carries LoRAs or other patches of its weights."""
+    return bool(model.patches)
 
 
 def result_device() -> torch.device:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ..pipeline import LoraEntry, load_models
 from ..pipeline.embeddings import embedding_finder
+from ..pipeline.files import find_lora
 from . import host
 from .fingerprint import file_fingerprint
-from .sockets import CATEGORY, LoraStackSocket, Model
+from .sockets import CATEGORY, LoraStackSocket, Model, MotionLoraStackSocket
 
 Stack = Sequence[tuple[str, float, float]]
+MotionStack = Sequence[tuple[str, float]]
 
 NO_LORA = "None"
 LORA_SLOTS = 3
@@ -142,6 +144,7 @@ class LoadModel(io.ComfyNode):
         lora_stack: Stack | None = None,
         motion_scale: float = 1.0,
         clip_skip: int = 1,
+        motion_lora_stack: MotionStack | None = None,
     ) -> io.NodeOutput:
         """Load the files."""
         return io.NodeOutput(
@@ -150,6 +153,7 @@ class LoadModel(io.ComfyNode):
                 motion_module=motion_module,
                 vae=vae,
                 lora_stack=lora_stack or (),
+                motion_lora_stack=motion_lora_stack or (),
                 motion_scale=motion_scale,
                 clip_skip=clip_skip,
             )
@@ -202,6 +206,12 @@ def _load_inputs() -> list[io.Input]:
             tooltip="Which layer of the text encoder is read: 1 the last, 2 the one before it, "
             "which many anime checkpoints were trained with.",
         ),
+        MotionLoraStackSocket.Input(
+            "motion_lora_stack",
+            optional=True,
+            tooltip="Motion LoRAs (camera moves) to merge into the motion module, from a Motion "
+            "LoRA Stack. They are made for v2 modules.",
+        ),
     ]
 
 
@@ -211,19 +221,22 @@ def load_managed(
     motion_module: str,
     vae: str = VAE_FROM_CHECKPOINT,
     lora_stack: Stack = (),
+    motion_lora_stack: MotionStack = (),
     motion_scale: float = 1.0,
     clip_skip: int = 1,
 ) -> host.ManagedModels:
     """Load the networks that combos name into main memory, for ComfyUI to move."""
     places = host.Places.chosen()
+    loras = host.model_folders("loras")
     models = load_models(
         host.model_path("checkpoints", checkpoint),
-        motion_module=_path(host.MOTION_MODULES, motion_module),
-        vae=_path("vae", vae),
+        motion_module=optional_path(host.MOTION_MODULES, motion_module),
+        vae=optional_path("vae", vae),
         loras=[
-            LoraEntry(host.model_path("loras", name), model_strength, clip_strength)
+            LoraEntry(find_lora(name, folders=loras), model_strength, clip_strength)
             for name, model_strength, clip_strength in lora_stack
         ],
+        motion_loras=motion_lora_entries(motion_lora_stack),
         device=places.waiting,
         dtype=places.unet_dtype,
         motion_scale=motion_scale,
@@ -242,14 +255,23 @@ def model_fingerprints(
         host.MOTION_MODULES: motion_module,
         "vae": vae,
     }
-    return [
-        file_fingerprint(host.model_path(folder, name))
-        for folder, name in chosen.items()
-        if name not in (None, NO_MOTION_MODULE, VAE_FROM_CHECKPOINT)
-    ]
+    return [each for folder, name in chosen.items() for each in model_fingerprint(folder, name)]
 
 
-def _path(folder: str, name: str) -> Path | None:
+def model_fingerprint(folder: str, name: str | None) -> list[str]:
+    """The fingerprint of the file behind a combo, or nothing where none is named."""
+    if name in (None, NO_MOTION_MODULE, VAE_FROM_CHECKPOINT):
+        return []
+    return [file_fingerprint(host.model_path(folder, str(name)))]
+
+
+def motion_lora_entries(stack: MotionStack) -> list[LoraEntry]:
+    """Find the files of a motion LoRA stack; raises AnimateDiffV2VError when one is missing."""
+    return [LoraEntry(host.model_path(host.MOTION_LORAS, name), scale) for name, scale in stack]
+
+
+def optional_path(folder: str, name: str) -> Path | None:
+    """Find the file that a combo names, or None where it names none."""
     if name in (NO_MOTION_MODULE, VAE_FROM_CHECKPOINT):
         return None
     return host.model_path(folder, name)

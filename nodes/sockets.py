@@ -15,5 +15,7 @@ Schedule = io.Custom("ADV2V_PROMPT_SCHEDULE")
 # list[tuple[str, float, float]]: name in models/loras, model strength, clip strength; the
 # convention of many packs
 LoraStackSocket = io.Custom("LORA_STACK")
+# list[tuple[str, float]]: name in models/animatediff_motion_lora, strength
+MotionLoraStackSocket = io.Custom("ADV2V_MOTION_LORA_STACK")
 # dict of five source_ and five loaded_ values; the convention of VideoHelperSuite
 VideoInfoSocket = io.Custom("VHS_VIDEOINFO")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from comfy_api.latest import InputImpl, io
 
@@ -15,8 +16,9 @@ from ..pipeline import (
     SamplingSettings,
     video_to_video,
 )
+from ..pipeline.presets import PRESETS, with_preset
 from ..pipeline.progress import Phase
-from ..pipeline.video import FORMATS
+from ..pipeline.video import FORMATS, VideoReader
 from ..pipeline.video_to_video import FRAMES_PER_CHUNK
 from . import host
 from .encode_video import shown
@@ -28,8 +30,9 @@ from .load_model import (
     load_managed,
     model_fingerprints,
 )
-from .load_video import check_video, nth_input, source_size, video_input
-from .sampler import guidance_input, prompt_inputs, seed_input, steps_input
+from .load_video import video_input
+from .sampler import guidance_input, preset_input, prompt_inputs, seed_input, steps_input
+from .selection import check_selection, nth_input
 from .sockets import CATEGORY, LoraStackSocket
 
 FORMAT = FORMATS["mp4-h264"]
@@ -79,17 +82,14 @@ class VideoToVideo(io.ComfyNode):
         select_every_nth_frame: int,
         seed: int,
         lora_stack: Stack | None = None,
+        preset: str = "quality",
     ) -> io.NodeOutput:
         """Load, restyle, write."""
         path = host.input_path(video)
         selection = FrameSelection(select_every_nth_frame=select_every_nth_frame)
-        settings = SamplingSettings(
-            seed=seed,
-            steps=num_inference_steps,
-            guidance=Guidance(scale=guidance_scale),
-            context=ContextOptions(),
-        )
-        width, height = source_size(path, selection)
+        settings = _settings(preset, num_inference_steps, guidance_scale, seed)
+        with VideoReader(path, selection=selection) as reader:
+            width, height = reader.width, reader.height
         target = host.output_file(FILENAME_PREFIX, FORMAT.extension, width=width, height=height)
         request = Request(
             input=path,
@@ -113,7 +113,7 @@ class VideoToVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, video: str | None) -> bool | str:
         """Refuse a missing or unreadable file."""
-        return check_video(video)
+        return check_selection(video)
 
     @classmethod
     def fingerprint_inputs(
@@ -144,7 +144,21 @@ def _inputs() -> list[io.Input]:
         nth_input(),
         seed_input(),
         LoraStackSocket.Input("lora_stack", optional=True, tooltip=LORA_STACK_TOOLTIP),
+        preset_input(),
     ]
+
+
+def _settings(preset: str, steps: int, guidance_scale: float, seed: int) -> SamplingSettings:
+    quality = PRESETS["quality"]
+    chosen = with_preset(preset, replace(quality, steps=steps, guidance_scale=guidance_scale))
+    return SamplingSettings(
+        seed=seed,
+        steps=chosen.steps,
+        guidance=Guidance(scale=chosen.guidance_scale),
+        sampler=chosen.sampler,
+        scheduler=chosen.scheduler,
+        context=ContextOptions(),
+    )
 
 
 def favourite_first(names: list[str]) -> list[str]:

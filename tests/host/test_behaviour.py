@@ -12,6 +12,7 @@ from .conftest import FRAMES, write_clip
 
 NODES = {
     "ADV2V_LoadVideo",
+    "ADV2V_SelectFrames",
     "ADV2V_LoraStack",
     "ADV2V_LoadModel",
     "ADV2V_ContextOptions",

@@ -20,8 +20,11 @@ NODE_IDS = {
     "ADV2V_LoadModel",
     "ADV2V_LoadVideo",
     "ADV2V_LoraStack",
+    "ADV2V_ModelFromComfy",
+    "ADV2V_MotionLoraStack",
     "ADV2V_PromptSchedule",
     "ADV2V_Sampler",
+    "ADV2V_SelectFrames",
     "ADV2V_VideoToVideo",
 }
 CORE_NODES = {"MarkdownNote"}

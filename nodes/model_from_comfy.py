@@ -1,0 +1,103 @@
+"""ComfyUI's own MODEL, CLIP and VAE in front of this pack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..pipeline import Models
+from ..pipeline.files import unet_of
+from ..pipeline.models import build_motion_unet
+from . import host
+from .load_model import (
+    MOTION_MODULE_TOOLTIP,
+    NO_MOTION_MODULE,
+    MotionStack,
+    model_fingerprint,
+    motion_lora_entries,
+    optional_path,
+)
+from .sockets import CATEGORY, Model, MotionLoraStackSocket
+
+
+class ModelFromComfy(io.ComfyNode):
+    """Native MODEL, CLIP and VAE plus a motion module."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_ModelFromComfy",
+            display_name="AnimateDiff Model from MODEL",
+            category=CATEGORY,
+            description="Put a motion module into a Stable Diffusion 1.5 MODEL of ComfyUI's own "
+            "loaders, with the LoRAs and other weight patches that are already in it.",
+            search_aliases=["apply animatediff model", "use evolved sampling", "native model"],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="A Stable Diffusion 1.5 MODEL. LoRAs and merges in it are taken "
+                    "along; patches of the sampling itself are not.",
+                ),
+                io.Clip.Input("clip", tooltip="Its text encoder, with its LoRAs."),
+                io.Vae.Input("vae", tooltip="A VAE for Stable Diffusion 1.5."),
+                io.Combo.Input(
+                    "motion_module",
+                    options=[*host.model_names(host.MOTION_MODULES), NO_MOTION_MODULE],
+                    tooltip=MOTION_MODULE_TOOLTIP,
+                ),
+                MotionLoraStackSocket.Input(
+                    "motion_lora_stack",
+                    optional=True,
+                    tooltip="Motion LoRAs to merge into the motion module.",
+                ),
+                io.Float.Input(
+                    "motion_scale",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Sharpens what frames take from each other: above 1 more motion, "
+                    "below 1 less. 1 is as trained.",
+                ),
+            ],
+            outputs=[Model.Output(display_name="model", tooltip="For the Sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        motion_module: str,
+        motion_lora_stack: MotionStack | None = None,
+        motion_scale: float = 1.0,
+    ) -> io.NodeOutput:
+        """Take the weights over and build the network around them."""
+        places = host.Places.chosen()
+        config, tensors = unet_of(host.unet_weights(model), source="The connected MODEL")
+        unet = build_motion_unet(
+            config,
+            tensors,
+            motion_module=optional_path(host.MOTION_MODULES, motion_module),
+            motion_loras=motion_lora_entries(motion_lora_stack or ()),
+            motion_scale=motion_scale,
+            device=places.waiting,
+            dtype=places.unet_dtype,
+        )
+        models = Models(
+            unet=unet,
+            text_encoder=host.HostTextEncoder(clip),
+            codec=host.HostCodec(vae),
+            has_loras=host.has_weight_patches(model),
+        )
+        return io.NodeOutput(host.ManagedModels(models, places))
+
+    @classmethod
+    def fingerprint_inputs(cls, motion_module: str | None, **_others: object) -> list[str]:
+        """Load again when the file has changed."""
+        return model_fingerprint(host.MOTION_MODULES, motion_module)

@@ -1,0 +1,67 @@
+"""Motion LoRAs: camera moves for the motion module."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import host
+from .fingerprint import file_fingerprint
+from .load_model import MotionStack
+from .sockets import CATEGORY, MotionLoraStackSocket
+
+
+class MotionLoraStack(io.ComfyNode):
+    """One motion LoRA; stacks chain."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_MotionLoraStack",
+            display_name="Motion LoRA Stack",
+            category=CATEGORY,
+            description="Choose a motion LoRA, such as a pan or a zoom, and its strength. Chain "
+            "several of these nodes for more.",
+            search_aliases=["camera motion", "pan", "zoom", "tilt", "roll", "motion lora"],
+            inputs=[
+                io.Combo.Input(
+                    "motion_lora",
+                    options=host.model_names(host.MOTION_LORAS),
+                    tooltip="A motion LoRA from models/animatediff_motion_lora, for example "
+                    "v2_lora_ZoomIn. They are made for v2 motion modules.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How strongly it moves: 0 not at all, 1 as trained, below 0 the other "
+                    "way. 0.6 to 1 is usual.",
+                ),
+                MotionLoraStackSocket.Input(
+                    "motion_lora_stack",
+                    optional=True,
+                    tooltip="Motion LoRAs that come before this one.",
+                ),
+            ],
+            outputs=[
+                MotionLoraStackSocket.Output(
+                    display_name="motion_lora_stack", tooltip="For Load AnimateDiff Model."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, motion_lora: str, strength: float, motion_lora_stack: MotionStack | None = None
+    ) -> io.NodeOutput:
+        """Append the chosen LoRA to the incoming stack."""
+        return io.NodeOutput([*(motion_lora_stack or ()), (motion_lora, strength)])
+
+    @classmethod
+    def fingerprint_inputs(cls, motion_lora: str | None, **_others: object) -> str | None:
+        """Run again when the file has changed."""
+        if motion_lora is None:
+            return None
+        return file_fingerprint(host.model_path(host.MOTION_LORAS, motion_lora))

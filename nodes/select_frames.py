@@ -1,0 +1,106 @@
+"""A native VIDEO in: the same frames, sound and figures that Load Video gives of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import InputImpl, io
+
+from ..pipeline import AnimateDiffV2VError
+from ..pipeline.video import FORMATS
+from . import host
+from .encode_video import write_video
+from .selection import read_selection, selection_inputs, selection_outputs
+from .sockets import CATEGORY
+
+LOSSLESS = FORMATS["mkv-ffv1"]
+
+
+class SelectFrames(io.ComfyNode):
+    """Frames, sound and figures of a VIDEO."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_SelectFrames",
+            display_name="Select Frames (every nth)",
+            category=CATEGORY,
+            description="Read the frames of a VIDEO that you select, exactly by their time "
+            "stamps, with the sound of the same time span. The clip is streamed: only the kept "
+            "frames take memory.",
+            search_aliases=["get video components", "video to images", "select every nth"],
+            inputs=[
+                io.Video.Input(
+                    "video", tooltip="A VIDEO, for instance of ComfyUI's own Load Video."
+                ),
+                *selection_inputs(),
+            ],
+            outputs=selection_outputs(),
+        )
+
+    @classmethod
+    def execute(cls, *, video: Any, **settings: Any) -> io.NodeOutput:
+        """Read the clip; `settings` are the values of selection_inputs."""
+        window = host.trim_window(video) if is_file(video) else (0.0, 0.0)
+        with video_file(video) as path:
+            return read_selection(path, **within(window, **settings))
+
+
+def within(
+    window: tuple[float, float], *, start_time: float = 0, duration: float = 0, **others: Any
+) -> dict[str, Any]:
+    """Count start_time and duration from the start of a trimmed VIDEO, and end where it ends.
+
+    window: start and duration in seconds of its file; a duration of 0 reaches to the end.
+    Raises AnimateDiffV2VError when it ends before start_time.
+    """
+    start, length = window
+    if length and start_time >= length:
+        raise AnimateDiffV2VError(
+            f"start_time is {start_time:g} s, and the trimmed video ends after {length:g} s; "
+            "lower it."
+        )
+    left = length - start_time if length else 0.0
+    ends = [seconds for seconds in (duration, left) if seconds]
+    return {"start_time": start + start_time, "duration": min(ends, default=0.0), **others}
+
+
+def is_file(video: Any) -> bool:
+    """Whether a VIDEO is a file as it stands, not one made of tensors, or of a part of a file."""
+    if not isinstance(video, InputImpl.VideoFromFile):
+        return False
+    whole = InputImpl.VideoFromFile(video.get_stream_source())
+    return bool(whole.get_dimensions() == video.get_dimensions())
+
+
+@contextmanager
+def video_file(video: Any) -> Iterator[Path]:
+    """Give the path of a VIDEO's file, which may be a temporary one."""
+    source = video.get_stream_source() if is_file(video) else None
+    if isinstance(source, str):
+        yield Path(source)
+        return
+    with host.temporary_folder() as folder:
+        if source is None:
+            path = folder / f"video{LOSSLESS.extension}"
+            _write_components(video.get_components(), path)
+        else:
+            path = folder / "video"
+            path.write_bytes(source.getbuffer())
+        yield path
+
+
+def _write_components(components: Any, path: Path) -> None:
+    write_video(
+        components.images,
+        path,
+        LOSSLESS,
+        fps=components.frame_rate,
+        audio=components.audio,
+        pingpong=False,
+        loop_count=0,
+    )

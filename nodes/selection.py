@@ -1,0 +1,231 @@
+"""The settings by which a clip is read, shared by the nodes that read one, and their results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pipeline import AnimateDiffV2VError, FrameSelection
+from ..pipeline.video import Fit, VideoReader, read_audio
+from . import host
+from .sockets import VideoInfoSocket
+
+NTH_TOOLTIP = (
+    "Keep every nth frame: 2 halves the frames, the work and the frame rate. The duration stays."
+)
+
+
+def selection_inputs() -> list[io.Input]:
+    """What to keep of a clip, and at which size; saved graphs hold these by position."""
+    return [
+        nth_input(),
+        io.Int.Input(
+            "skip_first_frames",
+            default=0,
+            min=0,
+            max=1_000_000,
+            tooltip="Frames to leave out at the beginning, counted after force_rate and before "
+            "every nth is taken.",
+        ),
+        io.Int.Input(
+            "frame_load_cap",
+            default=0,
+            min=0,
+            max=1_000_000,
+            tooltip="The most frames to keep; 0 keeps all. Each takes 3 MB of memory at 512x512.",
+        ),
+        io.Float.Input(
+            "force_rate",
+            default=0.0,
+            min=0.0,
+            max=240.0,
+            step=0.01,
+            tooltip="Frames per second to put the clip on first, by repeating or leaving out "
+            "frames; the duration stays. 0 keeps the clip's own rate.",
+        ),
+        *(_size_input(name) for name in ("width", "height")),
+        *_later_inputs(),
+    ]
+
+
+def _later_inputs() -> list[io.Input]:
+    """Settings that few need, and that graphs saved by earlier versions do not have."""
+    return [
+        _seconds_input(
+            "start_time",
+            "Seconds of the clip to leave out at the beginning, before anything is counted.",
+        ),
+        _seconds_input(
+            "duration", "Seconds of the clip to read from start_time on; 0 reads to the end."
+        ),
+        io.Combo.Input(
+            "fit",
+            options=["crop", "pad", "stretch"],
+            default="crop",
+            optional=True,
+            advanced=True,
+            tooltip="What to do when width and height have another aspect than the clip: crop "
+            "cuts the middle out, pad puts black bars, stretch distorts.",
+        ),
+    ]
+
+
+def nth_input() -> io.Input:
+    """How many frames are left out between two that are kept."""
+    return io.Int.Input("select_every_nth_frame", default=2, min=1, max=1000, tooltip=NTH_TOOLTIP)
+
+
+def _size_input(name: str) -> io.Input:
+    return io.Int.Input(
+        name,
+        default=0,
+        min=0,
+        max=8192,
+        step=8,
+        tooltip=f"Pixels; the {name} comes out as a multiple of 8. Where the aspect does not fit, "
+        "fit decides. 0 keeps the clip's own aspect; if both are 0 a clip longer than 768 comes "
+        "at 768.",
+    )
+
+
+def _seconds_input(name: str, tooltip: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=0.0,
+        min=0.0,
+        max=1_000_000.0,
+        step=0.01,
+        optional=True,
+        advanced=True,
+        tooltip=tooltip,
+    )
+
+
+def selection_outputs() -> list[io.Output]:
+    """Frames, sound and figures, in the order of `read_selection`."""
+    return [
+        io.Image.Output(display_name="frames", tooltip="The kept frames."),
+        io.Audio.Output(
+            display_name="audio",
+            tooltip="The sound of the time that the kept frames span; nothing for a silent clip.",
+        ),
+        io.Float.Output(
+            display_name="fps", tooltip="Frames per second of the kept frames, for Encode Video."
+        ),
+        io.Int.Output(display_name="frame_count", tooltip="How many frames were kept."),
+        VideoInfoSocket.Output(
+            display_name="video_info",
+            tooltip="Rates, counts, seconds and pixels of the file and of what was loaded.",
+        ),
+        io.Mask.Output(
+            display_name="mask",
+            tooltip="Where each kept frame is transparent: 1 is transparent, 0 is opaque, as in "
+            "Load Image. All 0 for a clip without transparency.",
+        ),
+    ]
+
+
+def open_reader(
+    path: Path,
+    *,
+    select_every_nth_frame: int = 1,
+    skip_first_frames: int = 0,
+    frame_load_cap: int = 0,
+    force_rate: float = 0,
+    width: int = 0,
+    height: int = 0,
+    start_time: float = 0,
+    duration: float = 0,
+    fit: Fit = "crop",
+) -> VideoReader:
+    """Open a clip with the values of the inputs; raises AnimateDiffV2VError."""
+    selection = FrameSelection(
+        select_every_nth_frame=select_every_nth_frame,
+        skip_first_frames=skip_first_frames,
+        frame_load_cap=frame_load_cap,
+        force_rate=force_rate,
+        start_time_seconds=start_time,
+        duration_seconds=duration,
+    )
+    return VideoReader(path, selection=selection, width=width, height=height, fit=fit)
+
+
+def read_selection(path: Path, **settings: Any) -> io.NodeOutput:
+    """Read a clip with the values of the inputs; see selection_outputs."""
+    with open_reader(path, **settings) as reader:
+        images, masks = read_frames(reader)
+    return io.NodeOutput(
+        images, audio_of(reader), float(reader.frame_rate), len(images), video_info(reader), masks
+    )
+
+
+def read_frames(reader: VideoReader) -> tuple[Tensor, Tensor]:
+    """Read a clip into float32 [frames, height, width, 3], 0..1, allocated once, and its masks.
+
+    The masks are float32 [frames, height, width], 1 where a frame is transparent. Those of a clip
+    without alpha are one mask that is seen many times, and takes next to no memory.
+    """
+    # 8-bit frames take a quarter of the result: they may wait where their number is not known.
+    pairs = ((frame, reader.alpha) for frame in reader)
+    frames = pairs if reader.expected_frame_count else list(pairs)
+    count = reader.expected_frame_count or reader.frame_count
+    shape = (count, reader.height, reader.width)
+    images, masks = torch.empty(*shape, 3), torch.zeros(1, *shape[1:]).expand(shape)
+    if reader.info.has_alpha:
+        masks = torch.empty(shape)
+    report = host.NodeProgress()
+    for index, (frame, alpha) in enumerate(frames):
+        host.raise_if_interrupted()
+        torch.div(torch.from_numpy(frame), 255, out=images[index])
+        if alpha is not None:
+            torch.div(torch.from_numpy(255 - alpha), 255, out=masks[index])
+        report.share((index + 1) / count)
+    device, kept = host.result_device(), reader.frame_count
+    return images[:kept].to(device), masks[:kept].to(device)
+
+
+def audio_of(reader: VideoReader) -> dict[str, Any] | None:
+    """The sound of the frames that were read, as ComfyUI's AUDIO; None for a silent clip."""
+    start, duration = reader.time_span
+    audio = read_audio(reader.info.path, start_seconds=start, duration_seconds=duration)
+    if audio is None:
+        return None
+    waveform = torch.from_numpy(audio.waveform).unsqueeze(0)
+    return {"waveform": waveform, "sample_rate": audio.sample_rate}
+
+
+def video_info(reader: VideoReader) -> dict[str, float | int]:
+    """Describe the file and what was loaded, under the names that other packs read."""
+    info = reader.info
+    source_count = info.frame_count or round(info.duration_seconds * info.frame_rate)
+    return {
+        "source_fps": float(info.frame_rate),
+        "source_frame_count": source_count,
+        "source_duration": info.duration_seconds,
+        "source_width": info.width,
+        "source_height": info.height,
+        "loaded_fps": float(reader.frame_rate),
+        "loaded_frame_count": reader.frame_count,
+        "loaded_duration": float(reader.frame_count / reader.frame_rate),
+        "loaded_width": reader.width,
+        "loaded_height": reader.height,
+    }
+
+
+def check_selection(video: str | None, **settings: Any) -> bool | str:
+    """Give True if a selection of an uploaded file has frames, else the sentence for the user.
+
+    None is a value that is not known before the graph runs.
+    """
+    if video is None:
+        return True
+    known = {name: value for name, value in settings.items() if value is not None}
+    try:
+        open_reader(host.input_path(video), **known).close()
+    except AnimateDiffV2VError as error:
+        return str(error)
+    return True

@@ -1,0 +1,97 @@
+"""What a selection will give, told to the frontend while the settings change."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+from typing import Any
+
+from aiohttp import web
+from PIL import Image
+
+from ..pipeline import AnimateDiffV2VError
+from ..pipeline.video import VideoReader, thumbnails
+from . import host
+from .selection import open_reader
+
+ROUTE = "/animatediff_v2v/selection"
+# Names of the inputs; as in their schema no number is larger than this.
+NUMBERS = {
+    "select_every_nth_frame": int,
+    "skip_first_frames": int,
+    "frame_load_cap": int,
+    "force_rate": float,
+    "width": int,
+    "height": int,
+    "start_time": float,
+    "duration": float,
+}
+LARGEST_NUMBER = 1_000_000
+# Some clips have few key frames; an incomplete strip is better than one that comes too late.
+SECONDS_FOR_THUMBNAILS = 3
+
+
+def add_selection_route() -> None:
+    """Answer `GET /animatediff_v2v/selection?video=...&select_every_nth_frame=...`."""
+    host.add_get_route(ROUTE, _answer)
+
+
+async def _answer(request: web.Request) -> web.Response:
+    try:
+        described = await asyncio.to_thread(describe_selection, dict(request.query))
+    except AnimateDiffV2VError as error:
+        return web.json_response({"error": str(error)}, status=400)
+    return web.json_response(described)
+
+
+def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
+    """Tell what Load Video would give for `video` in the input folder and the other values.
+
+    frame_count and duration_seconds are None where only decoding can tell. thumbnails: seconds
+    of the clip and a picture as a data URI, of some of the kept frames.
+    Raises AnimateDiffV2VError for a wrong value, a file that cannot be read, one elsewhere.
+    """
+    path = host.uploaded_path(query.get("video", ""))
+    settings = {name: _number(name, query[name]) for name in NUMBERS if name in query}
+    try:
+        with open_reader(path, fit=query.get("fit", "crop"), **settings) as reader:
+            return _described(reader)
+    except AnimateDiffV2VError as error:
+        # The name says enough; where the server keeps its files is nobody's business.
+        raise AnimateDiffV2VError(str(error).replace(str(path), path.name)) from error
+
+
+def _described(reader: VideoReader) -> dict[str, Any]:
+    count = reader.expected_frame_count
+    return {
+        "frame_count": count,
+        "frame_rate": float(reader.frame_rate),
+        "duration_seconds": float(count / reader.frame_rate) if count else None,
+        "width": reader.width,
+        "height": reader.height,
+        "thumbnails": list(_thumbnails(reader)),
+    }
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number: float = NUMBERS[name](text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= LARGEST_NUMBER:
+        raise AnimateDiffV2VError(f"{name} is {text[:40]!r}; give 0 to {LARGEST_NUMBER}.")
+    return number
+
+
+def _thumbnails(reader: VideoReader) -> Iterator[dict[str, Any]]:
+    until = time.monotonic() + SECONDS_FOR_THUMBNAILS
+    for seconds, picture in thumbnails(reader):
+        data = BytesIO()
+        Image.fromarray(picture).save(data, "JPEG", quality=80)
+        source = f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"
+        yield {"seconds": float(seconds), "src": source}
+        if time.monotonic() > until:
+            return

@@ -1,0 +1,162 @@
+// What Load Video will give, shown in the node while its settings change: count, rate, duration,
+// size, and some of the frames that will be kept.
+
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+
+const NODE = "ADV2V_LoadVideo";
+const SETTINGS = [
+  "video",
+  "select_every_nth_frame",
+  "skip_first_frames",
+  "frame_load_cap",
+  "force_rate",
+  "width",
+  "height",
+  "start_time",
+  "duration",
+  "fit",
+];
+const HEIGHT_PIXELS = 120;
+const TEXT_PIXELS = 18;
+// The two renderers, loaded graphs and undo each tell of changes in their own way, or not at all.
+// Looking at the values works in all of them, and a value that stands still has been settled on.
+const LOOK_EVERY_MILLISECONDS = 250;
+
+app.registerExtension({
+  name: "AnimateDiffV2V.SelectionStrip",
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) addStrip(node);
+  },
+});
+
+function addStrip(node) {
+  const strip = new Strip();
+  const widget = node.addDOMWidget("selection", "ADV2V_SELECTION", strip.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => HEIGHT_PIXELS,
+    getMaxHeight: () => HEIGHT_PIXELS,
+  });
+  widget.serialize = false;
+  const timer = setInterval(() => strip.look(node), LOOK_EVERY_MILLISECONDS);
+  const onRemoved = node.onRemoved;
+  node.onRemoved = function (...values) {
+    clearInterval(timer);
+    return onRemoved?.apply(this, values);
+  };
+}
+
+class Strip {
+  constructor() {
+    this.element = document.createElement("div");
+    this.text = document.createElement("div");
+    this.pictures = document.createElement("div");
+    this.element.append(this.text, this.pictures);
+    this.element.dataset.testid = "animatediff-v2v-selection";
+    Object.assign(this.element.style, {
+      display: "flex",
+      flexDirection: "column",
+      gap: "4px",
+      minHeight: `${HEIGHT_PIXELS}px`,
+      overflow: "hidden",
+      fontSize: "11px",
+      lineHeight: "1.3",
+      color: "var(--input-text, #ddd)",
+    });
+    Object.assign(this.text.style, { flex: "none", textAlign: "center" });
+    Object.assign(this.pictures.style, {
+      display: "grid",
+      alignContent: "start",
+      gap: "2px",
+    });
+    this.seen = "";
+    this.shown = "";
+    this.isAsking = false;
+  }
+
+  // Asks the server once the values have stood still from one look to the next.
+  async look(node) {
+    const query = queryOf(node);
+    const isSettled = query === this.seen;
+    this.seen = query;
+    if (!isSettled || query === this.shown || this.isAsking) return;
+    this.shown = query;
+    if (!query) {
+      this.say(isLinked(node) ? "Known when the graph runs: a setting is linked." : "");
+      return;
+    }
+    this.isAsking = true;
+    this.pictures.style.opacity = "0.5";
+    try {
+      const answer = await api.fetchApi(`/animatediff_v2v/selection?${query}`);
+      const selection = await answer.json();
+      if (selection.error) this.say(selection.error);
+      else this.show(selection);
+    } catch {
+      this.say("ComfyUI's server does not answer.");
+    } finally {
+      this.isAsking = false;
+      this.pictures.style.opacity = "1";
+    }
+  }
+
+  say(sentence) {
+    this.text.textContent = sentence;
+    this.pictures.replaceChildren();
+  }
+
+  show(selection) {
+    this.text.textContent = figures(selection);
+    const isWide = selection.width > selection.height;
+    const columns = isWide ? 4 : 8;
+    const rows = Math.max(1, Math.ceil(selection.thumbnails.length / columns));
+    this.pictures.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+    const height = Math.floor((HEIGHT_PIXELS - TEXT_PIXELS) / rows) - 2;
+    this.pictures.replaceChildren(...selection.thumbnails.map((each) => picture(each, height)));
+  }
+}
+
+function queryOf(node) {
+  if (isLinked(node)) return "";
+  const values = SETTINGS.map((name) => [name, valueOf(node, name)]);
+  if (!values[0][1]) return "";
+  return new URLSearchParams(values.filter(([, value]) => value != null)).toString();
+}
+
+function valueOf(node, name) {
+  return node.widgets?.find((widget) => widget.name === name)?.value;
+}
+
+function isLinked(node) {
+  return Boolean(
+    node.inputs?.some((input) => input.link != null && SETTINGS.includes(input.name)),
+  );
+}
+
+function figures({ frame_count, frame_rate, duration_seconds, width, height }) {
+  const frames = frame_count === 1 ? "1 frame" : `${frame_count} frames`;
+  return [
+    frame_count == null ? "frames are counted while reading" : frames,
+    `${number(frame_rate, 3)} fps`,
+    ...(duration_seconds == null ? [] : [`${number(duration_seconds, 2)} s`]),
+    `${width} × ${height}`,
+  ].join(" · ");
+}
+
+function picture({ seconds, src }, mostPixels) {
+  const image = document.createElement("img");
+  image.src = src;
+  image.alt = image.title = `${number(seconds, 2)} s`;
+  image.draggable = false;
+  Object.assign(image.style, {
+    width: "100%",
+    maxHeight: `${mostPixels}px`,
+    objectFit: "contain",
+  });
+  return image;
+}
+
+function number(value, digits) {
+  return String(Number(value.toFixed(digits)));
+}
