@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from .checkpoint import CheckpointWeights, load_checkpoint, load_text_encoder, load_vae
+from .checkpoint import (
+    CheckpointWeights,
+    load_checkpoint,
+    load_text_encoder,
+    load_vae,
+    unet_of,
+)
 from .kinds import Kind
 from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
 from .lora_merger import LoraMerger
@@ -31,4 +37,5 @@ __all__ = [
     "merge_loras",
     "merge_motion_loras",
     "read_weights",
+    "unet_of",
 ]

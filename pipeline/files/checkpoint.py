@@ -64,6 +64,23 @@ def load_checkpoint(path: str | Path) -> CheckpointWeights:
     return CheckpointWeights(*unet, *(vae or (None, None)), *(text_encoder or (None, None)))
 
 
+def unet_of(weights: Weights, *, source: str) -> Network:
+    """Take the UNet of Stable Diffusion 1.5 out of tensors in memory: config and tensors.
+
+    weights: under the names of a checkpoint, ``model.diffusion_model.`` or bare.
+    source: where they come from, for the sentence: "The connected MODEL".
+
+    Raises:
+        AnimateDiffV2VError: they are another model's, or a tensor is missing or misshapen.
+    """
+    place = Path(source)
+    wrong = refusal(weights, place, wanted=("checkpoint",))
+    unet = None if wrong else _find_unet(weights, place)
+    if unet is None:
+        raise AnimateDiffV2VError(wrong or f"{source} holds no UNet of Stable Diffusion 1.5.")
+    return unet
+
+
 def load_vae(path: str | Path) -> Network:
     """Load a VAE from its own file or out of a checkpoint: config and tensors for AutoencoderKL.
 
