@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, Models, Progress, SamplingSettings
 from ..pipeline.models import LatentCodec
-from ..pipeline.progress import ReportProgress
+from ..pipeline.progress import PhaseScale, ReportProgress
 from ..pipeline.sampling import Conditioning
 from ..pipeline.video_to_video import FRAMES_PER_CHUNK, restyle_latents
 
 logger = logging.getLogger(__name__)
-
-# TFLOP for a frame of 512x512: encoding, a pass of the UNet with motion modules, decoding.
-ENCODE_WORK, PASS_WORK, DECODE_WORK = 1.1, 1.1, 2.5
 
 
 class FrameJob:
@@ -34,11 +32,7 @@ class FrameJob:
         """Bind the networks that the phases will use; they are moved by the caller."""
         self._models, self._settings = models, settings
         self._progress, self._stop = progress, stop_if_cancelled
-        passes = settings.steps * (1 if settings.guidance.scale == 1 else 2)
-        sampling = PASS_WORK * passes if settings.denoise else 0.0
-        self._whole = ENCODE_WORK + sampling + DECODE_WORK
-        self._sampling_start = ENCODE_WORK / self._whole
-        self._decoding_start = (ENCODE_WORK + sampling) / self._whole
+        self._scale = PhaseScale(passes=settings.passes)
 
     def encode(self, images: Tensor) -> Tensor:
         """Give the latents [frames, 4, height / 8, width / 8] of frames [frames, h, w, 3]."""
@@ -47,15 +41,14 @@ class FrameJob:
             self._stop()
             parts.append(self._codec.encode(images[start : start + FRAMES_PER_CHUNK].cpu()))
             done = sum(map(len, parts)) / len(images)
-            self._progress(Progress("encode", done * self._sampling_start, "encoding"))
+            self._progress(Progress("encode", self._scale.at("encode", done), "encoding"))
         return torch.cat(parts)
 
     def restyle(self, latents: Tensor, conditioning: Conditioning) -> Tensor:
         """Sample; see sample_latents."""
 
         def report(step: Progress) -> None:
-            fraction = self._between(self._sampling_start, self._decoding_start, step.fraction)
-            self._progress(Progress("sample", fraction, step.message, step.preview))
+            self._progress(replace(step, fraction=self._scale.at("sample", step.fraction)))
 
         return restyle_latents(
             self._models,
@@ -75,17 +68,13 @@ class FrameJob:
                 images = torch.empty(len(latents), *chunk.shape[1:])
             images[done : done + len(chunk)] = chunk
             done += len(chunk)
-            fraction = self._between(self._decoding_start, 1.0, done / len(latents))
+            fraction = self._scale.at("decode_latents", done / len(latents))
             self._progress(Progress("decode_latents", fraction, "decoding"))
         return images
 
     @property
     def _codec(self) -> LatentCodec:
         return self._models.codec
-
-    @staticmethod
-    def _between(start: float, end: float, share: float) -> float:
-        return start + share * (end - start)
 
 
 def cropped(images: Tensor) -> Tensor:

@@ -68,6 +68,13 @@ class SamplingSettings:
     noise_type: NoiseType = "default"
     context: ContextOptions | None = field(default_factory=ContextOptions)
 
+    @property
+    def passes(self) -> int:
+        """How often each frame goes through the UNet, windows and second calls not counted."""
+        if self.denoise == 0:
+            return 0
+        return self.steps * (1 if self.guidance.scale == 1 else 2)
+
     def __post_init__(self) -> None:
         """Refuse what no sampler takes, before anything is loaded."""
         check_seed(self.seed)

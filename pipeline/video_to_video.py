@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -22,6 +22,7 @@ from .presets import warn_of_mismatch
 from .progress import (
     IsCancelled,
     Phase,
+    PhaseScale,
     Progress,
     ReportProgress,
     never,
@@ -225,10 +226,7 @@ class _Clock:
 
 
 class _Reporter:
-    """Places the phases on one scale, by the arithmetic that each takes per frame.
-
-    In TFLOP at 512x512: encoding 1.1, a pass of the UNet with motion modules 1.1, decoding 2.5.
-    """
+    """Tells where the job stands, frame by frame and pass by pass."""
 
     def __init__(
         self,
@@ -238,14 +236,7 @@ class _Reporter:
         settings: SamplingSettings,
     ) -> None:
         self._progress, self._is_cancelled, self._frames = progress, is_cancelled, frames
-        passes = settings.steps * (1 if settings.guidance.scale == 1 else 2)
-        sampling = 1.1 * passes if settings.denoise else 0.0
-        whole = 1.1 + sampling + 2.5
-        self._spans: dict[Phase, tuple[float, float]] = {
-            "encode": (0.0, 1.1 / whole),
-            "sample": (1.1 / whole, (1.1 + sampling) / whole),
-            "decode_latents": ((1.1 + sampling) / whole, 1.0),
-        }
+        self._scale = PhaseScale(passes=settings.passes)
 
     def chunk(self, phase: Phase, done: int) -> None:
         """Tell that `done` frames went through a phase."""
@@ -253,14 +244,9 @@ class _Reporter:
         share = min(1.0, done / self._frames) if self._frames else 0.0
         of_all = f" of {self._frames}" if self._frames else ""
         verb = "encoded" if phase == "encode" else "decoded"
-        self._tell(phase, share, f"{verb} {done}{of_all} frames")
+        message = f"{verb} {done}{of_all} frames"
+        self._progress(Progress(phase, self._scale.at(phase, share), message))
 
     def sampling(self, step: Progress) -> None:
         """Pass on what sampling tells, on the job's scale."""
-        self._tell("sample", step.fraction, step.message, step.preview)
-
-    def _tell(
-        self, phase: Phase, share: float, message: str, preview: Tensor | None = None
-    ) -> None:
-        start, end = self._spans[phase]
-        self._progress(Progress(phase, start + share * (end - start), message, preview))
+        self._progress(replace(step, fraction=self._scale.at("sample", step.fraction)))
