@@ -104,6 +104,13 @@ class BaseNetworks:
         self._unet_config = weights.unet_config
         self._text_config, text_tensors = _text_encoder(checkpoint, text_encoder, weights)
         self._vae_config, self._vae_tensors = _vae(checkpoint, vae, weights)
+        width, wanted = self._text_config["hidden_size"], weights.unet_config["cross_attention_dim"]
+        if width != wanted:
+            raise AnimateDiffV2VError(
+                f"The text encoder gives tokens of {width} channels, and the UNet of {checkpoint} "
+                f"takes {wanted}: use the text encoder that belongs to it, clip_l for Stable "
+                "Diffusion 1.5."
+            )
         self._merger = LoraMerger(unet=weights.unet, text_encoder=text_tensors)
 
     def models(
@@ -238,14 +245,16 @@ def _motion(
             mid=weights.has_mid_block,
         )
 
-    try:
-        return _filled(build, {**weights.tensors, **tables}, place)
-    except RuntimeError as error:
+    tensors = {**weights.tensors, **tables}
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in build().state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in tensors.items()}:
         raise AnimateDiffV2VError(
             "The motion module is of another size than the checkpoint's UNet "
             f"({', '.join(map(str, unet.config.block_out_channels))} channels): "
             "use one that was made for this kind of model."
-        ) from error
+        )
+    return _filled(build, tensors, place)
 
 
 def _vae(

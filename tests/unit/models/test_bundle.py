@@ -4,6 +4,7 @@ import pytest
 import torch
 from animatediff_v2v.pipeline import AnimateDiffV2VError, LoraEntry, load_models
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
+from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -46,6 +47,29 @@ def test_a_vae_of_its_own_fills_the_gap(without, weights, models, tmp_path):
     loaded = load(without(prefix), vae=tmp_path / "vae.safetensors")
     frames = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     assert torch.equal(loaded.codec.encode(frames), models.codec.encode(frames))
+
+
+def test_a_text_encoder_of_its_own_fills_the_gap(without, weights, models, tmp_path):
+    prefix = "cond_stage_model.transformer."
+    tensors = load_file(weights / "checkpoint.safetensors")
+    text = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+    save_file(text, tmp_path / "text_encoder.safetensors")
+    loaded = load(without(prefix), text_encoder=tmp_path / "text_encoder.safetensors")
+    assert torch.equal(loaded.text_encoder.encode("a fox"), models.text_encoder.encode("a fox"))
+
+
+def test_a_text_encoder_of_another_width_is_refused(weights, tmp_path):
+    narrow = ClipTextModel(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=77,
+    )
+    save_file(narrow.state_dict(), tmp_path / "narrow.safetensors")
+    with pytest.raises(AnimateDiffV2VError, match=r"tokens of 32 channels, .* takes 64: use the"):
+        load(weights / "checkpoint.safetensors", text_encoder=tmp_path / "narrow.safetensors")
 
 
 def test_a_motion_module_of_another_size_is_refused(weights, tmp_path):
