@@ -15,6 +15,8 @@ NODES = {
     "ADV2V_SelectFrames",
     "ADV2V_LoraStack",
     "ADV2V_LoadModel",
+    "ADV2V_ModelFromComfy",
+    "ADV2V_MotionLoraStack",
     "ADV2V_ContextOptions",
     "ADV2V_PromptSchedule",
     "ADV2V_Sampler",
