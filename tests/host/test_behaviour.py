@@ -169,6 +169,28 @@ def test_formats(server, format, codec, sounds):
         assert streams(server.files(entry)[0]) == ("h264", 6, 1)
 
 
+def test_a_sequence_of_pictures(server):
+    prompt = {
+        "load": load_video(frame_load_cap=4),
+        "encode": encode_video(
+            ["load", 0], format="png", filename_prefix="pictures/wave", save_output=True
+        ),
+    }
+    (preview,) = server.files(server.run(prompt))
+    assert streams(preview) == ("h264", 4, 0)
+    pictures = sorted((server.folder / "output" / "pictures").rglob("*.png"))
+    assert len(pictures) == 4
+
+
+def test_a_hardware_encoder_falls_back_on_the_processor(server):
+    prompt = {
+        "load": load_video(frame_load_cap=4),
+        "encode": encode_video(["load", 0], hardware_encoder=True),
+    }
+    (path,) = server.files(server.run(prompt))
+    assert streams(path) == ("h264", 4, 0)
+
+
 def test_windows_and_prompt_schedule(server):
     windows = {"length": 4, "overlap": 2, "stride": 1, "schedule": "standard_uniform"}
     windows |= {"fuse": "flat", "closed_loop": False}
