@@ -7,8 +7,9 @@ from comfy_api.latest import ComfyExtension, io
 from .context_options import ContextWindows
 from .encode_video import EncodeVideo
 from .host import register_model_folders
-from .load_model import LoadModel, LoraStack
+from .load_model import LoadModel
 from .load_video import LoadVideo
+from .lora_stack import LoraStack
 from .model_from_comfy import ModelFromComfy
 from .motion_lora import MotionLoraStack
 from .prompt_schedule import PromptSchedule

@@ -1,4 +1,4 @@
-"""Loading the networks: checkpoint, motion module, VAE, LoRAs."""
+"""Loading the networks: checkpoint, motion module, VAE, with LoRAs merged in."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from ..pipeline.embeddings import embedding_finder
 from ..pipeline.files import find_lora
 from . import host
 from .fingerprint import file_fingerprint
+from .lora_stack import LoraStackEntries, without_idle
 from .sockets import CATEGORY, LoraStackSocket, Model, MotionLoraStackSocket
 
-Stack = Sequence[tuple[str, float, float]]
 MotionStack = Sequence[tuple[str, float]]
 
-NO_LORA = "None"
-LORA_SLOTS = 3
 NO_MOTION_MODULE = "None (each frame by itself)"
 VAE_FROM_CHECKPOINT = "from checkpoint"
 
@@ -30,80 +28,6 @@ MOTION_MODULE_TOOLTIP = (
 LORA_STACK_TOOLTIP = (
     "LoRAs to merge into the networks, from a LoRA Stack node of this pack or of another one."
 )
-
-
-class LoraStack(io.ComfyNode):
-    """Up to three LoRAs; stacks chain."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node."""
-        slots = [each for number in range(1, LORA_SLOTS + 1) for each in _slot(number)]
-        return io.Schema(
-            node_id="ADV2V_LoraStack",
-            display_name="LoRA Stack",
-            category=CATEGORY,
-            description="Choose LoRAs and their strengths. Chain several of these nodes for more.",
-            search_aliases=["lora", "lora loader", "style", "lycoris", "locon", "multi lora"],
-            inputs=[
-                *slots,
-                LoraStackSocket.Input(
-                    "lora_stack",
-                    optional=True,
-                    tooltip="LoRAs that come before the ones chosen here.",
-                ),
-            ],
-            outputs=[
-                LoraStackSocket.Output(
-                    display_name="lora_stack",
-                    tooltip="For Load Model, and for every node that takes a LORA_STACK.",
-                )
-            ],
-        )
-
-    @classmethod
-    def execute(cls, lora_stack: Stack | None = None, **slots: str | float) -> io.NodeOutput:
-        """Append the chosen LoRAs to the incoming stack."""
-        chosen = [
-            (slots[f"lora_{i}"], slots[f"model_strength_{i}"], slots[f"clip_strength_{i}"])
-            for i in range(1, LORA_SLOTS + 1)
-            if slots[f"lora_{i}"] != NO_LORA
-        ]
-        return io.NodeOutput([*(lora_stack or ()), *chosen])
-
-    @classmethod
-    def fingerprint_inputs(cls, **slots: str | float | None) -> list[str]:
-        """Run again when a chosen file has changed."""
-        names = [slots[f"lora_{i}"] for i in range(1, LORA_SLOTS + 1)]
-        return [
-            file_fingerprint(host.model_path("loras", str(name)))
-            for name in names
-            if name not in (NO_LORA, None)
-        ]
-
-
-def _slot(number: int) -> list[io.Input]:
-    strength = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
-    return [
-        io.Combo.Input(
-            f"lora_{number}",
-            options=[NO_LORA, *host.model_names("loras")],
-            default=NO_LORA,
-            tooltip="A LoRA for Stable Diffusion 1.5, from models/loras.",
-        ),
-        io.Float.Input(
-            f"model_strength_{number}",
-            **strength,
-            tooltip="How strongly it changes the picture: 0 not at all, 1 as trained, below 0 "
-            "the opposite. 0.5 to 1 is usual.",
-        ),
-        io.Float.Input(
-            f"clip_strength_{number}",
-            **strength,
-            tooltip="How strongly it changes the understanding of the prompt. Usually the same "
-            "as the model strength; 0 where the LoRA changes nothing there.",
-        ),
-    ]
 
 
 class LoadModel(io.ComfyNode):
@@ -141,7 +65,7 @@ class LoadModel(io.ComfyNode):
         checkpoint: str,
         motion_module: str,
         vae: str,
-        lora_stack: Stack | None = None,
+        lora_stack: LoraStackEntries | None = None,
         motion_scale: float = 1.0,
         clip_skip: int = 1,
         motion_lora_stack: MotionStack | None = None,
@@ -220,7 +144,7 @@ def load_managed(
     *,
     motion_module: str,
     vae: str = VAE_FROM_CHECKPOINT,
-    lora_stack: Stack = (),
+    lora_stack: LoraStackEntries = (),
     motion_lora_stack: MotionStack = (),
     motion_scale: float = 1.0,
     clip_skip: int = 1,
@@ -234,7 +158,7 @@ def load_managed(
         vae=optional_path("vae", vae),
         loras=[
             LoraEntry(find_lora(name, folders=loras), model_strength, clip_strength)
-            for name, model_strength, clip_strength in lora_stack
+            for name, model_strength, clip_strength in without_idle(lora_stack)
         ],
         motion_loras=motion_lora_entries(motion_lora_stack),
         device=places.waiting,

@@ -26,11 +26,11 @@ from .fingerprint import file_fingerprint
 from .load_model import (
     LORA_STACK_TOOLTIP,
     MOTION_MODULE_TOOLTIP,
-    Stack,
     load_managed,
     model_fingerprints,
 )
 from .load_video import video_input
+from .lora_stack import LoraStackEntries
 from .sampler import guidance_input, preset_input, prompt_inputs, seed_input, steps_input
 from .selection import check_selection, nth_input
 from .sockets import CATEGORY, LoraStackSocket
@@ -81,7 +81,7 @@ class VideoToVideo(io.ComfyNode):
         motion_module: str,
         select_every_nth_frame: int,
         seed: int,
-        lora_stack: Stack | None = None,
+        lora_stack: LoraStackEntries | None = None,
         preset: str = "quality",
     ) -> io.NodeOutput:
         """Load, restyle, write."""

@@ -36,6 +36,8 @@ def widget_values(node, info):
             options = options[0] if options else {}
             if not (isinstance(kind, list) or kind in WIDGETS) or options.get("forceInput"):
                 continue
+            if not saved and section == "optional":
+                continue  # Saved before the node had this widget: its default counts.
             values[name] = saved.pop(0)
             if options.get("control_after_generate"):
                 assert saved.pop(0) in ("fixed", "increment", "decrement", "randomize")

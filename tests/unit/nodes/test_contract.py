@@ -115,3 +115,28 @@ def test_template_has_a_thumbnail(path):
     frame = re.search(rb"\xff[\xc0\xc2]..\x08(....)", data, re.DOTALL)
     height, width = struct.unpack(">HH", frame[1])
     assert width >= 400 and height >= 250
+
+
+def constant(path, name):
+    """The value that a module of the nodes gives a name, without importing it."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"{path} has no {name}")
+
+
+def test_lora_slots_are_those_that_the_script_and_the_help_page_know():
+    """The order within a slot is that of the values in saved graphs."""
+    source = PACK / "nodes" / "lora_stack.py"
+    script = (PACK / "web" / "js" / "lora_slots.js").read_text(encoding="utf-8")
+    page = (PACK / "web" / "docs" / "ADV2V_LoraStack.md").read_text(encoding="utf-8")
+    assert f'EMPTY = "{constant(source, "NO_LORA")}"' in script
+    assert f"... `lora_{constant(source, 'LORA_SLOTS')}`" in page
+    (pattern,) = re.findall(r"WIDGET = /(.*)/;", script)
+    names = [
+        ast.unparse(call.args[0])[2:-1].replace("{number}", "10")
+        for path, call in calls("Input")
+        if path == source and isinstance(call.args[0], ast.JoinedStr)
+    ]
+    assert names == ["lora_10", "model_strength_10", "clip_strength_10"]
+    assert all(re.match(pattern, name)[2] == "10" for name in names)

@@ -1,0 +1,110 @@
+"""LoRAs and their strengths, in the LORA_STACK form that node packs exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from comfy_api.latest import io
+
+from . import host
+from .fingerprint import file_fingerprint
+from .sockets import CATEGORY, LoraStackSocket
+
+# Name, model strength, CLIP strength.
+LoraStackEntries = Sequence[tuple[str, float, float]]
+
+NO_LORA = "None"
+# Saved graphs hold the widgets' values by position: more slots may follow, none may go.
+LORA_SLOTS = 10
+
+
+class LoraStack(io.ComfyNode):
+    """Up to ten LoRAs; stacks chain. `web/js/lora_slots.js` hides the slots not yet needed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        slots = [each for number in range(1, LORA_SLOTS + 1) for each in _slot(number)]
+        return io.Schema(
+            node_id="ADV2V_LoraStack",
+            display_name="LoRA Stack",
+            category=CATEGORY,
+            description="Choose LoRAs and their strengths: a new slot appears when the last one "
+            "is used. Chain several of these nodes for more than ten.",
+            search_aliases=["lora", "lora loader", "style", "lycoris", "locon", "multi lora"],
+            inputs=[
+                *slots,
+                LoraStackSocket.Input(
+                    "lora_stack",
+                    optional=True,
+                    tooltip="LoRAs that come before the ones chosen here, from a LoRA Stack of "
+                    "this pack or of another one.",
+                ),
+            ],
+            outputs=[
+                LoraStackSocket.Output(
+                    display_name="lora_stack",
+                    tooltip="For Load Model, and for every node that takes a LORA_STACK.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, lora_stack: LoraStackEntries | None = None, **slots: str | float
+    ) -> io.NodeOutput:
+        """Append the chosen LoRAs, slot by slot, to the incoming stack."""
+        chosen = [
+            (
+                str(slots.get(f"lora_{number}", NO_LORA)),
+                float(slots.get(f"model_strength_{number}", 1.0)),
+                float(slots.get(f"clip_strength_{number}", 1.0)),
+            )
+            for number in range(1, LORA_SLOTS + 1)
+        ]
+        return io.NodeOutput(without_idle([*(lora_stack or ()), *chosen]))
+
+    @classmethod
+    def fingerprint_inputs(cls, **slots: object) -> list[str]:
+        """Run again when a chosen file has changed."""
+        names = [slots.get(f"lora_{number}") for number in range(1, LORA_SLOTS + 1)]
+        return [
+            file_fingerprint(host.model_path("loras", str(name)))
+            for name in names
+            if name not in (NO_LORA, None)
+        ]
+
+
+def without_idle(stack: LoraStackEntries) -> list[tuple[str, float, float]]:
+    """Leave out the entries that do nothing: "None", and those with both strengths 0."""
+    return [
+        (name, model_strength, clip_strength)
+        for name, model_strength, clip_strength in stack
+        if name != NO_LORA and (model_strength or clip_strength)
+    ]
+
+
+def _slot(number: int) -> list[io.Input]:
+    strength = {"optional": True, "default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
+    return [
+        io.Combo.Input(
+            f"lora_{number}",
+            options=[NO_LORA, *host.model_names("loras")],
+            optional=True,
+            default=NO_LORA,
+            tooltip="A LoRA for Stable Diffusion 1.5, from models/loras. None leaves the slot "
+            "empty. LoRAs are merged in the order of the slots.",
+        ),
+        io.Float.Input(
+            f"model_strength_{number}",
+            **strength,
+            tooltip="How strongly it changes the picture: 0 not at all, 1 as trained, below 0 "
+            "the opposite. 0.5 to 1 is usual. With both strengths 0 the slot is skipped.",
+        ),
+        io.Float.Input(
+            f"clip_strength_{number}",
+            **strength,
+            tooltip="How strongly it changes the understanding of the prompt. Usually the same "
+            "as the model strength; 0 where the LoRA changes nothing there.",
+        ),
+    ]

@@ -1,0 +1,62 @@
+// LoRA Stack shows the slots that are used and one empty one. All slots stay in the node, so that
+// saved values keep their places; without this script all of them are seen.
+
+import { app } from "../../../scripts/app.js";
+
+const NODE = "ADV2V_LoraStack";
+const EMPTY = "None";
+const WIDGET = /^(lora|model_strength|clip_strength)_(\d+)$/;
+
+app.registerExtension({
+  name: "AnimateDiffV2V.LoraSlots",
+  nodeCreated(node) {
+    if (node.comfyClass !== NODE) return;
+    const show = () => showSlots(node);
+    // Within the same event as the change, or undo would take the new size for a step of its own.
+    for (const widget of node.widgets) after(widget, "callback", show);
+    after(node, "onConfigure", show);
+    after(node, "onConnectionsChange", show);
+    show();
+  },
+});
+
+function after(object, name, then) {
+  const before = object[name];
+  object[name] = function (...values) {
+    const result = before?.apply(this, values);
+    then();
+    return result;
+  };
+}
+
+function showSlots(node) {
+  const used = usedSlots(node);
+  let empty = 1;
+  while (used.has(empty)) empty += 1;
+  let isChanged = false;
+  for (const widget of node.widgets) {
+    const number = slotOf(widget.name);
+    if (number === null) continue;
+    const isHidden = number !== empty && !used.has(number);
+    isChanged ||= isHidden !== Boolean(widget.hidden);
+    // The canvas looks at the one, Nodes 2.0 at the other.
+    widget.hidden = isHidden;
+    widget.options.hidden = isHidden;
+  }
+  if (!isChanged) return;
+  // Nodes 2.0 looks again when the list is set.
+  node.widgets = [...node.widgets];
+  node.setSize([node.size[0], node.computeSize()[1]]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+function usedSlots(node) {
+  const chosen = node.widgets.filter(({ name, value }) => /^lora_\d/.test(name) && value !== EMPTY);
+  const linked = (node.inputs ?? []).filter((input) => input.link != null);
+  return new Set([...chosen, ...linked].map(({ name }) => slotOf(name)));
+}
+
+function slotOf(name) {
+  const match = WIDGET.exec(name);
+  return match && Number(match[2]);
+}
