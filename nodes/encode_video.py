@@ -134,19 +134,7 @@ def _inputs() -> list[io.Input]:
             tooltip="Quality: 0 is best and largest. -1 takes the format's usual value (19 for "
             "mp4-h264, 24 for webm-vp9). gif, mov-prores and mkv-ffv1 have none to choose.",
         ),
-        io.Boolean.Input(
-            "pingpong",
-            default=False,
-            tooltip="Play the frames forwards and then backwards, without the two at the ends.",
-        ),
-        io.Int.Input(
-            "loop_count",
-            default=0,
-            min=0,
-            max=100,
-            tooltip="How often the clip is repeated. Other files get longer by it; gif and webp "
-            "do not, and repeat for ever at 0.",
-        ),
+        *_playing_inputs(),
         io.Boolean.Input(
             "save_output",
             default=True,
@@ -166,6 +154,24 @@ def _inputs() -> list[io.Input]:
             tooltip="Encode on the graphics card (NVENC, VideoToolbox, QSV) where it really works; "
             "otherwise on the processor, and the log says so. Faster, and larger for the same "
             "quality.",
+        ),
+    ]
+
+
+def _playing_inputs() -> list[io.Input]:
+    return [
+        io.Boolean.Input(
+            "pingpong",
+            default=False,
+            tooltip="Play the frames forwards and then backwards, without the two at the ends.",
+        ),
+        io.Int.Input(
+            "loop_count",
+            default=0,
+            min=0,
+            max=100,
+            tooltip="How often the clip is repeated. Other files get longer by it; gif and webp "
+            "do not, and repeat for ever at 0.",
         ),
     ]
 

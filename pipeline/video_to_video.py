@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import get_args
 
 import numpy as np
 import torch
@@ -57,25 +58,7 @@ def video_to_video(
     """
     clock = _Clock()
     started = time.perf_counter()
-    with (
-        VideoReader(
-            request.input,
-            selection=request.selection,
-            width=request.width,
-            height=request.height,
-            fit=request.fit,
-        ) as reader,
-        VideoWriter(
-            request.output,
-            width=reader.width,
-            height=reader.height,
-            frame_rate=reader.frame_rate,
-            format=request.format,
-            crf=request.crf,
-            audio=_sound(reader),
-            metadata=request.metadata,
-        ) as writer,
-    ):
+    with _reader(request) as reader, _writer(request, reader) as writer:
         networks = load_files(models) if isinstance(models, ModelFiles) else models
         report = _Reporter(progress, is_cancelled, reader.expected_frame_count, request.sampling)
         before_phase("encode")
@@ -162,6 +145,29 @@ def restyle_latents(
     )
 
 
+def _reader(request: Request) -> VideoReader:
+    return VideoReader(
+        request.input,
+        selection=request.selection,
+        width=request.width,
+        height=request.height,
+        fit=request.fit,
+    )
+
+
+def _writer(request: Request, reader: VideoReader) -> VideoWriter:
+    return VideoWriter(
+        request.output,
+        width=reader.width,
+        height=reader.height,
+        frame_rate=reader.frame_rate,
+        format=request.format,
+        crf=request.crf,
+        audio=_sound(reader),
+        metadata=request.metadata,
+    )
+
+
 def _sound(reader: VideoReader) -> AudioSpan | None:
     start, duration = reader.time_span
     if not reader.info.has_audio:
@@ -215,14 +221,9 @@ class _Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def timings(self) -> Timings:
-        return Timings(
-            decode=self.seconds.get("decode", 0.0),
-            encode=self.seconds.get("encode", 0.0),
-            sample=self.seconds.get("sample", 0.0),
-            decode_latents=self.seconds.get("decode_latents", 0.0),
-            write=self.seconds.get("write", 0.0),
-            total=self.total,
-        )
+        """The seconds so far; 0 for a phase that has not begun."""
+        phases = {phase: self.seconds.get(phase, 0.0) for phase in get_args(Phase)}
+        return Timings(**phases, total=self.total)
 
 
 class _Reporter:

@@ -54,13 +54,18 @@ def _parse(prompt: str, weight: float) -> list[tuple[str, float]]:
 
 
 def _weight_of(inner: str, outer_weight: float) -> tuple[str, float]:
-    text, colon, number = inner.rpartition(":")
-    if colon and text:
-        try:
-            return text, float(number)
-        except ValueError:
-            pass  # a colon in the text, not a weight
+    text, _, number = inner.rpartition(":")
+    if text and _is_number(number):
+        return text, float(number)
     return inner, outer_weight * BRACKET_WEIGHT
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _split_at_brackets(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from ..progress import IsCancelled, Progress, ReportProgress, never, silent, sto
 from .guided_model import Conditioning, Guidance, GuidedModel
 from .initial_noise import NoiseType, initial_noise
 from .noise_schedule import NoiseSchedule
-from .samplers import SAMPLERS, Sampler, SamplerSpec
+from .samplers import SAMPLERS, Denoise, Sampler, SamplerSpec
 from .schedulers import Scheduler, sampling_sigmas
 from .windows import ContextOptions
 
@@ -81,16 +81,11 @@ def sample_latents(
         context=context,
         on_passes=calls.on_passes,
     )
-
-    def denoised(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
-        stop_if(is_cancelled)
-        result = model(noisy, sigma, step)
-        calls.finish_call(result)
-        return result
-
     noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=context)
     noisy = _noised(latents.float().cpu() * LATENT_SCALE, noise, sigmas[0], schedule)
-    result = spec.run(denoised, noisy, sigmas, spec.step_noise(noisy, seed, sigmas), schedule)
+    result = spec.run(
+        calls.counted(model), noisy, sigmas, spec.step_noise(noisy, seed, sigmas), schedule
+    )
     return result / LATENT_SCALE
 
 
@@ -103,14 +98,22 @@ class _CallCounter:
         self._steps, self._total, self._done = steps, spec.model_calls(steps), 0
         self._progress, self._is_cancelled = progress, is_cancelled
 
+    def counted(self, model: Denoise) -> Denoise:
+        """The model, stopping and telling progress around each call."""
+
+        def call(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
+            stop_if(self._is_cancelled)
+            result = model(noisy, sigma, step)
+            self._tell(1.0, result)
+            self._done += 1
+            return result
+
+        return call
+
     def on_passes(self, share: float) -> None:
         stop_if(self._is_cancelled)
         if share < 1:
             self._tell(share, None)
-
-    def finish_call(self, denoised: Tensor) -> None:
-        self._tell(1.0, denoised)
-        self._done += 1
 
     def _tell(self, share: float, preview: Tensor | None) -> None:
         step = 1 + self._done * self._steps // self._total
