@@ -45,7 +45,7 @@ BYTES_PER_LATENT = 4 * 4  # channels, float32
 def main() -> int:
     """Run the measurement; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=96, help="width and height in pixels")
+    parser.add_argument("--size", type=int, default=64, help="width and height in pixels")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
