@@ -5,7 +5,7 @@ process (Python, PyTorch and all), its ratio to that of 64 frames, by how much i
 further frame, and the bytes of the clip's latents, the only thing that is meant to grow. Exits 1 if
 1,024 frames take more than 1.15 times the memory of 64 plus their latents.
 
-    python benchmarks/memory.py [--size 96]
+    python benchmarks/memory.py [--size 64]
 """
 
 from __future__ import annotations
