@@ -1,0 +1,1 @@
+"""The letterbox: fal's queue protocol, answered at home."""

@@ -1,0 +1,37 @@
+// Sends fal's JavaScript clients home: `node --require ./fal-local.cjs script.mjs`.
+//
+// FAL_LOCAL_URL names the server, http://127.0.0.1:8188 unless told otherwise. The script itself
+// stays as it is. A call to a host of fal's that the server does not stand in for is refused here,
+// so that neither key nor prompt reaches the hosted service by accident.
+"use strict";
+
+const home = (process.env.FAL_LOCAL_URL || "http://127.0.0.1:8188").replace(/\/+$/, "");
+const HOSTS = ["fal.run", "queue.fal.run", "rest.fal.ai", "rest.alpha.fal.ai", "v3.fal.media"];
+const FAL = /(^|\.)(fal\.ai|fal\.run|falrun\.com)$/;
+
+function rewritten(address, method) {
+  const url = new URL(address);
+  const download = url.hostname === "v3.fal.media" && ["GET", "HEAD"].includes(method);
+  if (url.protocol === "https:" && HOSTS.includes(url.hostname) && !download) {
+    return `${home}/fal/${url.hostname}${url.pathname}${url.search}`;
+  }
+  if (FAL.test(url.hostname)) {
+    throw new Error(`fal-local: ${url.hostname} has no counterpart at ${home}; the call was not sent.`);
+  }
+  return address;
+}
+
+const outside = globalThis.fetch;
+
+globalThis.fetch = async function fetch(input, options) {
+  if (input instanceof Request) {
+    const target = rewritten(input.url, (options?.method || input.method).toUpperCase());
+    return outside(target === input.url ? input : new Request(target, input), options);
+  }
+  return outside(rewritten(String(input), (options?.method || "GET").toUpperCase()), options);
+};
+
+// Without a key the clients do not even ask; a server at home may need none.
+if (!process.env.FAL_KEY && !process.env.FAL_KEY_ID) {
+  process.env.FAL_KEY = "local:local";
+}

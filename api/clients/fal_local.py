@@ -1,0 +1,58 @@
+"""Send fal's Python client home: `python fal_local.py script.py [arguments]`.
+
+FAL_LOCAL_URL names the server, http://127.0.0.1:8188 unless told otherwise. The script itself stays
+as it is; `python fal_local.py -m package.module` runs a module.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import fal_client.client
+
+
+def main() -> int:
+    """Point the client at the server, then run the script as Python would."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments == ["-m"]:
+        print("Usage: python fal_local.py script.py [arguments]", file=sys.stderr)
+        return 2
+    send_home(os.environ.get("FAL_LOCAL_URL", "http://127.0.0.1:8188"))
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path[0] = str(Path(arguments[0]).resolve().parent)
+        runpy.run_path(arguments[0], run_name="__main__")
+    return 0
+
+
+def send_home(server: str) -> None:
+    """Replace the addresses in fal_client's module by those of `server`, for this process."""
+    server = server.rstrip("/")
+    addresses = {
+        "RUN_URL_FORMAT": f"{server}/fal/fal.run/",
+        "QUEUE_URL_FORMAT": f"{server}/fal/queue.fal.run/",
+        "REALTIME_URL_FORMAT": f"{server}/fal/fal.run/".replace("http", "ws", 1),
+        "REST_URL": f"{server}/fal/rest.fal.ai",
+        "CDN_URL": f"{server}/fal/v3.fal.media",
+    }
+    for name, address in addresses.items():
+        if not hasattr(fal_client.client, name):
+            raise SystemExit(
+                f"fal_local: this version of fal_client has no {name}, and might call the hosted "
+                "service instead: install fal-client 1.0."
+            )
+        setattr(fal_client.client, name, address)
+    # Without a key the client does not even ask; a server at home may need none.
+    if not (os.environ.get("FAL_KEY") or os.environ.get("FAL_KEY_ID")):
+        os.environ["FAL_KEY"] = "local:local"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

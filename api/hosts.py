@@ -1,0 +1,45 @@
+"""Where fal's hosts live on this server: each under a path of its own.
+
+The clients talk to several hosts, and the same path means different things on two of them
+(`https://fal.run/{id}` runs, `https://queue.fal.run/{id}` queues). So
+`https://queue.fal.run/fal-ai/x?logs=1` is answered at `/fal/queue.fal.run/fal-ai/x?logs=1`.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+from yarl import URL
+
+MOUNT = "/fal"
+
+RUN = "fal.run"
+QUEUE = "queue.fal.run"
+REST = "rest.fal.ai"
+OLD_REST = "rest.alpha.fal.ai"
+CDN = "v3.fal.media"
+
+HOSTS = (RUN, QUEUE, REST, OLD_REST, CDN)
+
+
+def local_path(target: str) -> str | None:
+    """Give the path and query on this server that answer for a URL of fal's, or None.
+
+    >>> local_path("https://queue.fal.run/fal-ai/animatediff-v2v?fal_webhook=x")
+    '/fal/queue.fal.run/fal-ai/animatediff-v2v?fal_webhook=x'
+    >>> local_path("https://example.com/fal-ai/animatediff-v2v")
+    """
+    try:
+        url = URL(target)
+    except ValueError:
+        return None
+    if url.scheme != "https" or url.host not in HOSTS or url.port != 443 or url.user is not None:
+        return None
+    return f"{MOUNT}/{url.host}{url.raw_path_qs}"
+
+
+def own_url(request: web.Request) -> str:
+    """Give the address under which the client reached this server, such as http://127.0.0.1:8188.
+
+    Only for requests whose Host the guard has let through.
+    """
+    return f"{request.scheme}://{request.host}"
