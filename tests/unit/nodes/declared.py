@@ -1,0 +1,154 @@
+"""What the nodes declare, read without ComfyUI.
+
+A stand-in for the part of ComfyUI's node API that schemas are written in: it keeps what it is
+given. `tests/host` compares the result with what a real ComfyUI makes of the same schemas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+PACKAGE = "animatediff_v2v.nodes"
+# The combos that list files show this name here, between the choices that are always there.
+ANY_FILE = "<files>"
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+@dataclass
+class Input:
+    """An input as it was declared; `options` are all other keywords."""
+
+    name: str
+    type: str
+    options: dict[str, Any]
+
+    @property
+    def is_optional(self) -> bool:
+        return bool(self.options.get("optional"))
+
+    @property
+    def is_widget(self) -> bool:
+        return self.type in WIDGETS and not self.options.get("force_input")
+
+
+@dataclass
+class Output:
+    """An output as it was declared."""
+
+    type: str
+    display_name: str
+    tooltip: str
+
+
+@dataclass
+class Schema:
+    """The fields that the lowest supported ComfyUI, 0.14.0, knows; it refuses others."""
+
+    node_id: str
+    display_name: str | None = None
+    category: str = "sd"
+    inputs: list[Input] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    hidden: list[Any] = field(default_factory=list)
+    description: str = ""
+    search_aliases: list[str] = field(default_factory=list)
+    is_input_list: bool = False
+    is_output_node: bool = False
+    is_deprecated: bool = False
+    is_experimental: bool = False
+    is_dev_only: bool = False
+    is_api_node: bool = False
+    price_badge: Any = None
+    not_idempotent: bool = False
+    enable_expand: bool = False
+    accept_all_inputs: bool = False
+
+    @property
+    def ordered_inputs(self) -> list[Input]:
+        """The inputs as graphs and prompts know them: required ones first."""
+        return sorted(self.inputs, key=lambda each: each.is_optional)
+
+
+class _Type:
+    """`io.Int` and its like: what makes inputs and outputs of one type."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def Input(self, name: str, **options: Any) -> Input:
+        return Input(name, self._name, options)
+
+    def Output(self, *, display_name: str, tooltip: str) -> Output:
+        return Output(self._name, display_name, tooltip)
+
+
+def _node_api() -> SimpleNamespace:
+    names = (
+        "Int Float String Boolean Combo Image Mask Latent Audio Video Model Clip Vae Conditioning"
+    )
+    return SimpleNamespace(
+        **{name: _Type(name.upper()) for name in names.split()},
+        Custom=_Type,
+        ComfyNode=object,
+        Schema=Schema,
+        Hidden=Mock(),
+        UploadType=Mock(),
+        FolderType=Mock(),
+    )
+
+
+def _stand_ins() -> dict[str, Any]:
+    """Modules that are not here: ComfyUI's, and `nodes/host.py`, which imports many of them.
+
+    While schemas are read, nothing but combos needs the host.
+    """
+    return {
+        "aiohttp": Mock(),
+        "comfy_api": Mock(),
+        "comfy_api.latest": Mock(io=_node_api(), ComfyExtension=object),
+        f"{PACKAGE}.host": Mock(
+            MOTION_MODULES="animatediff_models",
+            MOTION_LORAS="animatediff_motion_lora",
+            model_names=lambda _folder: [ANY_FILE],
+            input_videos=lambda: [ANY_FILE],
+        ),
+    }
+
+
+@contextmanager
+def _without_comfyui() -> Iterator[None]:
+    """Put the stand-ins in place; afterwards no module is left that has seen them."""
+    stand_ins = _stand_ins()
+    before = {name: each for name, each in sys.modules.items() if _is_ours(name, stand_ins)}
+    for name in before:
+        del sys.modules[name]
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if _is_ours(name, stand_ins)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _is_ours(name: str, stand_ins: dict[str, Any]) -> bool:
+    return name in stand_ins or name.startswith(f"{PACKAGE}.")
+
+
+@cache
+def schemas() -> dict[str, Schema]:
+    """Every node's schema by its id, in the order in which the extension lists the nodes."""
+    with _without_comfyui():
+        extension = importlib.import_module(f"{PACKAGE}.extension")
+        nodes = asyncio.run(extension.AnimateDiffV2VExtension().get_node_list())
+        found = [node.define_schema() for node in nodes]
+    return {schema.node_id: schema for schema in found}
