@@ -1,0 +1,193 @@
+"""The door: Host, key, rate and size are judged here, before any handler sees a request.
+
+Everything under the paths of the hosted API needs a key, save what `needs_no_key` marks: files
+whose URL is the secret, what is public anyway, and what the page of the API is made of.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from .hosts import MOUNT
+from .keys import LOCAL, Caller, KeyRing, RateLimit, credentials
+from .problems import Answer, RequestRefused, flat
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[..., Awaitable[web.StreamResponse]]
+_H = TypeVar("_H", bound=Handler)
+
+CALLER = "animatediff_v2v.caller"
+PREFIXES = (MOUNT, "/fal-ai", "/animatediff-v2v", "/.well-known/jwks.json")
+_OPEN = "needs_no_key"
+# What a proxy on this machine adds: its own address tells nothing of who is calling.
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+_CHANGING = ("POST", "PUT", "PATCH", "DELETE")
+
+_UNKNOWN_KEY = flat(401, "No user found for Key ID and Secret", "unauthorized")
+_MALFORMED_KEY = flat(
+    401,
+    "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.",
+    "unauthorized",
+)
+_FOREIGN_PAGE = flat(403, "A page of another site may not call this server", "forbidden")
+_TOO_MANY = flat(
+    403, "This key makes too many calls; wait a minute, or raise the limit", "rate_limited"
+)
+_NO_JSON = flat(400, "The body is no JSON", "bad_request")
+
+
+def needs_no_key(handler: _H) -> _H:
+    """Mark a handler that answers without a key."""
+    setattr(handler, _OPEN, True)
+    return handler
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Who makes a request that the guard has let through to a handler that needs a key."""
+    caller: Caller = request[CALLER]
+    return caller
+
+
+class Guard:
+    """Judges the requests for the hosted API, and leaves all others alone."""
+
+    def __init__(
+        self,
+        keys: KeyRing,
+        *,
+        allowed_hosts: Collection[str] = (),
+        max_body_bytes: int,
+        requests_per_minute: int,
+        prefixes: Collection[str] = PREFIXES,
+    ) -> None:
+        """Set the limits.
+
+        allowed_hosts: names, beside localhost and IP addresses, under which clients may call.
+        requests_per_minute: of one key, what only asks (GET) not counted.
+        """
+        self._keys = keys
+        self._hosts = {"localhost", *(host.lower().rstrip(".") for host in allowed_hosts)}
+        self._max_body_bytes = max_body_bytes
+        self._rate = RateLimit(requests_per_minute)
+        self._prefixes = tuple(prefixes)
+
+    def watches(self, path: str) -> bool:
+        """Whether a path belongs to the hosted API; ComfyUI offers each again under /api."""
+        path = path.removeprefix("/api")
+        return any(path == each or path.startswith(f"{each}/") for each in self._prefixes)
+
+    @property
+    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+        """Give what to put first among an application's middlewares."""
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not self.watches(request.path):
+                return await handler(request)
+            try:
+                self._judge(request)
+                return await handler(request)
+            except RequestRefused as refusal:
+                return as_response(refusal.answer)
+
+        return guarded
+
+    def _judge(self, request: web.Request) -> None:
+        self._check_host(request)
+        handler = request.match_info.handler
+        if request.match_info.http_exception is None and not getattr(handler, _OPEN, False):
+            request[CALLER] = self._checked_caller(request)
+        length = request.content_length or 0
+        if not getattr(handler, _OPEN, False) and length > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+
+    def _check_host(self, request: web.Request) -> None:
+        """Refuse names that are not ours: a page whose name was pointed here would use them."""
+        try:
+            host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+        except ValueError:
+            host = ""
+        if host.rstrip(".") in self._hosts or _is_address(host):
+            return
+        raise RequestRefused(
+            flat(
+                403,
+                f"This server does not answer to the name {host[:100]!r}: call it by its address, "
+                "or add the name to allowed_hosts",
+                "forbidden",
+            )
+        )
+
+    def _checked_caller(self, request: web.Request) -> Caller:
+        forwarded = any(name in request.headers for name in _FORWARDED)
+        authorization = request.headers.get("Authorization")
+        caller = self._keys.check(authorization, None if forwarded else request.remote)
+        if caller is None:
+            unsplit = authorization is not None and credentials(authorization) is None
+            raise RequestRefused(_MALFORMED_KEY if unsplit else _UNKNOWN_KEY)
+        # A page cannot send a key that it does not know, but where none is needed it needs none.
+        if caller is LOCAL and _is_foreign_page(request):
+            raise RequestRefused(_FOREIGN_PAGE)
+        if request.method in _CHANGING and not self._rate.allows(caller.key_id):
+            logger.warning("The key %r makes too many calls.", caller.name)
+            raise RequestRefused(_TOO_MANY)
+        return caller
+
+    async def read_json(self, request: web.Request) -> Any:
+        """Read a body as JSON, no further than the limit.
+
+        Raises RequestRefused where it is larger, or no JSON.
+        """
+        return await read_json(request, max_bytes=self._max_body_bytes)
+
+
+async def read_json(request: web.Request, *, max_bytes: int) -> Any:
+    """Read a body as JSON, no further than `max_bytes`; an empty one is an empty object.
+
+    Raises RequestRefused where it is larger, or no JSON.
+    """
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large(max_bytes)
+    try:
+        return json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused(_NO_JSON) from error
+
+
+def too_large(max_bytes: int) -> RequestRefused:
+    """The error for a body of more than `max_bytes`."""
+    return RequestRefused(
+        flat(413, f"The body is larger than {max_bytes} bytes, the most taken", "request_too_large")
+    )
+
+
+def as_response(answer: Answer) -> web.Response:
+    """Give an answer as a response."""
+    return web.json_response(answer.body, status=answer.status, headers=answer.headers)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_foreign_page(request: web.Request) -> bool:
+    """Whether a browser says that a page of another origin is calling."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return True
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()

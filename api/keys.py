@@ -1,0 +1,242 @@
+"""Who may call: keys, of which only hashes are kept.
+
+A key is `<id>:<secret>`, as FAL_KEY is, sent as `Authorization: Key <id>:<secret>`. From a shell,
+in ComfyUI's folder `custom_nodes` (with the pip package it is `animatediff_v2v.api.keys`):
+
+    python -m animatediff-v2v.api.keys add laptop
+    python -m animatediff-v2v.api.keys list
+    python -m animatediff-v2v.api.keys remove laptop
+
+The key is shown once. A running server takes the change at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import os
+import re
+import secrets
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "api-keys.json"
+_PACK = Path(__file__).parents[1]
+_NAME = re.compile(r"[\w.@ -]{1,60}")
+_LONGEST_HEADER = 1000
+_NOBODY = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody who may call.
+
+    key_id: the first half of the key; "local" for a call from this machine without a key of ours.
+    name: what the owner of the server calls the key.
+    """
+
+    key_id: str
+    name: str
+
+
+LOCAL = Caller(key_id="local", name="local")
+
+
+class KeyRing:
+    """The keys in a file, which is read again whenever it has changed."""
+
+    def __init__(self, folder: Path, *, keyless_loopback: bool = False) -> None:
+        """Use the keys in `folder`, where api-keys.json is made when the first one is added.
+
+        keyless_loopback: let calls from this machine in whatever key they have.
+        """
+        self._path = folder / FILE_NAME
+        self._keyless_loopback = keyless_loopback
+        self._read_at: tuple[int, int] | None = None
+        self._keys: dict[str, dict[str, str]] = {}
+        self._lock = threading.Lock()
+
+    def check(self, authorization: str | None, remote: str | None) -> Caller | None:
+        """Tell who calls, or None for somebody unknown.
+
+        authorization: the header, `Key <id>:<secret>` or `Bearer <id>:<secret>`.
+        remote: the IP address that the connection comes from, None if that is not certain.
+        """
+        key_id, secret = credentials(authorization) or ("", "")
+        try:
+            stored = self._current().get(key_id)
+        except ValueError as error:
+            logger.error("%s", error)
+            stored = None
+        # The same work for an unknown id as for a wrong secret.
+        matches = hmac.compare_digest(_hash(secret), stored["hash"] if stored else _NOBODY)
+        if stored and matches:
+            return Caller(key_id=key_id, name=stored["name"])
+        if self._keyless_loopback and remote is not None and _is_loopback(remote):
+            return LOCAL
+        return None
+
+    def add(self, name: str) -> str:
+        """Make a key and give it; afterwards only its hash is known.
+
+        Raises ValueError if the name is taken or is none.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is no name: use up to 60 letters, digits, . @ - and blanks."
+            )
+        with self._lock:
+            keys = self._current()
+            if any(each["name"] == name for each in keys.values()):
+                raise ValueError(f"There is a key {name!r} already: remove it, or choose a name.")
+            key_id, secret = str(uuid.uuid4()), secrets.token_hex(32)
+            self._write(keys | {key_id: {"name": name, "hash": _hash(secret)}})
+        return f"{key_id}:{secret}"
+
+    def remove(self, name: str) -> None:
+        """Let nobody in with this key any more; raises ValueError if there is none."""
+        with self._lock:
+            keys = self._current()
+            kept = {key_id: each for key_id, each in keys.items() if each["name"] != name}
+            if len(kept) == len(keys):
+                raise ValueError(f"There is no key {name!r}; there are: {self.names()}.")
+            self._write(kept)
+
+    def names(self) -> list[str]:
+        """List what the owner of the server calls the keys."""
+        return sorted(each["name"] for each in self._current().values())
+
+    def _current(self) -> dict[str, dict[str, str]]:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            self._read_at, self._keys = None, {}
+            return self._keys
+        if self._read_at != (status.st_mtime_ns, status.st_ino):
+            self._keys = self._read()
+            self._read_at = (status.st_mtime_ns, status.st_ino)
+        return self._keys
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        try:
+            keys = json.loads(self._path.read_text(encoding="utf-8"))
+            return {
+                str(key): {"name": each["name"], "hash": each["hash"]} for key, each in keys.items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{self._path} is damaged: delete it and add the keys again."
+            ) from error
+
+    def _write(self, keys: dict[str, dict[str, str]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(keys, file, indent=1)
+        new.replace(self._path)
+
+
+def credentials(authorization: str | None) -> tuple[str, str] | None:
+    """Split a header into id and secret; None if it is not of the form."""
+    if not authorization or len(authorization) > _LONGEST_HEADER:
+        return None
+    scheme, _, key = authorization.partition(" ")
+    key_id, colon, secret = key.strip().partition(":")
+    if scheme.lower() not in ("key", "bearer") or not (key_id and colon and secret):
+        return None
+    return key_id, secret
+
+
+def _hash(secret: str) -> str:
+    # Secrets are 256 random bits, which nobody can guess: a slow hash would protect no better.
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _is_loopback(remote: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(remote)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
+@dataclass
+class RateLimit:
+    """So many calls of a key in a minute, and as many at once after a minute's rest."""
+
+    per_minute: int
+    clock: Callable[[], float] = time.monotonic
+    _left: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def allows(self, key_id: str) -> bool:
+        """Count a call, and tell whether it may go through."""
+        now = self.clock()
+        left, then = self._left.get(key_id, (float(self.per_minute), now))
+        left = min(self.per_minute, left + (now - then) * self.per_minute / 60)
+        allowed = left >= 1
+        self._left[key_id] = (left - 1 if allowed else left, now)
+        return allowed
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0, or 2 with a sentence on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="keys", description="Keys for the hosted API at home: add, list and remove them."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, meaning in (("add", "make a key and show it, once"), ("remove", "end a key")):
+        commands.add_parser(command, help=meaning).add_argument("name", help="as in `list`")
+    commands.add_parser("list", help="list the names of the keys")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the server keeps its data: user/animatediff_v2v in ComfyUI's base folder, "
+        "which is found by itself when this pack lies in custom_nodes",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        ring = KeyRing(options.folder or data_folder())
+        return _run(ring, options)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(ring: KeyRing, options: argparse.Namespace) -> int:
+    if options.command == "add":
+        print(f"FAL_KEY={ring.add(options.name)}")
+    elif options.command == "remove":
+        ring.remove(options.name)
+    else:
+        print("\n".join(ring.names()))
+    return 0
+
+
+def data_folder() -> Path:
+    """Find the server's folder from where this pack lies; raises ValueError elsewhere."""
+    if _PACK.parent.name != "custom_nodes":
+        raise ValueError(
+            f"{_PACK} is not in a folder custom_nodes: name the server's folder with --folder, "
+            "such as ComfyUI/user/animatediff_v2v."
+        )
+    return _PACK.parents[1] / "user" / "animatediff_v2v"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

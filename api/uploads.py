@@ -1,0 +1,257 @@
+"""Files that clients hand in, kept until they expire, under names of our own.
+
+Each upload is two files in one folder: `<id>` with the bytes and `<id>.json` with what is known of
+it. The id is drawn here; the name that a client gives appears in URLs and nowhere else. Reading
+needs the id, writing a secret besides, so both URLs work without a key, as the clients expect.
+Nothing is kept in memory alone, so an upload begun before a restart can be ended after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+from yarl import URL
+
+from .fetching import CHUNK_BYTES, MEBIBYTE
+from .guard import too_large
+from .hosts import MOUNT
+from .problems import RequestRefused, flat
+
+UPLOADS = f"{MOUNT}/uploads"
+_ID_LENGTH = 32
+_ID = re.compile(rf"[0-9a-f]{{{_ID_LENGTH}}}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
+_CONTENT_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What uploads may cost."""
+
+    max_bytes: int = 2048 * MEBIBYTE
+    """Of one file."""
+    total_bytes: int = 20 * 1024 * MEBIBYTE
+    """Of all files together."""
+    kept_seconds: float = 7 * 86_400
+    """How long a file stays after it was handed in."""
+    write_seconds: float = 6 * 3600
+    """How long after it was asked for an upload can be written."""
+
+
+@dataclass(frozen=True)
+class _About:
+    """What is known of an upload."""
+
+    content_type: str
+    file_name: str
+    secret_hash: str
+    """Of what allows writing; empty once the file is whole."""
+    expires: float
+    """Seconds since the epoch."""
+
+
+class UploadStore:
+    """The uploads in one folder."""
+
+    def __init__(self, folder: Path, *, limits: UploadLimits | None = None) -> None:
+        """Keep uploads in `folder`, which is made when it is first needed."""
+        self._folder = folder
+        self.limits = limits or UploadLimits()
+
+    def initiate(self, *, content_type: str, file_name: str) -> tuple[str, str, str]:
+        """Begin an upload: give its id, the secret that writes it, and its path in URLs.
+
+        Raises RequestRefused when the folder is full.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.sweep()
+        self._check_room(0)
+        upload_id, secret = secrets.token_hex(16), secrets.token_urlsafe(24)
+        about = _About(
+            content_type=content_type if _CONTENT_TYPE.fullmatch(content_type) else _ANYTHING,
+            file_name=display_name(file_name),
+            secret_hash=_hash(secret),
+            expires=time.time() + self.limits.write_seconds,
+        )
+        self._write_about(upload_id, about)
+        return upload_id, secret, f"{UPLOADS}/{upload_id}/{quote(about.file_name)}"
+
+    def resolve(self, url: str) -> Path | None:
+        """Give the file behind a URL of a finished upload, or None if it is not one.
+
+        Only the path counts: the same server has many names.
+        """
+        try:
+            parts = URL(url).path.removeprefix("/api").split("/")
+        except ValueError:
+            return None
+        if len(parts) != 5 or "/".join(parts[:3]) != UPLOADS:
+            return None
+        found = self.find(parts[3])
+        return found[0] if found is not None else None
+
+    def find(self, upload_id: str) -> tuple[Path, str] | None:
+        """Give file and content type of a finished upload, or None where there is none."""
+        about = self._about(upload_id)
+        if about is None or about.secret_hash:
+            return None
+        return self._data(upload_id), about.content_type
+
+    def sweep(self) -> None:
+        """Remove what has expired."""
+        known: dict[str, bool] = {}
+        for path in self._folder.iterdir():
+            upload_id = path.name[:_ID_LENGTH]
+            if upload_id not in known:
+                known[upload_id] = self._about(upload_id) is not None
+            if not known[upload_id]:
+                path.unlink(missing_ok=True)
+
+    async def write(self, upload_id: str, secret: str, request: web.Request) -> None:
+        """Write a request's body as the whole upload; raises RequestRefused where that fails."""
+        about = self._writable(upload_id, secret)
+        await self._receive(request, self._data(upload_id), self.limits.max_bytes)
+        self._finish(upload_id, about)
+
+    async def write_part(
+        self, upload_id: str, secret: str, number: str, request: web.Request
+    ) -> str:
+        """Write a request's body as part `number`, in any order; give its ETag."""
+        self._writable(upload_id, secret)
+        if not _NUMBER.fullmatch(number):
+            raise _wrong(f"There is no part {number[:20]!r}, only 1 to 9999")
+        path = self._part(upload_id, int(number))
+        others = sum(each.stat().st_size for each in self._parts(upload_id) if each != path)
+        return await self._receive(request, path, self.limits.max_bytes - others)
+
+    async def complete(self, upload_id: str, secret: str, body: Any) -> None:
+        """Put the listed parts together, in the order of their numbers."""
+        about = self._writable(upload_id, secret)
+        numbers = _part_numbers(body)
+        paths = [self._part(upload_id, number) for number in numbers]
+        for number, path in zip(numbers, paths, strict=True):
+            if not path.is_file():
+                raise _wrong(f"Part {number} was not uploaded")
+        await asyncio.to_thread(_join, paths, self._data(upload_id))
+        self._finish(upload_id, about)
+
+    # --- files -----------------------------------------------------------------------------
+
+    def _data(self, upload_id: str) -> Path:
+        return self._folder / upload_id
+
+    def _part(self, upload_id: str, number: int) -> Path:
+        return self._folder / f"{upload_id}.{number}.part"
+
+    def _parts(self, upload_id: str) -> Iterator[Path]:
+        return self._folder.glob(f"{upload_id}.*.part")
+
+    def _about(self, upload_id: str) -> _About | None:
+        """Read what is known of an upload that has not expired."""
+        if not _ID.fullmatch(upload_id):
+            return None
+        try:
+            text = (self._folder / f"{upload_id}.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        about = _About(**json.loads(text))
+        return about if about.expires > time.time() else None
+
+    def _write_about(self, upload_id: str, about: _About) -> None:
+        new = self._folder / f"{upload_id}.new"
+        new.write_text(json.dumps(asdict(about)), encoding="utf-8")
+        new.replace(self._folder / f"{upload_id}.json")
+
+    def _finish(self, upload_id: str, about: _About) -> None:
+        expires = time.time() + self.limits.kept_seconds
+        self._write_about(upload_id, replace(about, secret_hash="", expires=expires))
+        for part in self._parts(upload_id):
+            part.unlink(missing_ok=True)
+
+    def _writable(self, upload_id: str, secret: str) -> _About:
+        about = self._about(upload_id)
+        if about is None or not hmac.compare_digest(about.secret_hash, _hash(secret)):
+            raise RequestRefused(_NO_UPLOAD)
+        return about
+
+    def _check_room(self, wanted: int) -> None:
+        used = sum(path.stat().st_size for path in self._folder.iterdir())
+        if used + wanted > self.limits.total_bytes:
+            raise RequestRefused(_FULL)
+
+    async def _receive(self, request: web.Request, path: Path, allowed: int) -> str:
+        """Stream a body into a file that appears when it is whole; give the ETag of its bytes."""
+        expected = request.content_length or 0
+        self._check_room(expected)
+        if expected > allowed:
+            raise too_large(self.limits.max_bytes)
+        digest, size = hashlib.sha256(), 0
+        incoming = path.with_name(f"{path.name}.{secrets.token_hex(4)}.incoming")
+        try:
+            with incoming.open("xb") as file:
+                async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+                    size += len(chunk)
+                    if size > allowed:
+                        raise too_large(self.limits.max_bytes)
+                    digest.update(chunk)
+                    await asyncio.to_thread(file.write, chunk)
+            incoming.replace(path)
+        finally:
+            incoming.unlink(missing_ok=True)
+        return digest.hexdigest()
+
+
+_ANYTHING = "application/octet-stream"
+_NO_UPLOAD = flat(404, "There is no such upload, or it has ended", "not_found")
+_FULL = flat(507, "The server's folder for uploads is full", "storage_full")
+
+
+def display_name(file_name: str) -> str:
+    """Give what of a client's name may stand in a URL and in a header; never in a path here.
+
+    >>> display_name("C:/evil/../dance 1.mp4")
+    'dance_1.mp4'
+    """
+    last = re.split(r"[/\\]", file_name)[-1]
+    return re.sub(r"[^\w.-]+", "_", last, flags=re.ASCII).lstrip(".")[-80:] or "file"
+
+
+def _wrong(sentence: str) -> RequestRefused:
+    return RequestRefused(flat(400, sentence, "bad_request"))
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _part_numbers(body: Any) -> list[int]:
+    parts = body.get("parts") if isinstance(body, dict) else None
+    numbers = [each.get("partNumber") for each in parts or () if isinstance(each, dict)]
+    if not numbers or not all(type(each) is int and 0 < each < 10_000 for each in numbers):
+        raise _wrong('The body must be {"parts": [{"partNumber": 1, "etag": "..."}, ...]}')
+    return sorted(set(numbers))
+
+
+def _join(parts: list[Path], whole: Path) -> None:
+    joined = whole.with_name(f"{whole.name}.{secrets.token_hex(4)}.incoming")
+    try:
+        with joined.open("xb") as file:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, file, CHUNK_BYTES)
+        joined.replace(whole)
+    finally:
+        joined.unlink(missing_ok=True)
