@@ -1,0 +1,84 @@
+"""The stage that trains UNet and text encoder on single frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from .captions import encoded
+from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
+from .examples import Examples
+from .loop import Plan, train
+from .networks import new_unet
+from .scenes import partial_caption
+
+BASE = Plan(steps=7_500, learning_rate=8e-4, average_decay=0.9995)
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of examples: latents and twins [rows, frames, 4, 16, 16], masks, captions."""
+
+    latents: Tensor
+    twins: Tensor
+    masks: Tensor
+    captions: list[str]
+
+
+def draw_batch(
+    examples: Examples, rng: np.random.Generator, size: int, *, style: str | None = None
+) -> Batch:
+    """Draw examples; either of a pair may be the one to show, the other is its twin.
+
+    style: draw among the examples of one style only.
+    """
+    chosen = examples.of_style(style) if style else examples.all
+    rows, which = chosen[rng.integers(0, len(chosen), size)].T
+    return Batch(
+        latents=examples.latents[rows, which].float(),
+        twins=examples.latents[rows, 1 - which].float(),
+        masks=examples.masks[rows].float(),
+        captions=[
+            partial_caption(examples.scenes[row][side], rng)
+            for row, side in zip(rows, which, strict=True)
+        ],
+    )
+
+
+def trained_base(
+    folder: Path, examples: Examples, text_encoder: ClipTextModel
+) -> UNet2DConditionModel:
+    """Train a UNet, and the text encoder with it, in place.
+
+    The sampler runs the UNet on Stable Diffusion's schedule without a motion module and on
+    AnimateDiff's with one: half of each batch is noised by either.
+    """
+    torch.manual_seed(3)
+    unet = new_unet()
+    networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
+    of_half = torch.arange(BATCH) % 2
+
+    def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
+        batch = draw_batch(examples, rng, BATCH)
+        steps = timesteps(BATCH, generator)
+        seen = noised(
+            batch.latents[:, 0],
+            batch.twins[:, 0],
+            timesteps=steps,
+            alphas=halves[of_half, steps],
+            generator=generator,
+        )
+        context = encoded(text_encoder, batch.captions)
+        predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
+        return weighted_error(predicted, seen.target, batch.masks[:, 0])
+
+    train("base", BASE, networks, loss_of, folder)
+    return unet

@@ -1,0 +1,80 @@
+"""Noise for training: what the network sees at a time step, and what it shall say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from animatediff_v2v.pipeline.models.unet import BetaSchedule
+from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
+from torch import Tensor
+
+TRAINING_STEPS = 1000
+# Below: the share of the schedule up to which the source's own colours are to be trusted, and the
+# share from which they may be anybody's.
+TRUSTED_UNTIL, FOREIGN_FROM = 0.3, 0.6
+TWIN_SHARE = 0.5
+OBJECT_WEIGHT = 2.0
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch as the network sees it, with the noise that it shall predict."""
+
+    sample: Tensor
+    timesteps: Tensor
+    target: Tensor
+
+
+def alphas_cumprod(schedule: BetaSchedule) -> Tensor:
+    """Share of the signal's variance that is left at each training step, float32 [1000]."""
+    return 1.0 / (1.0 + NoiseSchedule(schedule).sigmas.square())
+
+
+def timesteps(count: int, generator: torch.Generator, *, emphasis: float = 0.75) -> Tensor:
+    """Draw training steps, late ones more often: there the composition is made."""
+    drawn = torch.rand(count, generator=generator) ** emphasis
+    return (drawn * TRAINING_STEPS).long().clamp(max=TRAINING_STEPS - 1)
+
+
+def noised(
+    latents: Tensor,
+    twins: Tensor,
+    *,
+    timesteps: Tensor,
+    alphas: Tensor,
+    generator: torch.Generator,
+) -> Noised:
+    """Add noise to latents [n, ..., channels, height, width], scaled.
+
+    In half of the examples some of what shines through the noise is the twin's: in
+    video-to-video the start is somebody else's clip, with its own colours, and the network has to
+    take the shapes from it and the colours from the prompt. The target is the noise that leads to
+    the example itself.
+
+    twins: like `latents`; timesteps, alphas: [n], alphas being the signal's share of variance.
+    """
+    noise = torch.randn(latents.shape, generator=generator)
+    share = _foreign_share(timesteps, generator)
+    share, alpha = (_as_rows(value, latents) for value in (share, alphas))
+    sample = alpha.sqrt() * latents.lerp(twins, share) + (1 - alpha).sqrt() * noise
+    target = (sample - alpha.sqrt() * latents) / (1 - alpha).sqrt()
+    return Noised(sample, timesteps, target)
+
+
+def weighted_error(prediction: Tensor, target: Tensor, masks: Tensor) -> Tensor:
+    """Mean squared error in which the object counts more: it is small, and it is the subject."""
+    weights = 1 + OBJECT_WEIGHT * masks
+    error = (prediction.float() - target).square()
+    return (weights * error).mean() / weights.mean()
+
+
+def _foreign_share(timesteps: Tensor, generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(len(timesteps), generator=generator)
+    chosen = torch.rand(len(timesteps), generator=generator) < TWIN_SHARE
+    reach = (timesteps / TRAINING_STEPS - TRUSTED_UNTIL) / (FOREIGN_FROM - TRUSTED_UNTIL)
+    return drawn.sqrt() * chosen * reach.clamp(0, 1)
+
+
+def _as_rows(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))

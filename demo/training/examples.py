@@ -1,0 +1,107 @@
+"""What UNet and motion module are trained on: scenes as latents, each with a recoloured twin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from .loop import stacked
+from .networks import LATENT_SCALE
+from .scenes import FRAMES, Scene, clip_times, draw, object_mask, random_scene
+
+STILLS = 6_000
+CLIPS = 400
+ENCODED_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Latents of scenes: float16 [examples, 2, frames, 4, 16, 16], the second being the twin.
+
+    masks: coverage of the object in each latent, float16 [examples, frames, 1, 16, 16].
+    """
+
+    scenes: list[tuple[Scene, Scene]]
+    latents: Tensor
+    masks: Tensor
+
+    @cached_property
+    def all(self) -> np.ndarray:
+        """Every example: its row, and which of the pair it is; int64 [2 * examples, 2]."""
+        return np.array([(row, side) for row in range(len(self.scenes)) for side in (0, 1)])
+
+    def of_style(self, style: str) -> np.ndarray:
+        """The examples of a style, in the form of `all`."""
+        return np.array([at for at in self.all if self.scenes[at[0]][at[1]].style == style])
+
+
+def stills(folder: Path, vae: AutoencoderKL) -> Examples:
+    """Single frames of many scenes, at any time of their motion."""
+    return _kept(folder / "stills.pt", vae, count=STILLS, frames=1, seed=11)
+
+
+def clips(folder: Path, vae: AutoencoderKL) -> Examples:
+    """Whole clips."""
+    return _kept(folder / "clips.pt", vae, count=CLIPS, frames=FRAMES, seed=12)
+
+
+def _kept(path: Path, vae: AutoencoderKL, *, count: int, frames: int, seed: int) -> Examples:
+    scenes = list(_twins(count, seed))
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+    else:
+        times = [_times(index, frames, seed) for index in range(count)]
+        kept = {"latents": _latents(vae, scenes, times), "masks": _masks(scenes, times)}
+        torch.save(kept, path)
+    return Examples(scenes, kept["latents"], kept["masks"])
+
+
+def _twins(count: int, seed: int) -> Iterator[tuple[Scene, Scene]]:
+    for index in range(count):
+        rng = np.random.default_rng((seed, index))
+        scene = random_scene(rng)
+        yield scene, scene.recoloured(rng)
+
+
+def _times(index: int, frames: int, seed: int) -> np.ndarray:
+    if frames > 1:
+        return clip_times(frames)
+    return np.random.default_rng((seed, index, 1)).uniform(0, 1, 1)
+
+
+@torch.no_grad()
+def _latents(
+    vae: AutoencoderKL, scenes: list[tuple[Scene, Scene]], times: list[np.ndarray]
+) -> Tensor:
+    pictures = [
+        (scene, time)
+        for pair, at in zip(scenes, times, strict=True)
+        for scene in pair
+        for time in at
+    ]
+    found = []
+    for start in tqdm(range(0, len(pictures), ENCODED_AT_ONCE), "latents", mininterval=10):
+        batch = pictures[start : start + ENCODED_AT_ONCE]
+        pixels = stacked(draw(scene, time) for scene, time in batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            mean = vae.encode(pixels).latent_dist.mean
+        found.append((mean.float() * LATENT_SCALE).half())
+    size = found[0].shape[1:]
+    return torch.cat(found).view(len(scenes), 2, -1, *size)
+
+
+def _masks(scenes: list[tuple[Scene, Scene]], times: list[np.ndarray]) -> Tensor:
+    masks = [
+        [object_mask(scene, time) for time in at]
+        for (scene, _), at in zip(scenes, times, strict=True)
+    ]
+    return functional.avg_pool2d(torch.from_numpy(np.array(masks)), 8).unsqueeze(2).half()

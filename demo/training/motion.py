@@ -1,0 +1,57 @@
+"""The stage that trains the motion module on clips, as AnimateDiff was: spatial layers frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from animatediff_v2v.pipeline.models.motion_module import MotionModules
+from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
+from animatediff_v2v.pipeline.models.unet import MotionUNet
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from .base_model import draw_batch
+from .captions import encoded
+from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
+from .examples import Examples
+from .loop import Plan, frozen, train
+from .networks import new_motion_modules
+from .scenes import FRAMES
+
+MOTION = Plan(steps=1_600, learning_rate=1e-3, average_decay=0.998)
+CLIPS_PER_STEP = 2
+
+
+def trained_motion_modules(
+    folder: Path,
+    examples: Examples,
+    unet: UNet2DConditionModel,
+    text_encoder: ClipTextModel,
+) -> MotionModules:
+    """Train motion modules on AnimateDiff's noise schedule."""
+    torch.manual_seed(4)
+    modules = new_motion_modules()
+    network = MotionUNet(frozen(unet), modules, family="v2")
+    frozen(text_encoder)
+    alphas = alphas_cumprod("sqrt_linear")
+
+    def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
+        batch = draw_batch(examples, rng, CLIPS_PER_STEP)
+        steps = timesteps(CLIPS_PER_STEP, generator)
+        seen = noised(
+            batch.latents,
+            batch.twins,
+            timesteps=steps,
+            alphas=alphas[steps],
+            generator=generator,
+        )
+        context = encoded(text_encoder, batch.captions).repeat_interleave(FRAMES, 0)
+        predicted = network(
+            seen.sample.flatten(0, 1), steps.repeat_interleave(FRAMES), context, FRAMES
+        )
+        return weighted_error(predicted, seen.target.flatten(0, 1), batch.masks.flatten(0, 1))
+
+    train("motion", MOTION, modules, loss_of, folder)
+    return modules

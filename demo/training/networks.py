@@ -1,0 +1,123 @@
+"""The miniature's networks, and how they are written into the file layouts that users have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from animatediff_v2v.pipeline.files.tensor_specs import TensorSpec
+from animatediff_v2v.pipeline.files.text_encoder_layout import text_encoder_table
+from animatediff_v2v.pipeline.files.unet_layout import unet_table
+from animatediff_v2v.pipeline.files.vae_layout import vae_table
+from animatediff_v2v.pipeline.models.motion_module import MotionModules, sinusoidal_encoding
+from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+# The loader reads the sizes off the shapes, as it does with users' files; what shapes do not tell
+# is fixed in SD1.5's layout: 8 heads, 32 norm groups. A group needs two channels or more, or the
+# norm would take flat colour away.
+LEVELS = (64, 96, 96)
+TEXT_CHANNELS = 32
+MOTION_FRAMES = 32
+LATENT_SCALE = 0.18215
+
+UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": LEVELS,
+    "layers_per_block": 1,
+    "cross_attention_dim": TEXT_CHANNELS,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+}
+VAE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": (64, 64, 64, 64),
+    "layers_per_block": 1,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "norm_num_groups": 32,
+    "scaling_factor": LATENT_SCALE,
+}
+TEXT_ENCODER = {
+    "vocab_size": 49_408,
+    "hidden_size": TEXT_CHANNELS,
+    "intermediate_size": 4 * TEXT_CHANNELS,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "max_position_embeddings": 77,
+}
+
+
+def new_vae() -> AutoencoderKL:
+    """A VAE with fresh weights."""
+    return AutoencoderKL(**VAE)
+
+
+def new_unet() -> UNet2DConditionModel:
+    """A UNet with fresh weights."""
+    return UNet2DConditionModel(**UNET)
+
+
+def new_text_encoder() -> ClipTextModel:
+    """A text encoder with fresh weights, its embeddings small as in CLIP."""
+    network = ClipTextModel(**TEXT_ENCODER)
+    for embedding in network.text_model.embeddings.values():
+        nn.init.normal_(embedding.weight, std=0.02)
+    return network
+
+
+def new_motion_modules() -> MotionModules:
+    """Motion modules with fresh weights that change nothing yet: their last layers are zero."""
+    modules = MotionModules(
+        block_channels=LEVELS, layers_per_block=1, max_frames=MOTION_FRAMES, mid=True
+    )
+    for name, buffer in modules.named_buffers():
+        if name.endswith(".pe"):
+            buffer.copy_(sinusoidal_encoding(*buffer.shape[1:]))
+    for name, parameter in modules.named_parameters():
+        if ".temporal_transformer.proj_out." in name:
+            nn.init.zeros_(parameter)
+    return modules
+
+
+def write_checkpoint(
+    path: Path, *, unet: nn.Module, vae: nn.Module, text_encoder: nn.Module
+) -> None:
+    """Write the three networks as one fp16 file in Stable Diffusion 1's own (LDM) layout."""
+    parts = (
+        ("model.diffusion_model.", unet, unet_table(UNET)),
+        ("first_stage_model.", vae, vae_table(VAE)),
+        (
+            "cond_stage_model.transformer.text_model.",
+            text_encoder,
+            text_encoder_table(TEXT_ENCODER),
+        ),
+    )
+    tensors: dict[str, Tensor] = {}
+    for prefix, network, table in parts:
+        tensors |= _renamed(network.state_dict(), table, prefix)
+    _save(tensors, path)
+
+
+def write_motion_module(path: Path, modules: nn.Module) -> None:
+    """Write motion modules as one fp16 file in AnimateDiff's original layout."""
+    _save(modules.state_dict(), path)
+
+
+def _renamed(
+    tensors: Mapping[str, Tensor], table: Iterable[TensorSpec], prefix: str
+) -> dict[str, Tensor]:
+    return {prefix + spec.ldm_name: tensors[spec.name].reshape(spec.shape) for spec in table}
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, path)
