@@ -8,7 +8,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
+
 from ..pipeline.errors import AnimateDiffV2VError
+from .guard import needs_no_key
+from .hosts import MOUNT, OLD_REST, REST
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -76,6 +80,18 @@ class Signer:
         kid = hashlib.sha256(public).hexdigest()[:16]
         key = {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x}
         return {"keys": [key]}
+
+
+def jwks_routes(signer: Signer) -> list[web.RouteDef]:
+    """Give the routes at which receivers of webhooks find the public key."""
+
+    @needs_no_key
+    async def jwks(_request: web.Request) -> web.Response:
+        # The time that fal's documentation tells receivers to keep it for.
+        return web.json_response(signer.jwks(), headers={"Cache-Control": "max-age=86400"})
+
+    places = ("", f"{MOUNT}/{REST}", f"{MOUNT}/{OLD_REST}")
+    return [web.get(f"{place}/.well-known/jwks.json", jwks) for place in places]
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -239,8 +239,10 @@ def _hash(secret: str) -> str:
 
 def _part_numbers(body: Any) -> list[int]:
     parts = body.get("parts") if isinstance(body, dict) else None
-    numbers = [each.get("partNumber") for each in parts or () if isinstance(each, dict)]
-    if not numbers or not all(type(each) is int and 0 < each < 10_000 for each in numbers):
+    listed = parts if isinstance(parts, list) else []
+    found = [each.get("partNumber") if isinstance(each, dict) else None for each in listed]
+    numbers = [number for number in found if type(number) is int and 0 < number < 10_000]
+    if not numbers or len(numbers) != len(found):
         raise _wrong('The body must be {"parts": [{"partNumber": 1, "etag": "..."}, ...]}')
     return sorted(set(numbers))
 
