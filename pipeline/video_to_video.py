@@ -6,7 +6,7 @@ Frames pass through a few at a time; only latents, 1/48 of the size of 8-bit fra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -31,7 +31,7 @@ from .progress import (
     stop_if,
 )
 from .request import ModelFiles, Request, Result, SamplingSettings, Timings
-from .sampling import Conditioning, sample_latents
+from .sampling import Conditioning, Control, sample_latents
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
 
 # Frames that are in memory at a time on their way from the reader to the codec.
@@ -122,6 +122,7 @@ def restyle_latents(
     *,
     conditioning: Conditioning,
     settings: SamplingSettings,
+    controls: Sequence[Control] = (),
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -140,6 +141,7 @@ def restyle_latents(
         beta_schedule=settings.beta_schedule,
         context=settings.context,
         noise_type=settings.noise_type,
+        controls=controls,
         progress=progress,
         is_cancelled=is_cancelled,
     )

@@ -9,6 +9,7 @@ from .checkpoint import (
     load_vae,
     unet_of,
 )
+from .controlnet import ControlWeights, load_control
 from .kinds import Kind
 from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
 from .lora_merger import LoraMerger
@@ -20,6 +21,7 @@ from .recognition import FileReport, identify
 
 __all__ = [
     "CheckpointWeights",
+    "ControlWeights",
     "FileReport",
     "Kind",
     "LoraEntry",
@@ -31,6 +33,7 @@ __all__ = [
     "find_lora",
     "identify",
     "load_checkpoint",
+    "load_control",
     "load_motion_module",
     "load_text_encoder",
     "load_vae",

@@ -1,4 +1,4 @@
-"""How LoRAs, ControlNets, IP-Adapters and textual inversions are recognised."""
+"""How LoRAs and textual inversions are recognised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from .kinds import Finding, Keys
 from .lora_keys import split_key
 
-_NO_INPUT = "This pack has no input for it."
 _SD15_ONLY = "This pack runs Stable Diffusion 1.5 only."
 _UNIQUE_TO_LORAS = frozenset(
     (
@@ -26,7 +25,7 @@ _UNIQUE_TO_LORAS = frozenset(
 )
 _MARKS = ("lora", "hada_w", "lokr_w", "oft_blocks", ".on_input", ".diff", ".w_norm", ".a1.weight")
 _INPUT_WIDTH_AXIS = {"lora_down": 1, "hada_w1_b": 1, "b2": 1, "diff": 1}
-_BASE_BY_CROSS_ATTENTION = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
+BASE_BY_CROSS_ATTENTION = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
 _NAMES = {
     "SD1.5": "Stable Diffusion 1.5",
     "SD2": "Stable Diffusion 2",
@@ -35,29 +34,6 @@ _NAMES = {
     "SD3": "Stable Diffusion 3",
     "Flux": "Flux",
 }
-
-
-def _ip_adapter(keys: Keys) -> Finding | None:
-    if keys.starts("ip_adapter.") or (keys.starts("image_proj.") and keys.has("to_k_ip")):
-        widths = keys.sizes("to_k_ip.weight", 1)
-        base = next((name for w, name in _BASE_BY_CROSS_ATTENTION.items() if w in widths), "")
-        return Finding("IP-Adapter", "an IP-Adapter", base, "original", advice=_NO_INPUT)
-    return None
-
-
-def _controlnet(keys: Keys) -> Finding | None:
-    layout = ""
-    if keys.starts("control_model.") or keys.has("input_hint_block.", "zero_convs."):
-        layout = "LDM"
-    elif keys.has("controlnet_cond_embedding.", "controlnet_down_blocks."):
-        layout = "diffusers"
-    elif keys.starts("lora_controlnet", "lllite_", "adapter.body.", "adapter.conv_in."):
-        layout = "original"
-    if not layout:
-        return None
-    widths = keys.sizes("attn2.to_k.weight", 1)
-    base = next((name for w, name in _BASE_BY_CROSS_ATTENTION.items() if w in widths), "")
-    return Finding("ControlNet", "a ControlNet", base, layout, advice=_NO_INPUT)
 
 
 def _textual_inversion(keys: Keys) -> Finding | None:
@@ -120,10 +96,10 @@ def _lora_base(keys: Keys, splits: dict[str, tuple[str, str]]) -> str:
         and keys.has("transformer_blocks", "model.blocks", "model.layers"),
     }
     by_width = (
-        _BASE_BY_CROSS_ATTENTION[width]
+        BASE_BY_CROSS_ATTENTION[width]
         for place in (r"attn2[._](processor\.)?to_k", r"self_attn[._]")
         for width in _input_widths(keys, splits, place)
-        if width in _BASE_BY_CROSS_ATTENTION
+        if width in BASE_BY_CROSS_ATTENTION
     )
     return next((base for base, fits in by_name.items() if fits), None) or next(by_width, "")
 
@@ -147,4 +123,4 @@ def _lora_layout(keys: Keys) -> str:
     return "PEFT" if keys.has(".lora_A.") else ""
 
 
-RULES = (_ip_adapter, _controlnet, _lora, _textual_inversion)
+RULES = (_lora, _textual_inversion)

@@ -72,7 +72,13 @@ _RELATIVES: tuple[tuple[Callable[[Keys], bool], Finding], ...] = (
     ),
     (
         lambda keys: _has_modules(keys) and keys.has("controlnet_cond_embedding"),
-        Finding("ControlNet", "a SparseCtrl model", "SD1.5", advice=_OTHER_PACK),
+        Finding(
+            "ControlNet",
+            "a SparseCtrl model",
+            "SD1.5",
+            advice="It fills in between a few frames; here every frame has control frames, so use "
+            "a ControlNet of the same kind.",
+        ),
     ),
     (
         lambda keys: _has_modules(keys) and keys.starts("img_encoder."),

@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AnimateDiffV2VError
-from . import adapter_kinds, checkpoint_kinds, motion_kinds
+from . import adapter_kinds, checkpoint_kinds, guidance_kinds, motion_kinds
 from .kinds import Finding, Keys, Kind, Rule
 from .reading import Weights, read_header
 from .tensor_specs import Shapes, shapes_of
 
-_RULES: tuple[Rule, ...] = (*motion_kinds.RULES, *adapter_kinds.RULES, *checkpoint_kinds.RULES)
+_RULES: tuple[Rule, ...] = (
+    *motion_kinds.RULES,
+    *guidance_kinds.RULES,
+    *adapter_kinds.RULES,
+    *checkpoint_kinds.RULES,
+)
 
 
 @dataclass(frozen=True)

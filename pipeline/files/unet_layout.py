@@ -133,20 +133,30 @@ def _grouped(shapes: Shapes, pattern: str) -> dict[int, list[str]]:
 
 def unet_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
     """List every tensor of the UNet that ``config`` describes, under both names."""
+    first = config["block_out_channels"][0]
+    skips: list[int] = []
+    yield from encoder_table(config, skips)
+    yield from _up_blocks(config, first * 4, skips)
+    yield from affine("conv_norm_out", "out.0", first)
+    yield from affine("conv_out", "out.2", config["out_channels"], first, 3, 3)
+
+
+def encoder_table(config: dict[str, Any], skips: list[int]) -> Iterator[TensorSpec]:
+    """List the tensors of the UNet's first half and middle, which ControlNets have as well.
+
+    Appends the channels of each skip connection to ``skips``.
+    """
     channels: Sequence[int] = config["block_out_channels"]
     first, time = channels[0], channels[0] * 4
     yield from affine("conv_in", "input_blocks.0.0", first, config["in_channels"], 3, 3)
     yield from affine("time_embedding.linear_1", "time_embed.0", time, first)
     yield from affine("time_embedding.linear_2", "time_embed.2", time, time)
-    skips = [first]
+    skips.append(first)
     yield from _down_blocks(config, time, skips)
     last, cross = channels[-1], config["cross_attention_dim"]
     yield from _resnet("mid_block.resnets.0", "middle_block.0", last, last, time)
     yield from _transformer("mid_block.attentions.0", "middle_block.1", last, cross)
     yield from _resnet("mid_block.resnets.1", "middle_block.2", last, last, time)
-    yield from _up_blocks(config, time, skips)
-    yield from affine("conv_norm_out", "out.0", first)
-    yield from affine("conv_out", "out.2", config["out_channels"], first, 3, 3)
 
 
 def _down_blocks(config: dict[str, Any], time: int, skips: list[int]) -> Iterator[TensorSpec]:

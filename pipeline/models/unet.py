@@ -7,6 +7,7 @@ rows of the batch are frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..files import MotionFamily
+from .additions import NO_RESIDUALS, Residuals, add_each
 from .motion_module import MotionModules
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
@@ -84,12 +86,20 @@ class MotionUNet(nn.Module):
         weight: Tensor = self.unet.conv_in.weight
         return weight
 
-    def forward(self, sample: Tensor, timestep: Tensor, context: Tensor, num_frames: int) -> Tensor:
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        num_frames: int,
+        residuals: Residuals = NO_RESIDUALS,
+    ) -> Tensor:
         """Predict the noise.
 
         sample: [clips * num_frames, 4, height, width], the scaled latents over sqrt(sigma^2 + 1).
         timestep: [1], the training step, 0 to 999.
         context: [clips * num_frames, tokens, channels], the encoded prompt of each frame.
+        residuals: what ControlNets and T2I-Adapters add.
         Returns the noise in the shape of `sample`.
         """
         for norm in self._clip_norms:
@@ -98,14 +108,22 @@ class MotionUNet(nn.Module):
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
         embedding = embedding.expand(sample.shape[0], -1)
         features = unet.conv_in(sample)
-        features, skips = self._down(features, embedding, context, num_frames)
+        features, skips = self._down(features, embedding, context, num_frames, residuals.levels)
         features = self._middle(features, embedding, context, num_frames)
+        if residuals.middle is not None:
+            features = features + residuals.middle
+        skips = add_each(skips, residuals.skips)
         features = self._up(features, skips, embedding, context, num_frames)
         noise: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(features)))
         return noise
 
     def _down(
-        self, features: Tensor, embedding: Tensor, context: Tensor, num_frames: int
+        self,
+        features: Tensor,
+        embedding: Tensor,
+        context: Tensor,
+        num_frames: int,
+        additions: Sequence[Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
         skips = [features]
         for level, block in enumerate(self.unet.down_blocks):
@@ -114,6 +132,8 @@ class MotionUNet(nn.Module):
                 features = self._attend(block, layer, features, context)
                 if self.motion is not None:
                     features = self.motion.down_blocks[level](features, num_frames, layer)
+                if additions and layer == len(block.resnets) - 1:
+                    features = features + additions[level]
                 skips.append(features)
             for downsampler in block.downsamplers or ():
                 features = downsampler(features)

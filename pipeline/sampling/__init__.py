@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .control import Control
 from .guided_model import Conditioning, Guidance
 from .initial_noise import MAX_SEED, NoiseType
 from .sample import BetaScheduleChoice, sample_latents, window_for
 from .samplers import Sampler
 from .schedulers import Scheduler
+from .span import Span
 from .windows import ContextOptions, ContextSchedule, FuseMethod
 
 __all__ = [
@@ -15,11 +17,13 @@ __all__ = [
     "Conditioning",
     "ContextOptions",
     "ContextSchedule",
+    "Control",
     "FuseMethod",
     "Guidance",
     "NoiseType",
     "Sampler",
     "Scheduler",
+    "Span",
     "sample_latents",
     "window_for",
 ]

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ..choices import in_range
 from ..errors import AnimateDiffV2VError
+from ..models.additions import NO_RESIDUALS
 from ..models.memory import ShrinkingBatch
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
+from .control import Control
 from .noise_schedule import NoiseSchedule
 from .windows import ContextOptions, Window, context_windows, window_weights
 
@@ -88,10 +90,12 @@ class GuidedModel:
         guidance: Guidance,
         context: ContextOptions,
         on_passes: Callable[[float], None],
+        controls: Sequence[Control] = (),
     ) -> None:
         """Bind the network to a job.
 
         context: how the clip is cut into windows and how these are blended.
+        controls: ControlNets with their frames; what several add is added up.
         on_passes: called after passes through the network with the share of the clip's passes that
         is done; may raise to stop.
         """
@@ -101,6 +105,7 @@ class GuidedModel:
         self._guidance = guidance
         self._context = context
         self._on_passes = on_passes
+        self._controls = controls
         # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
         size = 1 if unet.device.type == "cpu" else PASSES_AT_ONCE
         self._batch = ShrinkingBatch(size, what="passes of the UNet")
@@ -147,9 +152,14 @@ class GuidedModel:
         """Noise of passes with equally long windows, [passes, frames, 4, height, width]."""
         frames = len(passes[0].window)
         device, dtype = self._unet.device, self._unet.dtype
+        rows = [frame for one in passes for frame in one.window]
         # What the UNet was trained on has unit variance.
-        sample = torch.cat([noisy[one.window] for one in passes]) / (sigma**2 + 1).sqrt()
+        sample = (noisy[rows] / (sigma**2 + 1).sqrt()).to(device, dtype)
         context = torch.cat([one.prompt.at(one.window) for one in passes]).to(device, dtype)
         timestep = self._schedule.timestep(sigma).to(device)
-        noise: Tensor = self._unet(sample.to(device, dtype), timestep, context, frames)
+        residuals = NO_RESIDUALS
+        for control in self._controls:
+            if control.span.contains(sigma, self._schedule):
+                residuals = residuals.plus(control.residuals(sample, timestep, context, rows))
+        noise: Tensor = self._unet(sample, timestep, context, frames, residuals)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])

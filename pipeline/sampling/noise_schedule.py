@@ -58,6 +58,10 @@ class NoiseSchedule:
         share = position.frac()
         return ((1 - share) * self._log_sigmas[low] + share * self._log_sigmas[high]).exp()
 
+    def sigma_at(self, share: float) -> float:
+        """The noise level at a share of the schedule: 0 its noisiest, 1 its last training step."""
+        return float(self.sigma(torch.tensor((1.0 - share) * (TRAINING_STEPS - 1))))
+
     def denoised(self, noisy: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         """What remains of `noisy` (latent + sigma * noise) without the predicted noise.
 

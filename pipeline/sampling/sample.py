@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from ..choices import checked
 from ..errors import AnimateDiffV2VError
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, Progress, ReportProgress, never, silent, stop_if
+from .control import Control
 from .guided_model import Conditioning, Guidance, GuidedModel
 from .initial_noise import NoiseType, initial_noise
 from .noise_schedule import NoiseSchedule
@@ -43,6 +45,7 @@ def sample_latents(
     beta_schedule: BetaScheduleChoice = "autoselect",
     context: ContextOptions | None = None,
     noise_type: NoiseType = "default",
+    controls: Sequence[Control] = (),
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -53,12 +56,15 @@ def sample_latents(
     denoise: 1 starts from noise alone; at 0 the input comes back.
     context: how a long clip is cut into windows; None makes one window of the whole clip where the
     motion module knows so many frames, and standard windows of 16 where it does not.
+    controls: ControlNets with a picture for each frame, on the UNet's device; several add up.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
     Results depend on the arguments only, not on chunks or earlier runs: bit for bit on a CPU.
     Raises AnimateDiffV2VError for values out of range, Cancelled when `is_cancelled` says so.
     """
     _check_latents(latents)
+    for control in controls:
+        control.check_fits(unet, latents)
     checked("sampler", sampler, Sampler)
     spec = SAMPLERS[sampler]
     schedule = NoiseSchedule(_beta_schedule(unet, beta_schedule))
@@ -80,6 +86,7 @@ def sample_latents(
         guidance=guidance or Guidance(),
         context=context,
         on_passes=calls.on_passes,
+        controls=controls,
     )
     noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=context)
     noisy = _noised(latents.float().cpu() * LATENT_SCALE, noise, sigmas[0], schedule)

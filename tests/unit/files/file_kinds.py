@@ -377,22 +377,120 @@ OTHERS = {
         lambda: zeros(clip_l=(4, 768), clip_g=(4, 1280)), "textual inversion", "SDXL", says="SDXL"
     ),
     "ControlNet": Row(
-        lambda: named(
-            "control_model.input_hint_block.0.weight", "control_model.zero_convs.0.0.bias"
-        ),
+        lambda: mini.control_to_ldm(mini.state(mini.control_module())),
         "ControlNet",
-        "",
         layout="LDM",
-        says="ControlNet",
+        says="Use it with ControlNet.",
+        taken_by=("ControlNet",),
+    ),
+    "ControlNet without prefix": Row(
+        lambda: mini.control_to_ldm(mini.state(mini.control_module()), prefix=""),
+        "ControlNet",
+        layout="LDM",
+        taken_by=("ControlNet",),
+    ),
+    "ControlNet with its whole checkpoint": Row(
+        lambda: mini.checkpoint() | mini.control_to_ldm(mini.state(mini.control_module())),
+        "ControlNet",
+        layout="LDM",
+        taken_by=("ControlNet",),
+        wrap=lambda tensors: {"state_dict": tensors},
     ),
     "ControlNet, diffusers": Row(
-        lambda: (
-            mini.state(mini.unet_module())
-            | named("controlnet_cond_embedding.conv_in.weight", "controlnet_down_blocks.0.weight")
+        lambda: mini.state(mini.control_module()),
+        "ControlNet",
+        layout="diffusers",
+        taken_by=("ControlNet",),
+    ),
+    "ControlNet for SD2": Row(
+        lambda: mini.state(mini.control_module(cross=1024)), "ControlNet", "SD2", says="Diffusion 2"
+    ),
+    "ControlNet for SDXL": Row(
+        lambda: mini.state(mini.control_module(cross=2048)), "ControlNet", "SDXL", says="SDXL"
+    ),
+    "ControlNet for SDXL, LDM": Row(
+        lambda: named("zero_convs.0.0.weight", "input_hint_block.0.weight", "label_emb.0.0.weight"),
+        "ControlNet",
+        "SDXL",
+        says="SDXL",
+    ),
+    "ControlNet union": Row(
+        lambda: mini.state(mini.control_module()) | named("task_embedding"),
+        "ControlNet",
+        "",
+        says="several kinds",
+    ),
+    "ControlNet for Flux": Row(
+        lambda: named("controlnet_blocks.0.weight", "double_blocks.0.img_attn.qkv.weight"),
+        "ControlNet",
+        "",
+        says="Flux",
+    ),
+    "ControlNet for SD3": Row(
+        lambda: named("controlnet_blocks.0.weight", "transformer_blocks.0.attn.to_q.weight"),
+        "ControlNet",
+        "",
+        says="Stable Diffusion 3",
+    ),
+    "control-LoRA": Row(
+        lambda: named(
+            "lora_controlnet",
+            "input_hint_block.0.weight",
+            "zero_convs.0.0.weight",
+            "input_blocks.0.0.up",
         ),
         "ControlNet",
         "",
+        says="control-LoRA",
+    ),
+    "ControlNet-LLLite": Row(
+        lambda: named("lllite_unet_input_blocks_4_1_attn1_to_q.conditioning1.0.weight"),
+        "ControlNet",
+        "SDXL",
+        says="LLLite",
+    ),
+    "ControlNet as a difference": Row(
+        lambda: named("difference", "zero_convs.0.0.weight", "input_hint_block.0.weight"),
+        "ControlNet",
+        says="difference",
+    ),
+    "T2I-Adapter": Row(
+        mini.adapter_to_original,
+        "ControlNet",
+        layout="original",
+        says="a T2I-Adapter",
+        taken_by=("ControlNet",),
+    ),
+    "T2I-Adapter of one channel": Row(
+        lambda: mini.adapter_to_original(in_channels=1),
+        "ControlNet",
+        taken_by=("ControlNet",),
+    ),
+    "T2I-Adapter, diffusers": Row(
+        lambda: mini.state(mini.adapter_module()),
+        "ControlNet",
         layout="diffusers",
+        taken_by=("ControlNet",),
+    ),
+    "T2I-Adapter, light": Row(
+        lambda: named(
+            "body.0.in_conv.weight", "body.0.body.0.block1.weight", "body.0.out_conv.weight"
+        ),
+        "ControlNet",
+        says="light T2I-Adapter",
+    ),
+    "T2I-Adapter for SDXL": Row(
+        lambda: named("conv_in.weight", "body.0.block1.weight", shape=(320, 768, 3, 3)),
+        "ControlNet",
+        "SDXL",
+        says="SDXL",
+    ),
+    "T2I style adapter": Row(
+        lambda: named(
+            "style_embedding", "proj", "ln_post.weight", "transformer_layes.0.ln_1.weight"
+        ),
+        "ControlNet",
+        says="style adapter",
     ),
     "IP-Adapter": Row(
         lambda: named("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight", shape=(8, 768)),

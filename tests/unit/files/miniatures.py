@@ -12,7 +12,13 @@ from functools import cache
 
 import torch
 from animatediff_v2v.pipeline.files import MotionModuleWeights
-from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    MotionAdapter,
+    T2IAdapter,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel
 
 CROSS = 64
@@ -31,6 +37,31 @@ def unet_module(channels=(32, 64), layers=1, attends=None, cross=CROSS, in_chann
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
     )
+
+
+@cache
+def control_module(channels=(32, 64), layers=1, attends=None, cross=CROSS):
+    attends = attends or (True,) * (len(channels) - 1) + (False,)
+    torch.manual_seed(5)
+    control = ControlNetModel(
+        block_out_channels=channels,
+        layers_per_block=layers,
+        cross_attention_dim=cross,
+        attention_head_dim=8,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        conditioning_embedding_out_channels=(8, 12, 16, 24),
+    )
+    for name, parameter in control.named_parameters():
+        if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond")):
+            # A network as diffusers makes it does nothing yet.
+            torch.nn.init.normal_(parameter, std=0.2)
+    return control
+
+
+@cache
+def adapter_module(channels=(32, 64), in_channels=3):
+    torch.manual_seed(6)
+    return T2IAdapter(in_channels, list(channels), num_res_blocks=2, downscale_factor=8)
 
 
 @cache
@@ -133,6 +164,39 @@ def unet_to_ldm(unet, layers=1, prefix="model.diffusion_model."):
         if "resnets" in name:
             ldm = re.sub(rf"\b({'|'.join(_RESNET)})\b", lambda m: _RESNET[m[1]], ldm)
         renamed[prefix + ldm] = tensor
+    return renamed
+
+
+def control_to_ldm(control, layers=1, prefix="control_model."):
+    renamed = unet_to_ldm(control, layers, prefix=prefix)
+    for name in list(renamed):
+        ldm = re.sub(r"controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0", name)
+        ldm = ldm.replace("controlnet_mid_block", "middle_block_out.0")
+        ldm = ldm.replace("controlnet_cond_embedding.conv_in", "input_hint_block.0")
+        ldm = ldm.replace("controlnet_cond_embedding.conv_out", "input_hint_block.14")
+        ldm = re.sub(
+            r"controlnet_cond_embedding\.blocks\.(\d+)",
+            lambda match: f"input_hint_block.{2 * int(match[1]) + 2}",
+            ldm,
+        )
+        renamed[ldm] = renamed.pop(name)
+    return renamed
+
+
+def adapter_to_original(channels=(32, 64), in_channels=3):
+    """As TencentARC's files have it: the residual blocks in one row."""
+    renamed = {}
+    for name, tensor in state(adapter_module(channels, in_channels)).items():
+        original = name.removeprefix("adapter.")
+        original = re.sub(
+            r"body\.(\d+)\.resnets\.(\d+)",
+            lambda match: f"body.{2 * int(match[1]) + int(match[2])}",
+            original,
+        )
+        original = re.sub(
+            r"body\.(\d+)\.in_conv", lambda match: f"body.{2 * int(match[1])}.in_conv", original
+        )
+        renamed[original] = tensor
     return renamed
 
 

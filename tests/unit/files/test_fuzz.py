@@ -20,6 +20,7 @@ from animatediff_v2v.pipeline.files import (
     LoraEntry,
     identify,
     load_checkpoint,
+    load_control,
     load_motion_module,
     load_text_encoder,
     load_vae,
@@ -49,11 +50,16 @@ def seeds():
     motion = mini.motion_to_original(mini.state(mini.motion_module(channels=(32,))))
     motion = {name: tensor.to(**half).contiguous() for name, tensor in motion.items()}
     lora = mini.every_lora_family()
+    control = mini.control_to_ldm(mini.state(mini.control_module(channels=(32,), attends=(True,))))
+    control = {name: tensor.to(**half).contiguous() for name, tensor in control.items()}
+    adapter = {name: tensor.to(**half) for name, tensor in mini.adapter_to_original((32,)).items()}
     legacy = {"_use_new_zipfile_serialization": False}
     return [
         safetensors_bytes(checkpoint),
         safetensors_bytes(motion),
         safetensors_bytes(lora),
+        safetensors_bytes(control),
+        safetensors_bytes(adapter),
         torch_bytes({"state_dict": motion, "epoch": 1}),
         torch_bytes(lora),
         torch_bytes(motion, **legacy),
@@ -127,6 +133,7 @@ CORRUPTIONS = [flip, cut, lengthen_header, rewrite_header, damage_pickle]
 def use(path):
     """Everything that takes a file, the merge included."""
     tasks = (read_weights, load_checkpoint, load_vae, load_text_encoder, load_motion_module)
+    tasks += (load_control,)
     unet = mini.state(mini.unet_module())
 
     def merge(path):

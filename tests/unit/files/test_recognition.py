@@ -9,6 +9,7 @@ from animatediff_v2v.pipeline.files import (
     LoraEntry,
     identify,
     load_checkpoint,
+    load_control,
     load_motion_module,
     load_text_encoder,
     load_vae,
@@ -45,6 +46,7 @@ def merge_into_motion_module(path):
 
 LOADERS = {
     "checkpoint": load_checkpoint,
+    "ControlNet": load_control,
     "VAE": load_vae,
     "text encoder": load_text_encoder,
     "motion module": load_motion_module,

@@ -60,7 +60,7 @@ class Recorder:
         self.windows = []
         self.samples = []
 
-    def __call__(self, sample, timestep, context, num_frames):
+    def __call__(self, sample, timestep, context, num_frames, *_additions):
         self.windows.append(num_frames)
         self.samples.append(sample.clone())
         return torch.zeros_like(sample)

@@ -1,0 +1,75 @@
+"""What other networks add inside the UNet in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What is added to the UNet's features, [rows, channels, height, width] each.
+
+    An empty sequence, or None, adds nothing there.
+    """
+
+    skips: Sequence[Tensor] = ()
+    """For each skip connection, in the order in which the UNet makes them: a ControlNet's."""
+    middle: Tensor | None = None
+    """For the middle block's result: a ControlNet's."""
+    levels: Sequence[Tensor] = ()
+    """For each level's last layer, before it is made smaller: a T2I-Adapter's."""
+
+    def scaled(self, strength: float, mask: Tensor | None = None) -> Residuals:
+        """The same at a strength; mask: [rows, 1, height, width] of any size, 0 to 1."""
+
+        def scale(features: Tensor) -> Tensor:
+            if mask is None:
+                return features * strength
+            size = features.shape[-2:]
+            fitted = functional.interpolate(mask.float(), size, mode="bilinear", antialias=True)
+            return features * (fitted * strength).to(features)
+
+        return Residuals(
+            [scale(features) for features in self.skips],
+            None if self.middle is None else scale(self.middle),
+            [scale(features) for features in self.levels],
+        )
+
+    def plus(self, other: Residuals) -> Residuals:
+        """Both together."""
+        middle = self.middle if other.middle is None else other.middle
+        if self.middle is not None and other.middle is not None:
+            middle = self.middle + other.middle
+        return Residuals(_sums(self.skips, other.skips), middle, _sums(self.levels, other.levels))
+
+    def pooled(self) -> Residuals:
+        """The same with each residual's mean over the picture, as ControlNet Shuffle has it."""
+
+        def pool(features: Tensor) -> Tensor:
+            return features.mean(dim=(2, 3), keepdim=True).expand_as(features)
+
+        return Residuals(
+            [pool(features) for features in self.skips],
+            None if self.middle is None else pool(self.middle),
+            [pool(features) for features in self.levels],
+        )
+
+
+NO_RESIDUALS = Residuals()
+
+
+def _sums(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
+    pairs = zip_longest(first, second)
+    return [one if other is None else other if one is None else one + other for one, other in pairs]
+
+
+def add_each(features: Sequence[Tensor], residuals: Sequence[Tensor]) -> list[Tensor]:
+    """Add residuals to features of the same number; no residuals leave them as they are."""
+    if not residuals:
+        return list(features)
+    return [one + more for one, more in zip(features, residuals, strict=True)]

@@ -1,0 +1,131 @@
+"""Pictures that hold the structure of a clip: what a ControlNet is given, and when it acts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import AnimateDiffV2VError
+from ..models.additions import Residuals
+from ..models.controlnet import ControlNetwork
+from ..models.unet import MotionUNet
+from .span import WHOLE_SCHEDULE, Span
+
+# What may be cut off a side to make the shapes of control frames and clip equal: a clip is cut to
+# multiples of 8 pixels, and 3 % are a rounding of the size.
+_CUT_PIXELS, _CUT_SHARE = 8, 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A ControlNet with its frames.
+
+    It acts on the positive and the negative prompt alike, as ComfyUI's Apply ControlNet does, and
+    on each context window with the control frames of that window.
+    """
+
+    network: ControlNetwork
+    frames: Tensor
+    """[frames, height, width, 3], uint8, or float where 0 is black and 1 white; read window by
+    window, so that it may be a memory-mapped file. One frame serves for all."""
+    strength: float = 1.0
+    span: Span = WHOLE_SCHEDULE
+    mask: Tensor | None = None
+    """[masks, height, width], float 0..1: where it acts. One mask serves for all frames."""
+    repeat_last: bool = False
+    """Whether the last frame serves for those that are missing at the end."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no sampler can use."""
+        if not math.isfinite(self.strength):
+            raise AnimateDiffV2VError(
+                f"The strength of {self.network.name} is {self.strength:g}; it must be a number, "
+                "1 is as trained."
+            )
+        if self.frames.ndim != 4 or self.frames.shape[-1] < 3 or 0 in self.frames.shape:
+            raise AnimateDiffV2VError(
+                f"The control frames of {self.network.name} have the shape "
+                f"{list(self.frames.shape)}; they must be [frames, height, width, 3]."
+            )
+        if self.mask is not None and (self.mask.ndim != 3 or 0 in self.mask.shape):
+            raise AnimateDiffV2VError(
+                f"The mask of {self.network.name} has the shape {list(self.mask.shape)}; it must "
+                "be [masks, height, width]."
+            )
+
+    def check_fits(self, unet: MotionUNet, latents: Tensor) -> None:
+        """Raise AnimateDiffV2VError unless network, frames and mask fit a clip of latents.
+
+        latents: [frames, 4, height / 8, width / 8].
+        """
+        self.network.check_fits(unet)
+        height, width = (8 * side for side in latents.shape[-2:])
+        self._check_count("control frames", len(self.frames), len(latents))
+        self._check_shape(
+            "control frames", (self.frames.shape[2], self.frames.shape[1]), width, height
+        )
+        if self.mask is not None:
+            self._check_count("masks", len(self.mask), len(latents))
+            self._check_shape("masks", (self.mask.shape[2], self.mask.shape[1]), width, height)
+
+    def _check_count(self, what: str, found: int, frames: int) -> None:
+        if found in (1, frames) or (self.repeat_last and found < frames):
+            return
+        remedy = "or turn repeat_last on" if found < frames else "for the same selection of frames"
+        raise AnimateDiffV2VError(
+            f"{self.network.name} has {found} {what}, and the clip has {frames} frames: give one "
+            f"for each frame or one for all, {remedy}."
+        )
+
+    def _check_shape(self, what: str, size: tuple[int, int], width: int, height: int) -> None:
+        scale = max(width / size[0], height / size[1])
+        cut = (size[0] * scale - width, size[1] * scale - height)
+        if any(
+            over > max(_CUT_PIXELS, _CUT_SHARE * side)
+            for over, side in zip(cut, (width, height), strict=True)
+        ):
+            raise AnimateDiffV2VError(
+                f"The {what} of {self.network.name} are {size[0]}x{size[1]} pixels, another shape "
+                f"than the clip's {width}x{height}: make them from frames of the clip's size."
+            )
+
+    def residuals(
+        self, sample: Tensor, timestep: Tensor, context: Tensor, frames: Sequence[int]
+    ) -> Residuals:
+        """What it adds to the UNet for rows that show these frames of the clip.
+
+        sample, timestep, context: as the UNet gets them, on its device.
+        """
+        height, width = (8 * side for side in sample.shape[-2:])
+        pictures = fitted(_picked(self.frames, frames), width=width, height=height)
+        mask = None
+        if self.mask is not None:
+            mask = _picked(self.mask, frames).unsqueeze(1).to(sample.device)
+        residuals: Residuals = self.network(sample, timestep, context, pictures.to(sample))
+        return residuals.scaled(self.strength, mask)
+
+
+def _picked(rows: Tensor, frames: Sequence[int]) -> Tensor:
+    return rows[[min(frame, len(rows) - 1) for frame in frames]]
+
+
+def fitted(pictures: Tensor, *, width: int, height: int) -> Tensor:
+    """Bring [n, h, w, 3] to [n, 3, height, width], float, the middle in nearest pixels.
+
+    As ComfyUI brings control frames to the size of the clip: cut around the middle to the same
+    shape, then scaled without new colours, which a map of edges or depths must not get.
+    """
+    scale = torch.iinfo(torch.uint8).max if pictures.dtype == torch.uint8 else 1
+    rows = pictures[..., :3].movedim(-1, 1)
+    aspect, wanted = rows.shape[3] / rows.shape[2], width / height
+    x = round((rows.shape[3] - rows.shape[3] * wanted / aspect) / 2) if aspect > wanted else 0
+    y = round((rows.shape[2] - rows.shape[2] * aspect / wanted) / 2) if aspect < wanted else 0
+    rows = rows[:, :, y : rows.shape[2] - y, x : rows.shape[3] - x]
+    if rows.shape[-2:] != (height, width):
+        rows = functional.interpolate(rows, size=(height, width), mode="nearest-exact")
+    return rows.float() / scale
