@@ -11,7 +11,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from yarl import URL
 
 from ..pipeline.errors import AnimateDiffV2VError
 from .addresses import check_literal, open_session
-from .problems import Detail, RequestRefused, unprocessable
+from .problems import Answer, Detail, RequestRefused, unprocessable
 from .signing import Signer
 
 logger = logging.getLogger(__name__)
@@ -119,11 +119,9 @@ class WebhookSender:
         await self._run(self._close)
         self._thread.shutdown()
 
-    async def enqueue(
-        self, *, request_id: str, user_id: str, url: str, payload: Mapping[str, Any]
-    ) -> None:
-        """Deliver `payload`, how a request ended. A second call for the same request is none."""
-        body = json.dumps(payload).encode()
+    async def enqueue(self, *, request_id: str, user_id: str, url: str, answer: Answer) -> None:
+        """Deliver how a request ended. A second call for the same request changes nothing."""
+        body = json.dumps(payload(request_id, answer)).encode()
         await self._run(self._insert, request_id, user_id, url, body)
         self._news.set()
 
@@ -251,6 +249,15 @@ class WebhookSender:
             "UPDATE webhooks SET attempts = ?, due = ? WHERE request_id = ?",
             (attempts, due, request_id),
         )
+
+
+def payload(request_id: str, answer: Answer) -> dict[str, Any]:
+    """Give a webhook's body: the output of a request, or how it failed."""
+    head = {"request_id": request_id, "gateway_request_id": request_id}
+    if answer.is_ok:
+        return head | {"status": "OK", "payload": answer.body}
+    error = f"Invalid status code: {answer.status}"
+    return head | {"status": "ERROR", "error": error, "payload": answer.body}
 
 
 def _refused(sentence: str, type: str = "value_error") -> RequestRefused:
