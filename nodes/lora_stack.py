@@ -44,7 +44,7 @@ class LoraStack(io.ComfyNode):
             outputs=[
                 LoraStackSocket.Output(
                     display_name="lora_stack",
-                    tooltip="For Load Model, and for every node that takes a LORA_STACK.",
+                    tooltip="For Load AnimateDiff Model, and every node that takes a LORA_STACK.",
                 )
             ],
         )

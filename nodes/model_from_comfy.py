@@ -40,8 +40,16 @@ class ModelFromComfy(io.ComfyNode):
                     tooltip="A Stable Diffusion 1.5 MODEL. LoRAs and merges in it are taken "
                     "along; patches of the sampling itself are not.",
                 ),
-                io.Clip.Input("clip", tooltip="Its text encoder, with its LoRAs."),
-                io.Vae.Input("vae", tooltip="A VAE for Stable Diffusion 1.5."),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="Its text encoder, which reads the prompts; LoRAs and CLIP Set Last "
+                    "Layer in it are taken along.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="A VAE for Stable Diffusion 1.5, which turns pictures into latents and "
+                    "back. Another one can mend washed-out colours.",
+                ),
                 io.Combo.Input(
                     "motion_module",
                     options=[*host.model_names(host.MOTION_MODULES), NO_MOTION_MODULE],

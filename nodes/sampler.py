@@ -92,8 +92,7 @@ class Sampler(io.ComfyNode):
         restyled, latents = _restyle(
             model, cropped(images), prompts=prompts, settings=settings, clip=clip, vae=vae
         )
-        device = host.result_device()
-        return io.NodeOutput(restyled.to(device), {"samples": latents.to(device)})
+        return io.NodeOutput(host.as_result(restyled), {"samples": host.as_result(latents)})
 
 
 def _restyle(
@@ -118,13 +117,17 @@ def _restyle(
         progress=host.NodeProgress(),
         stop_if_cancelled=host.raise_if_interrupted,
     )
-    if prompts.has_text and not clip:
-        model.load_text_encoder()
-    conditioning = prompts.encoded(models.text_encoder, frames=count, channels=model.text_channels)
-    if not vae:
-        model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
-    latents = job.encode(images)
+    # First of all: it refuses windows that the motion module does not know.
     window = window_for(models.unet, count, settings.context)
+    model.load_encoders(
+        text=prompts.has_text and not clip,
+        vae=not vae,
+        frames=FRAMES_PER_CHUNK,
+        width=width,
+        height=height,
+    )
+    conditioning = prompts.encoded(models.text_encoder, frames=count, channels=model.text_channels)
+    latents = job.encode(images)
     model.load_unet(frames=min(count, window.length), width=width, height=height)
     restyled = job.restyle(latents, conditioning)
     if not vae:
@@ -212,7 +215,8 @@ def _inputs() -> list[io.Input]:
             "scheduler",
             options=list(get_args(Scheduler)),
             default="normal",
-            tooltip="How the noise levels are spaced over the steps, as in KSampler.",
+            tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
+            "steady; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
         ),
         io.Float.Input(
             "denoise",

@@ -2,7 +2,7 @@
 
 After an addition write the file anew, and commit it with the addition:
 
-    WRITE_NODE_CONTRACT=1 python -m pytest tests/unit/nodes/test_node_contract.py
+    WRITE_SNAPSHOTS=1 python -m pytest tests/unit/nodes
 """
 
 import copy
@@ -28,12 +28,12 @@ def test_shared_graphs_still_work():
 
 def test_the_snapshot_has_the_latest_additions():
     now = contract_of(schemas())
-    if os.environ.get("WRITE_NODE_CONTRACT"):
+    if os.environ.get("WRITE_SNAPSHOTS"):
         assert not broken(released(), now), "a snapshot of broken graphs is not written"
         SNAPSHOT.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
     assert released() == now, (
         "The nodes have something that tests/unit/node_contract.json lacks. Write it anew with "
-        "WRITE_NODE_CONTRACT=1 python -m pytest tests/unit/nodes/test_node_contract.py"
+        "WRITE_SNAPSHOTS=1 python -m pytest tests/unit/nodes"
     )
 
 

@@ -1,0 +1,79 @@
+"""What users read on the nodes: names, tooltips, search words, translations.
+
+`locales/en` repeats what the schemas say. After a change there write it anew, and bring the other
+languages up to it:
+
+    WRITE_SNAPSHOTS=1 python -m pytest tests/unit/nodes
+"""
+
+import json
+import os
+import re
+
+import pytest
+
+from .declared import schemas
+from .texts import LOCALES, flat, locale_path, read_locale, texts_of
+
+LANGUAGES = {"en", "zh", "ja", "ko", "de", "fr"}
+# Of these the translation system makes something else than text.
+SPECIAL = re.compile(r"[{}@|]")
+# Numbers and file names are the same in all languages; 2nd and 4th are not.
+FACTS = re.compile(r"(?!\d+(?:nd|rd|th))\b\w*\d\w*|models/\w+|%\w+%")
+
+
+@pytest.mark.parametrize("schema", schemas().values(), ids=lambda schema: schema.node_id)
+def test_nodes_can_be_found_and_understood(schema):
+    assert schema.display_name
+    assert len(schema.description) > 40
+    words = [schema.display_name.lower(), *schema.search_aliases]
+    assert len(schema.search_aliases) >= 3 and len(words) == len(set(words))
+    assert all(word == word.lower() for word in schema.search_aliases)
+
+
+def test_all_inputs_and_outputs_are_explained():
+    tooltips = {path: text for path, text in flat(texts_of(schemas())).items() if "tooltip" in path}
+    assert len(tooltips) > 100
+    for path, text in tooltips.items():
+        assert text.endswith(".") and text[0].isupper() or ":" in text, path
+        assert len(text.split()) >= 3, path
+
+
+def test_the_languages_are_those_that_are_promised():
+    assert {path.name for path in LOCALES.iterdir()} == LANGUAGES
+
+
+def test_english_is_what_the_schemas_say():
+    now = texts_of(schemas())
+    if os.environ.get("WRITE_SNAPSHOTS"):
+        text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
+        locale_path("en").write_text(text, encoding="utf-8")
+    assert read_locale("en") == now, (
+        "The texts of the nodes have changed. Write locales/en anew with WRITE_SNAPSHOTS=1 "
+        "python -m pytest tests/unit/nodes, and change the other languages likewise."
+    )
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES - {"en"}))
+def test_translations_are_whole(language):
+    english, translated = flat(read_locale("en")), flat(read_locale(language))
+    assert list(translated) == list(english)
+    for path, text in translated.items():
+        assert text and text == text.strip()
+        if path.endswith(("tooltip", "description")):
+            assert text != english[path], path
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES - {"en"}))
+def test_translations_keep_numbers_and_names(language):
+    english, translated = flat(read_locale("en")), flat(read_locale(language))
+    for path, text in translated.items():
+        if path.endswith("tooltip"):
+            missing = [fact for fact in FACTS.findall(english[path]) if fact not in text]
+            assert not missing, f"{path}: {text}"
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_translations_hold_nothing_that_is_not_text(language):
+    for path, text in flat(read_locale(language)).items():
+        assert not SPECIAL.search(text), path
