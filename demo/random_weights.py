@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from animatediff_v2v.pipeline.files.controlnet import controlnet_table
 from animatediff_v2v.pipeline.files.text_encoder_layout import text_encoder_table
 from animatediff_v2v.pipeline.files.unet_layout import unet_table
 from animatediff_v2v.pipeline.files.vae_layout import vae_table
@@ -95,6 +96,16 @@ def motion_module() -> dict[str, Tensor]:
     drawn = _drawn((name, shape) for name, shape in shapes.items() if name not in tables)
     encodings = {name: sinusoidal_encoding(*shape[1:]) for name, shape in tables.items()}
     return drawn | encodings
+
+
+def controlnet() -> dict[str, Tensor]:
+    """Draw a ControlNet for the checkpoint, in the original layout."""
+    config = UNET | {
+        "conditioning_channels": 3,
+        "conditioning_embedding_out_channels": (16, 32, 96, 256),
+    }
+    drawn = _drawn((spec.ldm_name, spec.shape) for spec in controlnet_table(config))
+    return {f"control_model.{name}": tensor for name, tensor in drawn.items()}
 
 
 def lora(rank: int = 4) -> dict[str, Tensor]:
