@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from .hosts import MOUNT
 from .keys import LOCAL, Caller, KeyRing, RateLimit, credentials
@@ -85,7 +86,7 @@ class Guard:
         return any(path == each or path.startswith(f"{each}/") for each in self._prefixes)
 
     @property
-    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self) -> Middleware:
         """Give what to put first among an application's middlewares."""
 
         @web.middleware

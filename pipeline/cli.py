@@ -7,7 +7,7 @@ import json
 import logging
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -28,15 +28,21 @@ EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    add_commands: Callable[[Any], None] = lambda _commands: None,
+) -> int:
     """Run the command; returns its exit code.
+
+    add_commands: adds commands of other parts of the pack to argparse's subparsers.
 
     0 when done, 2 for wrong input with one sentence on stderr, 130 when interrupted; 1 when a file
     that was inspected cannot be used.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        parsed = _parser().parse_args(arguments)
+        parsed = _parser(add_commands).parse_args(arguments)
         return int(parsed.command(parsed))
     except AnimateDiffV2VError as error:
         print(f"animatediff-v2v: {error}", file=sys.stderr)
@@ -53,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
         raise AnimateDiffV2VError(f"{message} (see {self.prog} --help)")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(add_commands: Callable[[Any], None]) -> argparse.ArgumentParser:
     parser = _Parser(prog="animatediff-v2v", description="AnimateDiff video-to-video.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
@@ -66,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(command=_inspect)
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="print a list of objects")
+    add_commands(commands)
     return parser
 
 

@@ -10,7 +10,9 @@ import tomllib
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-SOURCES = sorted(path for part in ("pipeline", "nodes") for path in (ROOT / part).rglob("*.py"))
+SOURCES = sorted(
+    path for part in ("pipeline", "nodes", "api") for path in (ROOT / part).rglob("*.py")
+)
 
 
 def test_requirements_are_the_dependencies():

@@ -1,0 +1,58 @@
+"""The command `animatediff-v2v` with the commands of the API."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..pipeline import AnimateDiffV2VError
+from ..pipeline import cli as pipeline_cli
+
+PACKAGES = ("aiohttp", "pydantic", "yarl")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; see pipeline.cli.main."""
+    return pipeline_cli.main(arguments, add_commands=_add_serve)
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer the hosted API without ComfyUI",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Answer fal's clients from this machine. Settings are read from api.json in "
+        "FOLDER; keys are made with `python -m animatediff_v2v.api.keys --folder FOLDER add NAME`.",
+    )
+    serve.set_defaults(command=_serve)
+    serve.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="for requests, uploads, videos, settings"
+    )
+    serve.add_argument(
+        "--models",
+        type=Path,
+        required=True,
+        help="a folder like ComfyUI's models: checkpoints, animatediff_models, loras, ...",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    serve.add_argument("--port", type=int, default=8187, help="the port to listen on")
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    try:
+        from .serve import serve  # noqa: PLC0415 - the other commands need no server
+    except ModuleNotFoundError as error:
+        if error.name not in PACKAGES:
+            raise
+        raise AnimateDiffV2VError(
+            f"serve needs the Python package {error.name!r}: run "
+            '`python -m pip install "animatediff-v2v[api]"`.'
+        ) from error
+    return serve(parsed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

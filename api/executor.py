@@ -1,0 +1,97 @@
+"""What runs requests: ComfyUI's queue, or this process itself. Both look like this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..pipeline.sampling import Sampler, Scheduler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A request whose files are all here.
+
+    video: in the executor's input folder. checkpoint, motion_module: names in their folders.
+    loras, motion_loras: names in their folders, and strengths.
+    force_rate: frames per second to put the clip on first, 0 for its own.
+    duration_seconds: how much of the clip is restyled, 0 for all.
+    """
+
+    request_id: str
+    video: Path
+    prompt: str
+    negative_prompt: str
+    steps: int
+    guidance_scale: float
+    seed: int
+    sampler: Sampler
+    scheduler: Scheduler
+    denoise: float
+    checkpoint: str
+    motion_module: str
+    loras: tuple[tuple[str, float], ...] = ()
+    motion_loras: tuple[tuple[str, float], ...] = ()
+    select_every_nth_frame: int = 1
+    force_rate: float = 0
+    duration_seconds: float = 0
+    is_low_priority: bool = False
+
+
+@dataclass(frozen=True)
+class Made:
+    """The restyled video; `timings` in seconds by phase."""
+
+    path: Path
+    content_type: str
+    timings: dict[str, float]
+
+
+class Listener(Protocol):
+    """Who is told how a job goes."""
+
+    async def started(self) -> None:
+        """The job does not wait any more."""
+
+    async def says(self, message: str) -> None:
+        """What is being done, for a person."""
+
+
+class Executor(Protocol):
+    """Runs jobs one after the other."""
+
+    input_folder: Path
+    """Where the videos of jobs are put, on the disk of the uploads if possible."""
+
+    async def start(self) -> None:
+        """Begin; called once, in the event loop that all else is called in."""
+
+    async def stop(self) -> None:
+        """End what runs, as soon as that goes."""
+
+    async def run(self, job: Job, listener: Listener) -> Made:
+        """Queue a job and wait until it is done.
+
+        Raises Cancelled when it was stopped, by `cancel` or by somebody else; RequestRefused or
+        AnimateDiffV2VError when its input will not do; anything else is a fault of ours.
+        """
+
+    async def cancel(self, request_id: str) -> None:
+        """Take a job out of the queue, or stop it if it runs; no other job is touched."""
+
+    def ahead(self, request_id: str) -> int | None:
+        """How many run or wait before a job; None if it does not wait here."""
+
+    def length(self) -> int:
+        """How many run or wait."""
+
+
+class ModelLibrary(Protocol):
+    """The model files that are installed, under the names of ComfyUI's folders."""
+
+    def names(self, folder: str) -> list[str]:
+        """List the files of a folder such as checkpoints."""
+
+    def folders(self, folder: str) -> list[Path]:
+        """List the places on disk behind it."""

@@ -1,0 +1,149 @@
+"""What goes wrong, in the words and numbers that fal's clients know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..pipeline import AnimateDiffV2VError
+
+ERROR_PAGES = "https://docs.fal.ai/errors/#"
+# pydantic's names on the left, the hosted ones on the right.
+HOSTED_TYPES = {
+    "string_too_long": "sequence_too_long",
+    "string_too_short": "sequence_too_short",
+    "too_long": "sequence_too_long",
+    "too_short": "sequence_too_short",
+    "literal_error": "one_of",
+}
+LONGEST_ECHO = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a finished request answers: a status, a JSON body, and for failures what kind it is."""
+
+    status: int
+    body: Any
+    error_type: str | None = None
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the request was done."""
+        return self.status == 200
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in one sentence; None when nothing did."""
+        if self.is_ok:
+            return None
+        detail = self.body["detail"]
+        return detail if isinstance(detail, str) else "; ".join(each["msg"] for each in detail)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers that say more of the failure."""
+        if self.error_type is None:
+            return {}
+        headers = {"X-Fal-Error-Type": self.error_type, "X-Fal-Retryable": "false"}
+        if self.error_type == "request_timeout":
+            headers["X-Fal-Request-Timeout-Type"] = "user"
+        return headers
+
+
+class RequestRefused(AnimateDiffV2VError):
+    """A request that cannot be done; `answer` is what its caller is told."""
+
+    def __init__(self, answer: Answer) -> None:
+        """Carry an answer that is no success."""
+        super().__init__(answer.error or "")
+        self.answer = answer
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One entry of a 422 answer's `detail`."""
+
+    loc: Sequence[str | int]
+    msg: str
+    type: str
+    ctx: Mapping[str, Any] = field(default_factory=dict)
+    input: Any = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as it is sent; the input only where it is short."""
+        entry: dict[str, Any] = {
+            "loc": list(self.loc),
+            "msg": self.msg,
+            "type": self.type,
+            "url": ERROR_PAGES + self.type,
+        }
+        if self.ctx:
+            entry["ctx"] = dict(self.ctx)
+        is_short = isinstance(self.input, int | float | str) and len(str(self.input)) < LONGEST_ECHO
+        return entry | {"input": self.input} if is_short else entry
+
+
+def unprocessable(*details: Detail) -> Answer:
+    """422: something in the input will not do."""
+    entries = [each.as_json() for each in details]
+    return Answer(422, {"detail": entries}, entries[0]["type"])
+
+
+def refused(field_name: str, sentence: str, type: str, **ctx: Any) -> RequestRefused:
+    """The error that says which field of the input will not do, and why."""
+    return RequestRefused(unprocessable(Detail(["body", field_name], sentence, type, ctx)))
+
+
+def flat(status: int, sentence: str, error_type: str) -> Answer:
+    """An answer that is no fault of the input's."""
+    return Answer(status, {"detail": sentence, "error_type": error_type}, error_type)
+
+
+def validation_answer(error: ValidationError) -> Answer:
+    """Word pydantic's errors as the hosted API does."""
+    return unprocessable(*(_detail(each) for each in error.errors(include_url=False)))
+
+
+def _detail(error: Any) -> Detail:
+    ctx = {key: value for key, value in error.get("ctx", {}).items() if _is_plain(value)}
+    type = HOSTED_TYPES.get(error["type"], error["type"])
+    if type == "one_of":
+        ctx = {"expected": [each.strip().strip("'") for each in _choices(ctx["expected"])]}
+    return Detail(["body", *error["loc"]], error["msg"], type, ctx, _echo(error["input"]))
+
+
+def _choices(expected: str) -> list[str]:
+    return expected.replace(" or ", ", ").split(", ")
+
+
+def _echo(value: Any) -> Any:
+    """The value where JSON and UTF-8 can carry it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | list)
+
+
+CANCELLED = flat(499, "Request was cancelled", "request_cancelled")
+TIMED_OUT = flat(504, "Request timed out", "request_timeout")
+IN_PROGRESS = Answer(400, {"detail": "Request is still in progress"}, None)
+NOT_FOUND = flat(404, "Request not found", "not_found")
+BROKEN = flat(
+    500,
+    "Internal server error; the server's log has the details under the request's id",
+    "internal_server_error",
+)
+INTERRUPTED = flat(
+    500, "The server was restarted while the request ran; submit it again", "runner_disconnected"
+)
+QUEUE_FULL = flat(503, "The queue is full; try again when some requests are done", "queue_full")

@@ -1,0 +1,92 @@
+"""What the owner of the server may decide about the hosted API."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..pipeline import AnimateDiffV2VError
+
+SWITCH = "ANIMATEDIFF_V2V_API"
+FILE_NAME = "api.json"
+
+
+class Settings(BaseModel):
+    """The contents of api.json; every field has a default, so that an empty file will do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = False
+    """Answer at all; ANIMATEDIFF_V2V_API=1 or =0 in the environment decides before this."""
+    base_models: dict[str, str] = Field(default_factory=dict)
+    """From a hosted base_model to a file in models/checkpoints. Names that are not listed are
+    looked for among the files, whatever their spelling: cardosAnimev20 is cardosAnime_v20."""
+    default_base_model: str = "cardosAnimev20"
+    """For the endpoints that have no base_model; any checkpoint where this is not installed."""
+    motion_module: str = ""
+    """A file in models/animatediff_models; empty takes the first that suits."""
+    turbo_motion_module: str = ""
+    """The same for the turbo endpoints, which AnimateLCM or AnimateDiff-Lightning suits."""
+    max_body_bytes: int = Field(100 * 2**20, ge=1024)
+    """Of a request; a video in it as a data URI counts with a third more than its file."""
+    max_video_bytes: int = Field(512 * 2**20, ge=1024)
+    max_lora_bytes: int = Field(1024 * 2**20, ge=1024)
+    fetch_seconds: float = Field(120, gt=0)
+    """Until a file of a request must have arrived."""
+    fetch_redirects: int = Field(5, ge=0, le=20)
+    fetches_at_once: int = Field(4, ge=1, le=64)
+    max_video_seconds: float = Field(600, gt=0)
+    max_video_pixels: int = Field(4096 * 4096, ge=64 * 64)
+    """Of one frame as it is stored."""
+    max_queued: int = Field(1000, ge=1)
+    """Unfinished requests of everybody together."""
+    max_queued_per_key: int = Field(1000, ge=1)
+    keep_days: float = Field(30, gt=0)
+    """How long finished requests can be asked for; their videos stay where they are."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names, beside localhost and addresses of loopback, under which clients may call."""
+    keyless_loopback: bool = False
+    """Whether calls from this machine itself need no key."""
+    requests_per_minute: int = Field(600, ge=1)
+    """Of one key, following a request not counted."""
+    private_webhooks: bool = False
+    """Whether webhooks may go to addresses that are not on the public internet."""
+
+
+def load_settings(folder: Path) -> Settings:
+    """Read `folder`/api.json, or give the defaults where there is none.
+
+    Raises AnimateDiffV2VError when the file is no JSON object of known fields.
+    """
+    path = folder / FILE_NAME
+    values: Any = {}
+    if path.is_file():
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise AnimateDiffV2VError(f"{path} cannot be read as JSON: {error}.") from error
+    try:
+        return _switched(Settings.model_validate(values))
+    except ValidationError as error:
+        wrong = "; ".join(_sentence(each) for each in error.errors(include_url=False))
+        raise AnimateDiffV2VError(f"{path} cannot be used: {wrong}.") from error
+
+
+def _switched(settings: Settings) -> Settings:
+    switch = os.environ.get(SWITCH)
+    if not switch:
+        return settings
+    if switch not in ("0", "1"):
+        raise AnimateDiffV2VError(f"{SWITCH} is {switch!r}; it can be 1 (on) or 0 (off).")
+    return settings.model_copy(update={"enabled": switch == "1"})
+
+
+def _sentence(error: Any) -> str:
+    name = ".".join(map(str, error["loc"])) or "it"
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {name}, only {', '.join(Settings.model_fields)}"
+    return f"{name}: {error['msg']}"
