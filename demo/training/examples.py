@@ -18,8 +18,8 @@ from .loop import stacked
 from .networks import LATENT_SCALE
 from .scenes import FRAMES, Scene, clip_times, draw, object_mask, random_scene
 
-STILLS = 6_000
-CLIPS = 400
+STILLS = 5_000
+CLIPS = 300
 ENCODED_AT_ONCE = 16
 
 

@@ -22,8 +22,8 @@ from .examples import Examples
 from .loop import Plan, frozen, train
 from .scenes import FRAMES
 
-STYLE = Plan(steps=400, learning_rate=2e-3, average_decay=0.98)
-FEW_STEPS = Plan(steps=450, learning_rate=1e-3, average_decay=0.98)
+STYLE = Plan(steps=300, learning_rate=2e-3, average_decay=0.98)
+FEW_STEPS = Plan(steps=300, learning_rate=1e-3, average_decay=0.98)
 RANK = 8
 BATCH = 16
 # Of the distillation: training steps that one step of the teacher's solver crosses, and the range

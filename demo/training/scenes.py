@@ -159,11 +159,8 @@ def draw(scene: Scene, time: float) -> Picture:
     picture = _lit(scene, _painted(scene, scene.background, scene.background_shade))
     if scene.background_texture != "plain":
         picture = picture * _texture(scene, scene.background_texture, across, down)
-    x, y = scene.position(time)
-    angle, radius = scene.angle + scene.turn * time, scene.radius_at(time)
-    right = (across - x) * math.cos(angle) + (down - y) * math.sin(angle)
-    below = (down - y) * math.cos(angle) - (across - x) * math.sin(angle)
-    distance = DISTANCES[scene.shape](right / radius, below / radius) * radius
+    right, below = _object_grid(scene, time)
+    distance = object_distance(scene, time)
     paint = _painted(scene, scene.colour, scene.shade)
     if scene.texture != "plain":
         paint = paint * _texture(scene, scene.texture, right, below)
@@ -180,13 +177,24 @@ def draw(scene: Scene, time: float) -> Picture:
 
 def object_mask(scene: Scene, time: float) -> Picture:
     """Coverage of the object at a time from 0 to 1: float32 [SIZE, SIZE], 0 to 1."""
+    return np.clip(0.5 - object_distance(scene, time) / EDGE_SOFTNESS, 0, 1).astype(np.float32)
+
+
+def object_distance(scene: Scene, time: float) -> Picture:
+    """Pixels to the object's outline at a time from 0 to 1, [SIZE, SIZE]; below 0 inside."""
+    right, below = _object_grid(scene, time)
+    radius = scene.radius_at(time)
+    return DISTANCES[scene.shape](right / radius, below / radius) * radius
+
+
+def _object_grid(scene: Scene, time: float) -> tuple[Picture, Picture]:
+    """The pixels' places as the object sees them: from its centre, turned with it."""
     across, down = _grid()
     x, y = scene.position(time)
-    angle, radius = scene.angle + scene.turn * time, scene.radius_at(time)
+    angle = scene.angle + scene.turn * time
     right = (across - x) * math.cos(angle) + (down - y) * math.sin(angle)
     below = (down - y) * math.cos(angle) - (across - x) * math.sin(angle)
-    distance = DISTANCES[scene.shape](right / radius, below / radius) * radius
-    return np.clip(0.5 - distance / EDGE_SOFTNESS, 0, 1).astype(np.float32)
+    return right, below
 
 
 def clip_times(frames: int = FRAMES) -> NDArray[np.float64]:
