@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+CLIENTS := .venv-clients
 
-.PHONY: demo test lint unit test-host clean
+.PHONY: demo test lint unit clients test-host clean
 
 demo: $(VENV)/.ready-to-run
 	$(RUN)/python demo/run.py
@@ -17,8 +18,18 @@ lint: $(VENV)/.ready-to-test
 	mkdir -p build/typing && ln -sfn ../.. build/typing/animatediff_v2v
 	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api
 
-unit: $(VENV)/.ready-to-test
+unit: $(VENV)/.ready-to-test clients
 	$(RUN)/python -m pytest
+
+# fal's own clients, as they were released, for tests/clients; Node's where there is npm.
+clients: $(CLIENTS)/.ready
+
+$(CLIENTS)/.ready: tests/clients/package.json tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
+	cp tests/clients/package.json $(CLIENTS)
+	! command -v npm > /dev/null || npm install --silent --no-audit --no-fund --prefix $(CLIENTS)
+	touch $@
 
 # Needs COMFYUI_PATH, the folder of a ComfyUI, and COMFYUI_PYTHON, the interpreter that it runs with.
 test-host: $(VENV)/.ready-to-test
@@ -34,4 +45,4 @@ $(VENV)/.ready-to-test: $(VENV)/.ready-to-run
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo/out
+	rm -rf $(VENV) $(CLIENTS) demo/out

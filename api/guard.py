@@ -10,6 +10,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from contextvars import ContextVar
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 Handler = Callable[..., Awaitable[web.StreamResponse]]
 _H = TypeVar("_H", bound=Handler)
 
-CALLER = "animatediff_v2v.caller"
+_CALLER: ContextVar[Caller] = ContextVar("caller")
 PREFIXES = (MOUNT, "/fal-ai", "/animatediff-v2v", "/.well-known/jwks.json")
 _OPEN = "needs_no_key"
 # What a proxy on this machine adds: its own address tells nothing of who is calling.
@@ -53,8 +54,8 @@ def needs_no_key(handler: _H) -> _H:
 
 def caller_of(request: web.Request) -> Caller:
     """Who makes a request that the guard has let through to a handler that needs a key."""
-    caller: Caller = request[CALLER]
-    return caller
+    del request  # it has no place for this that all versions of aiohttp have
+    return _CALLER.get()
 
 
 class Guard:
@@ -93,22 +94,29 @@ class Guard:
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
             if not self.watches(request.path):
                 return await handler(request)
+            token = None
             try:
-                self._judge(request)
+                caller = self._judged(request)
+                # Requests of one connection share a context: nobody inherits a caller.
+                token = _CALLER.set(caller) if caller is not None else None
                 return await handler(request)
             except RequestRefused as refusal:
                 return as_response(refusal.answer)
+            finally:
+                if token is not None:
+                    _CALLER.reset(token)
 
         return guarded
 
-    def _judge(self, request: web.Request) -> None:
+    def _judged(self, request: web.Request) -> Caller | None:
+        """Give who calls, None where that does not matter; raises RequestRefused."""
         self._check_host(request)
-        handler = request.match_info.handler
-        if request.match_info.http_exception is None and not getattr(handler, _OPEN, False):
-            request[CALLER] = self._checked_caller(request)
-        length = request.content_length or 0
-        if not getattr(handler, _OPEN, False) and length > self._max_body_bytes:
+        if getattr(request.match_info.handler, _OPEN, False):
+            return None  # these have limits of their own for what is sent
+        caller = self._checked_caller(request)
+        if (request.content_length or 0) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
+        return caller
 
     def _check_host(self, request: web.Request) -> None:
         """Refuse names that are not ours: a page whose name was pointed here would use them."""
@@ -141,13 +149,6 @@ class Guard:
             logger.warning("The key %r makes too many calls.", caller.name)
             raise RequestRefused(_TOO_MANY)
         return caller
-
-    async def read_json(self, request: web.Request) -> Any:
-        """Read a body as JSON, no further than the limit.
-
-        Raises RequestRefused where it is larger, or no JSON.
-        """
-        return await read_json(request, max_bytes=self._max_body_bytes)
 
 
 async def read_json(request: web.Request, *, max_bytes: int) -> Any:

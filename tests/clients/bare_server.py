@@ -1,0 +1,46 @@
+"""The API on a bare aiohttp application, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from aiohttp import web
+from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.serve import application
+from animatediff_v2v.api.settings import Settings
+
+
+class BareServer:
+    """Starts on entry, stops on exit."""
+
+    def __init__(self, folder, models, *, tls=None, **settings):
+        self._folder, self._models, self._tls = folder, models, tls
+        self._settings = Settings(enabled=True, private_webhooks=True, **settings)
+        self.key = KeyRing(folder).add("test")
+
+    def __enter__(self):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._wait(self._start())
+        return self
+
+    def __exit__(self, *_error):
+        self._wait(self._runner.cleanup())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _wait(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
+
+    async def _start(self):
+        app = application(self._folder, models=self._models, settings=self._settings)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        scheme = "https" if self._tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"

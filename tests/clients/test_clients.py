@@ -1,0 +1,131 @@
+"""Scripts for the hosted model, run by fal's own clients against a server at home."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+from animatediff_v2v.pipeline.video import probe_video
+
+from ..host.comfy_server import PACK
+from .conftest import INSTALLED
+from .verifier import is_genuine
+
+SCRIPTS = PACK / "tests" / "clients" / "scripts"
+CLIENTS = PACK / "api" / "clients"
+CANCELLED = {"detail": "Request was cancelled", "error_type": "request_cancelled"}
+
+JAVASCRIPT = [
+    ("@fal-ai/serverless-client", "preload", "full"),
+    ("@fal-ai/serverless-client", "middleware", "short"),
+    ("@fal-ai/serverless-client", "fetch", "short"),
+    ("@fal-ai/serverless-client", "browser", "short"),
+    ("@fal-ai/client", "preload", "full"),
+    ("@fal-ai/client", "middleware", "short"),
+    ("@fal-ai/client", "fetch", "short"),
+    ("@fal-ai/client", "proxy", "full"),
+    ("@fal-ai/client", "browser", "short"),
+]
+
+
+@pytest.mark.parametrize(("client", "configuration", "flow"), JAVASCRIPT)
+def test_javascript(node, home, bench, *, client, configuration, flow):
+    script = INSTALLED / "founding.mjs"  # packages are looked for beside the script
+    script.write_bytes((SCRIPTS / "founding.mjs").read_bytes())
+    preload = ["--require", CLIENTS / "fal-local.cjs"] if configuration == "preload" else []
+    environment = {"CLIENT": client, "CONFIGURATION": configuration, "FLOW": flow}
+    saw = bench.run(home, [node, *preload, script], **environment)
+    assert set(saw["statuses"]) <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
+    assert saw["statuses"][-1] == "COMPLETED"
+    check_output(saw["subscribed"])
+    if flow == "full":
+        assert saw["completed"]["status"] == "COMPLETED"
+        assert [each["status"] for each in saw["cancelled"]] == [499, 499]
+        assert [each["body"] for each in saw["cancelled"]] == [CANCELLED, CANCELLED]
+        assert saw["refused"]["name"] == "ValidationError"
+        assert saw["uploaded"].endswith("/my_rocket_.mp4")
+        check(saw, bench)
+        check_webhook(saw, home, bench)
+
+
+@pytest.mark.parametrize("configuration", ["runner", "addresses"])
+def test_python(python, home, bench, configuration):
+    runner = [CLIENTS / "fal_local.py"] if configuration == "runner" else []
+    script = "founding.py" if configuration == "runner" else "addresses.py"
+    saw = bench.run(home, [python, *runner, SCRIPTS / script], CONFIGURATION=configuration)
+    check_python(saw)
+    check(saw, bench)
+    check_webhook(saw, home, bench)
+
+
+def test_python_by_its_own_variables(python, tls_home, certificate, bench):
+    """Needs no code at all, but TLS, and videos as data URIs."""
+    host = tls_home.url.removeprefix("https://")
+    saw = bench.run(
+        tls_home,
+        [python, SCRIPTS / "founding.py"],
+        CONFIGURATION="tls",
+        FAL_RUN_HOST=f"{host}/fal/fal.run",
+        FAL_QUEUE_RUN_HOST=f"{host}/fal/queue.fal.run",
+        SSL_CERT_FILE=str(certificate),
+    )
+    check_python(saw)
+    check(saw, bench)
+
+
+def check_python(saw):
+    assert set(saw["statuses"]) <= {"Queued", "InProgress", "Completed"}
+    assert saw["statuses"][-1] == "Completed"
+    assert [each["status"] for each in saw["cancelled"]] == [499, 499]
+    assert [each["body"] for each in saw["cancelled"]] == [CANCELLED, CANCELLED]
+    assert [each["type"] for each in saw["cancelled"]] == ["request_cancelled"] * 2
+
+
+def check(saw, bench):
+    """What is the same for every client."""
+    check_output(saw["subscribed"])
+    check_output(saw["result"])
+    assert saw["subscribed"]["video"]["url"] != saw["result"]["video"]["url"]
+    assert saw["range"] == {"status": 206, "text": "ftyp"}
+    assert saw["completed"]["metrics"]["inference_time"] > 0
+    lines = saw["completed"]["logs"]
+    assert "sampling step 1 of 2" in [line["message"] for line in lines]
+    assert set(lines[0]) == {"timestamp", "message", "level", "source", "labels"}
+    assert saw["refused"]["status"] == 422
+    (detail,) = saw["refused"]["detail"]
+    assert detail["loc"] == ["body", "num_inference_steps"]
+    assert (detail["type"], detail["ctx"]) == ("greater_than_equal", {"ge": 1})
+    assert json.loads(bench.delivery()[1]) == {
+        "request_id": saw["request_id"],
+        "gateway_request_id": saw["request_id"],
+        "status": "OK",
+        "payload": saw["result"],
+    }
+
+
+def check_webhook(saw, home, bench):
+    """The documented verifier believes it, wherever it looks for the keys, and no forgery."""
+    headers, body = bench.delivery()
+    assert headers["X-Fal-Webhook-Request-Id"] == saw["request_id"]
+    for place in ("", "/fal/rest.fal.ai", "/fal/rest.alpha.fal.ai"):
+        assert is_genuine(headers, body, f"{home.url}{place}/.well-known/jwks.json")
+    assert not is_genuine(headers, body + b" ", f"{home.url}/.well-known/jwks.json")
+    check_video(saw["result"]["video"], bench.folder)
+
+
+def check_output(output):
+    assert set(output) == {"video", "seed", "timings"}
+    assert set(output["video"]) == {"url", "content_type", "file_name", "file_size"}
+    assert output["video"]["content_type"] == "video/mp4"
+    assert output["seed"] == 42
+
+
+def check_video(video, folder):
+    """Every second of eight frames, at half the rate."""
+    path = folder / "result.mp4"
+    with urllib.request.urlopen(video["url"]) as answer:
+        path.write_bytes(answer.read())
+    info = probe_video(path)
+    assert path.stat().st_size == video["file_size"]
+    assert (info.frame_count, info.frame_rate) == (4, 4)
