@@ -3,9 +3,9 @@
 Usage: python demo/random_weights.py FOLDER
 
 The files are checkpoint.safetensors (Stable Diffusion's LDM layout, with VAE and text encoder),
-motion_module.safetensors (AnimateDiff's original layout, v2-shaped) and style_lora.safetensors
-(kohya's layout). They load like real ones and are for trying out the machinery: the pictures that
-they make are patterns of noise.
+motion_module.safetensors (AnimateDiff's original layout, v2-shaped), style_lora.safetensors
+(kohya's layout) and controlnet.safetensors (the original layout). They load like real ones and are
+for trying out the machinery: the pictures that they make are patterns of noise.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ def main() -> int:
 
 
 def write_weights(folder: Path) -> None:
-    """Write the three files, the same bytes each time."""
+    """Write the four files, the same bytes each time."""
     torch.manual_seed(SEED)
     save_file(checkpoint(), folder / "checkpoint.safetensors")
     save_file(motion_module(), folder / "motion_module.safetensors")
     save_file(lora(), folder / "style_lora.safetensors")
+    save_file(controlnet(), folder / "controlnet.safetensors")
 
 
 def checkpoint() -> dict[str, Tensor]:

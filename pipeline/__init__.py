@@ -6,8 +6,8 @@ from .errors import AnimateDiffV2VError, Cancelled
 from .files import LoraEntry
 from .models import Models, load_models
 from .progress import Progress
-from .request import ModelFiles, Request, Result, SamplingSettings, Timings
-from .sampling import Conditioning, ContextOptions, Guidance, sample_latents
+from .request import ControlFile, ModelFiles, Request, Result, SamplingSettings, Timings
+from .sampling import Conditioning, ContextOptions, Control, Guidance, sample_latents
 from .video import FrameSelection
 from .video_to_video import load_files, video_to_video
 
@@ -16,6 +16,8 @@ __all__ = [
     "Cancelled",
     "Conditioning",
     "ContextOptions",
+    "Control",
+    "ControlFile",
     "FrameSelection",
     "Guidance",
     "LoraEntry",

@@ -14,8 +14,9 @@ from typing import Any, NoReturn, get_args
 
 from tqdm import tqdm
 
+from .arguments import control_files, lora_entry
 from .errors import AnimateDiffV2VError
-from .files import FileReport, LoraEntry, find_lora, identify
+from .files import FileReport, identify
 from .presets import preset_defaults
 from .progress import Progress
 from .request import NEGATIVE_PROMPT, Dtype, ModelFiles, Request, SamplingSettings
@@ -115,6 +116,22 @@ def _add_model_files(files: argparse._ArgumentGroup) -> None:
         metavar="FILE[:SCALE]",
         help="motion LoRA to merge into the motion module; repeat for several",
     )
+    files.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="FILE[:STRENGTH[:START[:END]]]",
+        help="ControlNet that holds the structure, strength 1 unless given, acting between two "
+        "shares of the schedule; repeat for several",
+    )
+    files.add_argument(
+        "--control-source",
+        action="append",
+        default=[],
+        metavar="VIDEO|canny|luminance|tile",
+        help="what the ControlNet sees: canny unless given, a preprocessor's name or a video of "
+        "control frames; one for all, or one for each --control in their order",
+    )
     files.add_argument("--embeddings", type=Path, metavar="FOLDER", help="for embedding:name")
     files.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu")
     files.add_argument("--dtype", default="auto", help=", ".join(get_args(Dtype)))
@@ -170,6 +187,7 @@ def _run(parsed: argparse.Namespace) -> int:
         ),
         width=parsed.width,
         height=parsed.height,
+        controls=control_files(parsed.control, parsed.control_source),
     )
     files = ModelFiles(
         checkpoint=parsed.checkpoint,
@@ -228,27 +246,6 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
         denoise=parsed.denoise,
         context=ContextOptions(length=parsed.context_length, overlap=parsed.context_overlap),
     )
-
-
-def lora_entry(text: str) -> LoraEntry:
-    """Read FILE[:SCALE], the file being a path, an address or a name that is already here.
-
-    Raises AnimateDiffV2VError when there is no such file; says what would fetch it.
-    """
-    reference, scale = split_scale(text)
-    path = find_lora(reference, folders=())
-    return LoraEntry(path, model_strength=scale, clip_strength=scale)
-
-
-def split_scale(text: str) -> tuple[str, float]:
-    """Read FILE[:SCALE]; a colon within a path or an address, as in C:\\loras, is none."""
-    reference, colon, number = text.rpartition(":")
-    if colon and reference:
-        try:
-            return reference, float(number)
-        except ValueError:
-            return text, 1.0
-    return text, 1.0
 
 
 class _ProgressBar:

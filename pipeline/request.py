@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .choices import checked
+from .choices import checked, in_range
 from .errors import AnimateDiffV2VError
 from .files import LoraEntry
 from .sampling import BetaScheduleChoice, ContextOptions, Guidance, NoiseType, Sampler, Scheduler
+from .sampling.control import MAX_STRENGTH
 from .sampling.initial_noise import check_seed
-from .video import Fit, FormatName, FrameSelection
+from .sampling.span import WHOLE_SCHEDULE, Span
+from .video import Fit, FormatName, FrameSelection, Preprocessor
 
 NEGATIVE_PROMPT = "(bad quality, worst quality:1.2), ugly faces, bad anime"
 
@@ -51,6 +53,25 @@ class ModelFiles:
             raise AnimateDiffV2VError(
                 f"motion_scale is {self.motion_scale:g}; it must be from 0 to 10, 1 is as trained."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlFile:
+    """A ControlNet from a file, and where its frames come from."""
+
+    network: Path
+    """A ControlNet or T2I-Adapter for Stable Diffusion 1.5."""
+    source: Preprocessor | Path = "canny"
+    """What makes control frames of the clip's own, or a video of control frames, from which the
+    same frames are selected as from the clip."""
+    strength: float = 1.0
+    span: Span = WHOLE_SCHEDULE
+
+    def __post_init__(self) -> None:
+        """Refuse a source that is none, and a strength out of range."""
+        in_range("control strength", self.strength, 0, MAX_STRENGTH)
+        if not isinstance(self.source, Path):
+            checked("control source", self.source, Preprocessor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +128,8 @@ class Request:
     format: FormatName = "mp4-h264"
     crf: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    controls: tuple[ControlFile, ...] = ()
+    """ControlNets that hold the structure; their effects add up."""
 
 
 @dataclass(frozen=True, kw_only=True)

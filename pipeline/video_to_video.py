@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import get_args
@@ -32,6 +32,7 @@ from .progress import (
 )
 from .request import ModelFiles, Request, Result, SamplingSettings, Timings
 from .sampling import Conditioning, Control, sample_latents
+from .spooled_controls import SpooledControls
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
 
 # Frames that are in memory at a time on their way from the reader to the codec.
@@ -58,15 +59,18 @@ def video_to_video(
     """
     clock = _Clock()
     started = time.perf_counter()
-    with _reader(request) as reader, _writer(request, reader) as writer:
+    with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
         networks = load_files(models) if isinstance(models, ModelFiles) else models
         report = _Reporter(progress, is_cancelled, reader.expected_frame_count, request.sampling)
+        controls = opened.enter_context(
+            SpooledControls(request, unet=networks.unet, width=reader.width, height=reader.height)
+        )
         before_phase("encode")
         with clock.phase("encode"):
             conditioning = encode_prompts(
                 networks.text_encoder, request.prompt, request.negative_prompt
             )
-        latents = _encode(reader, networks.codec, clock, report)
+        latents = _encode(reader, networks.codec, controls, clock, report)
         before_phase("sample")
         with clock.phase("sample"):
             sampled = restyle_latents(
@@ -74,6 +78,7 @@ def video_to_video(
                 latents,
                 conditioning=conditioning,
                 settings=request.sampling,
+                controls=controls.controls(),
                 progress=report.sampling,
                 is_cancelled=is_cancelled,
             )
@@ -177,13 +182,20 @@ def _sound(reader: VideoReader) -> AudioSpan | None:
     return AudioSpan(reader.info.path, start_seconds=start, duration_seconds=duration)
 
 
-def _encode(reader: VideoReader, codec: LatentCodec, clock: _Clock, report: _Reporter) -> Tensor:
+def _encode(
+    reader: VideoReader,
+    codec: LatentCodec,
+    controls: SpooledControls,
+    clock: _Clock,
+    report: _Reporter,
+) -> Tensor:
     parts = []
     frames = iter(reader)
     while chunk := _timed_chunk(frames, clock):
         report.chunk("encode", reader.frame_count)
         with clock.phase("encode"):
             parts.append(codec.encode(torch.from_numpy(np.stack(chunk))))
+            controls.add(chunk)
     return torch.cat(parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..choices import in_range
 from ..errors import AnimateDiffV2VError
 from ..models.additions import Residuals
 from ..models.controlnet import ControlNetwork
@@ -19,6 +19,7 @@ from .span import WHOLE_SCHEDULE, Span
 # What may be cut off a side to make the shapes of control frames and clip equal: a clip is cut to
 # multiples of 8 pixels, and 3 % are a rounding of the size.
 _CUT_PIXELS, _CUT_SHARE = 8, 0.03
+MAX_STRENGTH = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +43,7 @@ class Control:
 
     def __post_init__(self) -> None:
         """Refuse what no sampler can use."""
-        if not math.isfinite(self.strength):
-            raise AnimateDiffV2VError(
-                f"The strength of {self.network.name} is {self.strength:g}; it must be a number, "
-                "1 is as trained."
-            )
+        in_range("control strength", self.strength, 0, MAX_STRENGTH)
         if self.frames.ndim != 4 or self.frames.shape[-1] < 3 or 0 in self.frames.shape:
             raise AnimateDiffV2VError(
                 f"The control frames of {self.network.name} have the shape "

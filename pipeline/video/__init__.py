@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .audio import Audio, AudioSpan, read_audio
+from .control_frames import ControlFrameOptions, Preprocessor
 from .formats import FORMATS, FormatName, OutputFormat
 from .geometry import Fit
 from .info import VideoInfo
@@ -16,10 +17,12 @@ __all__ = [
     "FORMATS",
     "Audio",
     "AudioSpan",
+    "ControlFrameOptions",
     "Fit",
     "FormatName",
     "FrameSelection",
     "OutputFormat",
+    "Preprocessor",
     "VideoInfo",
     "VideoReader",
     "VideoWriter",

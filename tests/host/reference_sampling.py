@@ -1,3 +1,4 @@
+# ruff: noqa: E402, I001 (ComfyUI must be told what to do before its modules are imported)
 """Sample with ComfyUI's own code: run by its interpreter, in its folder, not by pytest.
 
 Usage: python reference_sampling.py CASES.json FOLDER

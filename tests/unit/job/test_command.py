@@ -12,7 +12,9 @@ from pathlib import Path
 
 import av
 import pytest
-from animatediff_v2v.pipeline.cli import main, split_scale
+from animatediff_v2v.pipeline.arguments import control_files, split_scale
+from animatediff_v2v.pipeline.cli import main
+from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.video import probe_video
 
 
@@ -95,6 +97,14 @@ WRONG_INPUTS = {
     "missing prompt": (wrong(prompt=None), "--prompt"),
     "window longer than the module": (wrong(context_length=40), "at most 32 frames"),
     "overlap of a whole window": (wrong(context_overlap=16), "context overlap is 16"),
+    "missing ControlNet": (wrong(control="no_net.safetensors:0.5"), "no_net.safetensors"),
+    "checkpoint as ControlNet": (wrong(control="CHECKPOINT"), "where a ControlNet is wanted"),
+    "span that ends before it starts": (wrong(control="CONTROL:1:0.8:0.2"), "end is 0.2"),
+    "strength that is no number": (wrong(control="CONTROL:nan"), "strength"),
+    "missing control video": (
+        wrong(control="CONTROL", control_source="nowhere.mp4"),
+        "nowhere.mp4",
+    ),
     "missing folder of embeddings": (wrong(embeddings="nowhere"), "nowhere"),
 }
 
@@ -110,6 +120,10 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
         "MOTION": weights / "motion_module.safetensors",
     }
     options, expected = WRONG_INPUTS[case]
+    options = dict(options)
+    if "control" in options:
+        net = str(weights / "controlnet.safetensors")
+        options["control"] = options["control"].replace("CONTROL", net)
     options = {name: stand_ins.get(value, value) for name, value in options.items()}
     before = sorted(tmp_path.rglob("*"))
     assert main(command(**options)) == 2
@@ -169,3 +183,50 @@ def test_inspect_tells_a_line_for_each_file(weights, tmp_path, capsys):
 )
 def test_lora_argument(text, file, scale):
     assert split_scale(text) == (file, scale)
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "strength", "start", "end"),
+    [
+        ("a.safetensors", "a.safetensors", 1, 0, 1),
+        ("a.safetensors:0.5", "a.safetensors", 0.5, 0, 1),
+        ("a.safetensors:0.5:0.1", "a.safetensors", 0.5, 0.1, 1),
+        ("a.safetensors:1.5:0.1:0.8", "a.safetensors", 1.5, 0.1, 0.8),
+        (r"C:\nets\a.safetensors:1:0:0.5", r"C:\nets\a.safetensors", 1, 0, 0.5),
+    ],
+)
+def test_control_argument(text, file, strength, start, end):
+    (control,) = control_files([text], [])
+    assert (str(control.network), control.strength) == (file, strength)
+    assert (control.span.start, control.span.end) == (start, end)
+    assert control.source == "canny"
+
+
+def test_control_sources():
+    def sources(*given):
+        return [each.source for each in control_files(["a", "b"], given)]
+
+    assert sources() == ["canny", "canny"]
+    assert sources("tile") == ["tile", "tile"]
+    assert sources("canny", "depth.mp4") == ["canny", Path("depth.mp4")]
+    with pytest.raises(AnimateDiffV2VError, match="given 3 times and --control 2 times"):
+        sources("canny", "tile", "tile")
+
+
+def test_control_guides_the_clip(command, weights, clip, tmp_path):
+    control = weights / "controlnet.safetensors"
+    runs = {
+        "none": {},
+        "zero": {"control": f"{control}:0"},
+        "canny": {"control": control},
+        "tile": {"control": control, "control_source": "tile"},
+        "video": {"control": control, "control_source": clip},
+        "late": {"control": f"{control}:1:0.9:1"},
+    }
+    outputs = {name: tmp_path / f"{name}.mp4" for name in runs}
+    for name, options in runs.items():
+        assert main(command(output=outputs[name], **options)) == 0
+    none, zero, *guided = (path.read_bytes() for path in outputs.values())
+    assert none == zero
+    assert len({none, *guided}) == 5
+    assert sorted(tmp_path.iterdir()) == sorted(outputs.values()), "something is left over"

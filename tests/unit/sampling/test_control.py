@@ -340,7 +340,8 @@ def test_negative_values_of_inpainting_frames_stay():
 
 
 REFUSED = [
-    ({"strength": math.nan}, "The strength of control.safetensors is nan"),
+    ({"strength": math.nan}, "control strength is nan; it must be from 0 to 10."),
+    ({"strength": -0.5}, "control strength is -0.5; it must be from 0 to 10."),
     ({"frames": torch.zeros(4, 4, 3)}, "have the shape [4, 4, 3]"),
     ({"frames": pictures(1)[:0]}, "have the shape [0,"),
     ({"mask": torch.ones(4, 4)}, "The mask of control.safetensors has the shape [4, 4]"),
