@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,3 +97,10 @@ class ModelLibrary(Protocol):
 
     def folders(self, folder: str) -> list[Path]:
         """List the places on disk behind it."""
+
+
+def without_folders(sentence: str, folders: Iterable[Path]) -> str:
+    """Leave out of a sentence where the server keeps files: nobody's business at the other end."""
+    for folder in sorted(map(str, folders), key=len, reverse=True):
+        sentence = sentence.replace(f"{folder}{os.sep}", "").replace(folder, "the folder")
+    return sentence

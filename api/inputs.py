@@ -12,7 +12,7 @@ from typing import Any
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.presets import PRESETS, Defaults
 from ..pipeline.video.probe import probe_video
-from .executor import Executor, Job, ModelLibrary
+from .executor import Executor, Job, ModelLibrary, without_folders
 from .fetching import FetchedFile, FetchLimits, InputRefused, fetch
 from .loras import LoraShelf
 from .model_choice import (
@@ -142,9 +142,10 @@ class Inputs:
         try:
             info = probe_video(path)
         except AnimateDiffV2VError as error:
+            reason = without_folders(str(error), [path.parent])
             raise refused(
                 "video_url",
-                f"The file is no video that can be read: {without_folders(str(error), path)}",
+                f"The file is no video that can be read: {reason}",
                 "unsupported_video_format",
                 supported_formats=SUPPORTED_FORMATS,
             ) from error
@@ -165,11 +166,6 @@ class Inputs:
                 "file_too_large",
                 max_size=largest,
             )
-
-
-def without_folders(sentence: str, path: Path) -> str:
-    """Leave out of a sentence where the server keeps a file."""
-    return sentence.replace(str(path), path.name)
 
 
 def _method(motion_module: str, *, is_turbo: bool) -> Defaults:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from ..pipeline import (
 )
 from ..pipeline.progress import stop_if
 from ..pipeline.video import FORMATS, exact_rate
-from .executor import Job, Listener, Made
+from .executor import Job, Listener, Made, without_folders
 from .model_choice import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES
 
 FORMAT = FORMATS["mp4-h264"]
@@ -163,19 +162,14 @@ class LocalExecutor:
         except Cancelled:
             raise
         except AnimateDiffV2VError as error:
-            raise AnimateDiffV2VError(self._without_folders(str(error))) from error
+            folders = (self._models, self.input_folder, self._output_folder)
+            raise AnimateDiffV2VError(without_folders(str(error), folders)) from error
         except asyncio.CancelledError:
             # The thread ends by itself at its next step; the next job waits for it.
             ticket.stop.set()
             raise
         timings = {name: round(seconds, 3) for name, seconds in asdict(result.timings).items()}
         return Made(result.path, result.content_type, timings)
-
-    def _without_folders(self, sentence: str) -> str:
-        """Leave out where files are kept, which is nobody's business at the other end."""
-        for folder in (self._models, self.input_folder, self._output_folder):
-            sentence = sentence.replace(f"{folder}{os.sep}", "")
-        return sentence
 
     def _work(self, ticket: _Ticket, tell: Tell) -> Result:
         with _last_word(tell):

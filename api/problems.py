@@ -20,6 +20,7 @@ HOSTED_TYPES = {
     "too_short": "sequence_too_short",
     "literal_error": "one_of",
 }
+HOSTED_CTX = {"gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "expected"}
 LONGEST_ECHO = 200
 
 
@@ -110,7 +111,7 @@ def validation_answer(error: ValidationError) -> Answer:
 
 
 def _detail(error: Any) -> Detail:
-    ctx = {key: value for key, value in error.get("ctx", {}).items() if _is_plain(value)}
+    ctx = {key: value for key, value in error.get("ctx", {}).items() if key in HOSTED_CTX}
     type = HOSTED_TYPES.get(error["type"], error["type"])
     if type == "one_of":
         ctx = {"expected": [each.strip().strip("'") for each in _choices(ctx["expected"])]}
@@ -128,10 +129,6 @@ def _echo(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     return value
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | list)
 
 
 CANCELLED = flat(499, "Request was cancelled", "request_cancelled")

@@ -1,0 +1,85 @@
+"""The API on a bare application, and in each ComfyUI that COMFYUI_PATH names."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from animatediff_v2v.pipeline.video import VideoWriter
+from animatediff_v2v.pipeline.video.probe import probe_video
+
+from ..host.conftest import PATHS
+from .homes import BareHome, ComfyHome, data_uri, model_folder
+
+BARE = "bare"
+HOMES = [BARE, *PATHS]
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """Eight frames in a second."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "rocket.mp4", frames=8, frame_rate=8)
+
+
+@pytest.fixture(scope="session")
+def long_clip(tmp_path_factory):
+    """Six seconds, as a data URI."""
+    path = write_clip(tmp_path_factory.mktemp("clip") / "long.mp4", frames=6, frame_rate=1)
+    return data_uri(path)
+
+
+def write_clip(path, *, frames, frame_rate):
+    with VideoWriter(path, width=48, height=48, frame_rate=Fraction(frame_rate)) as writer:
+        for index in range(frames):
+            writer.write(np.full((1, 48, 48, 3), 240 * index // frames, np.uint8))
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory, weights):
+    return model_folder(weights, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="session")
+def make_home(tmp_path_factory, clip, models, weights):
+    """Gives a home that does not run yet: make_home(BARE or the path of a ComfyUI, setting=...)."""
+
+    def make(kind, **settings):
+        folder = tmp_path_factory.mktemp("home")
+        if kind == BARE:
+            return BareHome(folder, clip, models, **settings)
+        return ComfyHome(kind, folder, clip, models, weights, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session", params=HOMES, ids=lambda path: Path(path).name)
+def home(request, make_home):
+    """A home that runs for all tests, and must not have complained at their end."""
+    with make_home(request.param, max_video_seconds=5, max_video_bytes=200_000) as running:
+        yield running
+    assert "Traceback" not in running.log(), running.log()
+    for secret in (running.key, running.other_key, "a rocket"):
+        assert secret not in running.log()
+
+
+@pytest.fixture(params=HOMES, ids=lambda path: Path(path).name)
+def fresh_home(request, make_home):
+    """A home of a test's own, which may break it."""
+    with make_home(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def read_video(tmp_path):
+    """Gives frame count, width and height of a video's bytes."""
+
+    def read(content):
+        path = tmp_path / "made.mp4"
+        path.write_bytes(content)
+        info = probe_video(path)
+        return info.frame_count, info.width, info.height
+
+    return read

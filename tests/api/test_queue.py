@@ -1,0 +1,313 @@
+"""The life of requests: waiting, running, done, cancelled, late; and what is told of them."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+
+from .homes import QUEUE, V2V
+
+FAST = "/fal-ai/fast-animatediff/video-to-video"
+CANCELLED = {"detail": "Request was cancelled", "error_type": "request_cancelled"}
+# A job that takes a few seconds, for what must happen while it runs.
+LONG = {"num_inference_steps": 100, "select_every_nth_frame": 1}
+
+
+@pytest.fixture
+def long_job(home):
+    """A job that runs, and is gone after the test."""
+    request = home.submit(**LONG)
+    home.wait(request, until=("IN_PROGRESS",))
+    yield request
+    home.cancel(request)
+    home.wait(request)
+
+
+FULL = {"video", "seed", "timings"}
+PHASES = {"decode", "encode", "sample", "decode_latents", "write", "total"}
+
+
+# Endpoint, values, the keys of the output, and the frames of the video.
+MADE = [
+    (V2V, {}, FULL, 4),
+    (V2V, {"loras": [{"path": "style_lora", "scale": 0.5}]}, FULL, 4),
+    (V2V, {"select_every_nth_frame": 1, "guidance_scale": 7}, FULL, 8),
+    (f"{V2V}/turbo", {"num_inference_steps": 4}, FULL, 4),
+    (FAST, {"first_n_seconds": 0.5, "fps": 4}, {"video", "seed"}, 2),
+    ("/fal-ai/fast-animatediff/turbo/video-to-video", {"fps": 4}, {"video", "seed"}, 4),
+]
+
+
+@pytest.mark.parametrize("case", MADE)
+def test_each_endpoint_makes_a_video(home, read_video, case):
+    endpoint, values, keys, frames = case
+    answer = home.result(home.submit(endpoint=endpoint, **values))
+    assert answer.status_code == 200, answer.text
+    made = answer.json()
+    assert (set(made), made["seed"]) == (keys, 1)
+    assert set(made.get("timings", PHASES)) == PHASES
+    video = made["video"]
+    assert video["content_type"] == "video/mp4"
+    file = home.get(video["url"], key=None)
+    assert len(file.content) == video["file_size"]
+    assert read_video(file.content) == (frames, 48, 48)
+    assert not home.leftovers()
+
+
+def test_run_answers_with_the_output_itself(home):
+    answer = home.post(f"/fal/fal.run{V2V}", home.wish())
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"video", "seed", "timings"}
+    assert answer.headers["x-fal-request-id"]
+
+
+def test_the_defaults_are_the_hosted_ones(home):
+    description = home.get("/animatediff-v2v/openapi.json", key=None).json()
+    inputs = {
+        path.removeprefix("/fal/fal.run/"): {
+            name: field.get("default")
+            for name, field in description["components"]["schemas"][
+                call["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].split(
+                    "/"
+                )[-1]
+            ]["properties"].items()
+        }
+        for path, call in description["paths"].items()
+        if path.startswith("/fal/fal.run/")
+    }
+    negative = "(bad quality, worst quality:1.2), ugly faces, bad anime"
+    common = {"video_url": None, "prompt": None, "negative_prompt": negative, "seed": None}
+    hosted = {
+        "base_model": "cardosAnimev20",
+        "loras": None,
+        "select_every_nth_frame": 2,
+        **common,
+    }
+    fast = {"strength": 0.7, "first_n_seconds": 3, "fps": 8, "motions": None, **common}
+    assert inputs == {
+        "fal-ai/animatediff-v2v": {"num_inference_steps": 25, "guidance_scale": 7, **hosted},
+        "fal-ai/animatediff-v2v/turbo": {
+            "num_inference_steps": 8, "guidance_scale": 2.2, **hosted,
+        },
+        "fal-ai/fast-animatediff/video-to-video": {
+            "num_inference_steps": 25, "guidance_scale": 7.5, **fast,
+        },
+        "fal-ai/fast-animatediff/turbo/video-to-video": {
+            "num_inference_steps": 12, "guidance_scale": 2, **fast,
+        },
+    }  # fmt: skip
+
+
+def test_two_equal_requests_get_files_of_their_own(home):
+    first, second = home.submit(), home.submit()
+    urls = [home.result(each).json()["video"]["url"] for each in (first, second)]
+    files = [home.get(url, key=None) for url in urls]
+    assert urls[0] != urls[1]
+    # In ComfyUI the file tells which graph made it, and the graph which request.
+    if not home.is_comfyui:
+        assert files[0].content == files[1].content
+    assert len(set(home.outputs.iterdir())) == len(list(home.outputs.iterdir()))
+
+
+def test_seeds_are_drawn_and_echoed(home):
+    drawn = [home.result(home.submit(seed=None)).json()["seed"] for _ in range(2)]
+    assert drawn[0] != drawn[1]
+    assert all(0 <= seed < 2**53 for seed in drawn)
+    huge = 15860307465884635512  # one that the hosted model has answered
+    assert home.result(home.submit(seed=huge)).json()["seed"] == huge % 2**53
+
+
+# --- following ---------------------------------------------------------------------------------
+
+
+def test_statuses_have_all_that_the_clients_read(home, long_job):
+    waiting = home.submit()
+    base = f"{home.url}{QUEUE}{V2V}/requests/{waiting['request_id']}"
+    urls = {
+        "request_id": waiting["request_id"],
+        "response_url": base,
+        "status_url": f"{base}/status",
+        "cancel_url": f"{base}/cancel",
+    }
+    assert waiting == {
+        "status": "IN_QUEUE",
+        "queue_position": 1,
+        "gateway_request_id": waiting["request_id"],
+        **urls,
+    }
+    answer = home.get(waiting["status_url"])
+    assert answer.status_code == 202
+    assert answer.json() == {"status": "IN_QUEUE", "queue_position": 1, **urls}
+    assert answer.headers["x-fal-request-id"] == waiting["request_id"]
+    not_ready = home.get(waiting["response_url"])
+    assert (not_ready.status_code, not_ready.json()) == (
+        400,
+        {"detail": "Request is still in progress"},
+    )
+
+    running = home.get(f"{long_job['status_url']}?logs=false")
+    assert running.status_code == 202
+    told = running.json()
+    assert (told["status"], told["logs"], told["metrics"]) == ("IN_PROGRESS", None, {})
+    assert home.cancel(long_job).json() == {"status": "CANCELLATION_REQUESTED"}
+
+    done = home.wait(waiting)
+    assert home.get(waiting["status_url"]).status_code == 200
+    assert set(done) == {"status", "logs", "metrics", *urls}
+    assert 0 < done["metrics"]["inference_time"] < 60
+    for line in done["logs"]:
+        assert set(line) == {"timestamp", "message", "level", "source", "labels"}
+        assert line["timestamp"].endswith("+00:00")
+    messages = [line["message"] for line in done["logs"]]
+    assert any(message.startswith("sampling step") for message in messages), messages
+    assert home.cancel(waiting).status_code == 400
+    assert home.cancel(waiting).json() == {"status": "ALREADY_COMPLETED"}
+
+
+def test_positions_count_what_is_ahead(home, long_job):
+    waiting = [home.submit() for _ in range(3)]
+    low = home.submit(headers={"x-fal-queue-priority": "low"})
+    last = home.submit()
+    positions = [home.status(each)["queue_position"] for each in (*waiting, last, low)]
+    assert positions == [1, 2, 3, 4, 5]
+    home.cancel(waiting[0])
+    home.wait(waiting[0])
+    positions = [home.status(each)["queue_position"] for each in (*waiting[1:], last, low)]
+    assert positions == [1, 2, 3, 4]
+    for each in (*waiting[1:], last, low):
+        home.cancel(each)
+
+
+def events(answer):
+    """The objects of an event stream, and how many pings came between them."""
+    lines = [line for line in answer.iter_lines(decode_unicode=True) if line]
+    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert len(told) + lines.count(": ping") == len(lines)
+    return told
+
+
+def test_the_stream_gives_each_line_of_the_log_once(home):
+    request = home.submit(num_inference_steps=20)
+    with home.get(f"{request['status_url']}/stream?logs=1", stream=True) as answer:
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        told = events(answer)
+    states = [each["status"] for each in told]
+    assert states[-1] == "COMPLETED" and "IN_PROGRESS" in states
+    assert states == sorted(states, key=["IN_QUEUE", "IN_PROGRESS", "COMPLETED"].index)
+    streamed = [line for each in told for line in each.get("logs") or []]
+    assert streamed == home.status(request, logs=1)["logs"]
+    assert all(first != second for first, second in pairwise(told))
+
+
+def test_the_stream_without_logs_has_none(home):
+    request = home.submit()
+    with home.get(f"{request['status_url']}/stream?logs=0", stream=True) as answer:
+        assert all(each.get("logs") is None for each in events(answer))
+
+
+def test_the_proxy_answers_in_process(home):
+    target = f"https://queue.fal.run{V2V}"
+    submitted = home.post("/fal/proxy", home.wish(), headers={"x-fal-target-url": target})
+    assert submitted.status_code == 200, submitted.text
+    request_id = submitted.json()["request_id"]
+    home.wait(submitted.json())
+    for path, method, status in (
+        ("/status?logs=1", "GET", 200),
+        ("", "GET", 200),
+        ("/cancel", "PUT", 400),
+    ):
+        headers = {"x-fal-target-url": f"{target}/requests/{request_id}{path}"}
+        answer = home.call(method, "/fal/proxy", headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["x-fal-request-id"] == request_id
+        if "logs" in path:
+            assert answer.json()["logs"]
+
+
+# --- whose it is -------------------------------------------------------------------------------
+
+
+def test_requests_are_seen_by_their_own_key_alone(home):
+    request = home.submit()
+    home.wait(request)
+    for method, url in (
+        ("GET", request["status_url"]),
+        ("GET", f"{request['status_url']}/stream"),
+        ("GET", request["response_url"]),
+        ("PUT", request["cancel_url"]),
+    ):
+        assert home.call(method, url, key=home.other_key).status_code == 404
+        assert home.call(method, url, key=None).status_code == 401
+        assert (
+            home.call(method, url.replace("animatediff-v2v", "fast-animatediff")).status_code == 404
+        )
+
+
+# --- cancelling and being late -----------------------------------------------------------------
+
+
+def test_a_waiting_request_is_cancelled_at_once(home, long_job):
+    waiting = home.submit()
+    answer = home.cancel(waiting)
+    assert (answer.status_code, answer.json()) == (202, {"status": "CANCELLATION_REQUESTED"})
+    done = home.wait(waiting)
+    assert (done["error"], done["error_type"]) == ("Request was cancelled", "request_cancelled")
+    assert done["metrics"] == {}
+    result = home.get(waiting["response_url"])
+    assert (result.status_code, result.json()) == (499, CANCELLED)
+    assert home.status(long_job)["status"] == "IN_PROGRESS"
+
+
+def test_a_running_request_is_cancelled(home, long_job):
+    assert home.cancel(long_job).json() == {"status": "CANCELLATION_REQUESTED"}
+    result = home.result(long_job)
+    assert (result.status_code, result.json()) == (499, CANCELLED)
+    assert not list(home.outputs.glob(f"*{long_job['request_id']}*"))
+
+
+def test_a_request_that_cannot_begin_in_time_ends(home, long_job):
+    late = home.submit(headers={"x-fal-request-timeout": "0.3"})
+    result = home.result(late)
+    assert (result.status_code, result.json()) == (
+        504,
+        {"detail": "Request timed out", "error_type": "request_timeout"},
+    )
+    assert result.headers["X-Fal-Request-Timeout-Type"] == "user"
+    in_time = home.submit(headers={"x-fal-request-timeout": "60"})
+    home.cancel(long_job)
+    assert home.result(in_time).status_code == 200
+
+
+def test_cancelling_never_hurts_a_neighbour(home):
+    """50 short jobs; every other one is cancelled at some moment of its life."""
+    draw = random.Random(1)
+    requests = [home.submit(seed=index) for index in range(50)]
+    cancelled = set(range(0, 50, 2))
+
+    def cancel(index):
+        time.sleep(draw.random() * 0.2)
+        home.wait(
+            requests[index],
+            until=draw.choice(
+                [("IN_PROGRESS", "COMPLETED"), ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")]
+            ),
+        )
+        return index, home.cancel(requests[index]).json()["status"]
+
+    with ThreadPoolExecutor(8) as pool:
+        said = dict(pool.map(cancel, sorted(cancelled)))
+    for index, request in enumerate(requests):
+        result = home.result(request)
+        if index not in cancelled:
+            assert (result.status_code, result.json().get("seed")) == (200, index), result.text
+        elif said[index] == "ALREADY_COMPLETED":
+            assert result.status_code == 200
+        else:
+            assert result.status_code in (200, 499)
+    assert {"CANCELLATION_REQUESTED"} <= set(said.values())
+    assert not home.leftovers()
