@@ -8,7 +8,7 @@ from pathlib import Path
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import LoraEntry, load_models
+from ..pipeline import LoraEntry, ModelFiles, load_models
 from ..pipeline.embeddings import embedding_finder
 from ..pipeline.files import find_lora
 from . import host
@@ -151,23 +151,60 @@ def load_managed(
 ) -> host.ManagedModels:
     """Load the networks that combos name into main memory, for ComfyUI to move."""
     places = host.Places.chosen()
-    loras = host.model_folders("loras")
-    models = load_models(
-        host.model_path("checkpoints", checkpoint),
+    files = ModelFiles(
+        checkpoint=host.model_path("checkpoints", checkpoint),
         motion_module=optional_path(host.MOTION_MODULES, motion_module),
         vae=optional_path("vae", vae),
-        loras=[
-            LoraEntry(find_lora(name, folders=loras), model_strength, clip_strength)
-            for name, model_strength, clip_strength in without_idle(lora_stack)
-        ],
+        loras=_lora_entries(lora_stack),
         motion_loras=motion_lora_entries(motion_lora_stack),
+        motion_scale=motion_scale,
+    )
+    origins = _origins(files)
+    models = load_models(
+        files.checkpoint,
+        motion_module=files.motion_module,
+        vae=files.vae,
+        loras=files.loras,
+        motion_loras=files.motion_loras,
         device=places.waiting,
         dtype=places.unet_dtype,
         motion_scale=motion_scale,
         clip_skip=clip_skip,
         find_embedding=_find_embedding,
+        ready=host.ready_networks(origins),
     )
-    return host.ManagedModels(models, places)
+    return host.ManagedModels(models, places, origins=origins)
+
+
+def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
+    folders = host.model_folders("loras")
+    return tuple(
+        LoraEntry(find_lora(name, folders=folders), model_strength, clip_strength)
+        for name, model_strength, clip_strength in without_idle(stack)
+    )
+
+
+def _origins(files: ModelFiles) -> host.Origins:
+    """What each network is made of, by the content of the files."""
+    checkpoint = file_fingerprint(files.checkpoint)
+    motion = (files.motion_module and file_fingerprint(files.motion_module), files.motion_scale)
+    loras = [(file_fingerprint(lora.path), lora) for lora in files.loras]
+    motion_loras = [(file_fingerprint(lora.path), lora) for lora in files.motion_loras]
+    return host.Origins(
+        unet=(
+            "unet",
+            checkpoint,
+            motion,
+            *((content, lora.model_strength) for content, lora in loras),
+            *((content, lora.model_strength) for content, lora in motion_loras),
+        ),
+        text_encoder=(
+            "text encoder",
+            checkpoint,
+            *((content, lora.clip_strength) for content, lora in loras if lora.clip_strength),
+        ),
+        vae=("vae", file_fingerprint(files.vae) if files.vae else checkpoint),
+    )
 
 
 def model_fingerprints(

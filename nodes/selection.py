@@ -184,8 +184,8 @@ def read_frames(reader: VideoReader) -> tuple[Tensor, Tensor]:
         if alpha is not None:
             torch.div(torch.from_numpy(255 - alpha), 255, out=masks[index])
         report.share((index + 1) / count)
-    device, kept = host.result_device(), reader.frame_count
-    return images[:kept].to(device), masks[:kept].to(device)
+    kept = reader.frame_count
+    return host.as_result(images[:kept]), host.as_result(masks[:kept])
 
 
 def audio_of(reader: VideoReader) -> dict[str, Any] | None:

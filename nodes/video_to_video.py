@@ -176,11 +176,11 @@ def _run(request: Request, model: host.ManagedModels, *, width: int, height: int
 
     def move_networks(phase: Phase) -> None:
         if phase == "encode":
-            model.load_text_encoder()
-        if phase in ("encode", "decode_latents"):
-            model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
+            model.load_encoders(frames=FRAMES_PER_CHUNK, width=width, height=height)
         if phase == "sample":
             model.load_unet(frames=window, width=width, height=height)
+        if phase == "decode_latents":
+            model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
 
     return video_to_video(
         request,

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from .bundle import Models, build_motion_unet, load_models
+from .bundle import Models, ReadyNetworks, build_motion_unet, load_models
 from .latent_codec import LatentCodec
 from .text_encoder import TextEncoder
 
-__all__ = ["LatentCodec", "Models", "TextEncoder", "build_motion_unet", "load_models"]
+__all__ = [
+    "LatentCodec",
+    "Models",
+    "ReadyNetworks",
+    "TextEncoder",
+    "build_motion_unet",
+    "load_models",
+]

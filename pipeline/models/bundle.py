@@ -56,6 +56,17 @@ class Models:
         return self.unet.family
 
 
+class ReadyNetworks(NamedTuple):
+    """Networks that exist already, and need not be loaded; None is one that does not."""
+
+    unet: MotionUNet | None = None
+    text_model: ClipTextModel | None = None
+    vae: AutoencoderKL | None = None
+
+
+NOTHING_READY = ReadyNetworks()
+
+
 def load_models(
     checkpoint: Path,
     *,
@@ -69,6 +80,7 @@ def load_models(
     motion_scale: float = 1.0,
     clip_skip: int = 1,
     find_embedding: FindEmbedding | None = None,
+    ready: ReadyNetworks = NOTHING_READY,
 ) -> Models:
     """Load a Stable Diffusion 1.5 checkpoint, an AnimateDiff motion module and LoRAs.
 
@@ -78,18 +90,22 @@ def load_models(
     vae, text_encoder: files whose networks take the place of the checkpoint's.
     motion_scale: above 1 sharpens attention over time: more motion; 1 is as trained.
     clip_skip: 1 for the text encoder's last layer, 2 for the one before it.
+    ready: networks from an earlier call with the same files for them, which are taken as they are.
     Raises AnimateDiffV2VError when a file is missing, is of another kind, or lacks a part.
     """
-    base = BaseNetworks(checkpoint, vae=vae, text_encoder=text_encoder)
-    return base.models(
-        motion_module=motion_module,
-        loras=loras,
-        motion_loras=motion_loras,
-        device=device,
-        dtype=dtype,
-        motion_scale=motion_scale,
-        clip_skip=clip_skip,
-        find_embedding=find_embedding,
+    if None in ready:
+        base = BaseNetworks(checkpoint, vae=vae, text_encoder=text_encoder)
+        ready = base.networks(
+            motion_module=motion_module,
+            loras=loras,
+            motion_loras=motion_loras,
+            device=device,
+            dtype=dtype,
+            motion_scale=motion_scale,
+            ready=ready,
+        )
+    return _bundled(
+        ready, clip_skip=clip_skip, find_embedding=find_embedding, has_loras=bool(loras)
     )
 
 
@@ -113,26 +129,28 @@ class BaseNetworks:
             )
         self._merger = LoraMerger(unet=weights.unet, text_encoder=text_tensors)
 
-    def models(
+    def networks(
         self,
         *,
-        motion_module: Path | None = None,
-        loras: Sequence[LoraEntry] = (),
-        motion_loras: Sequence[LoraEntry] = (),
+        motion_module: Path | None,
+        loras: Sequence[LoraEntry],
+        motion_loras: Sequence[LoraEntry],
         device: torch.device,
         dtype: torch.dtype,
-        motion_scale: float = 1.0,
-        clip_skip: int = 1,
-        find_embedding: FindEmbedding | None = None,
-    ) -> Models:
-        """Give the networks with these LoRAs merged; see load_models."""
-        unet_tensors, text_tensors, reports = self._merger.merge(loras)
-        for report in reports:
-            _log_report(report)
+        motion_scale: float,
+        ready: ReadyNetworks = NOTHING_READY,
+    ) -> ReadyNetworks:
+        """Build the networks that are not `ready`; see load_models."""
+        unet, text_model, vae = ready
         place = _Place(device, dtype)
-        text_model = _filled(lambda: _text_model(self._text_config), text_tensors or {}, place)
-        return Models(
-            unet=build_motion_unet(
+        if unet is None or text_model is None:
+            unet_tensors, text_tensors, reports = self._merger.merge(loras)
+            for report in reports:
+                _log_report(report)
+            text_model = text_model or _filled(
+                lambda: _text_model(self._text_config), text_tensors or {}, place
+            )
+            unet = unet or build_motion_unet(
                 self._unet_config,
                 unet_tensors,
                 motion_module=motion_module,
@@ -140,15 +158,28 @@ class BaseNetworks:
                 motion_scale=motion_scale,
                 device=device,
                 dtype=dtype,
-            ),
-            text_encoder=ClipTextEncoder(
-                text_model, clip_skip=clip_skip, find_embedding=find_embedding
-            ),
-            codec=VaeCodec(
-                _filled(lambda: AutoencoderKL(**self._vae_config), self._vae_tensors, place)
-            ),
-            has_loras=bool(loras),
-        )
+            )
+        vae = vae or _filled(lambda: AutoencoderKL(**self._vae_config), self._vae_tensors, place)
+        return ReadyNetworks(unet, text_model, vae)
+
+
+def _bundled(
+    networks: ReadyNetworks,
+    *,
+    clip_skip: int,
+    find_embedding: FindEmbedding | None,
+    has_loras: bool,
+) -> Models:
+    unet, text_model, vae = networks
+    assert unet is not None and text_model is not None and vae is not None
+    return Models(
+        unet=unet,
+        text_encoder=ClipTextEncoder(
+            text_model, clip_skip=clip_skip, find_embedding=find_embedding
+        ),
+        codec=VaeCodec(vae),
+        has_loras=has_loras,
+    )
 
 
 def build_motion_unet(

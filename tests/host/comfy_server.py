@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from pathlib import Path
+
+import aiohttp
 
 PACK = Path(__file__).parents[2]
 PACK_NAME = "animatediff-v2v"
@@ -21,7 +27,7 @@ MODEL_FOLDERS = {
     "style_lora.safetensors": "loras",
 }
 START_SECONDS = 300
-RUN_SECONDS = 600
+RUN_SECONDS = 120
 
 
 class ComfyServer:
@@ -98,12 +104,17 @@ class ComfyServer:
             status, body = error.code, error.read()
         return status, json.loads(body) if body else {}
 
-    def queue(self, prompt, workflow=None):
-        """Queue a prompt in API format and give its id."""
+    def queue(self, prompt, workflow=None, client=None):
+        """Queue a prompt in API format and give its id; a `Watcher` of that client hears of it."""
         extra = {"extra_pnginfo": {"workflow": workflow or {}}}
-        status, answer = self.post("/prompt", {"prompt": prompt, "extra_data": extra})
+        body = {"prompt": prompt, "extra_data": extra} | ({"client_id": client} if client else {})
+        status, answer = self.post("/prompt", body)
         assert status == 200, answer
         return answer["prompt_id"]
+
+    def watched(self, client=None):
+        """Listen to what the server tells a browser, within a `with`; see Watcher."""
+        return Watcher(self.port, client or uuid.uuid4().hex)
 
     def wait(self, prompt_id):
         """Give the history entry of a finished prompt."""
@@ -115,10 +126,10 @@ class ComfyServer:
             time.sleep(0.1)
         raise AssertionError(f"The prompt did not finish.\n{self.log()}")
 
-    def run(self, prompt, workflow=None):
+    def run(self, prompt, workflow=None, client=None):
         """Run a prompt that must succeed without a complaint in the log."""
         before = len(self.log())
-        entry = self.wait(self.queue(prompt, workflow))
+        entry = self.wait(self.queue(prompt, workflow, client))
         said = self.log()[before:]
         assert entry["status"]["status_str"] == "success", f"{entry['status']}\n{said}"
         for complaint in ("Traceback", "Error", "Exception", "memory leak"):
@@ -129,6 +140,68 @@ class ComfyServer:
         """The files that a run lists, in its order."""
         shown = [each for node in entry["outputs"].values() for each in node["images"]]
         return [self.folder / each["type"] / each["subfolder"] / each["filename"] for each in shown]
+
+
+class Watcher:
+    """A browser's WebSocket: collects the server's messages while it is open."""
+
+    def __init__(self, port, client):
+        self.client = client
+        self.events, self.pictures = [], []
+        self._address = f"ws://127.0.0.1:{port}/ws?clientId={client}"
+        self._open, self._stop = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        assert self._open.wait(timeout=30)
+        return self
+
+    def __exit__(self, *_error):
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=30)
+
+    async def _listen(self):
+        self._loop = asyncio.get_running_loop()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(self._address, max_msg_size=0) as socket,
+        ):
+            flags = {"supports_preview_metadata": True}
+            await socket.send_json({"type": "feature_flags", "data": flags})
+            self._open.set()
+            collecting = asyncio.create_task(self._collect(socket))
+            await self._stop.wait()
+            collecting.cancel()
+
+    async def _collect(self, socket):
+        async for each in socket:
+            if each.type is aiohttp.WSMsgType.TEXT:
+                self.events.append(json.loads(each.data))
+            elif each.type is aiohttp.WSMsgType.BINARY:
+                self._picture(each.data)
+
+    def _picture(self, data):
+        """A preview with metadata: type 4, length of the JSON, the JSON, the picture."""
+        kind, length = struct.unpack(">II", data[:8])
+        if kind == 4:
+            self.pictures.append((json.loads(data[8 : 8 + length]), data[8 + length :]))
+
+    def of(self, kind):
+        """The data of all messages of a kind so far."""
+        return [each["data"] for each in self.events if each["type"] == kind]
+
+    def until(self, found, seconds=RUN_SECONDS):
+        """Wait until a condition holds."""
+        end = time.monotonic() + seconds
+        while not found():
+            assert time.monotonic() < end, [each["type"] for each in self.events][-20:]
+            time.sleep(0.02)
+
+    def shares(self, node_id):
+        """How far a node said to be, 0 to 1, message by message."""
+        told = [each for each in self.of("progress") if each["node"] == node_id]
+        return [each["value"] / each["max"] for each in told]
 
 
 def message(entry, name):

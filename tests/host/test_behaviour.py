@@ -214,11 +214,11 @@ def test_windows_and_prompt_schedule(server):
 def test_stopping_leaves_nothing_and_harms_nothing(server):
     output = server.folder / "output"
     before = sorted(output.rglob("*"))
-    prompt_id = server.queue(one_node(num_inference_steps=1000, seed=2))
-    while "Requested to load MotionUNet" not in server.log().split("got prompt")[-1]:
-        time.sleep(0.1)
-    server.post("/interrupt", {})
-    entry = server.wait(prompt_id)
+    with server.watched() as watcher:
+        prompt_id = server.queue(one_node(num_inference_steps=1000, seed=2), client=watcher.client)
+        watcher.until(lambda: watcher.pictures)  # It samples.
+        server.post("/interrupt", {})
+        entry = server.wait(prompt_id)
     assert message(entry, "execution_interrupted")["node_id"] == "job"
     assert [path for path in sorted(output.rglob("*")) if path not in before] in (
         [],

@@ -107,7 +107,7 @@ def _node_api() -> SimpleNamespace:
 
 
 def _stand_ins() -> dict[str, Any]:
-    """Modules that are not here: ComfyUI's, and `nodes/host.py`, which imports many of them.
+    """Modules that are not here: ComfyUI's, and `nodes/host`, which imports many of them.
 
     While schemas are read, nothing but combos needs the host.
     """

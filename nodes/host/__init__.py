@@ -1,0 +1,55 @@
+"""The only place that talks to ComfyUI's internals, one module for each topic."""
+
+from __future__ import annotations
+
+from .folders import (
+    MOTION_LORAS,
+    MOTION_MODULES,
+    OutputFile,
+    embedding_folders,
+    input_path,
+    input_videos,
+    model_folders,
+    model_names,
+    model_path,
+    output_file,
+    register_model_folders,
+    temporary_folder,
+    uploaded_path,
+    workflow_metadata,
+)
+from .memory import ManagedModels, Origins, as_result, ready_networks
+from .native import HostCodec, HostTextEncoder, has_weight_patches, trim_window, unet_weights
+from .places import Places
+from .progress import NodeProgress, raise_if_interrupted
+from .routes import add_get_route
+
+__all__ = [
+    "MOTION_LORAS",
+    "MOTION_MODULES",
+    "HostCodec",
+    "HostTextEncoder",
+    "ManagedModels",
+    "NodeProgress",
+    "Origins",
+    "OutputFile",
+    "Places",
+    "add_get_route",
+    "as_result",
+    "embedding_folders",
+    "has_weight_patches",
+    "input_path",
+    "input_videos",
+    "model_folders",
+    "model_names",
+    "model_path",
+    "output_file",
+    "raise_if_interrupted",
+    "ready_networks",
+    "register_model_folders",
+    "temporary_folder",
+    "trim_window",
+    "unet_weights",
+    "uploaded_path",
+    "workflow_metadata",
+]

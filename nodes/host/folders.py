@@ -1,0 +1,132 @@
+"""ComfyUI's folders: models, input, output, temporary files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import comfy.cli_args
+import folder_paths
+
+from ...pipeline import AnimateDiffV2VError
+
+MOTION_MODULES = "animatediff_models"
+MOTION_LORAS = "animatediff_motion_lora"
+VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
+
+
+def register_model_folders() -> None:
+    """Add the model folders that AnimateDiff packs share, and make them where they are missing."""
+    for name in (MOTION_MODULES, MOTION_LORAS):
+        folder = Path(folder_paths.models_dir) / name
+        folder_paths.add_model_folder_path(name, str(folder))
+        folders, extensions = folder_paths.folder_names_and_paths[name]
+        # A folder of its own has no extensions yet, which would list every file in it.
+        extensions = set(extensions) | folder_paths.supported_pt_extensions
+        folder_paths.folder_names_and_paths[name] = (folders, extensions)
+        with suppress(OSError):  # a read-only place can still be filled from elsewhere
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def model_names(folder: str) -> list[str]:
+    """List the model files of a ComfyUI folder, by the names that combos show."""
+    return list(folder_paths.get_filename_list(folder))
+
+
+def model_path(folder: str, name: str) -> Path:
+    """Find a model file; raises AnimateDiffV2VError when it is not installed."""
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        raise AnimateDiffV2VError(
+            f"{name!r} is not installed: put it into models/{folder}, or choose another file."
+        )
+    return Path(path)
+
+
+def model_folders(name: str) -> list[Path]:
+    """List the folders on disk behind one of ComfyUI's model folders."""
+    return [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+
+
+def embedding_folders() -> list[Path]:
+    """List the folders of textual inversions that exist."""
+    return [folder for folder in model_folders("embeddings") if folder.is_dir()]
+
+
+def input_videos() -> list[str]:
+    """List the videos in ComfyUI's input folder."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(each.name for each in folder.iterdir() if each.suffix.lower() in VIDEO_EXTENSIONS)
+
+
+def input_path(name: str) -> Path:
+    """Find an uploaded file; raises AnimateDiffV2VError when it is not there."""
+    if not name or not folder_paths.exists_annotated_filepath(name):
+        raise _no_video(name)
+    return Path(folder_paths.get_annotated_filepath(name))
+
+
+def uploaded_path(name: str) -> Path:
+    """Find a file for somebody at the other end of the network: in the input folder alone.
+
+    Raises AnimateDiffV2VError when it is not there, in the same words when it is elsewhere.
+    """
+    path = input_path(name).resolve()
+    if not path.is_relative_to(Path(folder_paths.get_input_directory()).resolve()):
+        raise _no_video(name)
+    return path
+
+
+def _no_video(name: str) -> AnimateDiffV2VError:
+    return AnimateDiffV2VError(
+        f"There is no video {name!r} in ComfyUI's input folder: upload one, or choose another."
+    )
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder in ComfyUI's temporary one, and remove it with what is in it."""
+    parent = Path(folder_paths.get_temp_directory())
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix="animatediff_v2v_") as folder:
+        yield Path(folder)
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """Where a result goes, and how the frontend finds it."""
+
+    path: Path
+    subfolder: str
+    is_temporary: bool
+
+
+def output_file(
+    prefix: str, extension: str, *, width: int, height: int, save: bool = True
+) -> OutputFile:
+    """Choose the next free numbered name for `prefix` in the output (or temporary) folder."""
+    root = folder_paths.get_output_directory() if save else folder_paths.get_temp_directory()
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, root, width, height
+    )
+    path = Path(folder) / f"{name}_{counter:05}_{extension}"
+    return OutputFile(path=path, subfolder=subfolder, is_temporary=not save)
+
+
+def workflow_metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:
+    """What to store in a file so that dropping it on ComfyUI brings the graph back."""
+    if comfy.cli_args.args.disable_metadata:
+        return {}
+    parts = dict(extra_pnginfo or {})
+    if prompt is not None:
+        # ComfyUI leaves its fingerprints in the graph; queued again they would hide changed files.
+        parts["prompt"] = {
+            node_id: {key: value for key, value in node.items() if key != "is_changed"}
+            for node_id, node in prompt.items()
+        }
+    return {key: json.dumps(value) for key, value in parts.items()}

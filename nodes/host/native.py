@@ -1,0 +1,114 @@
+"""ComfyUI's own values: MODEL, CLIP, VAE and VIDEO as this pack takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import comfy.lora
+import comfy.model_sampling
+import torch
+from comfy_api.latest import InputImpl
+from torch import Tensor
+
+from ...pipeline import AnimateDiffV2VError
+from ...pipeline.models import LatentCodec, TextEncoder
+
+
+def trim_window(video: Any) -> tuple[float, float]:
+    """Start and duration, in seconds of its file, of a VIDEO; a duration of 0 is the rest."""
+    if hasattr(video, "get_active_trim_window"):
+        start, duration = video.get_active_trim_window()
+        return float(start), float(duration)
+    # Before 0.23 ComfyUI trims, and keeps to itself where.
+    start = getattr(video, "_VideoFromFile__start_time", 0.0)
+    duration = getattr(video, "_VideoFromFile__duration", 0.0)
+    if start < 0:  # counted from the end
+        whole = InputImpl.VideoFromFile(video.get_stream_source())
+        start = max(0.0, whole.get_duration() + start)
+    return float(start), float(duration)
+
+
+def unet_weights(model: Any) -> dict[str, Tensor]:
+    """The UNet of a MODEL under the names of a checkpoint, with its LoRAs and merges in it.
+
+    Raises AnimateDiffV2VError when the MODEL predicts something else than noise.
+    """
+    sampling = model.get_model_object("model_sampling")
+    predicts_noise = isinstance(sampling, comfy.model_sampling.EPS)
+    if not predicts_noise or isinstance(sampling, comfy.model_sampling.V_PREDICTION):
+        raise AnimateDiffV2VError(
+            "The connected MODEL does not predict noise, as Stable Diffusion 1.5 does: "
+            "connect one of Stable Diffusion 1.5."
+        )
+    prefix = "diffusion_model."
+    merged = {}
+    for name, (stored, *patches) in model.get_key_patches(prefix).items():
+        weight, convert = stored
+        weight = convert(weight.cpu(), inplace=False)
+        if patches:
+            patched = weight.to(torch.float32, copy=True)
+            weight = comfy.lora.calculate_weight(patches, patched, name).to(weight.dtype)
+        merged[f"model.{name}"] = weight
+    return merged
+
+
+def has_weight_patches(model: Any) -> bool:
+    """Whether a MODEL carries LoRAs or other patches of its weights."""
+    return bool(model.patches)
+
+
+class HostTextEncoder(TextEncoder):
+    """ComfyUI's CLIP as the pipeline's text encoder; it manages its memory itself."""
+
+    def __init__(self, clip: Any) -> None:
+        """Use a value of ComfyUI's CLIP type."""
+        self._clip = clip
+
+    def encode(self, prompt: str) -> Tensor:
+        """Give [1, 77 * chunks, channels], float32, on the CPU."""
+        encoded: Tensor = self._clip.encode_from_tokens(self._clip.tokenize(prompt))
+        return encoded.float().cpu()
+
+
+class HostCodec(LatentCodec):
+    """ComfyUI's VAE as the pipeline's latent codec; it manages its memory itself."""
+
+    FRAMES_AT_ONCE = 8
+
+    def __init__(self, vae: Any) -> None:
+        """Use a value of ComfyUI's VAE type.
+
+        Raises AnimateDiffV2VError when it is another model's.
+        """
+        channels = vae.latent_channels
+        if channels != 4 or vae.latent_dim != 2:
+            raise AnimateDiffV2VError(
+                f"The connected VAE gives latents of {channels} channels; AnimateDiff needs one "
+                "for Stable Diffusion 1.5, with 4, such as vae-ft-mse-840000-ema-pruned."
+            )
+        self._vae = vae
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Give the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
+
+        frames: [n, height, width, 3], uint8 or float in 0..1.
+        """
+        return torch.cat([self._encoded(part) for part in self._parts(frames)])
+
+    def _encoded(self, frames: Tensor) -> Tensor:
+        pixels = frames.float() / 255 if frames.dtype == torch.uint8 else frames
+        # ComfyUI's VAE draws from its posterior with the global generator.
+        devices = [self._vae.device] if self._vae.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(0)
+            latents: Tensor = self._vae.encode(pixels)
+        return latents.float().cpu()
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1."""
+        for part in self._parts(latents):
+            yield self._vae.decode(part).float().cpu()
+
+    def _parts(self, rows: Tensor) -> Sequence[Tensor]:
+        return rows.split(self.FRAMES_AT_ONCE)

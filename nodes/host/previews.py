@@ -1,0 +1,111 @@
+"""What a clip looks like while it is sampled: a small picture that moves.
+
+ComfyUI's frontend shows a preview as it is, whatever its type: a WebP of several frames plays in
+the nodes of Nodes 2.0, and the canvas draws its first frame.
+"""
+
+from __future__ import annotations
+
+import time
+from io import BytesIO
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management as memory
+import latent_preview
+import torch
+from PIL import Image
+from PIL.WebPImagePlugin import WebPImageFile
+from torch import Tensor
+
+# Type, picture, and the size to which ComfyUI fits it: None leaves it alone.
+Preview = tuple[str, Any, int | None]
+
+FRAME_RATE = 8
+MAX_FRAMES = 32
+LONGER_SIDE = 256
+# Pictures take at most a tenth of the time, and come at most so often.
+SECONDS_BETWEEN = 0.5
+REST_AFTER_WORK = 9
+
+
+class Previews:
+    """Turns latents into previews, as ComfyUI's preview method says."""
+
+    def __init__(self) -> None:
+        """Ask ComfyUI for its way from latents to pictures; with "none" there is no preview."""
+        self._previewer = latent_preview.get_previewer(
+            memory.get_torch_device(), comfy.latent_formats.SD15()
+        )
+        self._next = 0.0
+
+    def of(self, latents: Tensor) -> Preview | None:
+        """Give a preview of latents [frames, 4, height / 8, width / 8], scaled as for the UNet.
+
+        None where previews are off, and where the last one was a moment ago.
+        """
+        started = time.monotonic()
+        if self._previewer is None or started < self._next:
+            return None
+        preview = self._made(latents.to(memory.get_torch_device()), started)
+        ended = time.monotonic()
+        self._next = ended + max(SECONDS_BETWEEN, REST_AFTER_WORK * (ended - started))
+        return preview
+
+    def _made(self, latents: Tensor, now: float) -> Preview:
+        if len(latents) == 1 or self._is_animated_by_another_pack:
+            still: Preview = self._previewer.decode_latent_to_preview_image("JPEG", latents)
+            return still
+        frames = [self._picture(frame) for frame in latents[spread(len(latents))].split(1)]
+        # The canvas draws the first frame alone: let it be another one each time, as if it played.
+        first = int(now * FRAME_RATE) % len(frames)
+        return "JPEG", AnimatedPicture.of(frames[first:] + frames[:first]), None
+
+    @property
+    def _is_animated_by_another_pack(self) -> bool:
+        """Such packs put a previewer of their own in place, which takes all frames at once."""
+        own = latent_preview.LatentPreviewer.decode_latent_to_preview_image
+        return type(self._previewer).decode_latent_to_preview_image is not own
+
+    def _picture(self, latents: Tensor) -> Image.Image:
+        picture: Image.Image = self._previewer.decode_latent_to_preview(latents)
+        scale = LONGER_SIDE / max(picture.size)
+        width, height = (max(1, round(side * scale)) for side in picture.size)
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+
+class AnimatedPicture(WebPImageFile):
+    """A picture for ComfyUI's server that moves: saved, whatever is asked for, as the WebP it is.
+
+    The server knows JPEG and PNG alone, and browsers go by what is in the data.
+    """
+
+    _data: bytes
+
+    @classmethod
+    def of(cls, frames: list[Image.Image]) -> AnimatedPicture:
+        """Put pictures of one size behind each other, in an endless loop."""
+        data = BytesIO()
+        frames[0].save(
+            data,
+            "WEBP",
+            save_all=True,
+            append_images=frames[1:],
+            duration=round(1000 / FRAME_RATE),
+            loop=0,
+            quality=60,
+            method=0,
+        )
+        picture = cls(BytesIO(data.getvalue()))
+        picture._data = data.getvalue()
+        return picture
+
+    def save(self, fp: Any, format: str | None = None, **_options: Any) -> None:
+        """Write the file."""
+        del format
+        fp.write(self._data)
+
+
+def spread(count: int) -> Tensor:
+    """Indices of at most MAX_FRAMES frames, evenly spread over `count`."""
+    return torch.linspace(0, count - 1, min(count, MAX_FRAMES)).round().long()
