@@ -192,4 +192,5 @@ def _is_foreign_page(request: web.Request) -> bool:
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return True
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != request.host.lower()
+    own = [f"{scheme}://{request.host.lower()}" for scheme in ("http", "https")]
+    return origin is not None and origin.lower() not in own

@@ -110,7 +110,8 @@ class KeyRing:
             keys = self._current()
             kept = {key_id: each for key_id, each in keys.items() if each["name"] != name}
             if len(kept) == len(keys):
-                raise ValueError(f"There is no key {name!r}; there are: {self.names()}.")
+                known = ", ".join(self.names()) or "none"
+                raise ValueError(f"There is no key {name!r}; there are: {known}.")
             self._write(kept)
 
     def names(self) -> list[str]:

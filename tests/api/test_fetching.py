@@ -79,9 +79,7 @@ PAGES = {
     "/empty": _body(b"", Content_Type="video/mp4"),
     "/large": _body(b"x" * 1001, Content_Type="video/mp4"),
     "/largest": _body(b"x" * 1000, Content_Type="video/mp4"),
-    "/bomb": _body(
-        gzip.compress(bytes(10**6)), Content_Type="video/mp4", Content_Encoding="gzip"
-    ),
+    "/bomb": _body(gzip.compress(bytes(10**6)), Content_Type="video/mp4", Content_Encoding="gzip"),
     "/slow": _slow,
     "/endless": _endless,
     "/short": _short,
@@ -179,7 +177,9 @@ def test_only_what_was_asked_for(tmp_path):
     limits = FetchLimits(content_types=("application/json", "image/"))
     with pytest.raises(InputRefused) as error:
         fetched(tmp_path, "/good.mp4", limits)
-    assert str(error.value) == FAILED + "It is 'video/mp4', and application/json or image/* is needed."
+    assert (
+        str(error.value) == FAILED + "It is 'video/mp4', and application/json or image/* is needed."
+    )
 
 
 def test_a_name_that_changes_its_mind_gains_nothing(tmp_path, monkeypatch):
