@@ -1,0 +1,249 @@
+"""The file that a request means by a LoRA, and what is refused."""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+
+import pytest
+import torch
+from animatediff_v2v.api import loras
+from animatediff_v2v.api.fetching import FetchedFile, FetchLimits, InputRefused
+from animatediff_v2v.api.local_executor import ModelFolders
+from animatediff_v2v.api.loras import CACHE, LoraShelf
+from animatediff_v2v.api.uploads import UploadStore
+from safetensors.torch import save
+
+LIMITS = FetchLimits(max_bytes=10**6)
+HUB = "https://huggingface.co"
+
+
+@pytest.fixture
+def lora(weights):
+    return (weights / "style_lora.safetensors").read_bytes()
+
+
+@pytest.fixture
+def installed(tmp_path, lora):
+    folder = tmp_path / "models" / "loras"
+    (folder / "sd15").mkdir(parents=True)
+    for name in ("style.safetensors", "sd15/ink.safetensors", "old.ckpt"):
+        (folder / name).write_bytes(lora)
+    (tmp_path / "models" / "secret.safetensors").write_bytes(lora)
+    return folder
+
+
+@pytest.fixture
+def uploads(tmp_path):
+    return UploadStore(tmp_path / "uploads")
+
+
+@pytest.fixture
+def shelf(tmp_path, installed, uploads):
+    return LoraShelf(ModelFolders(tmp_path / "models"), uploads, LIMITS)
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """What is at which address; `world.asked` lists what was asked for."""
+
+    class World(dict):
+        asked = None
+
+    answers = World()
+    answers.asked = []
+
+    async def fetch(url, into, *, limits):
+        answers.asked.append(url)
+        await asyncio.sleep(0)
+        if url not in answers:
+            raise InputRefused("Failed to download the file. 404.", type="file_download_error")
+        path = into / f"{len(answers.asked)}.bin"
+        path.write_bytes(answers[url])
+        return FetchedFile(path=path, content_type="application/octet-stream", size=1)
+
+    monkeypatch.setattr(loras, "fetch", fetch)
+    return answers
+
+
+def name_of(shelf, reference):
+    return asyncio.run(shelf.name_of(reference)).replace(os.sep, "/")
+
+
+def cached(content):
+    return f"{CACHE}/{hashlib.sha256(content).hexdigest()}.safetensors"
+
+
+def upload(store, content):
+    upload_id, _, path = store.initiate(content_type="", file_name="x.safetensors")
+    store._data(upload_id).write_bytes(content)
+    store._finish(upload_id, store._about(upload_id))
+    return f"http://127.0.0.1:8188{path}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("style.safetensors", "style.safetensors"),
+        ("style", "style.safetensors"),
+        ("sd15/ink.safetensors", "sd15/ink.safetensors"),
+        ("sd15/ink", "sd15/ink.safetensors"),
+        ("sd15\\ink.safetensors", "sd15/ink.safetensors"),
+        ("old", "old.ckpt"),
+    ],
+)
+def test_installed(shelf, world, reference, name):
+    assert name_of(shelf, reference) == name
+    assert world.asked == []
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "nothing",
+        "../secret.safetensors",
+        "sd15/../../secret.safetensors",
+        "..\\secret.safetensors",
+        "./style.safetensors",
+        "/etc/passwd",
+        "C:\\Windows\\win.ini",
+        "\\\\server\\share\\x",
+        "file:///etc/passwd",
+        "style.safetensors\x00.png",
+        "~/x",
+        "",
+        ".",
+        "a//b",
+        "owner/../../x",
+        "owner/name/../../../x",
+        "s3://bucket/x",
+    ],
+)
+def test_what_is_not_installed(shelf, world, reference):
+    with pytest.raises(InputRefused) as error:
+        name_of(shelf, reference)
+    assert str(error.value) == f"{reference!r} is not installed in models/loras."
+    assert error.value.type == "file_download_error"
+    assert world.asked == []
+
+
+def test_uploads(shelf, installed, uploads, lora):
+    assert name_of(shelf, upload(uploads, lora)) == cached(lora)
+    assert (installed / cached(lora)).read_bytes() == lora
+
+
+@pytest.mark.parametrize(
+    ("reference", "asked"),
+    [
+        ("https://h.test/x.safetensors?token=1", ["https://h.test/x.safetensors?token=1"]),
+        ("HTTP://h.test/x", ["HTTP://h.test/x"]),
+        (f"{HUB}/o/r/resolve/main/x.safetensors", [f"{HUB}/o/r/resolve/main/x.safetensors"]),
+        (f"{HUB}/o/r/blob/main/x.safetensors", [f"{HUB}/o/r/resolve/main/x.safetensors"]),
+        ("o/r/x.safetensors", [f"{HUB}/o/r/resolve/main/x.safetensors"]),
+        ("o/r/a b/x.safetensors", [f"{HUB}/o/r/resolve/main/a%20b/x.safetensors"]),
+    ],
+)
+def test_from_the_world(shelf, world, lora, *, installed, reference, asked):
+    world[asked[-1]] = lora
+    assert name_of(shelf, reference) == cached(lora)
+    assert (installed / cached(lora)).read_bytes() == lora
+    assert name_of(shelf, reference) == cached(lora)
+    assert world.asked == asked, "the second time it is here already"
+
+
+@pytest.mark.parametrize(
+    ("files", "chosen"),
+    [
+        (["README.md", "ink.safetensors"], "ink.safetensors"),
+        (["a.safetensors", "pytorch_lora_weights.safetensors"], "pytorch_lora_weights.safetensors"),
+    ],
+)
+def test_repositories(shelf, world, lora, files, chosen):
+    listing = {"siblings": [{"rfilename": name} for name in files]}
+    world[f"{HUB}/api/models/owner/name"] = json.dumps(listing).encode()
+    world[f"{HUB}/owner/name/resolve/main/{chosen}"] = lora
+    assert name_of(shelf, "owner/name") == cached(lora)
+
+
+@pytest.mark.parametrize(
+    ("listing", "found"),
+    [
+        ({"siblings": [{"rfilename": f"{name}.safetensors"} for name in "ba"]},
+         "a.safetensors, b.safetensors"),
+        ({"siblings": [{"rfilename": "a.ckpt"}]}, "none"),
+        ({"siblings": [1, {}, {"rfilename": 1}]}, "none"),
+        ([], "none"),
+    ],
+)  # fmt: skip
+def test_repositories_without_a_single_file(shelf, world, listing, found):
+    world[f"{HUB}/api/models/owner/name"] = json.dumps(listing).encode()
+    with pytest.raises(InputRefused) as error:
+        name_of(shelf, "owner/name")
+    sentence = f"'owner/name' has no single .safetensors file ({found}): name one."
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"<!doctype html><p>log in", "'https://h.test/x' is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "'https://h.test/x' is a Git LFS pointer"),
+        (b"nonsense" * 10, "'https://h.test/x' is no model file"),
+        (b"\x10" + bytes(7) + b"{" + b"x" * 50, "'https://h.test/x' is a damaged safetensors file"),
+        (b"\xff\xff" + bytes(6) + b"{}", "'https://h.test/x' is cut short or damaged"),
+    ],
+)
+def test_what_holds_no_tensors(shelf, world, tmp_path, content, sentence):
+    world["https://h.test/x?token=secret"] = content
+    with pytest.raises(InputRefused) as error:
+        name_of(shelf, "https://h.test/x?token=secret")
+    assert str(error.value).startswith(sentence)
+    assert str(tmp_path) not in str(error.value)
+    assert "secret" not in str(error.value)
+    assert error.value.type == "file_download_error"
+    assert list((tmp_path / "models" / "loras" / CACHE).iterdir()) == []
+
+
+def test_pickles_are_not_taken_in(shelf, world, uploads, tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.ckpt")
+    reference = upload(uploads, (tmp_path / "x.ckpt").read_bytes())
+    with pytest.raises(
+        InputRefused, match=r"is no \.safetensors file, and only those are taken in"
+    ):
+        name_of(shelf, reference)
+
+
+def test_one_download_for_many_requests(shelf, world, lora):
+    world["https://h.test/x"] = lora
+
+    async def run():
+        return await asyncio.gather(*(shelf.name_of("https://h.test/x") for _ in range(20)))
+
+    assert len(set(asyncio.run(run()))) == 1
+    assert world.asked == ["https://h.test/x"]
+    assert not shelf._fetching
+
+
+def test_a_url_is_asked_again_after_a_day(shelf, world, lora, monkeypatch):
+    world["https://h.test/x"] = lora
+    name_of(shelf, "https://h.test/x")
+    monkeypatch.setattr(loras, "FRESH_SECONDS", -1)
+    name_of(shelf, "https://h.test/x")
+    assert len(world.asked) == 2
+
+
+def test_what_was_used_longest_ago_goes(shelf, world, installed, lora, monkeypatch):
+    other = save({"x": torch.zeros(len(lora))})
+    monkeypatch.setattr(loras, "CACHE_BYTES", len(other))
+    world |= {"https://h.test/x": lora, "https://h.test/y": other}
+    first = installed / name_of(shelf, "https://h.test/x")
+    second = installed / name_of(shelf, "https://h.test/y")
+    assert first.exists() and second.exists(), "nothing that a job may be about to read"
+    old = time.time() - 7200
+    os.utime(first, (old, old))
+    name_of(shelf, "https://h.test/y")
+    assert name_of(shelf, "https://h.test/y")
+    shelf._make_room()
+    assert not first.exists() and second.exists()
+    assert name_of(shelf, "https://h.test/x"), "fetched again"
