@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+# A combo whose choices have widgets of their own, which follow it.
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 NOTES = {"Note", "MarkdownNote"}
 
 
@@ -34,6 +36,8 @@ def widget_values(node, info):
         for name in info["input_order"].get(section, ()):
             kind, *options = info["input"][section][name]
             options = options[0] if options else {}
+            if kind == DYNAMIC and not options.get("hidden"):
+                values |= chosen(name, options, saved)
             if not (isinstance(kind, list) or kind in WIDGETS) or options.get("forceInput"):
                 continue
             if not saved and section == "optional":
@@ -44,6 +48,17 @@ def widget_values(node, info):
             uploads += bool(options.get("video_upload"))
     # The frontend adds the upload button behind all other widgets.
     assert saved == ["image"] * uploads, f"{node['type']}: {saved} left over"
+    return values
+
+
+def chosen(name, options, saved):
+    """The value of a dynamic combo, and those of the widgets that belong to its choice."""
+    values = {name: saved.pop(0)}
+    choice = next(each for each in options["options"] if each["key"] == values[name])
+    for section in choice["inputs"].values():
+        for inner, (kind, *more) in section.items():
+            if kind == DYNAMIC:
+                values |= chosen(f"{name}.{inner}", more[0], saved)
     return values
 
 

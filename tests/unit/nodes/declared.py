@@ -107,12 +107,11 @@ def _node_api() -> SimpleNamespace:
 
 
 def _stand_ins() -> dict[str, Any]:
-    """Modules that are not here: ComfyUI's, and `nodes/host`, which imports many of them.
+    """ComfyUI's modules, and ours that import many of them: `nodes/host`, and the server's routes.
 
     While schemas are read, nothing but combos needs the host.
     """
     return {
-        "aiohttp": Mock(),
         "comfy_api": Mock(),
         "comfy_api.latest": Mock(io=_node_api(), ComfyExtension=object),
         f"{PACKAGE}.host": Mock(
@@ -121,6 +120,7 @@ def _stand_ins() -> dict[str, Any]:
             model_names=lambda _folder: [ANY_FILE],
             input_videos=lambda: [ANY_FILE],
         ),
+        **{f"{PACKAGE}.{name}": Mock() for name in ("hosted_api", "selection_route")},
     }
 
 

@@ -1,49 +1,146 @@
-"""The templates are whole, and fit the nodes as they are declared."""
+"""The templates are whole, say what they need, and fit the nodes as they are declared."""
 
+import itertools
 import json
-import re
-import struct
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from .declared import schemas
+from .declared import ANY_FILE, schemas
 
 PACK = Path(__file__).parents[3]
-TEMPLATES = sorted((PACK / "workflows").glob("*.json"))
-CORE_NODES = {"MarkdownNote"}
+TEMPLATES = {path.stem: path for path in (PACK / "workflows").glob("*.json")}
+NAMES = {
+    "LoRA Stack",
+    "Long Video (context windows)",
+    "Native nodes (MODEL, CLIP, VAE, VIDEO)",
+    "Prompt Travel",
+    "Turbo (few steps)",
+    "Video to Video",
+    "Video to Video (one node)",
+}
+CORE_NODES = {
+    "CLIPTextEncode",
+    "CheckpointLoaderSimple",
+    "CreateVideo",
+    "LoadVideo",
+    "LoraLoader",
+    "MarkdownNote",
+    "SaveVideo",
+}
+FOLDERS = {"checkpoints", "animatediff_models", "loras"}
+# The nodes' titles stand above their places.
+TITLE_PIXELS = 30
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_template_is_whole(path):
-    workflow = json.loads(path.read_text(encoding="utf-8"))
-    assert workflow["version"] == 0.4
-    nodes = {node["id"]: node for node in workflow["nodes"]}
+def workflow(name):
+    return json.loads(TEMPLATES[name].read_text(encoding="utf-8"))
+
+
+def values_of(node):
+    """The saved values of one of our nodes by the inputs' names."""
+    saved, values = list(node.get("widgets_values", ())), {}
+    for each in schemas()[node["type"]].ordered_inputs:
+        if each.is_widget:
+            values[each.name] = (each, saved.pop(0))
+            if each.options.get("control_after_generate"):
+                assert saved.pop(0) == "randomize"
+    uploads = sum("upload" in each.options for each, _ in values.values())
+    assert saved == ["image"] * uploads
+    return values
+
+
+def fits(declared, value):
+    """Whether a widget can hold a value; a combo of files holds any name."""
+    options = declared.options
+    if declared.type in ("INT", "FLOAT"):
+        return options["min"] <= value <= options["max"]
+    if declared.type == "COMBO":
+        return ANY_FILE in options["options"] or value in options["options"]
+    return isinstance(value, bool if declared.type == "BOOLEAN" else str)
+
+
+def test_the_templates_are_those_that_are_promised():
+    assert set(TEMPLATES) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_template_is_whole(name):
+    graph = workflow(name)
+    assert graph["version"] == 0.4
+    nodes = {node["id"]: node for node in graph["nodes"]}
     assert {node["type"] for node in nodes.values()} <= set(schemas()) | CORE_NODES
-    assert max(nodes) == workflow["last_node_id"]
-    for number, source, output, target, entry, kind in workflow["links"]:
+    assert max(nodes) == graph["last_node_id"]
+    for number, source, output, target, entry, kind in graph["links"]:
         assert number in nodes[source]["outputs"][output]["links"]
         assert nodes[target]["inputs"][entry]["link"] == number
         assert nodes[source]["outputs"][output]["type"] == kind
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_template_says_where_its_models_are(path):
-    workflow = json.loads(path.read_text(encoding="utf-8"))
-    models = [model for node in workflow["nodes"] for model in node["properties"].get("models", ())]
-    assert {model["directory"] for model in models} == {"checkpoints", "animatediff_models"}
-    values = {str(value) for node in workflow["nodes"] for value in node.get("widgets_values", ())}
-    (note,) = (node for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_template_fits_the_nodes(name):
+    for node in workflow(name)["nodes"]:
+        if node["type"] in CORE_NODES:
+            continue
+        schema = schemas()[node["type"]]
+        known = {each.name: each for each in schema.inputs}
+        assert {each["name"] for each in node["inputs"]} - {"upload"} <= set(known)
+        outputs = [(each["name"], each["type"]) for each in node["outputs"]]
+        assert outputs == [(each.display_name, each.type) for each in schema.outputs]
+        for declared, value in values_of(node).values():
+            assert fits(declared, value), f"{node['type']}.{declared.name}: {value!r}"
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_template_says_where_its_models_are(name):
+    nodes = workflow(name)["nodes"]
+    (note,) = (node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
+    models = [model for node in nodes for model in node["properties"].get("models", ())]
+    assert (
+        {"checkpoints", "animatediff_models"} <= {each["directory"] for each in models} <= FOLDERS
+    )
+    values = {str(value) for node in nodes for value in node.get("widgets_values", ())}
     for model in models:
-        assert model["url"].startswith("https://") and model["url"].endswith(model["name"])
+        assert model["url"].startswith("https://huggingface.co/")
+        assert model["url"].endswith(f"/{model['name']}")
         assert model["name"] in values
-        assert model["url"] in note["widgets_values"][0]
+        assert f"({model['url']})" in note and f"`models/{model['directory']}`" in note
+    uses_core_loader = any(node["type"] == "CheckpointLoaderSimple" for node in nodes)
+    assert ("demo --install-models" in note) is not uses_core_loader
+    assert f"# {name}\n" in note
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_template_has_a_thumbnail(path):
-    data = path.with_suffix(".jpg").read_bytes()
-    assert data[:3] == b"\xff\xd8\xff"
-    frame = re.search(rb"\xff[\xc0\xc2]..\x08(....)", data, re.DOTALL)
-    height, width = struct.unpack(">HH", frame[1])
-    assert width >= 400 and height >= 250
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_template_is_laid_out(name):
+    """Nothing lies over anything else, and nodes lie wholly in a group or in none."""
+    graph = workflow(name)
+    boxes = [box(node["pos"], node["size"]) for node in graph["nodes"]]
+    for one, other in itertools.combinations(boxes, 2):
+        assert not overlap(one, other)
+    for group in graph["groups"]:
+        x, y, width, height = group["bounding"]
+        outer = (x, y, x + width, y + height)
+        for inner in boxes:
+            inside = outer[0] <= inner[0] and inner[2] <= outer[2]
+            inside &= outer[1] <= inner[1] and inner[3] <= outer[3]
+            assert inside or not overlap(outer, inner), group["title"]
+
+
+def box(position, size):
+    x, y = position
+    return x, y - TITLE_PIXELS, x + size[0], y + size[1]
+
+
+def overlap(one, other):
+    across = one[0] < other[2] and other[0] < one[2]
+    return across and one[1] < other[3] and other[1] < one[3]
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_template_has_a_thumbnail(name):
+    path = TEMPLATES[name].with_suffix(".jpg")
+    assert path.stat().st_size < 150_000
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width >= 400 and picture.height >= 250

@@ -35,7 +35,7 @@ def test_all_inputs_and_outputs_are_explained():
     tooltips = {path: text for path, text in flat(texts_of(schemas())).items() if "tooltip" in path}
     assert len(tooltips) > 100
     for path, text in tooltips.items():
-        assert text.endswith(".") and text[0].isupper() or ":" in text, path
+        assert (text.endswith(".") and text[0].isupper()) or ":" in text, path
         assert len(text.split()) >= 3, path
 
 
