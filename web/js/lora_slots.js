@@ -52,7 +52,7 @@ function showSlots(node) {
 
 function usedSlots(node) {
   const chosen = node.widgets.filter(({ name, value }) => /^lora_\d/.test(name) && value !== EMPTY);
-  const linked = (node.inputs ?? []).filter((input) => input.link != null);
+  const linked = (node.inputs ?? []).filter((_, number) => node.isInputConnected(number));
   return new Set([...chosen, ...linked].map(({ name }) => slotOf(name)));
 }
 

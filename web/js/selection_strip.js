@@ -18,6 +18,8 @@ const SETTINGS = [
   "fit",
 ];
 const HEIGHT_PIXELS = 120;
+const WIDTH_PIXELS = 280; // where the node is not on the screen yet
+const GAP_PIXELS = 2;
 const TEXT_PIXELS = 18;
 // The two renderers, loaded graphs and undo each tell of changes in their own way, or not at all.
 // Looking at the values works in all of them, and a value that stands still has been settled on.
@@ -68,7 +70,7 @@ class Strip {
     Object.assign(this.pictures.style, {
       display: "grid",
       alignContent: "start",
-      gap: "2px",
+      gap: `${GAP_PIXELS}px`,
     });
     this.seen = "";
     this.shown = "";
@@ -108,11 +110,9 @@ class Strip {
 
   show(selection) {
     this.text.textContent = figures(selection);
-    const isWide = selection.width > selection.height;
-    const columns = isWide ? 4 : 8;
-    const rows = Math.max(1, Math.ceil(selection.thumbnails.length / columns));
+    const width = this.element.clientWidth || WIDTH_PIXELS;
+    const { columns, height } = grid(selection, width, HEIGHT_PIXELS - TEXT_PIXELS);
     this.pictures.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
-    const height = Math.floor((HEIGHT_PIXELS - TEXT_PIXELS) / rows) - 2;
     this.pictures.replaceChildren(...selection.thumbnails.map((each) => picture(each, height)));
   }
 }
@@ -129,8 +129,8 @@ function valueOf(node, name) {
 }
 
 function isLinked(node) {
-  return Boolean(
-    node.inputs?.some((input) => input.link != null && SETTINGS.includes(input.name)),
+  return (node.inputs ?? []).some(
+    ({ name }, number) => SETTINGS.includes(name) && node.isInputConnected(number),
   );
 }
 
@@ -142,6 +142,18 @@ function figures({ frame_count, frame_rate, duration_seconds, width, height }) {
     ...(duration_seconds == null ? [] : [`${number(duration_seconds, 2)} s`]),
     `${width} × ${height}`,
   ].join(" · ");
+}
+
+// One row or two, whichever makes the pictures larger.
+function grid({ thumbnails, width, height }, widthPixels, heightPixels) {
+  const [best] = [1, 2]
+    .map((rows) => {
+      const columns = Math.max(1, Math.ceil(thumbnails.length / rows));
+      const most = Math.floor(heightPixels / rows) - GAP_PIXELS;
+      return { columns, height: Math.min(most, (widthPixels / columns) * (height / width)) };
+    })
+    .sort((one, other) => other.height - one.height);
+  return best;
 }
 
 function picture({ seconds, src }, mostPixels) {
