@@ -31,7 +31,7 @@ from .progress import (
     stop_if,
 )
 from .request import ModelFiles, Request, Result, SamplingSettings, Timings
-from .sampling import Conditioning, Control, sample_latents
+from .sampling import Conditioning, Control, StyleImages, sample_latents
 from .spooled_controls import SpooledControls
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
 
@@ -128,6 +128,7 @@ def restyle_latents(
     conditioning: Conditioning,
     settings: SamplingSettings,
     controls: Sequence[Control] = (),
+    styles: Sequence[StyleImages] = (),
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -147,6 +148,7 @@ def restyle_latents(
         context=settings.context,
         noise_type=settings.noise_type,
         controls=controls,
+        styles=styles,
         progress=progress,
         is_cancelled=is_cancelled,
     )

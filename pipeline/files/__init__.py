@@ -10,6 +10,8 @@ from .checkpoint import (
     unet_of,
 )
 from .controlnet import ControlWeights, load_control
+from .guidance_kinds import IpAdapterFamily
+from .ip_adapter import IpAdapterSizes, IpAdapterWeights, load_ip_adapter
 from .kinds import Kind
 from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
 from .lora_merger import LoraMerger
@@ -23,6 +25,9 @@ __all__ = [
     "CheckpointWeights",
     "ControlWeights",
     "FileReport",
+    "IpAdapterFamily",
+    "IpAdapterSizes",
+    "IpAdapterWeights",
     "Kind",
     "LoraEntry",
     "LoraMerger",
@@ -34,6 +39,7 @@ __all__ = [
     "identify",
     "load_checkpoint",
     "load_control",
+    "load_ip_adapter",
     "load_motion_module",
     "load_text_encoder",
     "load_vae",

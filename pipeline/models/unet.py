@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..files import MotionFamily
 from .additions import NO_RESIDUALS, Residuals, add_each
+from .image_attention import ImagePrompt, attending_to
 from .motion_module import MotionModules
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
@@ -92,7 +93,9 @@ class MotionUNet(nn.Module):
         timestep: Tensor,
         context: Tensor,
         num_frames: int,
+        *,
         residuals: Residuals = NO_RESIDUALS,
+        images: Sequence[ImagePrompt] = (),
     ) -> Tensor:
         """Predict the noise.
 
@@ -100,10 +103,22 @@ class MotionUNet(nn.Module):
         timestep: [1], the training step, 0 to 999.
         context: [clips * num_frames, tokens, channels], the encoded prompt of each frame.
         residuals: what ControlNets and T2I-Adapters add.
+        images: what the UNet attends to beside the text, by IP-Adapters.
         Returns the noise in the shape of `sample`.
         """
         for norm in self._clip_norms:
             norm.num_frames = num_frames
+        with attending_to(self.unet, images):
+            return self._predict(sample, timestep, context, num_frames, residuals)
+
+    def _predict(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        num_frames: int,
+        residuals: Residuals,
+    ) -> Tensor:
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
         embedding = embedding.expand(sample.shape[0], -1)

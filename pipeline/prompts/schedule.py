@@ -15,14 +15,19 @@ from .track import PromptTrack
 _LINE = re.compile(r"""^\s*["']?(\d{1,9})["']?\s*:\s*(.*?)\s*$""", re.DOTALL)
 
 
-def parse_schedule(text: str) -> dict[int, str]:
+def parse_schedule(
+    text: str, *, kind: str = "prompt", example: str = "24: a fox in winter"
+) -> dict[int, str]:
     """Read keyframes, in rising order of their frames.
 
     >>> parse_schedule("0: a fox in spring\\n24: a fox in winter")
     {0: 'a fox in spring', 24: 'a fox in winter'}
 
     Quotes around frame and prompt and a comma at the end are as welcome as none, since schedules
-    are passed around in that form. Raises AnimateDiffV2VError naming the line that is no keyframe.
+    are passed around in that form.
+
+    kind, example: what a keyframe holds, and a line, for the sentences of errors.
+    Raises AnimateDiffV2VError naming the line that is no keyframe.
     """
     keyframes: dict[int, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
@@ -31,18 +36,18 @@ def parse_schedule(text: str) -> dict[int, str]:
         match = _LINE.match(line)
         if match is None:
             raise AnimateDiffV2VError(
-                f"Line {number} of the prompt schedule is {line.strip()!r}; "
-                "write `frame: prompt`, for example `24: a fox in winter`."
+                f"Line {number} of the {kind} schedule is {line.strip()!r}; "
+                f"write `frame: {kind}`, for example `{example}`."
             )
         frame = int(match[1])
         if frame in keyframes:
             raise AnimateDiffV2VError(
-                f"Line {number} of the prompt schedule names frame {frame} a second time."
+                f"Line {number} of the {kind} schedule names frame {frame} a second time."
             )
         keyframes[frame] = _unquoted(match[2])
     if not keyframes:
         raise AnimateDiffV2VError(
-            "The prompt schedule is empty; write lines of `frame: prompt`, the first for frame 0."
+            f"The {kind} schedule is empty; write lines of `frame: {kind}`, the first for frame 0."
         )
     return dict(sorted(keyframes.items()))
 

@@ -9,10 +9,12 @@ from .sample import BetaScheduleChoice, sample_latents, window_for
 from .samplers import Sampler
 from .schedulers import Scheduler
 from .span import Span
+from .style import Arrangement, StyleImages
 from .windows import ContextOptions, ContextSchedule, FuseMethod
 
 __all__ = [
     "MAX_SEED",
+    "Arrangement",
     "BetaScheduleChoice",
     "Conditioning",
     "ContextOptions",
@@ -24,6 +26,7 @@ __all__ = [
     "Sampler",
     "Scheduler",
     "Span",
+    "StyleImages",
     "sample_latents",
     "window_for",
 ]

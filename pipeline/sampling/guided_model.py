@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..choices import in_range
 from ..errors import AnimateDiffV2VError
-from ..models.additions import NO_RESIDUALS
+from ..models.additions import NO_RESIDUALS, Residuals
+from ..models.image_attention import ImagePrompt
 from ..models.memory import ShrinkingBatch
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
 from .control import Control
 from .noise_schedule import NoiseSchedule
+from .style import StyleTrack
 from .windows import ContextOptions, Window, context_windows, window_weights
 
 # Passes that go through the UNet together on an accelerator: a window with and without the prompt.
@@ -76,6 +78,7 @@ class _Pass:
     window: Window
     prompt: PromptTrack
     factor: float
+    is_negative: bool
 
 
 class GuidedModel:
@@ -91,11 +94,13 @@ class GuidedModel:
         context: ContextOptions,
         on_passes: Callable[[float], None],
         controls: Sequence[Control] = (),
+        styles: Sequence[StyleTrack] = (),
     ) -> None:
         """Bind the network to a job.
 
         context: how the clip is cut into windows and how these are blended.
         controls: ControlNets with their frames; what several add is added up.
+        styles: IP-Adapters with their images along the clip.
         on_passes: called after passes through the network with the share of the clip's passes that
         is done; may raise to stop.
         """
@@ -105,7 +110,7 @@ class GuidedModel:
         self._guidance = guidance
         self._context = context
         self._on_passes = on_passes
-        self._controls = controls
+        self._controls, self._styles = controls, styles
         # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
         size = 1 if unet.device.type == "cpu" else PASSES_AT_ONCE
         self._batch = ShrinkingBatch(size, what="passes of the UNet")
@@ -131,9 +136,9 @@ class GuidedModel:
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
         """Guided noise is scale * positive + (1 - scale) * negative: the factors add to 1."""
         for window in windows:
-            yield _Pass(window, self._conditioning.positive, scale)
+            yield _Pass(window, self._conditioning.positive, scale, is_negative=False)
             if scale != 1.0:
-                yield _Pass(window, self._conditioning.negative, 1.0 - scale)
+                yield _Pass(window, self._conditioning.negative, 1.0 - scale, is_negative=True)
 
     def _run(self, passes: list[_Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Tensor]:
         done = 0
@@ -157,9 +162,31 @@ class GuidedModel:
         sample = (noisy[rows] / (sigma**2 + 1).sqrt()).to(device, dtype)
         context = torch.cat([one.prompt.at(one.window) for one in passes]).to(device, dtype)
         timestep = self._schedule.timestep(sigma).to(device)
+        noise: Tensor = self._unet(
+            sample,
+            timestep,
+            context,
+            frames,
+            residuals=self._residuals(sample, timestep, context, rows, sigma),
+            images=self._images(passes, sample, sigma),
+        )
+        return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])
+
+    def _residuals(
+        self, sample: Tensor, timestep: Tensor, context: Tensor, rows: list[int], sigma: Tensor
+    ) -> Residuals:
+        """What all ControlNets add that act at this noise level, for rows of these frames."""
         residuals = NO_RESIDUALS
         for control in self._controls:
             if control.span.contains(sigma, self._schedule):
                 residuals = residuals.plus(control.residuals(sample, timestep, context, rows))
-        noise: Tensor = self._unet(sample, timestep, context, frames, residuals)
-        return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])
+        return residuals
+
+    def _images(self, passes: Sequence[_Pass], sample: Tensor, sigma: Tensor) -> list[ImagePrompt]:
+        """What all IP-Adapters show that act at this noise level."""
+        windows = [(one.window, one.is_negative) for one in passes]
+        return [
+            track.prompt(windows, sample)
+            for track in self._styles
+            if track.style.span.contains(sigma, self._schedule)
+        ]

@@ -19,6 +19,7 @@ from .initial_noise import NoiseType, initial_noise
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS, Denoise, Sampler, SamplerSpec
 from .schedulers import Scheduler, sampling_sigmas
+from .style import StyleImages
 from .windows import ContextOptions
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def sample_latents(
     context: ContextOptions | None = None,
     noise_type: NoiseType = "default",
     controls: Sequence[Control] = (),
+    styles: Sequence[StyleImages] = (),
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -57,6 +59,7 @@ def sample_latents(
     context: how a long clip is cut into windows; None makes one window of the whole clip where the
     motion module knows so many frames, and standard windows of 16 where it does not.
     controls: ControlNets with a picture for each frame, on the UNet's device; several add up.
+    styles: IP-Adapters with their images, on the UNet's device; several add up.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
     Results depend on the arguments only, not on chunks or earlier runs: bit for bit on a CPU.
@@ -65,6 +68,8 @@ def sample_latents(
     _check_latents(latents)
     for control in controls:
         control.check_fits(unet, latents)
+    for style in styles:
+        style.check_fits(unet)
     checked("sampler", sampler, Sampler)
     spec = SAMPLERS[sampler]
     schedule = NoiseSchedule(_beta_schedule(unet, beta_schedule))
@@ -87,6 +92,7 @@ def sample_latents(
         context=context,
         on_passes=calls.on_passes,
         controls=controls,
+        styles=[style.track(len(latents)) for style in styles],
     )
     noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=context)
     noisy = _noised(latents.float().cpu() * LATENT_SCALE, noise, sigmas[0], schedule)

@@ -493,9 +493,54 @@ OTHERS = {
         says="style adapter",
     ),
     "IP-Adapter": Row(
-        lambda: named("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight", shape=(8, 768)),
+        lambda: mini.ip_adapter("base"),
         "IP-Adapter",
-        says="IP-Adapter",
+        layout="original",
+        says="This is an IP-Adapter. Use it with IP-Adapter.",
+        taken_by=("IP-Adapter",),
+    ),
+    "IP-Adapter, nested": Row(
+        lambda: mini.ip_adapter("base"),
+        "IP-Adapter",
+        taken_by=("IP-Adapter",),
+        wrap=lambda tensors: {
+            part: {
+                name.removeprefix(f"{part}."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{part}.")
+            }
+            for part in ("image_proj", "ip_adapter")
+        },
+    ),
+    "IP-Adapter Plus": Row(
+        lambda: mini.ip_adapter("plus"),
+        "IP-Adapter",
+        says="an IP-Adapter Plus",
+        taken_by=("IP-Adapter",),
+    ),
+    "IP-Adapter Full Face": Row(
+        lambda: mini.ip_adapter("full"),
+        "IP-Adapter",
+        says="an IP-Adapter Full Face",
+        taken_by=("IP-Adapter",),
+    ),
+    "IP-Adapter FaceID": Row(
+        lambda: named("image_proj.proj.0.weight", "ip_adapter.1.to_k_ip.weight", shape=(8, 512)),
+        "IP-Adapter",
+        says="insightface",
+    ),
+    "IP-Adapter FaceID Plus": Row(
+        lambda: named(
+            "image_proj.perceiver_resampler.proj_in.weight", "ip_adapter.1.to_k_ip.weight"
+        ),
+        "IP-Adapter",
+        says="insightface",
+    ),
+    "IP-Adapter for SDXL": Row(
+        lambda: named("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight", shape=(8, 2048)),
+        "IP-Adapter",
+        "SDXL",
+        says="SDXL",
     ),
     "upscaler": Row(
         lambda: named("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),

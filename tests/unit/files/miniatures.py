@@ -200,6 +200,68 @@ def adapter_to_original(channels=(32, 64), in_channels=3):
     return renamed
 
 
+IMAGE_CHANNELS, IMAGE_TOKENS = 24, 7
+
+
+def ip_adapter(family, unet=None, *, text=CROSS, image=IMAGE_CHANNELS):
+    """Random weights under tencent-ailab's names, for a UNet of diffusers."""
+    unet = unet or unet_module()
+    generator = torch.Generator().manual_seed(7)
+    width, inner = 32, 128  # of the resampler: two heads of 64
+
+    def draw(*shape):
+        spread = shape[-1] ** -0.5 if len(shape) > 1 else 0.1
+        return torch.randn(*shape, generator=generator) * spread
+
+    def norm(channels):
+        return {"weight": 1 + draw(channels), "bias": draw(channels)}
+
+    shapes = {
+        "base": {"proj.weight": (4 * text, image), "proj.bias": (4 * text,)},
+        "full": {
+            "proj.0.weight": (image, image),
+            "proj.0.bias": (image,),
+            "proj.2.weight": (text, image),
+            "proj.2.bias": (text,),
+        },
+        "plus": {
+            "latents": (1, 5, width),
+            "proj_in.weight": (width, image),
+            "proj_in.bias": (width,),
+            "proj_out.weight": (text, width),
+            "proj_out.bias": (text,),
+        }
+        | {
+            f"layers.{layer}.{name}.weight": shape
+            for layer in range(4)
+            for name, shape in {
+                "0.to_q": (inner, width),
+                "0.to_kv": (2 * inner, width),
+                "0.to_out": (width, inner),
+                "1.1": (4 * width, width),
+                "1.3": (width, 4 * width),
+            }.items()
+        },
+    }[family]
+    norms = {
+        "base": {"norm": text},
+        "full": {"proj.3": text},
+        "plus": {"norm_out": text}
+        | {f"layers.{n}.{name}": width for n in range(4) for name in ("0.norm1", "0.norm2", "1.0")},
+    }[family]
+    projection = {name: draw(*shape) for name, shape in shapes.items()}
+    for name, channels in norms.items():
+        projection |= {f"{name}.{part}": tensor for part, tensor in norm(channels).items()}
+    tensors = {f"image_proj.{name}": tensor for name, tensor in projection.items()}
+    # Their numbers count all attentions, of which every second one looks at the text.
+    names = [name for name in unet.attn_processors if "attn2" in name]
+    for index, name in enumerate(names):
+        channels = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
+        for part in ("to_k_ip", "to_v_ip"):
+            tensors[f"ip_adapter.{2 * index + 1}.{part}.weight"] = draw(channels, text) * 2
+    return tensors
+
+
 _VAE_ATTENTION = {
     "group_norm": "norm",
     "to_q": "q",

@@ -21,6 +21,7 @@ from animatediff_v2v.pipeline.files import (
     identify,
     load_checkpoint,
     load_control,
+    load_ip_adapter,
     load_motion_module,
     load_text_encoder,
     load_vae,
@@ -60,6 +61,8 @@ def seeds():
         safetensors_bytes(lora),
         safetensors_bytes(control),
         safetensors_bytes(adapter),
+        safetensors_bytes(mini.ip_adapter("plus")),
+        safetensors_bytes(mini.ip_adapter("base")),
         torch_bytes({"state_dict": motion, "epoch": 1}),
         torch_bytes(lora),
         torch_bytes(motion, **legacy),
@@ -133,7 +136,7 @@ CORRUPTIONS = [flip, cut, lengthen_header, rewrite_header, damage_pickle]
 def use(path):
     """Everything that takes a file, the merge included."""
     tasks = (read_weights, load_checkpoint, load_vae, load_text_encoder, load_motion_module)
-    tasks += (load_control,)
+    tasks += (load_control, load_ip_adapter)
     unet = mini.state(mini.unet_module())
 
     def merge(path):

@@ -10,6 +10,7 @@ from animatediff_v2v.pipeline.files import (
     identify,
     load_checkpoint,
     load_control,
+    load_ip_adapter,
     load_motion_module,
     load_text_encoder,
     load_vae,
@@ -47,6 +48,7 @@ def merge_into_motion_module(path):
 LOADERS = {
     "checkpoint": load_checkpoint,
     "ControlNet": load_control,
+    "IP-Adapter": load_ip_adapter,
     "VAE": load_vae,
     "text encoder": load_text_encoder,
     "motion module": load_motion_module,

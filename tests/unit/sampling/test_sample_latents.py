@@ -60,7 +60,7 @@ class Recorder:
         self.windows = []
         self.samples = []
 
-    def __call__(self, sample, timestep, context, num_frames, *_additions):
+    def __call__(self, sample, timestep, context, num_frames, **_additions):
         self.windows.append(num_frames)
         self.samples.append(sample.clone())
         return torch.zeros_like(sample)
@@ -304,7 +304,7 @@ def test_half_precision_latents_are_sampled_in_float32(models, conditioning):
 
 
 def test_a_network_that_runs_out_of_memory_for_one_window_is_a_sentence():
-    def out_of_memory(*_arguments):
+    def out_of_memory(*_arguments, **_additions):
         raise torch.OutOfMemoryError("out of memory")
 
     unet = SimpleNamespace(

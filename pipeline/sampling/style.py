@@ -1,0 +1,173 @@
+"""Images whose style the clip takes on: what an IP-Adapter is given, and when it acts."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..choices import checked, in_range
+from ..errors import AnimateDiffV2VError
+from ..models.image_attention import ImagePrompt
+from ..models.ip_adapter import IpAdapter
+from ..models.unet import MotionUNet
+from ..prompts.schedule import parse_schedule
+from ..prompts.track import PromptTrack
+from .span import WHOLE_SCHEDULE, Span
+from .windows import Window
+
+Arrangement = Literal["average", "concat", "travel", "per_window"]
+
+MAX_WEIGHT = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleImages:
+    """An IP-Adapter with its images."""
+
+    adapter: IpAdapter
+    embeddings: Tensor
+    """What CLIP's vision model makes of each image, [images, channels]; with
+    `adapter.takes_tokens` its tokens before the last layer, [images, tokens, channels]."""
+    empty: Tensor
+    """The same of no image, [1, ...]: what the negative prompt looks at. The original takes zeros
+    for an embedding, and the tokens of an image without contrast."""
+    weight: float = 1.0
+    weights: Mapping[int, float] | None = None
+    """By frame of the clip: factors of `weight`, mixed between frames in proportion to distance."""
+    arrangement: Arrangement = "average"
+    """What several images do. average: their mean, in every frame. concat: all of them, in every
+    frame. travel: one after another, spread evenly over the clip, and mixed between. per_window:
+    each context window looks at the one image that is nearest to its middle on that way."""
+    span: Span = WHOLE_SCHEDULE
+
+    def __post_init__(self) -> None:
+        """Refuse what no sampler can use."""
+        checked("arrangement", self.arrangement, Arrangement)
+        in_range("weight", self.weight, -MAX_WEIGHT, MAX_WEIGHT)
+        for frame, factor in (self.weights or {}).items():
+            in_range(f"the weight at frame {frame}", factor, -MAX_WEIGHT, MAX_WEIGHT)
+        dimensions = 3 if self.adapter.takes_tokens else 2
+        channels = self.adapter.sizes.image_channels
+        for embeddings in (self.embeddings, self.empty):
+            if embeddings.ndim != dimensions or embeddings.shape[-1] != channels:
+                raise AnimateDiffV2VError(
+                    f"{self.adapter.name} takes what a CLIP vision model gives in {channels} "
+                    f"channels, and this one gives {embeddings.shape[-1]}: "
+                    f"use {_vision_model(channels, dimensions)}."
+                )
+
+    def track(self, num_frames: int) -> StyleTrack:
+        """Project the images, once for all steps; the result takes the memory of the images."""
+        embeddings = self.embeddings
+        if self.arrangement == "average":
+            embeddings = embeddings.mean(dim=0, keepdim=True)
+        tokens = self.adapter.tokens(embeddings)
+        empty = self.adapter.tokens(self.empty)
+        if self.arrangement == "concat":
+            # Repeated keys change no attention, and let both prompts go through together.
+            empty = empty.repeat(1, len(tokens), 1)
+            tokens = tokens.flatten(0, 1).unsqueeze(0)
+        frames = spread(len(tokens), num_frames)
+        return StyleTrack(self, PromptTrack(tokens[: len(frames)], frames), PromptTrack(empty))
+
+    def check_fits(self, unet: MotionUNet) -> None:
+        """Raise AnimateDiffV2VError unless the adapter was made for this UNet."""
+        self.adapter.check_fits(unet.unet)
+
+
+@dataclass(frozen=True)
+class StyleTrack:
+    """The images of a job as tokens along its clip."""
+
+    style: StyleImages
+    images: PromptTrack
+    empty: PromptTrack
+
+    def prompt(self, windows: Sequence[tuple[Window, bool]], like: Tensor) -> ImagePrompt:
+        """What the UNet looks at in one pass.
+
+        windows: of the pass, each with whether it is one of the negative prompt.
+        like: where the tokens shall be, and in which dtype.
+        """
+        tokens = torch.cat([self._tokens(window, negative) for window, negative in windows])
+        frames = [frame for window, _ in windows for frame in window]
+        weights = torch.tensor([self._weight(frame) for frame in frames]).view(-1, 1, 1)
+        return ImagePrompt(self.style.adapter.layers, tokens.to(like), weights.to(like))
+
+    def _tokens(self, window: Window, negative: bool) -> Tensor:
+        if negative:
+            return self.empty.at(window)
+        if self.style.arrangement == "per_window":
+            middle = window[len(window) // 2]
+            nearest = min(self.images.frames, key=lambda frame: abs(frame - middle))
+            return self.images.at([nearest] * len(window))
+        return self.images.at(window)
+
+    def _weight(self, frame: int) -> float:
+        return self.style.weight * weight_at(frame, self.style.weights or {0: 1.0})
+
+
+def spread(images: int, num_frames: int) -> tuple[int, ...]:
+    """The frames at which images stand, from the first to the last frame; one stands at 0.
+
+    Of more images than frames the first ones are taken.
+
+    >>> spread(3, 9)
+    (0, 4, 8)
+    """
+    count = min(images, num_frames)
+    if count == 1:
+        return (0,)
+    return tuple(round(index * (num_frames - 1) / (count - 1)) for index in range(count))
+
+
+def weight_at(frame: int, weights: Mapping[int, float]) -> float:
+    """The weight of a frame between those that are given; outside, that of the nearest one.
+
+    >>> weight_at(6, {4: 0.0, 8: 1.0})
+    0.5
+    """
+    frames = sorted(weights)
+    following = bisect_right(frames, frame)
+    if following in (0, len(frames)):
+        return weights[frames[max(following - 1, 0)]]
+    start, end = frames[following - 1], frames[following]
+    share = (frame - start) / (end - start)
+    return weights[start] + share * (weights[end] - weights[start])
+
+
+def parse_weights(text: str) -> dict[int, float] | None:
+    """Read a line for each keyframe, `frame: weight`; None where there is no line.
+
+    >>> parse_weights("0: 1\\n24: 0.3")
+    {0: 1.0, 24: 0.3}
+
+    Raises AnimateDiffV2VError naming what is no frame or no number.
+    """
+    if not text.strip():
+        return None
+    weights = {}
+    for frame, value in parse_schedule(text, kind="weight", example="24: 0.5").items():
+        try:
+            weights[frame] = float(value.removesuffix(","))
+        except ValueError:
+            raise AnimateDiffV2VError(
+                f"The weight at frame {frame} is {value!r}; it must be a number, for example 0.5."
+            ) from None
+    return weights
+
+
+def _vision_model(channels: int, dimensions: int) -> str:
+    """The vision model that gives what an adapter of these channels takes, as its users know it."""
+    known = {
+        (1024, 2): "CLIP-ViT-H-14-laion2B-s32B-b79K",
+        (1280, 3): "CLIP-ViT-H-14-laion2B-s32B-b79K",
+        (1280, 2): "CLIP-ViT-bigG-14-laion2B-39B-b160k",
+        (1664, 3): "CLIP-ViT-bigG-14-laion2B-39B-b160k",
+    }
+    return known.get((channels, dimensions), "the one that it was trained with")
