@@ -7,30 +7,22 @@ import ipaddress
 import json
 import os
 import shutil
-import ssl
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
-from animatediff_v2v.api.keys import KeyRing
-from animatediff_v2v.pipeline.video import VideoWriter
 
-from ..host.comfy_server import PACK, ComfyServer
-from ..host.conftest import PATHS
-from .bare_server import BareServer
+from ..api.conftest import HOMES, clip, make_home, models
+from ..host.comfy_server import PACK
+from .tls_server import TlsServer
+
+__all__ = ["clip", "make_home", "models"]
 
 INSTALLED = PACK / ".venv-clients"
-MODELS = {
-    "checkpoint.safetensors": "checkpoints/cardosAnime_v20.safetensors",
-    "motion_module.safetensors": "animatediff_models/mm_sd_v15_v2.safetensors",
-    "style_lora.safetensors": "loras/style_lora.safetensors",
-}
 
 
 @pytest.fixture(scope="session")
@@ -50,51 +42,13 @@ def python():
     return str(found[0])
 
 
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory):
-    """Eight frames in a second."""
-    path = tmp_path_factory.mktemp("clip") / "rocket.mp4"
-    with VideoWriter(path, width=48, height=48, frame_rate=Fraction(8)) as writer:
-        for level in range(0, 240, 30):
-            writer.write(np.full((1, 48, 48, 3), level, np.uint8))
-    return path
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory, weights):
-    folder = tmp_path_factory.mktemp("models")
-    for name, place in MODELS.items():
-        (folder / place).parent.mkdir()
-        shutil.copy(weights / name, folder / place)
-    return folder
-
-
-class HostedApi:
-    """A server with the API, wherever it runs."""
-
-    def __init__(self, url, key):
-        self.url, self.key = url, key
-
-
-@pytest.fixture(scope="session", params=["bare", *PATHS], ids=lambda path: Path(path).name)
-def home(request, tmp_path_factory, weights, models):
+@pytest.fixture(scope="session", params=HOMES, ids=lambda path: Path(path).name)
+def home(request, make_home):
     """The API on a bare application, and in each ComfyUI that COMFYUI_PATH names."""
-    folder = tmp_path_factory.mktemp("home")
-    if request.param == "bare":
-        with BareServer(folder, models) as server:
-            yield HostedApi(server.url, server.key)
-        return
-    server = ComfyServer(request.param, folder / "base", weights)
-    shutil.rmtree(server.folder / "models")
-    shutil.copytree(models, server.folder / "models")
-    data = server.folder / "user" / "animatediff_v2v"
-    data.mkdir()
-    (data / "api.json").write_text(json.dumps({"enabled": True, "private_webhooks": True}))
-    key = KeyRing(data).add("test")
-    with server:
-        yield HostedApi(f"http://127.0.0.1:{server.port}", key)
-    assert "Traceback" not in server.log(), server.log()
-    assert key not in server.log()
+    with make_home(request.param) as running:
+        yield running
+    assert "Traceback" not in running.log(), running.log()
+    assert running.key not in running.log()
 
 
 @pytest.fixture(scope="session")
@@ -131,10 +85,8 @@ def certificate(tmp_path_factory):
 @pytest.fixture
 def tls_home(tmp_path, models, certificate):
     """The API on a bare application behind TLS."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-    with BareServer(tmp_path, models, tls=context) as server:
-        yield HostedApi(server.url, server.key)
+    with TlsServer(tmp_path, models, certificate) as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""The API on a bare aiohttp application, in a thread of its own."""
+"""The API behind TLS, on a bare aiohttp application in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 
 from aiohttp import web
@@ -11,12 +12,13 @@ from animatediff_v2v.api.serve import application
 from animatediff_v2v.api.settings import Settings
 
 
-class BareServer:
+class TlsServer:
     """Starts on entry, stops on exit."""
 
-    def __init__(self, folder, models, *, tls=None, **settings):
-        self._folder, self._models, self._tls = folder, models, tls
-        self._settings = Settings(enabled=True, private_webhooks=True, **settings)
+    def __init__(self, folder, models, certificate):
+        self._folder, self._models = folder, models
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._tls.load_cert_chain(certificate)
         self.key = KeyRing(folder).add("test")
 
     def __enter__(self):
@@ -36,11 +38,10 @@ class BareServer:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=60)
 
     async def _start(self):
-        app = application(self._folder, models=self._models, settings=self._settings)
+        settings = Settings(enabled=True, private_webhooks=True)
+        app = application(self._folder, models=self._models, settings=settings)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
-        self.port = self._runner.addresses[0][1]
-        scheme = "https" if self._tls else "http"
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.url = f"https://127.0.0.1:{self._runner.addresses[0][1]}"
