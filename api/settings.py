@@ -35,6 +35,11 @@ class Settings(BaseModel):
     """Of a request; a video in it as a data URI counts with a third more than its file."""
     max_video_bytes: int = Field(512 * 2**20, ge=1024)
     max_lora_bytes: int = Field(1024 * 2**20, ge=1024)
+    max_upload_bytes: int = Field(2048 * 2**20, ge=1024)
+    """Of one file that a client hands in."""
+    max_uploads_bytes: int = Field(20 * 2**30, ge=1024)
+    """Of all of them together."""
+    keep_uploads_days: float = Field(7, gt=0)
     fetch_seconds: float = Field(120, gt=0)
     """Until a file of a request must have arrived."""
     fetch_redirects: int = Field(5, ge=0, le=20)
@@ -48,7 +53,7 @@ class Settings(BaseModel):
     keep_days: float = Field(30, gt=0)
     """How long finished requests can be asked for; their videos stay where they are."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names, beside localhost and addresses of loopback, under which clients may call."""
+    """Host names, beside localhost and IP addresses, under which clients may call."""
     keyless_loopback: bool = False
     """Whether calls from this machine itself need no key."""
     requests_per_minute: int = Field(600, ge=1)
