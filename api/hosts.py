@@ -42,4 +42,6 @@ def own_url(request: web.Request) -> str:
 
     Only for requests whose Host the guard has let through.
     """
-    return f"{request.scheme}://{request.host}"
+    # A proxy in front that speaks TLS says so; nobody gains by pretending to be one.
+    is_tls = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
+    return f"{'https' if is_tls else 'http'}://{request.host}"
