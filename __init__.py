@@ -18,3 +18,16 @@ async def comfy_entrypoint() -> AnimateDiffV2VExtension:
     from .nodes import load_extension
 
     return load_extension()
+
+
+def __getattr__(name: str) -> object:
+    """Answer a ComfyUI that looks for nodes in the way of old.
+
+    The ones of today look so as well, before they call the entrypoint. The ones that know no other
+    way would say no more than that the mappings are missing.
+    """
+    if name == "NODE_CLASS_MAPPINGS":
+        from .nodes import say_if_too_old
+
+        say_if_too_old()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,15 +37,22 @@ def load_extension() -> AnimateDiffV2VExtension:
     return AnimateDiffV2VExtension()
 
 
+def say_if_too_old() -> None:
+    """Tell the log where ComfyUI does not know the kind of nodes that these are."""
+    if find_spec("comfy_api") is None or find_spec("comfy_api.latest") is None:
+        logger.error(_too_old("this one is older"))
+
+
 def _check_version() -> None:
     from comfyui_version import __version__
 
     if version_numbers(__version__) < LOWEST_COMFYUI:
-        lowest = ".".join(map(str, LOWEST_COMFYUI))
-        raise RuntimeError(
-            f"AnimateDiff V2V needs ComfyUI {lowest} or newer, and this is {__version__}: "
-            "update ComfyUI."
-        )
+        raise RuntimeError(_too_old(f"this is {__version__}"))
+
+
+def _too_old(found: str) -> str:
+    lowest = ".".join(map(str, LOWEST_COMFYUI))
+    return f"AnimateDiff V2V needs ComfyUI {lowest} or newer, and {found}: update ComfyUI."
 
 
 def version_numbers(version: str) -> tuple[int, ...]:

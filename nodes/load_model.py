@@ -14,6 +14,7 @@ from ..pipeline.files import find_lora
 from . import host
 from .fingerprint import file_fingerprint
 from .lora_stack import LoraStackEntries, without_idle
+from .model_checks import check_model_files
 from .sockets import CATEGORY, LoraStackSocket, Model, MotionLoraStackSocket
 
 MotionStack = Sequence[tuple[str, float]]
@@ -81,6 +82,19 @@ class LoadModel(io.ComfyNode):
                 motion_scale=motion_scale,
                 clip_skip=clip_skip,
             )
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, checkpoint: str | None, motion_module: str | None, vae: str | None
+    ) -> bool | str:
+        """Refuse files that are missing or of another kind."""
+        return check_model_files(
+            {
+                "checkpoint": ("checkpoints", checkpoint),
+                "motion_module": (host.MOTION_MODULES, named(motion_module)),
+                "vae": ("vae", named(vae)),
+            }
         )
 
     @classmethod
@@ -221,9 +235,8 @@ def model_fingerprints(
 
 def model_fingerprint(folder: str, name: str | None) -> list[str]:
     """The fingerprint of the file behind a combo, or nothing where none is named."""
-    if name in (None, NO_MOTION_MODULE, VAE_FROM_CHECKPOINT):
-        return []
-    return [file_fingerprint(host.model_path(folder, str(name)))]
+    file = named(name)
+    return [] if file is None else [file_fingerprint(host.model_path(folder, file))]
 
 
 def motion_lora_entries(stack: MotionStack) -> list[LoraEntry]:
@@ -233,9 +246,13 @@ def motion_lora_entries(stack: MotionStack) -> list[LoraEntry]:
 
 def optional_path(folder: str, name: str) -> Path | None:
     """Find the file that a combo names, or None where it names none."""
-    if name in (NO_MOTION_MODULE, VAE_FROM_CHECKPOINT):
-        return None
-    return host.model_path(folder, name)
+    file = named(name)
+    return None if file is None else host.model_path(folder, file)
+
+
+def named(choice: str | None) -> str | None:
+    """The file that a combo names, None where it stands on what is no file."""
+    return None if choice in (NO_MOTION_MODULE, VAE_FROM_CHECKPOINT) else choice
 
 
 def _find_embedding(name: str) -> Tensor | None:

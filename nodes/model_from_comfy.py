@@ -16,8 +16,10 @@ from .load_model import (
     MotionStack,
     model_fingerprint,
     motion_lora_entries,
+    named,
     optional_path,
 )
+from .model_checks import check_model_files
 from .sockets import CATEGORY, Model, MotionLoraStackSocket
 
 
@@ -104,6 +106,11 @@ class ModelFromComfy(io.ComfyNode):
             has_loras=host.has_weight_patches(model),
         )
         return io.NodeOutput(host.ManagedModels(models, places))
+
+    @classmethod
+    def validate_inputs(cls, motion_module: str | None) -> bool | str:
+        """Refuse a file that is missing or of another kind."""
+        return check_model_files({"motion_module": (host.MOTION_MODULES, named(motion_module))})
 
     @classmethod
     def fingerprint_inputs(cls, motion_module: str | None, **_others: object) -> list[str]:

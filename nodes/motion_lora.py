@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from . import host
 from .fingerprint import file_fingerprint
 from .load_model import MotionStack
+from .model_checks import check_model_files
 from .sockets import CATEGORY, MotionLoraStackSocket
 
 
@@ -58,6 +59,11 @@ class MotionLoraStack(io.ComfyNode):
     ) -> io.NodeOutput:
         """Append the chosen LoRA to the incoming stack."""
         return io.NodeOutput([*(motion_lora_stack or ()), (motion_lora, strength)])
+
+    @classmethod
+    def validate_inputs(cls, motion_lora: str | None) -> bool | str:
+        """Refuse a file that is missing or of another kind."""
+        return check_model_files({"motion_lora": (host.MOTION_LORAS, motion_lora)})
 
     @classmethod
     def fingerprint_inputs(cls, motion_lora: str | None, **_others: object) -> str | None:

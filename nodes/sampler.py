@@ -8,7 +8,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import ContextOptions, Guidance, SamplingSettings
+from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings
 from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.request import NEGATIVE_PROMPT
 from ..pipeline.sampling import MAX_SEED, BetaScheduleChoice, NoiseType, Scheduler, window_for
@@ -93,6 +93,19 @@ class Sampler(io.ComfyNode):
             model, cropped(images), prompts=prompts, settings=settings, clip=clip, vae=vae
         )
         return io.NodeOutput(host.as_result(restyled), {"samples": host.as_result(latents)})
+
+    @classmethod
+    def validate_inputs(
+        cls, guidance_start: float | None = 0.0, guidance_end: float | None = 1.0
+    ) -> bool | str:
+        """Refuse guidance that ends before it starts."""
+        if guidance_start is None or guidance_end is None:
+            return True
+        try:
+            Guidance(start=guidance_start, end=guidance_end)
+        except AnimateDiffV2VError as error:
+            return str(error)
+        return True
 
 
 def _restyle(

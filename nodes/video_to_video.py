@@ -28,9 +28,11 @@ from .load_model import (
     MOTION_MODULE_TOOLTIP,
     load_managed,
     model_fingerprints,
+    named,
 )
 from .load_video import video_input
 from .lora_stack import LoraStackEntries
+from .model_checks import check_model_files
 from .sampler import guidance_input, preset_input, prompt_inputs, seed_input, steps_input
 from .selection import check_selection, nth_input
 from .sockets import CATEGORY, LoraStackSocket
@@ -111,9 +113,19 @@ class VideoToVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, video: str | None) -> bool | str:
-        """Refuse a missing or unreadable file."""
-        return check_selection(video)
+    def validate_inputs(
+        cls, video: str | None, base_model: str | None, motion_module: str | None
+    ) -> bool | str:
+        """Refuse files that are missing, unreadable, or of another kind."""
+        readable = check_selection(video)
+        if readable is not True:
+            return f"video: {readable}"
+        return check_model_files(
+            {
+                "base_model": ("checkpoints", base_model),
+                "motion_module": (host.MOTION_MODULES, named(motion_module)),
+            }
+        )
 
     @classmethod
     def fingerprint_inputs(

@@ -21,20 +21,21 @@ import aiohttp
 
 PACK = Path(__file__).parents[2]
 PACK_NAME = "animatediff-v2v"
+PROBE = Path(__file__).parent / "probe"
 MODEL_FOLDERS = {
     "checkpoint.safetensors": "checkpoints",
     "motion_module.safetensors": "animatediff_models",
     "style_lora.safetensors": "loras",
 }
 START_SECONDS = 300
-RUN_SECONDS = 120
+RUN_SECONDS = 600
 
 
 class ComfyServer:
     """Starts on entry, stops on exit; `folder` is its base directory."""
 
-    def __init__(self, comfyui, folder, weights):
-        self.comfyui, self.folder = Path(comfyui), folder
+    def __init__(self, comfyui, folder, weights, flags=()):
+        self.comfyui, self.folder, self._flags = Path(comfyui), folder, flags
         self.log_path = folder / "server.log"
         for name in ("custom_nodes", "input", "output", "temp", "user"):
             (folder / name).mkdir(parents=True)
@@ -42,6 +43,7 @@ class ComfyServer:
             (folder / "models" / models).mkdir(parents=True)
             shutil.copy(weights / name, folder / "models" / models / name)
         _link(PACK, folder / "custom_nodes" / PACK_NAME)
+        _link(PROBE, folder / "custom_nodes" / "probe")
         self.port = _free_port()
 
     def __enter__(self):
@@ -49,7 +51,7 @@ class ComfyServer:
         command += ["--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
         command += ["--base-directory", str(self.folder), "--disable-api-nodes"]
         command += ["--database-url", f"sqlite:///{self.folder / 'user' / 'comfyui.db'}"]
-        command += ["--preview-method", "latent2rgb"]
+        command += ["--preview-method", "latent2rgb", *self._flags]
         self._log = self.log_path.open("wb")
         self._process = subprocess.Popen(
             command, cwd=self.comfyui, stdout=self._log, stderr=subprocess.STDOUT
@@ -135,6 +137,15 @@ class ComfyServer:
         for complaint in ("Traceback", "Error", "Exception", "memory leak"):
             assert complaint not in said, said
         return entry
+
+    def unload(self):
+        """What the frontend's button "Unload Models and Execution Cache" does; wait until done."""
+        status, _ = self.post("/free", {"unload_models": True, "free_memory": True})
+        assert status == 200
+        until = time.monotonic() + START_SECONDS
+        while self.get("/probe")["loaded"]:
+            assert time.monotonic() < until, self.get("/probe")
+            time.sleep(0.1)
 
     def files(self, entry):
         """The files that a run lists, in its order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import quote
@@ -137,7 +138,14 @@ def test_templates_are_offered_with_their_thumbnails(server):
 
 def test_template_runs_and_is_cached(server, template):
     name, workflow, prompt = template
-    entry = server.run(prompt, workflow)
+    with server.watched() as watcher:
+        entry = server.run(prompt, workflow, client=watcher.client)
+        watcher.until(lambda: watcher.of("execution_success"))
+    for node_id in prompt:
+        shares = watcher.shares(node_id)
+        assert all(before <= after for before, after in pairwise(shares)), node_id
+        assert not shares or shares[-1] == 1, node_id
+    assert watcher.pictures
     (path,) = server.files(entry)
     assert path.parent == server.folder / "output" / "video"
     metadata = check_file(path)
