@@ -31,7 +31,7 @@ from .progress import (
     stop_if,
 )
 from .request import ModelFiles, Request, Result, SamplingSettings, Timings
-from .sampling import Conditioning, Control, StyleImages, sample_latents
+from .sampling import Conditioning, Control, SourceBlend, StyleImages, sample_latents
 from .spooled_controls import SpooledControls
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
 
@@ -129,6 +129,7 @@ def restyle_latents(
     settings: SamplingSettings,
     controls: Sequence[Control] = (),
     styles: Sequence[StyleImages] = (),
+    source_blend: SourceBlend | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -149,6 +150,8 @@ def restyle_latents(
         noise_type=settings.noise_type,
         controls=controls,
         styles=styles,
+        source_blend=source_blend,
+        unsampled_clips=models.unsampled_clips,
         progress=progress,
         is_cancelled=is_cancelled,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +27,7 @@ from ..files import (
     merge_motion_loras,
 )
 from .latent_codec import LatentCodec, VaeCodec
+from .latest_clip import LatestClip
 from .motion_module import MotionModules, positional_tables
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
 from .unet import MotionUNet
@@ -49,6 +50,8 @@ class Models:
     text_encoder: TextEncoder
     codec: LatentCodec
     has_loras: bool = False
+    unsampled_clips: LatestClip = field(default_factory=LatestClip)
+    """Remembers what the UNet found for the noise type "unsample"."""
 
     @property
     def motion_family(self) -> MotionFamily | None:

@@ -8,6 +8,7 @@ from .initial_noise import MAX_SEED, NoiseType
 from .sample import BetaScheduleChoice, sample_latents, window_for
 from .samplers import Sampler
 from .schedulers import Scheduler
+from .source_blend import SourceBlend
 from .span import Span
 from .style import Arrangement, StyleImages
 from .windows import ContextOptions, ContextSchedule, FuseMethod
@@ -25,6 +26,7 @@ __all__ = [
     "NoiseType",
     "Sampler",
     "Scheduler",
+    "SourceBlend",
     "Span",
     "StyleImages",
     "sample_latents",

@@ -59,6 +59,8 @@ class Conditioning:
 
     positive: PromptTrack
     negative: PromptTrack
+    source: PromptTrack | None = None
+    """What the source shows, for unsampling; None takes the positive prompt."""
 
     @classmethod
     def of(cls, positive: Tensor, negative: Tensor) -> Conditioning:
@@ -69,6 +71,11 @@ class Conditioning:
         """The same with one number of tokens, the way ComfyUI brings them together."""
         tokens = math.lcm(self.positive.tokens, self.negative.tokens)
         return Conditioning(self.positive.repeated(tokens), self.negative.repeated(tokens))
+
+    def of_source(self) -> Conditioning:
+        """What unsampling goes by: the source's prompt alone."""
+        prompt = self.source or self.positive
+        return Conditioning(prompt, prompt)
 
 
 @dataclass(frozen=True)

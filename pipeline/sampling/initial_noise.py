@@ -11,7 +11,7 @@ from ..choices import checked
 from ..errors import AnimateDiffV2VError
 from .windows import ContextOptions
 
-NoiseType = Literal["default", "constant", "repeated_context", "FreeNoise"]
+NoiseType = Literal["default", "constant", "repeated_context", "FreeNoise", "unsample"]
 # JSON numbers and JavaScript keep integers up to here exact.
 MAX_SEED = 2**53 - 1
 
@@ -27,6 +27,7 @@ def initial_noise(
     FreeNoise: the first window's noise, then the same in shuffled order, so that distant frames
     stay related (arXiv 2310.15169); shuffled as AnimateDiff-Evolved does for the seed.
 
+    For "unsample" there is nothing to draw; see unsampling.
     Raises AnimateDiffV2VError for an unknown noise type or a seed outside 0 to 2^53 - 1.
     """
     checked("noise_type", noise_type, NoiseType)

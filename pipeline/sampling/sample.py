@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,15 +12,19 @@ from torch import Tensor
 
 from ..choices import checked
 from ..errors import AnimateDiffV2VError
+from ..models.latest_clip import LatestClip
 from ..models.unet import BetaSchedule, MotionUNet
-from ..progress import IsCancelled, Progress, ReportProgress, never, silent, stop_if
+from ..progress import IsCancelled, ReportProgress, never, silent
+from .calls import CallCounter, part
 from .control import Control
 from .guided_model import Conditioning, Guidance, GuidedModel
-from .initial_noise import NoiseType, initial_noise
+from .initial_noise import NoiseType, check_seed, initial_noise
 from .noise_schedule import NoiseSchedule
-from .samplers import SAMPLERS, Denoise, Sampler, SamplerSpec
+from .samplers import SAMPLERS, Denoise, Sampler
 from .schedulers import Scheduler, sampling_sigmas
-from .style import StyleImages
+from .source_blend import SourceBlend
+from .style import StyleImages, StyleTrack
+from .unsampling import backwards, content_key, unsampled
 from .windows import ContextOptions
 
 logger = logging.getLogger(__name__)
@@ -29,6 +34,8 @@ BetaScheduleChoice = Literal["autoselect", "sqrt_linear", "linear", "lcm"]
 BATCHED_FRAMES = 16
 # Between the VAE's latents and the ones that Stable Diffusion 1.5 was trained on.
 LATENT_SCALE = 0.18215
+# Unsampling runs each step without guidance, sampling mostly with it, which is twice the work.
+_UNSAMPLING_SHARE = 1 / 3
 
 
 @torch.inference_mode()
@@ -48,6 +55,8 @@ def sample_latents(
     noise_type: NoiseType = "default",
     controls: Sequence[Control] = (),
     styles: Sequence[StyleImages] = (),
+    source_blend: SourceBlend | None = None,
+    unsampled_clips: LatestClip | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -60,17 +69,18 @@ def sample_latents(
     motion module knows so many frames, and standard windows of 16 where it does not.
     controls: ControlNets with a picture for each frame, on the UNet's device; several add up.
     styles: IP-Adapters with their images, on the UNet's device; several add up.
+    source_blend: keeps the source where a mask says so, or everywhere to a share.
+    unsampled_clips: remembers what noise_type "unsample" found, for the next call on this UNet.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
     Results depend on the arguments only, not on chunks or earlier runs: bit for bit on a CPU.
     Raises AnimateDiffV2VError for values out of range, Cancelled when `is_cancelled` says so.
     """
     _check_latents(latents)
-    for control in controls:
-        control.check_fits(unet, latents)
-    for style in styles:
-        style.check_fits(unet)
+    _check_additions(unet, latents, controls, styles, source_blend)
     checked("sampler", sampler, Sampler)
+    checked("noise_type", noise_type, NoiseType)
+    check_seed(seed)
     spec = SAMPLERS[sampler]
     schedule = NoiseSchedule(_beta_schedule(unet, beta_schedule))
     sigmas = sampling_sigmas(
@@ -82,57 +92,127 @@ def sample_latents(
     )
     if len(sigmas) < 2:
         return latents.clone()
-    context = window_for(unet, len(latents), context)
-    calls = _CallCounter(spec, len(sigmas) - 1, progress, is_cancelled)
-    model = GuidedModel(
-        unet,
-        schedule=schedule,
-        conditioning=conditioning,
-        guidance=guidance or Guidance(),
-        context=context,
-        on_passes=calls.on_passes,
-        controls=controls,
-        styles=[style.track(len(latents)) for style in styles],
-    )
-    noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=context)
-    noisy = _noised(latents.float().cpu() * LATENT_SCALE, noise, sigmas[0], schedule)
+    job = _Job(unet, schedule, sigmas, sampler, window_for(unet, len(latents), context), controls)
+    source = latents.float().cpu() * LATENT_SCALE
+    start = 0.0
+    if noise_type == "unsample":
+        noisy, start = _unsampled(
+            job,
+            source,
+            conditioning,
+            remembered=unsampled_clips or LatestClip(),
+            progress=progress,
+            is_cancelled=is_cancelled,
+        )
+        noise = (noisy - source) / sigmas[0]
+    else:
+        noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=job.context)
+        noisy = _noised(source, noise, sigmas[0], schedule)
+    calls = CallCounter(spec, len(sigmas) - 1, part(progress, start, 1.0), is_cancelled)
+    tracks = [style.track(len(latents)) for style in styles]
+    model: Denoise = job.model(conditioning, guidance or Guidance(), calls, tracks)
+    if source_blend is not None and not source_blend.is_idle:
+        model = source_blend.around(model, source=source, noise=noise, schedule=schedule)
+    del source, noise  # of a long clip each is a good part of the memory
     result = spec.run(
         calls.counted(model), noisy, sigmas, spec.step_noise(noisy, seed, sigmas), schedule
     )
     return result / LATENT_SCALE
 
 
-class _CallCounter:
-    """Turns the model's calls into progress."""
+@dataclass(frozen=True)
+class _Job:
+    """What sampling and unsampling have in common."""
 
-    def __init__(
-        self, spec: SamplerSpec, steps: int, progress: ReportProgress, is_cancelled: IsCancelled
-    ) -> None:
-        self._steps, self._total, self._done = steps, spec.model_calls(steps), 0
-        self._progress, self._is_cancelled = progress, is_cancelled
+    unet: MotionUNet
+    schedule: NoiseSchedule
+    sigmas: Tensor
+    sampler: Sampler
+    context: ContextOptions
+    controls: Sequence[Control]
 
-    def counted(self, model: Denoise) -> Denoise:
-        """The model, stopping and telling progress around each call."""
+    def model(
+        self,
+        conditioning: Conditioning,
+        guidance: Guidance,
+        calls: CallCounter,
+        styles: Sequence[StyleTrack] = (),
+    ) -> GuidedModel:
+        return GuidedModel(
+            self.unet,
+            schedule=self.schedule,
+            conditioning=conditioning,
+            guidance=guidance,
+            context=self.context,
+            on_passes=calls.on_passes,
+            controls=self.controls,
+            styles=styles,
+        )
 
-        def call(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
-            stop_if(self._is_cancelled)
-            result = model(noisy, sigma, step)
-            self._tell(1.0, result)
-            self._done += 1
-            return result
+    def unsampled(
+        self,
+        source: Tensor,
+        conditioning: Conditioning,
+        progress: ReportProgress,
+        is_cancelled: IsCancelled,
+    ) -> Tensor:
+        """The noisy latents that the source would come from."""
+        spec, steps = SAMPLERS[backwards(self.sampler)], len(self.sigmas) - 1
+        calls = CallCounter(spec, steps, progress, is_cancelled, doing="unsampling")
+        model = self.model(conditioning.of_source(), Guidance(scale=1.0), calls)
+        return unsampled(
+            source,
+            calls.counted(model),
+            self.sigmas,
+            sampler=self.sampler,
+            schedule=self.schedule,
+        )
 
-        return call
+    def key(self, source: Tensor, conditioning: Conditioning) -> str:
+        """Digest what `unsampled` depends on, but for the UNet."""
+        return content_key(
+            source,
+            conditioning.of_source().positive,
+            self.controls,
+            self.schedule.beta_schedule,
+            self.sigmas.tolist(),
+            self.sampler,
+            self.context,
+        )
 
-    def on_passes(self, share: float) -> None:
-        stop_if(self._is_cancelled)
-        if share < 1:
-            self._tell(share, None)
 
-    def _tell(self, share: float, preview: Tensor | None) -> None:
-        step = 1 + self._done * self._steps // self._total
-        message = f"sampling step {step} of {self._steps}"
-        fraction = min(1.0, (self._done + share) / self._total)
-        self._progress(Progress("sample", fraction, message, preview))
+def _unsampled(
+    job: _Job,
+    source: Tensor,
+    conditioning: Conditioning,
+    *,
+    remembered: LatestClip,
+    progress: ReportProgress,
+    is_cancelled: IsCancelled,
+) -> tuple[Tensor, float]:
+    """The noisy latents that the source would come from, and the share of the work that it took."""
+    key = job.key(source, conditioning)
+    share = 0.0 if remembered.has(key) else _UNSAMPLING_SHARE
+    report = part(progress, 0.0, share)
+    return (
+        remembered.get(key, lambda: job.unsampled(source, conditioning, report, is_cancelled)),
+        share,
+    )
+
+
+def _check_additions(
+    unet: MotionUNet,
+    latents: Tensor,
+    controls: Sequence[Control],
+    styles: Sequence[StyleImages],
+    source_blend: SourceBlend | None,
+) -> None:
+    for control in controls:
+        control.check_fits(unet, latents)
+    for style in styles:
+        style.check_fits(unet)
+    if source_blend is not None:
+        source_blend.check_fits(len(latents))
 
 
 def _check_latents(latents: Tensor) -> None:

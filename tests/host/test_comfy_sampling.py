@@ -17,6 +17,7 @@ from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     Control,
     Guidance,
+    SourceBlend,
     Span,
     sample_latents,
 )
@@ -35,7 +36,7 @@ def control(strength=1.0, start=0.0, end=1.0):
 
 def case(*controls, **values):
     defaults = {"seed": 7, "steps": 4, "cfg": 5.0, "sampler": "euler", "scheduler": "normal"}
-    return defaults | {"denoise": 1.0, "controls": controls} | values
+    return defaults | {"denoise": 1.0, "controls": controls, "mask": ""} | values
 
 
 CASES = {
@@ -51,6 +52,9 @@ CASES = {
     "without_negative": case(control(), cfg=1.0),
     "lcm_sampler": case(control(), sampler="lcm", scheduler="sgm_uniform", cfg=1.5),
     "dpmpp_2m": case(control(end=0.8), sampler="dpmpp_2m", scheduler="karras"),
+    "masked": case(mask="mask"),
+    "masked_denoise": case(control(), mask="masks", denoise=0.7),
+    "masked_ancestral": case(mask="masks", sampler="euler_ancestral"),
 }
 
 
@@ -68,6 +72,8 @@ def folder(weights, tmp_path_factory, random_weights):
         "latents": draw(FRAMES, 4, HEIGHT, WIDTH, seed=1),
         "positive": draw(1, 77, TEXT, seed=2),
         "negative": draw(1, 77, TEXT, seed=3),
+        "mask": draw(1, HEIGHT * 8, WIDTH * 8, seed=5).sigmoid().round(),
+        "masks": draw(FRAMES, HEIGHT * 8, WIDTH * 8, seed=6).sigmoid(),
         "frames": draw(FRAMES, HEIGHT * 8 + 4, WIDTH * 8, 3, seed=4).sigmoid(),
     }
     save_file(inputs, folder / "inputs.safetensors")
@@ -104,6 +110,7 @@ def ours(case, folder):
         sampler=case["sampler"],
         scheduler=case["scheduler"],
         denoise=case["denoise"],
+        source_blend=SourceBlend(mask=inputs.get(case["mask"])),
         controls=[
             Control(
                 network=network,

@@ -92,7 +92,7 @@ REFUSED = [
     ({"seed": MAX_SEED + 1}, "seed is 9007199254740992; it must be from 0 to 9007199254740991"),
     (
         {"noise_type": "freenoise"},
-        "noise_type is 'freenoise'; it can be default, constant, repeated_context, FreeNoise.",
+        "noise_type is 'freenoise'; it can be default, constant, repeated_context, FreeNoise, ",
     ),
 ]
 

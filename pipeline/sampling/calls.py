@@ -1,0 +1,56 @@
+"""Progress of sampling: the model's calls, counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from ..progress import IsCancelled, Progress, ReportProgress, stop_if
+from .samplers import Denoise, SamplerSpec
+
+
+def part(progress: ReportProgress, start: float, end: float) -> ReportProgress:
+    """Tell a part's progress as that of the whole."""
+    return lambda step: progress(replace(step, fraction=start + step.fraction * (end - start)))
+
+
+class CallCounter:
+    """Turns the model's calls into progress."""
+
+    def __init__(
+        self,
+        spec: SamplerSpec,
+        steps: int,
+        progress: ReportProgress,
+        is_cancelled: IsCancelled,
+        *,
+        doing: str = "sampling",
+    ) -> None:
+        """Count the calls that `steps` steps of a sampler take."""
+        self._steps, self._total, self._done = steps, spec.model_calls(steps), 0
+        self._progress, self._is_cancelled, self._doing = progress, is_cancelled, doing
+
+    def counted(self, model: Denoise) -> Denoise:
+        """The model, stopping and telling progress around each call."""
+
+        def call(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
+            stop_if(self._is_cancelled)
+            result = model(noisy, sigma, step)
+            self._tell(1.0, result)
+            self._done += 1
+            return result
+
+        return call
+
+    def on_passes(self, share: float) -> None:
+        """Stop if asked to, and tell that a share of the running call is done."""
+        stop_if(self._is_cancelled)
+        if share < 1:
+            self._tell(share, None)
+
+    def _tell(self, share: float, preview: Tensor | None) -> None:
+        step = 1 + self._done * self._steps // self._total
+        message = f"{self._doing} step {step} of {self._steps}"
+        fraction = min(1.0, (self._done + share) / self._total)
+        self._progress(Progress("sample", fraction, message, preview))

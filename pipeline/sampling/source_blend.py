@@ -1,0 +1,77 @@
+"""Putting the source back in each step: to keep a background, or to stay closer to all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..choices import in_range
+from ..errors import AnimateDiffV2VError
+from .noise_schedule import NoiseSchedule
+from .samplers import Denoise
+from .span import Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceBlend:
+    """How much of the source each step's result is given back, and where."""
+
+    mask: Tensor | None = None
+    """[masks, height, width], float 0..1: 1 is restyled, 0 stays the source. One mask serves for
+    all frames. None restyles everything."""
+    strength: float = 0.0
+    """Share of the source in each step's result where the mask is 1."""
+    end: float = 0.5
+    """Share of the schedule after which `strength` is 0, so that details are free in the end; the
+    mask holds to the last step."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share and no mask."""
+        in_range("source_blend", self.strength, 0, 1)
+        in_range("source_blend_end", self.end, 0, 1)
+        if self.mask is not None and (self.mask.ndim != 3 or 0 in self.mask.shape):
+            raise AnimateDiffV2VError(
+                f"The source mask has the shape {list(self.mask.shape)}; it must be "
+                "[masks, height, width]."
+            )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it changes nothing."""
+        return self.mask is None and self.strength == 0
+
+    def check_fits(self, num_frames: int) -> None:
+        """Raise AnimateDiffV2VError unless there is a mask for each frame, or one for all."""
+        if self.mask is not None and len(self.mask) not in (1, num_frames):
+            raise AnimateDiffV2VError(
+                f"There are {len(self.mask)} source masks for {num_frames} frames: give one for "
+                "each frame, or one for all."
+            )
+
+    def around(
+        self, model: Denoise, *, source: Tensor, noise: Tensor, schedule: NoiseSchedule
+    ) -> Denoise:
+        """Wrap a model so that its results hold the source.
+
+        source, noise: [frames, 4, height, width], the scaled latents and the noise, of unit
+        variance, that sampling begins with.
+
+        Where the mask is 0 the model sees the source at the level of noise, and its result is the
+        source, as with ComfyUI's latent noise mask.
+        """
+        mask = torch.ones(1, 1, 1, 1)
+        if self.mask is not None:
+            size = source.shape[-2:]
+            mask = functional.interpolate(self.mask.float().unsqueeze(1), size, mode="bilinear")
+        span = Span(0.0, self.end)
+
+        def denoise(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
+            if self.mask is not None:
+                noisy = torch.lerp(source + noise * sigma, noisy, mask)
+            strength = self.strength if span.contains(sigma, schedule) else 0.0
+            return torch.lerp(source, model(noisy, sigma, step), mask * (1.0 - strength))
+
+        return denoise
