@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 CLIENTS := .venv-clients
 
-.PHONY: demo test lint unit clients test-host clean
+.PHONY: demo test lint unit clients test-host test-browser clean
 
 demo: $(VENV)/.ready-to-run
 	$(RUN)/python demo/run.py
@@ -34,6 +34,11 @@ $(CLIENTS)/.ready: tests/clients/package.json tests/clients/requirements.txt
 # Needs COMFYUI_PATH, the folder of a ComfyUI, and COMFYUI_PYTHON, the interpreter that it runs with.
 test-host: $(VENV)/.ready-to-test
 	$(RUN)/python -m pytest tests/host
+
+# Needs the same, and Chromium; COMFYUI_FRONTEND may name the `static` folder of another frontend.
+test-browser: $(VENV)/.ready-to-test
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[browser]"
+	$(RUN)/python -m pytest tests/browser
 
 $(VENV)/.ready-to-run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

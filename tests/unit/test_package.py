@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -40,3 +41,38 @@ def test_imports_are_relative_and_the_pipeline_knows_no_host(path):
         assert "animatediff_v2v" not in roots
         if "pipeline" in path.relative_to(ROOT).parts:
             assert not roots & host
+
+
+def test_the_registry_finds_what_it_needs():
+    comfy = PROJECT["tool"]["comfy"]
+    assert comfy["PublisherId"] and comfy["DisplayName"]
+    lowest = ".".join(map(str, constant("nodes/__init__.py", "LOWEST_COMFYUI")))
+    assert comfy["requires-comfyui"] == f">={lowest}"
+    # Set here as well, the web folder would be served twice.
+    assert "web" not in comfy
+    address = f"{PROJECT['project']['urls']['Repository']}/main/"
+    path = comfy["Icon"].removeprefix(address.replace("github.com", "raw.githubusercontent.com"))
+    with Image.open(ROOT / path) as icon:
+        assert icon.width == icon.height <= 400
+
+
+def test_the_registrys_lint_is_ours_too():
+    assert {"S102", "S307", "E702"} <= set(PROJECT["tool"]["ruff"]["lint"]["select"])
+
+
+@pytest.mark.parametrize(
+    "needed", ["__init__.py", "api", "demo/clip.mp4", "locales", "nodes", "pipeline", "web"]
+)
+def test_the_registrys_archive_keeps_what_nodes_need(needed):
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    left_out = [line.rstrip("/") for line in lines if line and not line.startswith("#")]
+    assert all((ROOT / each).exists() for each in left_out)
+    assert not any(f"{needed}/".startswith(f"{each}/") for each in left_out)
+
+
+def constant(path, name):
+    """The value that a module gives a name, without importing it."""
+    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise AssertionError(f"{path} has no {name}")
