@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
@@ -15,13 +16,25 @@ from animatediff_v2v.pipeline.video import Audio, VideoWriter
 from .comfy_server import PACK, ComfyServer
 
 PATHS = [path for path in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if path]
+MINIATURE = PACK / "demo" / "models"
+MINIATURE_FILES = {
+    "checkpoint.safetensors": "checkpoints/miniature.safetensors",
+    "motion_module.safetensors": "animatediff_models/miniature_motion.safetensors",
+    "style_lora.safetensors": "loras/miniature_*.safetensors",
+}
 FRAMES, FRAME_RATE, SIZE = 16, 16, (96, 64)
 SAMPLE_RATE = 48_000
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
+    """The trained miniature where the demo has it, else networks of random weights."""
     folder = tmp_path_factory.mktemp("weights")
+    found = {name: sorted(MINIATURE.glob(pattern)) for name, pattern in MINIATURE_FILES.items()}
+    if all(found.values()):
+        for name, paths in found.items():
+            shutil.copy(paths[0], folder / name)
+        return folder
     command = [sys.executable, str(PACK / "demo" / "random_weights.py"), str(folder)]
     subprocess.run(command, check=True)
     return folder

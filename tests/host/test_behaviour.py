@@ -280,11 +280,50 @@ def test_frames_without_a_motion_module(server):
     assert streams(path) == ("h264", FRAMES // 2, 0)
 
 
-def test_wrong_file_gives_one_sentence_and_the_next_run_works(server):
+@pytest.fixture(scope="module")
+def mixed_up(server):
+    """Model files in each other's folders."""
     folder = server.folder / "models"
-    wrong = folder / "checkpoints" / "wrong.safetensors"
-    wrong.write_bytes((folder / "animatediff_models" / "motion_module.safetensors").read_bytes())
-    sentence = failure(server, graph(model=load_model(checkpoint="wrong.safetensors")))
-    assert "wrong.safetensors" in sentence and "motion module" in sentence
+    motion = (folder / "animatediff_models" / "motion_module.safetensors").read_bytes()
+    (folder / "checkpoints" / "wrong.safetensors").write_bytes(motion)
+    (folder / "loras" / "wrong.safetensors").write_bytes(motion)
+    checkpoint = (folder / "checkpoints" / "checkpoint.safetensors").read_bytes()
+    (folder / "animatediff_models" / "wrong.safetensors").write_bytes(checkpoint)
+    (folder / "checkpoints" / "page.safetensors").write_text("<!DOCTYPE html><html></html>")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name", "sentence"),
+    [
+        (graph(model=load_model(checkpoint="wrong.safetensors")), "checkpoint", "a motion module"),
+        (graph(model=load_model(checkpoint="page.safetensors")), "checkpoint", "is a web page"),
+        (graph(model=load_model(checkpoint="gone.safetensors")), "checkpoint", "not installed"),
+        (
+            graph(model=load_model(motion_module="wrong.safetensors")),
+            "motion_module",
+            "motion module is wanted",
+        ),
+        (one_node(base_model="wrong.safetensors"), "base_model", "a motion module"),
+        (one_node(motion_module="gone.safetensors"), "motion_module", "not installed"),
+        (one_node(video="gone.mp4"), "video", "There is no video 'gone.mp4'"),
+        (
+            graph(sample=sampler(guidance_start=0.6, guidance_end=0.4)),
+            "guidance_end",
+            "guidance end is 0.4",
+        ),
+    ],
+)
+def test_wrong_files_are_refused_before_running(server, mixed_up, prompt, name, sentence):
+    said = refusal(server, prompt)[name]
+    assert sentence in said
+    # The sentence begins with the input at fault, and ComfyUI puts the name of each before it.
+    assert said.startswith(f"{name} - {name}: ") or "guidance" in name
+
+
+def test_an_error_while_running_is_one_sentence_and_the_next_run_works(server, mixed_up):
+    stack = {"class_type": "ADV2V_LoraStack", "inputs": {"lora_1": "wrong.safetensors"}}
+    prompt = graph(model=load_model(lora_stack=["stack", 0]), stack=stack)
+    sentence = failure(server, prompt)
+    assert "wrong.safetensors is a motion module, where a LoRA is wanted" in sentence
     assert sentence.strip().count("\n") == 0
     server.run(graph(sample=sampler(seed=5)))
