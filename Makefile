@@ -31,7 +31,8 @@ $(CLIENTS)/.ready: tests/clients/package.json tests/clients/requirements.txt
 	! command -v npm > /dev/null || npm install --silent --no-audit --no-fund --prefix $(CLIENTS)
 	touch $@
 
-# Needs COMFYUI_PATH, the folder of a ComfyUI, and COMFYUI_PYTHON, the interpreter that it runs with.
+# Needs COMFYUI_PATH, the folder of a ComfyUI or of several with `:` between them, and COMFYUI_PYTHON,
+# the interpreter that they run with.
 test-host: $(VENV)/.ready-to-test
 	$(RUN)/python -m pytest tests/host
 
