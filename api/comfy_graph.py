@@ -10,7 +10,6 @@ from .executor import Job
 OUTPUT_NODE = "restyle"
 # What nodes tell of their progress in words; see nodes/host/progress.py.
 PROGRESS_EVENT = "animatediff_v2v.progress"
-VAE_FROM_CHECKPOINT = "from checkpoint"
 LORAS_OF_A_NODE = 10
 
 Graph = dict[str, dict[str, Any]]
@@ -19,21 +18,15 @@ Graph = dict[str, dict[str, Any]]
 def graph(job: Job, *, video: str) -> Graph:
     """Word a job; `video` is its file's name below ComfyUI's input folder.
 
-    The networks are loaded by a node of their own, whose result ComfyUI keeps for the next request
-    that wants the same. The name of the output is new each time, so that no two requests get the
-    same file from ComfyUI's cache.
+    The name of the output is new each time, so that no two requests get the same file from
+    ComfyUI's cache.
     """
     nodes: Graph = {**_lora_nodes(job.loras), **_motion_lora_nodes(job.motion_loras)}
-    load: dict[str, Any] = {
-        "checkpoint": job.checkpoint,
-        "motion_module": job.motion_module,
-        "vae": VAE_FROM_CHECKPOINT,
-    }
+    stacks = {}
     if job.loras:
-        load["lora_stack"] = [_last(nodes, "loras"), 0]
+        stacks["lora_stack"] = [_last(nodes, "loras"), 0]
     if job.motion_loras:
-        load["motion_lora_stack"] = [_last(nodes, "motion"), 0]
-    nodes["model"] = {"class_type": "ADV2V_LoadModel", "inputs": load}
+        stacks["motion_lora_stack"] = [_last(nodes, "motion"), 0]
     nodes[OUTPUT_NODE] = {
         "class_type": "ADV2V_VideoToVideo",
         "inputs": {
@@ -46,13 +39,13 @@ def graph(job: Job, *, video: str) -> Graph:
             "motion_module": job.motion_module,
             "select_every_nth_frame": job.select_every_nth_frame,
             "seed": job.seed,
-            "model": ["model", 0],
             "sampler": job.sampler,
             "scheduler": job.scheduler,
             "denoise": job.denoise,
             "force_rate": job.force_rate,
             "duration": job.duration_seconds,
             "filename_prefix": f"animatediff_v2v/{job.request_id}",
+            **stacks,
         },
     }
     return nodes

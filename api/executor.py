@@ -39,6 +39,8 @@ class Job:
     force_rate: float = 0
     duration_seconds: float = 0
     is_low_priority: bool = False
+    sequence: int = 0
+    """Rises from request to request."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,22 @@ class Inputs:
                 seed=_seed(asked),
                 loras=loras,
                 is_low_priority=request.is_low_priority,
+                sequence=request.sequence,
                 **choice,
                 **_selection(asked),
             )
         except BaseException:
             video.unlink(missing_ok=True)
             raise
+
+    def sweep(self, unfinished: Iterable[StoredRequest]) -> None:
+        """Remove the videos that an earlier process brought in and nobody waits for any more."""
+        waiting = (each for each in unfinished if each.state == "queued" and not each.is_cancelled)
+        wanted = {each.video_file for each in waiting}
+        folder = self.executor.input_folder
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
 
     def checked(self, endpoint: Endpoint, asked: RestyleInput) -> None:
         """Refuse what is known to fail before anything is fetched: models that are not here."""

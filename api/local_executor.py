@@ -127,8 +127,7 @@ class LocalExecutor:
 
     def _enqueue(self, ticket: _Ticket) -> None:
         self._waiting.append(ticket)
-        # Stable: within a priority the first come is the first served.
-        self._waiting.sort(key=lambda each: each.job.is_low_priority)
+        self._waiting.sort(key=lambda each: (each.job.is_low_priority, each.job.sequence))
         self._call_next()
 
     def _leave(self, ticket: _Ticket) -> None:

@@ -113,12 +113,13 @@ def _followed(app_id: str) -> dict[str, Any]:
 
     stream = {"description": "Events.", "content": {"text/event-stream": {"schema": TEXT}}}
     output = _answer("The video.", {"type": "object"})
-    cancelled = _answer("It ends.", {"type": "object", "properties": {"status": TEXT}})
+    cancelled = _answer("What becomes of it.", _object({"status": TEXT}))
     cancel = {
         "summary": "End a request",
         "operationId": _name("cancel", app_id),
         "parameters": [request_id],
-        "responses": {"202": cancelled, "400": cancelled} | _failures(found=True, cancel=True),
+        "responses": _failures(found=True, cancel=True)
+        | {"202": cancelled, "400": cancelled, "404": cancelled},
     }
     return {
         base: get("result", "What a request made", {"200": output, "400": unfinished}),

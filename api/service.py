@@ -25,7 +25,7 @@ from .settings import Settings
 from .signing import Signer, jwks_routes
 from .store import FolderLock, Output, Store, StoredRequest
 from .upload_routes import upload_routes
-from .uploads import UploadStore
+from .uploads import UploadLimits, UploadStore
 from .webhooks import WebhookSender
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Service:
     lock: FolderLock
     store: Store
     runner: QueueRunner
+    inputs: Inputs
     webhooks: WebhookSender
     guard: Guard
     routes: tuple[web.RouteDef, ...]
@@ -56,7 +57,7 @@ class Service:
         """
         lock = FolderLock(folder)
         store = Store(folder / DATABASE)
-        uploads = UploadStore(folder / "uploads")
+        uploads = UploadStore(folder / "uploads", limits=_upload_limits(settings))
         signer = _signer(folder)
         webhooks = WebhookSender(
             folder / DATABASE, signer, allow_private_targets=settings.private_webhooks
@@ -81,6 +82,7 @@ class Service:
             lock=lock,
             store=store,
             runner=runner,
+            inputs=inputs,
             webhooks=webhooks,
             guard=Guard(
                 KeyRing(folder, keyless_loopback=settings.keyless_loopback),
@@ -103,6 +105,7 @@ class Service:
         app.on_cleanup.append(self._stop)
 
     async def _start(self, _app: web.Application) -> None:
+        await asyncio.to_thread(self.inputs.sweep, self.store.unfinished())
         await self.webhooks.start()
         await self.runner.start()
         logger.info("AnimateDiff V2V answers the hosted API; its page is at /animatediff-v2v.")
@@ -156,6 +159,14 @@ def _signer(folder: Path) -> Signer | None:
     except AnimateDiffV2VError as error:
         logger.warning("%s", error)
         return None
+
+
+def _upload_limits(settings: Settings) -> UploadLimits:
+    return UploadLimits(
+        max_bytes=settings.max_upload_bytes,
+        total_bytes=settings.max_uploads_bytes,
+        kept_seconds=settings.keep_uploads_days * 86_400,
+    )
 
 
 def _lora_limits(settings: Settings) -> FetchLimits:

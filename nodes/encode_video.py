@@ -112,12 +112,7 @@ def _inputs() -> list[io.Input]:
             step=0.01,
             tooltip="Frames per second. Connect the fps of Load Video to keep the speed.",
         ),
-        io.String.Input(
-            "filename_prefix",
-            default="video/AnimateDiffV2V",
-            tooltip="Beginning of the file's name, below ComfyUI's output folder; a number "
-            "follows. %year%, %month%, %day%, %width% and %height% are filled in.",
-        ),
+        prefix_input(),
         io.Combo.Input(
             "format",
             options=list(FORMATS),
@@ -156,6 +151,17 @@ def _inputs() -> list[io.Input]:
             "quality.",
         ),
     ]
+
+
+def prefix_input(**more: Any) -> io.Input:
+    """Where the file goes."""
+    return io.String.Input(
+        "filename_prefix",
+        default="video/AnimateDiffV2V",
+        **more,
+        tooltip="Beginning of the file's name, below ComfyUI's output folder; a number "
+        "follows. %year%, %month%, %day%, %width% and %height% are filled in.",
+    )
 
 
 def _playing_inputs() -> list[io.Input]:

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .context_options import ContextWindows
 from .encode_video import EncodeVideo
 from .host import register_model_folders
+from .hosted_api import add_hosted_api
 from .load_model import LoadModel
 from .load_video import LoadVideo
 from .lora_stack import LoraStack
@@ -23,9 +24,10 @@ class AnimateDiffV2VExtension(ComfyExtension):
     """AnimateDiff video-to-video."""
 
     async def on_load(self) -> None:
-        """Make the model folders known before the first combo lists them, and the route."""
+        """Make the model folders known before the first combo lists them, and add the routes."""
         register_model_folders()
         add_selection_route()
+        add_hosted_api()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Give all nodes, in the order of a graph."""

@@ -29,6 +29,10 @@ MOTION_MODULE_TOOLTIP = (
 LORA_STACK_TOOLTIP = (
     "LoRAs to merge into the networks, from a LoRA Stack node of this pack or of another one."
 )
+MOTION_LORA_STACK_TOOLTIP = (
+    "Motion LoRAs (camera moves) to merge into the motion module, from a Motion LoRA Stack. They "
+    "are made for v2 modules."
+)
 
 
 class LoadModel(io.ComfyNode):
@@ -147,8 +151,7 @@ def _load_inputs() -> list[io.Input]:
         MotionLoraStackSocket.Input(
             "motion_lora_stack",
             optional=True,
-            tooltip="Motion LoRAs (camera moves) to merge into the motion module, from a Motion "
-            "LoRA Stack. They are made for v2 modules.",
+            tooltip=MOTION_LORA_STACK_TOOLTIP,
         ),
     ]
 

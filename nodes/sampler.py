@@ -206,6 +206,38 @@ def seed_input() -> io.Input:
     )
 
 
+def method_inputs(**more: Any) -> list[io.Input]:
+    """How noise is taken away, and how much of it is given; `more` is for all three inputs."""
+    return [
+        io.Combo.Input(
+            "sampler",
+            options=list(get_args(SamplerName)),
+            default="euler",
+            **more,
+            tooltip="How noise is taken away, as in KSampler. euler is steady; dpmpp_2m needs "
+            "fewer steps; lcm is for AnimateLCM and LCM LoRAs.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=list(get_args(Scheduler)),
+            default="normal",
+            **more,
+            tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
+            "steady; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=0.7,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            **more,
+            tooltip="How much is made new: 0 gives the source back, 0.5 keeps shapes, 0.7 keeps "
+            "the composition, 1 keeps nothing.",
+        ),
+    ]
+
+
 def _inputs() -> list[io.Input]:
     return [
         Model.Input("model", tooltip="From Load AnimateDiff Model."),
@@ -217,29 +249,7 @@ def _inputs() -> list[io.Input]:
         *prompt_inputs("positive", "negative"),
         steps_input("steps"),
         guidance_input(),
-        io.Combo.Input(
-            "sampler",
-            options=list(get_args(SamplerName)),
-            default="euler",
-            tooltip="How noise is taken away, as in KSampler. euler is steady; dpmpp_2m needs "
-            "fewer steps; lcm is for AnimateLCM and LCM LoRAs.",
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=list(get_args(Scheduler)),
-            default="normal",
-            tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
-            "steady; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
-        ),
-        io.Float.Input(
-            "denoise",
-            default=0.7,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="How much is made new: 0 gives the source back, 0.5 keeps shapes, 0.7 keeps "
-            "the composition, 1 keeps nothing.",
-        ),
+        *method_inputs(),
         seed_input(),
     ]
 

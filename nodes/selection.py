@@ -38,15 +38,7 @@ def selection_inputs() -> list[io.Input]:
             max=1_000_000,
             tooltip="The most frames to keep; 0 keeps all. Each takes 3 MB of memory at 512x512.",
         ),
-        io.Float.Input(
-            "force_rate",
-            default=0.0,
-            min=0.0,
-            max=240.0,
-            step=0.01,
-            tooltip="Frames per second to put the clip on first, by repeating or leaving out "
-            "frames; the duration stays. 0 keeps the clip's own rate.",
-        ),
+        rate_input(),
         *(_size_input(name) for name in ("width", "height")),
         *_later_inputs(),
     ]
@@ -59,9 +51,7 @@ def _later_inputs() -> list[io.Input]:
             "start_time",
             "Seconds of the clip to leave out at the beginning, before anything is counted.",
         ),
-        _seconds_input(
-            "duration", "Seconds of the clip to read from start_time on; 0 reads to the end."
-        ),
+        duration_input(),
         io.Combo.Input(
             "fit",
             options=["crop", "pad", "stretch"],
@@ -77,6 +67,27 @@ def _later_inputs() -> list[io.Input]:
 def nth_input() -> io.Input:
     """How many frames are left out between two that are kept."""
     return io.Int.Input("select_every_nth_frame", default=2, min=1, max=1000, tooltip=NTH_TOOLTIP)
+
+
+def rate_input(**more: Any) -> io.Input:
+    """The rate that a clip is put on before anything is counted."""
+    return io.Float.Input(
+        "force_rate",
+        default=0.0,
+        min=0.0,
+        max=240.0,
+        step=0.01,
+        **more,
+        tooltip="Frames per second to put the clip on first, by repeating or leaving out "
+        "frames; the duration stays. 0 keeps the clip's own rate.",
+    )
+
+
+def duration_input() -> io.Input:
+    """How much of a clip is read."""
+    return _seconds_input(
+        "duration", "Seconds of the clip to read from start_time on; 0 reads to the end."
+    )
 
 
 def _size_input(name: str) -> io.Input:

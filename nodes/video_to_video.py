@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 from comfy_api.latest import InputImpl, io
 
@@ -16,16 +15,18 @@ from ..pipeline import (
     SamplingSettings,
     video_to_video,
 )
-from ..pipeline.presets import PRESETS, with_preset
+from ..pipeline.presets import Defaults, with_preset
 from ..pipeline.progress import Phase
 from ..pipeline.video import FORMATS, VideoReader
 from ..pipeline.video_to_video import FRAMES_PER_CHUNK
 from . import host
-from .encode_video import shown
+from .encode_video import prefix_input, shown
 from .fingerprint import file_fingerprint
 from .load_model import (
     LORA_STACK_TOOLTIP,
+    MOTION_LORA_STACK_TOOLTIP,
     MOTION_MODULE_TOOLTIP,
+    MotionStack,
     load_managed,
     model_fingerprints,
     named,
@@ -33,9 +34,16 @@ from .load_model import (
 from .load_video import video_input
 from .lora_stack import LoraStackEntries
 from .model_checks import check_model_files
-from .sampler import guidance_input, preset_input, prompt_inputs, seed_input, steps_input
-from .selection import check_selection, nth_input
-from .sockets import CATEGORY, LoraStackSocket
+from .sampler import (
+    guidance_input,
+    method_inputs,
+    preset_input,
+    prompt_inputs,
+    seed_input,
+    steps_input,
+)
+from .selection import check_selection, duration_input, nth_input, rate_input
+from .sockets import CATEGORY, LoraStackSocket, MotionLoraStackSocket
 
 FORMAT = FORMATS["mp4-h264"]
 FILENAME_PREFIX = "video/AnimateDiffV2V"
@@ -85,14 +93,31 @@ class VideoToVideo(io.ComfyNode):
         seed: int,
         lora_stack: LoraStackEntries | None = None,
         preset: str = "quality",
+        motion_lora_stack: MotionStack | None = None,
+        sampler: str = "euler",
+        scheduler: str = "normal",
+        denoise: float = 0.7,
+        force_rate: float = 0.0,
+        duration: float = 0.0,
+        filename_prefix: str = FILENAME_PREFIX,
     ) -> io.NodeOutput:
         """Load, restyle, write."""
         path = host.input_path(video)
-        selection = FrameSelection(select_every_nth_frame=select_every_nth_frame)
-        settings = _settings(preset, num_inference_steps, guidance_scale, seed)
+        selection = FrameSelection(
+            select_every_nth_frame=select_every_nth_frame,
+            force_rate=force_rate,
+            duration_seconds=duration,
+        )
+        chosen = Defaults(
+            steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            scheduler=scheduler,
+        )
+        settings = _settings(with_preset(preset, chosen), seed=seed, denoise=denoise)
         with VideoReader(path, selection=selection) as reader:
             width, height = reader.width, reader.height
-        target = host.output_file(FILENAME_PREFIX, FORMAT.extension, width=width, height=height)
+        target = host.output_file(filename_prefix, FORMAT.extension, width=width, height=height)
         request = Request(
             input=path,
             output=target.path,
@@ -103,13 +128,19 @@ class VideoToVideo(io.ComfyNode):
             format=FORMAT.name,
             metadata=host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
         )
-        model = load_managed(base_model, motion_module=motion_module, lora_stack=lora_stack or ())
+        model = load_managed(
+            base_model,
+            motion_module=motion_module,
+            lora_stack=lora_stack or (),
+            motion_lora_stack=motion_lora_stack or (),
+        )
         result = _run(request, model, width=width, height=height)
+        timings = result.as_json()["timings"]
         return io.NodeOutput(
             InputImpl.VideoFromFile(str(result.path)),
             result.seed,
-            json.dumps(result.as_json()["timings"]),
-            ui=shown([target], FORMAT),
+            json.dumps(timings),
+            ui=shown([target], FORMAT).as_dict() | {"timings": (timings,)},
         )
 
     @classmethod
@@ -157,18 +188,24 @@ def _inputs() -> list[io.Input]:
         seed_input(),
         LoraStackSocket.Input("lora_stack", optional=True, tooltip=LORA_STACK_TOOLTIP),
         preset_input(),
+        MotionLoraStackSocket.Input(
+            "motion_lora_stack", optional=True, tooltip=MOTION_LORA_STACK_TOOLTIP
+        ),
+        *method_inputs(optional=True, advanced=True),
+        rate_input(optional=True, advanced=True),
+        duration_input(),
+        prefix_input(optional=True, advanced=True),
     ]
 
 
-def _settings(preset: str, steps: int, guidance_scale: float, seed: int) -> SamplingSettings:
-    quality = PRESETS["quality"]
-    chosen = with_preset(preset, replace(quality, steps=steps, guidance_scale=guidance_scale))
+def _settings(chosen: Defaults, *, seed: int, denoise: float) -> SamplingSettings:
     return SamplingSettings(
         seed=seed,
         steps=chosen.steps,
         guidance=Guidance(scale=chosen.guidance_scale),
         sampler=chosen.sampler,
         scheduler=chosen.scheduler,
+        denoise=denoise,
         context=ContextOptions(),
     )
 

@@ -6,6 +6,7 @@ from .folders import (
     MOTION_LORAS,
     MOTION_MODULES,
     OutputFile,
+    data_folder,
     embedding_folders,
     input_path,
     input_videos,
@@ -22,7 +23,8 @@ from .memory import ManagedModels, Origins, as_result, ready_networks
 from .native import HostCodec, HostTextEncoder, has_weight_patches, trim_window, unet_weights
 from .places import Places
 from .progress import NodeProgress, raise_if_interrupted
-from .routes import add_get_route
+from .queue import PromptQueue
+from .routes import add_get_route, add_route, application
 
 __all__ = [
     "MOTION_LORAS",
@@ -34,8 +36,12 @@ __all__ = [
     "Origins",
     "OutputFile",
     "Places",
+    "PromptQueue",
     "add_get_route",
+    "add_route",
+    "application",
     "as_result",
+    "data_folder",
     "embedding_folders",
     "has_weight_patches",
     "input_path",

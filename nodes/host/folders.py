@@ -33,6 +33,11 @@ def register_model_folders() -> None:
             folder.mkdir(parents=True, exist_ok=True)
 
 
+def data_folder() -> Path:
+    """Where this pack keeps what it must remember, beside the data of ComfyUI's users."""
+    return Path(folder_paths.get_user_directory()) / "animatediff_v2v"
+
+
 def model_names(folder: str) -> list[str]:
     """List the model files of a ComfyUI folder, by the names that combos show."""
     return list(folder_paths.get_filename_list(folder))

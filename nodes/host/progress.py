@@ -7,6 +7,7 @@ import comfy.utils
 
 from ...pipeline import Progress
 from .previews import Previews
+from .queue import say
 
 PROGRESS_UNITS = 1000
 
@@ -30,6 +31,7 @@ class NodeProgress:
         preview = None if progress.preview is None else self._previews.of(progress.preview)
         done = round(progress.fraction * PROGRESS_UNITS)
         self._bar.update_absolute(done, PROGRESS_UNITS, preview)
+        say(progress.message)
 
     def share(self, fraction: float) -> None:
         """Show that this share, 0 to 1, of a node without phases is done."""

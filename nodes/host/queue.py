@@ -13,6 +13,8 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+from ...api.comfy_graph import PROGRESS_EVENT
+
 Hear = Callable[[str, Mapping[str, Any]], None]
 # Beyond what a session reaches: prompts with such a number wait until all others are done.
 LOWEST_PRIORITY = 10**9
@@ -126,3 +128,13 @@ class PromptQueue:
         """End what `listen` began."""
         self._server.sockets.pop(client_id, None)
         self._server.sockets_metadata.pop(client_id, None)
+
+
+def say(message: str) -> None:
+    """Tell in words how far the running prompt is, if one who listens has queued it.
+
+    Tabs are not told: their frontend knows no such event.
+    """
+    server = PromptServer.instance
+    if isinstance(server.sockets.get(server.client_id), _Listener):
+        server.send_sync(PROGRESS_EVENT, {"message": message}, server.client_id)

@@ -1,0 +1,50 @@
+"""The description of the API, held against the server by requests that schemathesis draws."""
+
+from __future__ import annotations
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+EXAMPLES = 20
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+
+
+def test_no_request_breaks_the_server(home):
+    described = home.get("/animatediff-v2v/openapi.json", key=None).json()
+    operations = [
+        each.ok() for each in schemathesis.openapi.from_dict(described).get_all_operations()
+    ]
+    assert len(operations) == sum(len(path) for path in described["paths"].values()) == 16
+    for operation in operations:
+        for mode in MODES:
+            hold(home, operation, mode)
+    assert "Traceback" not in home.log()
+
+
+def hold(home, operation, mode):
+    key = {"Authorization": f"Key {home.key}"}
+
+    @settings(
+        max_examples=EXAMPLES,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case):
+        response = case.call(base_url=home.url, headers=key, session=home.session)
+        case.validate_response(response, checks=CHECKS)
+
+    check()
