@@ -132,16 +132,18 @@ class WebhookSender:
         async with open_session(seconds=TIMEOUT_SECONDS, public_only=public_only) as session:
             while True:
                 self._news.clear()
+                # One moment for both questions: nothing becomes due between them unseen.
+                now = self._clock()
                 try:
-                    await self._begin_due(session)
-                    until = await self._run(self._next_due)
+                    await self._begin_due(session, now)
+                    until = await self._run(self._next_due, now)
                 except sqlite3.Error:
                     logger.exception("The table of webhooks cannot be used; again in a minute.")
                     until = self._clock() + 60
                 await self._wait(until)
 
-    async def _begin_due(self, session: aiohttp.ClientSession) -> None:
-        for delivery in await self._run(self._due):
+    async def _begin_due(self, session: aiohttp.ClientSession, now: float) -> None:
+        for delivery in await self._run(self._due, now):
             if len(self._under_way) < AT_ONCE and delivery.request_id not in self._under_way:
                 task = asyncio.create_task(self._deliver(session, delivery))
                 self._under_way[delivery.request_id] = task
@@ -229,19 +231,18 @@ class WebhookSender:
             (request_id, user_id, url, body, now, now),
         )
 
-    def _due(self) -> list[_Delivery]:
+    def _due(self, now: float) -> list[_Delivery]:
         rows = self._rows(
             "SELECT request_id, user_id, url, body, attempts FROM webhooks "
             "WHERE due <= ? ORDER BY due LIMIT ?",
-            (self._clock(), 2 * AT_ONCE),  # those under way are among them
+            (now, 2 * AT_ONCE),  # those under way are among them
         )
         return [_Delivery(*row) for row in rows]
 
-    def _next_due(self) -> float | None:
+    def _next_due(self, now: float) -> float | None:
         """When the next delivery becomes due; those that are due wait for one to end."""
-        later: float | None = self._rows(
-            "SELECT min(due) FROM webhooks WHERE due > ?", (self._clock(),)
-        )[0][0]
+        statement = "SELECT min(due) FROM webhooks WHERE due > ?"
+        later: float | None = self._rows(statement, (now,))[0][0]
         return later
 
     def _attempted(self, request_id: str, attempts: int, due: float | None) -> None:

@@ -218,7 +218,7 @@ URLS = [
     ("http://[::1]/", f"::1{NOT_PUBLIC}"),
     ("http://[::127.0.0.1]/", f"::7f00:1{NOT_PUBLIC}"),
     ("http://169.254.169.254/latest/meta-data", f"169.254.169.254{NOT_PUBLIC}"),
-    ("http://２１３０７０６４３３/", "2130706433 did not give it (InvalidUrlClientError)."),
+    ("http://①②⑦.0.0.2/", f"{NEVER}{NOT_PUBLIC}"),
     ("data:", "The data URI is not of the form data:video/mp4;base64,..."),
     ("data:video/mp4;base64", "The data URI is not of the form data:video/mp4;base64,..."),
     ("data:video/mp4;base64,", "It is empty (0 bytes)."),
