@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import av
 import pytest
 
-from .comfy_server import message
+from .comfy_server import PACK, message
 from .conftest import FRAMES, write_clip
 
-NODES = {
-    "ADV2V_LoadVideo",
-    "ADV2V_SelectFrames",
-    "ADV2V_LoraStack",
-    "ADV2V_LoadModel",
-    "ADV2V_ModelFromComfy",
-    "ADV2V_MotionLoraStack",
-    "ADV2V_ContextOptions",
-    "ADV2V_PromptSchedule",
-    "ADV2V_Sampler",
-    "ADV2V_EncodeVideo",
-    "ADV2V_VideoToVideo",
-}
+CONTRACT = PACK / "tests" / "unit" / "node_contract.json"
+NODES = set(json.loads(CONTRACT.read_text(encoding="utf-8")))
 
 
 def load_video(**values):
@@ -295,7 +285,11 @@ def mixed_up(server):
 @pytest.mark.parametrize(
     ("prompt", "name", "sentence"),
     [
-        (graph(model=load_model(checkpoint="wrong.safetensors")), "checkpoint", "a motion module"),
+        (
+            graph(model=load_model(checkpoint="wrong.safetensors")),
+            "checkpoint",
+            "motion module. Use it",
+        ),
         (graph(model=load_model(checkpoint="page.safetensors")), "checkpoint", "is a web page"),
         (graph(model=load_model(checkpoint="gone.safetensors")), "checkpoint", "not installed"),
         (
@@ -303,7 +297,7 @@ def mixed_up(server):
             "motion_module",
             "motion module is wanted",
         ),
-        (one_node(base_model="wrong.safetensors"), "base_model", "a motion module"),
+        (one_node(base_model="wrong.safetensors"), "base_model", "motion module. Use it"),
         (one_node(motion_module="gone.safetensors"), "motion_module", "not installed"),
         (one_node(video="gone.mp4"), "video", "There is no video 'gone.mp4'"),
         (
@@ -324,6 +318,6 @@ def test_an_error_while_running_is_one_sentence_and_the_next_run_works(server, m
     stack = {"class_type": "ADV2V_LoraStack", "inputs": {"lora_1": "wrong.safetensors"}}
     prompt = graph(model=load_model(lora_stack=["stack", 0]), stack=stack)
     sentence = failure(server, prompt)
-    assert "wrong.safetensors is a motion module, where a LoRA is wanted" in sentence
+    assert "wrong.safetensors is an" in sentence and "where a LoRA is wanted" in sentence
     assert sentence.strip().count("\n") == 0
     server.run(graph(sample=sampler(seed=5)))
