@@ -7,6 +7,7 @@ were judged. So a name that answers differently the second time gains nothing.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 
 import aiohttp
@@ -30,6 +31,7 @@ _STANDING_FOR_IPV4 = [
         "2002::/16",
     )
 ]
+_ENDS_IN_A_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 
 
@@ -56,12 +58,17 @@ def is_public(address: str) -> bool:
 def check_literal(url: URL) -> None:
     """Refuse a URL whose host is written as an address that is not public.
 
-    Such a host never reaches the resolver. Raises AddressRefused.
+    Such a host never reaches the resolver. Nor do, in some versions of aiohttp, the spellings that
+    the system's resolver knows besides (127.1, 2130706433): all that ends in a number is refused,
+    as no name on the internet does. Raises AddressRefused.
     """
+    host = url.raw_host or ""
     try:
-        literal = str(ipaddress.ip_address(url.raw_host or ""))
+        literal = str(ipaddress.ip_address(host))
     except ValueError:
-        return  # a name, in whatever spelling: the resolver's answer is judged
+        if ":" in host or _ENDS_IN_A_NUMBER.search(host):
+            raise AddressRefused(f"{host} is no address as it is usually written.") from None
+        return  # a name: the resolver's answer is judged
     _check(literal, [literal])
 
 

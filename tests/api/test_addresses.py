@@ -50,7 +50,38 @@ def test_no_disguise_makes_an_address_public(address):
         assert not is_public(str(ipaddress.IPv6Address(disguise | number)))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:7f00:1]", "①②⑦.0.0.1"])
-def test_hosts_written_as_addresses(host):
-    with pytest.raises(AddressRefused, match="is not on the public internet"):
+ADDRESSES = [
+    ("127.0.0.1", "127.0.0.1 is not on the public internet, and only that may be called."),
+    ("[::1]", "::1 is not on the public internet, and only that may be called."),
+    (
+        "[::ffff:7f00:1]",
+        "::ffff:7f00:1 is not on the public internet, and only that may be called.",
+    ),
+    ("①②⑦.0.0.1", "127.0.0.1 is not on the public internet, and only that may be called."),
+    *(
+        (host, f"{host} is no address as it is usually written.")
+        for host in (
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7f.0.0.1",
+            "0177.0.0.1",
+            "127.0.0.1.",
+            "0",
+            "8.8.8",
+            "localhost.1",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("host", "sentence"), ADDRESSES)
+def test_hosts_written_as_addresses(host, sentence):
+    with pytest.raises(AddressRefused) as error:
         check_literal(URL(f"http://{host}/x"))
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "[2a00:1450::200e]", "h.test", "1.h", "0x1.test"])
+def test_hosts_that_may_be_called_or_looked_up(host):
+    check_literal(URL(f"http://{host}/x"))

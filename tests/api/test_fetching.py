@@ -218,6 +218,13 @@ URLS = [
     ("http://[::1]/", f"::1{NOT_PUBLIC}"),
     ("http://[::127.0.0.1]/", f"::7f00:1{NOT_PUBLIC}"),
     ("http://169.254.169.254/latest/meta-data", f"169.254.169.254{NOT_PUBLIC}"),
+    *(
+        (
+            f"http://{host}/",
+            f"{host} is no address as it is usually written. Upload the file instead.",
+        )
+        for host in ("127.2", "2130706434", "0x7f.2", "0177.0.0.2", "127.0.0.2.")
+    ),
     ("http://①②⑦.0.0.2/", f"{NEVER}{NOT_PUBLIC}"),
     ("data:", "The data URI is not of the form data:video/mp4;base64,..."),
     ("data:video/mp4;base64", "The data URI is not of the form data:video/mp4;base64,..."),
