@@ -17,6 +17,7 @@ from ..pipeline import (
 )
 from ..pipeline.presets import Defaults, with_preset
 from ..pipeline.progress import Phase
+from ..pipeline.sampling import window_for
 from ..pipeline.video import FORMATS, VideoReader
 from ..pipeline.video_to_video import FRAMES_PER_CHUNK
 from . import host
@@ -220,8 +221,10 @@ def _letters(name: str) -> str:
 
 
 def _run(request: Request, model: host.ManagedModels, *, width: int, height: int) -> Result:
-    assert request.sampling.context is not None
-    window = request.sampling.context.length
+    context = request.sampling.context
+    assert context is not None
+    # First of all: it refuses windows that the motion module does not know.
+    window = window_for(model.models.unet, context.length, context).length
 
     def move_networks(phase: Phase) -> None:
         if phase == "encode":
