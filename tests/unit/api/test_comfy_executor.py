@@ -1,0 +1,273 @@
+"""The moments of ComfyUI's queue that a real one reaches too rarely: lost flags, lost events."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from animatediff_v2v.api import comfy_executor
+from animatediff_v2v.api.comfy_executor import ComfyExecutor
+from animatediff_v2v.api.comfy_graph import OUTPUT_NODE, PROGRESS_EVENT, graph
+from animatediff_v2v.api.executor import Job
+from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
+
+TIMINGS = {"total": 1.0}
+SHOWN = {"filename": "a.mp4", "subfolder": "s", "type": "output"}
+
+
+def job(request_id="1", **values):
+    return Job(
+        **{
+            "request_id": request_id,
+            "video": Path("in/clip.mp4"),
+            "prompt": "p",
+            "negative_prompt": "n",
+            "steps": 1,
+            "guidance_scale": 1.0,
+            "seed": 0,
+            "sampler": "euler",
+            "scheduler": "normal",
+            "denoise": 0.7,
+            "checkpoint": "c",
+            "motion_module": "m",
+        }
+        | values
+    )
+
+
+class FakeQueue:
+    """ComfyUI's queue by hand: a test moves prompts on and tells what it likes."""
+
+    def __init__(self, folder):
+        self.folder, self.folders = folder, [folder]
+        self.runs, self.waits, self.interrupted, self.remembered = [], [], [], {}
+        self.errors = None
+        self.prompts = {}
+
+    def input_folder(self, name):
+        return self.folder / name
+
+    def shown_file(self, shown):
+        return Path(shown["type"]) / shown["subfolder"] / shown["filename"]
+
+    async def submit(self, prompt, *, prompt_id, client_id, is_low_priority):
+        self.prompts[prompt_id] = prompt
+        if self.errors is None:
+            self.waits.append(prompt_id)
+        return self.errors
+
+    def running(self):
+        return self.runs
+
+    def waiting(self):
+        return self.waits
+
+    def remove(self, prompt_id):
+        there = prompt_id in self.waits
+        if there:
+            self.waits.remove(prompt_id)
+        return there
+
+    def interrupt(self, prompt_id):
+        if prompt_id in self.runs:
+            self.interrupted.append(prompt_id)
+        return prompt_id in self.runs
+
+    def history(self, prompt_id):
+        return self.remembered.get(prompt_id)
+
+    def listen(self, client_id, hear):
+        self.hear = hear
+
+    def stop_listening(self, client_id):
+        self.hear = None
+
+    def begin(self, prompt_id):
+        self.waits.remove(prompt_id)
+        self.runs = [prompt_id]
+
+    def tell(self, event, prompt_id, **data):
+        self.hear(event, {"prompt_id": prompt_id, **data})
+
+
+class Notes:
+    def __init__(self):
+        self.told = []
+
+    async def started(self):
+        self.told.append("started")
+
+    async def says(self, message):
+        self.told.append(message)
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch):
+    monkeypatch.setattr(comfy_executor, "SECONDS_BETWEEN_CHECKS", 0.01)
+    return FakeQueue(tmp_path)
+
+
+def play(queue, story, **values):
+    """Run a job while a story is told of it; give what it made and what was noted."""
+
+    async def play_it():
+        executor, notes = ComfyExecutor(queue), Notes()
+        await executor.start()
+        running = asyncio.create_task(executor.run(job(**values), notes))
+        await asyncio.sleep(0)
+        telling = asyncio.create_task(story(executor))
+        try:
+            return await asyncio.wait_for(running, 5), notes.told
+        finally:
+            await telling
+            await executor.stop()
+
+    return asyncio.run(play_it())
+
+
+def succeed(queue, prompt_id="1"):
+    output = {"images": [SHOWN], "animated": [True], "timings": [TIMINGS]}
+    queue.tell("executed", prompt_id, node=OUTPUT_NODE, output=output)
+    queue.tell("execution_success", prompt_id)
+
+
+def test_a_job_that_goes_well(queue):
+    async def story(_executor):
+        queue.begin("1")
+        queue.tell("execution_start", "1")
+        queue.hear("status", {"status": {}})
+        queue.hear(PROGRESS_EVENT, {"message": "sampling step 1 of 1"})
+        succeed(queue)
+
+    made, told = play(queue, story)
+    assert (made.path, made.timings) == (Path("output/s/a.mp4"), TIMINGS)
+    assert told == ["started", "sampling step 1 of 1"]
+    assert queue.prompts["1"][OUTPUT_NODE]["inputs"]["video"] == "animatediff_v2v_api/clip.mp4"
+
+
+def test_an_interrupt_that_comes_too_early_is_repeated(queue):
+    """Each prompt lowers the flag when it begins: a cancel just before that would be lost."""
+
+    async def story(executor):
+        queue.begin("1")
+        await executor.cancel("1")
+        assert queue.interrupted == ["1"]
+        queue.tell("execution_start", "1")
+        assert queue.interrupted == ["1", "1"]
+        queue.tell("execution_interrupted", "1")
+
+    with pytest.raises(Cancelled):
+        play(queue, story)
+
+
+def test_a_cancel_never_reaches_the_neighbour(queue):
+    async def story(executor):
+        queue.begin("1")
+        queue.tell("execution_start", "1")
+        succeed(queue)
+        queue.runs = ["neighbour"]
+        await executor.cancel("1")
+        queue.tell("execution_start", "neighbour")
+
+    play(queue, story)
+    assert queue.interrupted == []
+
+
+def test_a_cancel_while_the_prompt_is_on_its_way(queue):
+    async def scene():
+        executor = ComfyExecutor(queue)
+        arrived, submit = asyncio.Event(), queue.submit
+
+        async def slow_submit(*arguments, **options):
+            await arrived.wait()
+            return await submit(*arguments, **options)
+
+        queue.submit = slow_submit
+        await executor.start()
+        running = asyncio.create_task(executor.run(job(), Notes()))
+        await asyncio.sleep(0)
+        await executor.cancel("1")
+        arrived.set()
+        with pytest.raises(Cancelled):
+            await asyncio.wait_for(running, 5)
+        await executor.stop()
+
+    asyncio.run(scene())
+    assert queue.waits == []
+
+
+def test_a_prompt_that_somebody_removed_is_cancelled(queue):
+    async def story(_executor):
+        queue.waits.clear()
+
+    with pytest.raises(Cancelled):
+        play(queue, story)
+
+
+def test_an_end_that_was_not_heard_is_looked_up(queue):
+    """Another client may take the listener's place by calling itself the same."""
+    output = {"images": [SHOWN], "timings": [TIMINGS]}
+    messages = [["execution_start", {"prompt_id": "1"}], ["execution_success", {"prompt_id": "1"}]]
+
+    async def story(_executor):
+        queue.remembered["1"] = {
+            "outputs": {OUTPUT_NODE: output},
+            "status": {"status_str": "success", "messages": messages},
+        }
+        queue.waits.clear()
+
+    made, told = play(queue, story)
+    assert made.timings == TIMINGS
+    assert told == ["started"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("/packs/animatediff-v2v.pipeline.errors.AnimateDiffV2VError", AnimateDiffV2VError),
+        ("torch.OutOfMemoryError", RuntimeError),
+    ],
+)
+def test_failures(queue, kind, expected):
+    async def story(_executor):
+        sentence = f"{queue.folder}/models/x.safetensors is none.\n"
+        queue.tell(
+            "execution_error", "1", exception_type=kind, exception_message=sentence, node_id="1"
+        )
+
+    with pytest.raises(expected) as caught:
+        play(queue, story)
+    if expected is AnimateDiffV2VError:
+        assert str(caught.value) == "models/x.safetensors is none."
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("custom_validation_failed", AnimateDiffV2VError), ("value_not_in_list", RuntimeError)],
+)
+def test_prompts_that_comfyui_refuses(queue, kind, expected):
+    error = {"type": kind, "message": "Custom validation failed", "details": "no frame is kept"}
+    queue.errors = {"error": {"type": "x"}, "node_errors": {OUTPUT_NODE: {"errors": [error]}}}
+
+    async def story(_executor):
+        """Nothing more happens."""
+
+    with pytest.raises(expected):
+        play(queue, story)
+
+
+def test_many_loras_are_chained():
+    loras = tuple((f"l{index}", index / 10) for index in range(12))
+    motions = (("zoom", 1.0), ("pan", 0.5))
+    nodes = graph(job(loras=loras, motion_loras=motions), video="a.mp4")
+    assert nodes["loras0"]["inputs"]["lora_10"] == "l9"
+    assert nodes["loras10"]["inputs"] == {
+        "lora_1": "l10", "model_strength_1": 1.0, "clip_strength_1": 1.0,
+        "lora_2": "l11", "model_strength_2": 1.1, "clip_strength_2": 1.1,
+        "lora_stack": ["loras0", 0],
+    }  # fmt: skip
+    assert nodes["motion1"]["inputs"]["motion_lora_stack"] == ["motion0", 0]
+    inputs = nodes[OUTPUT_NODE]["inputs"]
+    assert inputs["lora_stack"] == ["loras10", 0]
+    assert inputs["motion_lora_stack"] == ["motion1", 0]
