@@ -133,6 +133,7 @@ class Bench:
             # Whatever goes astray must not reach the hosted service.
             | {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
             | environment,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=300,

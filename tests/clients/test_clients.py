@@ -14,16 +14,17 @@ from .verifier import is_genuine
 
 SCRIPTS = PACK / "tests" / "clients" / "scripts"
 CLIENTS = PACK / "api" / "clients"
+MEBIBYTE = 1 << 20
 CANCELLED = {"detail": "Request was cancelled", "error_type": "request_cancelled"}
 
 JAVASCRIPT = [
     ("@fal-ai/serverless-client", "preload", "full"),
     ("@fal-ai/serverless-client", "middleware", "short"),
-    ("@fal-ai/serverless-client", "fetch", "short"),
+    ("@fal-ai/serverless-client", "fetch", "stream"),
     ("@fal-ai/serverless-client", "browser", "short"),
     ("@fal-ai/client", "preload", "full"),
     ("@fal-ai/client", "middleware", "short"),
-    ("@fal-ai/client", "fetch", "short"),
+    ("@fal-ai/client", "fetch", "stream"),
     ("@fal-ai/client", "proxy", "full"),
     ("@fal-ai/client", "browser", "short"),
 ]
@@ -39,6 +40,8 @@ def test_javascript(node, home, bench, *, client, configuration, flow):
     assert set(saw["statuses"]) <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
     assert saw["statuses"][-1] == "COMPLETED"
     check_output(saw["subscribed"])
+    if flow == "stream":  # each line once: the client itself puts the news together
+        assert len(saw["told"]) == len(set(saw["told"])) > 0
     if flow == "full":
         assert saw["completed"]["status"] == "COMPLETED"
         assert [each["status"] for each in saw["cancelled"]] == [499, 499]
@@ -47,6 +50,24 @@ def test_javascript(node, home, bench, *, client, configuration, flow):
         assert saw["uploaded"].endswith("/my_rocket_.mp4")
         check(saw, bench)
         check_webhook(saw, home, bench)
+
+
+@pytest.mark.parametrize(("language", "mebibytes"), [("javascript", 91), ("python", 101)])
+def test_large_files_come_in_parts(request, home, bench, language, mebibytes):
+    if language == "javascript":
+        script = INSTALLED / "large.mjs"
+        script.write_bytes((SCRIPTS / "large.mjs").read_bytes())
+        command = [request.getfixturevalue("node"), "--require", CLIENTS / "fal-local.cjs", script]
+    else:
+        python = request.getfixturevalue("python")
+        command = [python, CLIENTS / "fal_local.py", SCRIPTS / "large.py"]
+    url = bench.run(home, command)
+    for index in (0, 9, 10, 57, mebibytes - 1):
+        start = index * MEBIBYTE
+        asked = urllib.request.Request(url, headers={"Range": f"bytes={start}-{start}"})
+        with urllib.request.urlopen(asked) as answer:
+            assert answer.read() == bytes([index])
+            assert answer.headers["Content-Range"].endswith(f"/{mebibytes * MEBIBYTE}")
 
 
 @pytest.mark.parametrize("configuration", ["runner", "addresses"])

@@ -35,8 +35,10 @@ const input = { video_url: clip, prompt: "an astronaut in space, cyberpunk", num
 const subscribed = await fal.subscribe(id, {
   input,
   logs: true,
+  mode: process.env.FLOW === "stream" ? "streaming" : "polling",
   onQueueUpdate: (update) => {
     saw.statuses.push(update.status);
+    saw.told = update.logs?.map((log) => log.message);
     if (update.status === "IN_PROGRESS") {
       update.logs.map((log) => log.message).forEach((message) => saw.messages.push(message));
     }
@@ -44,7 +46,7 @@ const subscribed = await fal.subscribe(id, {
 });
 saw.subscribed = subscribed.data ?? subscribed;
 
-if (process.env.FLOW === "short") {
+if (process.env.FLOW !== "full") {
   console.log(JSON.stringify(saw));
   process.exit();
 }
