@@ -220,19 +220,25 @@ class _Listener:
 
     def __init__(self, store: Store, unfinished: _Unfinished) -> None:
         self._store, self._unfinished = store, unfinished
-        self._topic, self._last = "", 0.0
+        self._message, self._last = "", 0.0
 
     async def started(self) -> None:
         await asyncio.to_thread(self._store.start, self._unfinished.request.id)
         _wake(self._unfinished)
 
     async def says(self, message: str) -> None:
-        topic, now = message.split(" ", maxsplit=1)[0], time.monotonic()
-        if topic == self._topic and now - self._last < SECONDS_BETWEEN_LOG_LINES:
+        now, is_same_work = time.monotonic(), _work(message) == _work(self._message)
+        is_soon = now - self._last < SECONDS_BETWEEN_LOG_LINES
+        if message == self._message or (is_same_work and is_soon):
             return
-        self._topic, self._last = topic, now
+        self._message, self._last = message, now
         await asyncio.to_thread(self._store.log, self._unfinished.request.id, message)
         _wake(self._unfinished)
+
+
+def _work(message: str) -> str:
+    """What is being done: sampling, of "sampling step 1 of 2"."""
+    return message.split(" ", maxsplit=1)[0]
 
 
 def _wake(unfinished: _Unfinished) -> None:
