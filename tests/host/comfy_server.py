@@ -140,12 +140,13 @@ class ComfyServer:
 
     def unload(self):
         """What the frontend's button "Unload Models and Execution Cache" does; wait until done."""
-        status, _ = self.post("/free", {"unload_models": True, "free_memory": True})
-        assert status == 200
         until = time.monotonic() + START_SECONDS
         while self.get("/probe")["loaded"]:
             assert time.monotonic() < until, self.get("/probe")
-            time.sleep(0.1)
+            # ComfyUI misses the request if it comes while it tidies up after a prompt.
+            status, _ = self.post("/free", {"unload_models": True, "free_memory": True})
+            assert status == 200
+            time.sleep(1)
 
     def files(self, entry):
         """The files that a run lists, in its order."""

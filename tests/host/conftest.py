@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from animatediff_v2v.pipeline.files import load_checkpoint
 from animatediff_v2v.pipeline.video import Audio, VideoWriter
+from PIL import Image
+from safetensors.torch import save_file
 
 from .comfy_server import PACK, ComfyServer
 
@@ -27,16 +30,15 @@ SAMPLE_RATE = 48_000
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """The trained miniature where the demo has it, else networks of random weights."""
+def weights(tmp_path_factory, random_weights):
+    """Networks of random weights; the trained miniature in their place where the demo has it."""
     folder = tmp_path_factory.mktemp("weights")
+    command = [sys.executable, str(PACK / "demo" / "random_weights.py"), str(folder)]
+    subprocess.run(command, check=True)
     found = {name: sorted(MINIATURE.glob(pattern)) for name, pattern in MINIATURE_FILES.items()}
     if all(found.values()):
         for name, paths in found.items():
             shutil.copy(paths[0], folder / name)
-        return folder
-    command = [sys.executable, str(PACK / "demo" / "random_weights.py"), str(folder)]
-    subprocess.run(command, check=True)
     return folder
 
 
@@ -48,6 +50,7 @@ def server(request, tmp_path_factory, weights):
     with ComfyServer(request.param, folder / "base", weights) as running:
         write_clip(running.folder / "input" / "clip.mp4")
         write_clip(running.folder / "input" / "silent.mp4", sound=False)
+        Image.linear_gradient("L").convert("RGB").save(running.folder / "input" / "picture.png")
         yield running
 
 
