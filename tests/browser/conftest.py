@@ -1,0 +1,107 @@
+"""A real ComfyUI, tiny models under the names that templates ask for, and Chromium.
+
+COMFYUI_PATH names the ComfyUI, as for tests/host (the first, where there are several);
+COMFYUI_FRONTEND, if set, the `static` folder of another comfyui-frontend-package; CHROMIUM the
+browser's program where it is not called chromium.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ..host.comfy_server import MODEL_FOLDERS, PACK, ComfyServer
+from ..host.conftest import write_clip
+from .frontend import Frontend
+
+COMFYUI = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0]
+FRONTEND = os.environ.get("COMFYUI_FRONTEND")
+CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium"))
+SHOTS = Path(__file__).parent / "shots"
+TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+# As a whole, a page may take long on a machine that is busy otherwise.
+MOST_MILLISECONDS = 60_000
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, random_weights):
+    if not COMFYUI:
+        pytest.skip("COMFYUI_PATH names no ComfyUI")
+    if CHROMIUM is None:
+        pytest.skip("there is no program called chromium: set CHROMIUM to the browser's")
+    pytest.importorskip("playwright", reason="playwright is not installed: make test-browser")
+    weights = tmp_path_factory.mktemp("weights")
+    random_weights.write_weights(weights)
+    flags = ["--front-end-root", FRONTEND] if FRONTEND else []
+    folder = tmp_path_factory.mktemp("comfyui") / "base"
+    with ComfyServer(COMFYUI, folder, weights, flags=flags) as running:
+        write_clip(running.folder / "input" / "clip.mp4")
+        demo = PACK / "demo" / "clip.mp4"
+        source = demo if demo.exists() else running.folder / "input" / "clip.mp4"
+        shutil.copy(source, running.folder / "input" / "picture.mp4")
+        _name_as_templates_do(running.folder / "models", weights)
+        yield running
+
+
+def _name_as_templates_do(models, weights):
+    """Put a tiny file under each name that a template gives a link for."""
+    tiny = {folder: weights / name for name, folder in MODEL_FOLDERS.items()}
+    for path in (PACK / "workflows").glob("*.json"):
+        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+            for model in node["properties"].get("models", ()):
+                target = models / model["directory"] / model["name"]
+                if target.suffix == ".ckpt":
+                    torch.save(load_file(tiny[model["directory"]]), target)
+                else:
+                    shutil.copy(tiny[model["directory"]], target)
+    motion_loras = models / "animatediff_motion_lora"
+    motion_loras.mkdir(exist_ok=True)
+    shutil.copy(weights / "style_lora.safetensors", motion_loras / "v2_lora_ZoomIn.ckpt")
+
+
+@pytest.fixture(scope="session")
+def chromium(server):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session", params=["canvas", "nodes 2.0"])
+def page(request, chromium, server):
+    """ComfyUI's page in one of its two renderers."""
+    for setting, value in (
+        ("Comfy.VueNodes.Enabled", request.param == "nodes 2.0"),
+        ("Comfy.TutorialCompleted", True),
+        ("Comfy.Minimap.Visible", False),
+        ("Comfy.Workflow.Persist", True),
+        ("Comfy.Locale", "en"),
+    ):
+        assert server.post(f"/settings/{setting}", value)[0] == 200
+    context = chromium.new_context(viewport={"width": 1500, "height": 950})
+    context.set_default_timeout(MOST_MILLISECONDS)
+    SHOTS.mkdir(exist_ok=True)
+    address = f"http://127.0.0.1:{server.port}/"
+    opened = Frontend(context.new_page(), address, SHOTS, renderer=request.param)
+    opened.open()
+    yield opened
+    context.close()
+
+
+@pytest.fixture
+def frontend(page):
+    """The page with an empty graph; what we print in the browser's console fails the test."""
+    page.clear()
+    yield page
+    complaints, page.complaints[:] = list(page.complaints), []
+    assert not complaints

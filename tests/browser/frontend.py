@@ -1,0 +1,124 @@
+"""ComfyUI's page, driven as a user drives it where that is quick, else through its objects."""
+
+from __future__ import annotations
+
+PACK = "animatediff-v2v"
+READY = "() => window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow"
+NODE = "app.canvas.graph.nodes.find((node) => node.type === type)"
+# Before a page in one language it asks for one in the reader's, which may not be there.
+PROBE = "/docs/"
+
+
+class Frontend:
+    """One page; `complaints` is what the browser's console says of this pack."""
+
+    def __init__(self, page, address, shots, *, renderer):
+        self.page, self._address, self._shots, self.renderer = page, address, shots, renderer
+        self.complaints = []
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    def _listen(self, message):
+        source = message.location.get("url", "")
+        about_us = any(name in source + message.text for name in (PACK, "AnimateDiffV2V", "ADV2V"))
+        if message.type in ("error", "warning") and about_us and PROBE not in source:
+            self.complaints.append(f"{message.type}: {message.text} ({source})")
+
+    def open(self):
+        self.page.goto(self._address)
+        self.page.wait_for_function(READY)
+        self.page.wait_for_timeout(1000)
+
+    def reload(self):
+        """Load the page anew, when it has saved its draft, which it does with a delay."""
+        self.page.wait_for_timeout(1500)
+        self.page.reload()
+        self.page.wait_for_function(READY)
+        self.page.wait_for_timeout(1000)
+
+    def set(self, setting, value):
+        self.page.evaluate(
+            "([setting, value]) => app.extensionManager.setting.set(setting, value)",
+            [setting, value],
+        )
+
+    def command(self, name):
+        self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)
+
+    def shot(self, name):
+        self.page.screenshot(path=self._shots / f"{name} - {self.renderer}.png")
+
+    def clear(self):
+        self.command("Comfy.NewBlankWorkflow")
+        self.page.wait_for_function("() => app.graph.nodes.length === 0")
+
+    def open_template(self, name):
+        """Choose a template in the template browser."""
+        self.command("Comfy.BrowseTemplates")
+        self.page.get_by_text(PACK, exact=True).first.click()
+        self.page.get_by_test_id(f"template-workflow-{name}").click()
+        self.page.wait_for_function(
+            "(name) => app.extensionManager.workflow.activeWorkflow.filename === name"
+            " && app.graph.nodes.length > 1",
+            arg=name,
+        )
+        self.page.wait_for_timeout(500)
+        self.command("Comfy.Canvas.FitView")
+
+    def add(self, kind, **values):
+        """Add a node and set its widgets."""
+        self.page.evaluate(
+            "(type) => { const node = LiteGraph.createNode(type); node.pos = [200, 150];"
+            " app.graph.add(node); }",
+            kind,
+        )
+        for name, value in values.items():
+            self.choose(kind, name, value)
+
+    def choose(self, kind, name, value):
+        """Set a widget as its own control does, undo included."""
+        self.page.evaluate(
+            f"([type, name, value]) => {{ const node = {NODE};"
+            " const widget = node.widgets.find((widget) => widget.name === name);"
+            " widget.value = value; widget.callback?.(value, app.canvas, node);"
+            " app.extensionManager.workflow.activeWorkflow.changeTracker.checkState(); }",
+            [kind, name, value],
+        )
+
+    def shown(self, kind):
+        """The names and values of the widgets that are seen, of each node of a type."""
+        return self.page.evaluate(
+            "(type) => app.canvas.graph.nodes.filter((node) => node.type === type).map((node) =>"
+            " Object.fromEntries(node.widgets.filter((each) => !each.hidden)"
+            ".map((each) => [each.name, each.value])))",
+            kind,
+        )
+
+    def select(self, *kinds):
+        self.page.evaluate(
+            "(types) => app.canvas.selectItems("
+            "app.canvas.graph.nodes.filter((node) => types.includes(node.type)))",
+            list(kinds),
+        )
+
+    def press(self, keys):
+        self.page.locator("#graph-canvas").focus()
+        self.page.keyboard.press(keys)
+        self.page.wait_for_timeout(500)
+
+    def strips(self):
+        """What the selection strips say, with the number of their pictures."""
+        return self.page.evaluate(
+            "() => [...document.querySelectorAll('[data-testid=animatediff-v2v-selection]')]"
+            ".map((strip) => [strip.firstChild.textContent, strip.querySelectorAll('img').length])"
+        )
+
+    def wait_for_strip(self, *says):
+        """Wait until these are the strips' texts."""
+        self.page.wait_for_function(
+            "(says) => { const strips = '[data-testid=animatediff-v2v-selection]';"
+            " const found = [...document.querySelectorAll(strips)]"
+            ".map((each) => each.firstChild.textContent); return found.length === says.length"
+            " && found.every((each, index) => each.startsWith(says[index])); }",
+            arg=list(says),
+        )
