@@ -39,6 +39,10 @@ def weights(tmp_path_factory, random_weights):
     if all(found.values()):
         for name, paths in found.items():
             shutil.copy(paths[0], folder / name)
+        # What guides a UNet must have its sizes.
+        sizes = load_checkpoint(folder / "checkpoint.safetensors").unet_config
+        save_file(random_weights.controlnet(sizes), folder / "controlnet.safetensors")
+        save_file(random_weights.ip_adapter(sizes), folder / "ip_adapter.safetensors")
     return folder
 
 
