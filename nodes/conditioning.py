@@ -27,6 +27,8 @@ class Prompts:
     positive_schedule: dict[int, str] | None = None
     positive_conditioning: list[list[Any]] | None = None
     negative_conditioning: list[list[Any]] | None = None
+    source: str | None = None
+    """What the source shows, where it is unsampled."""
 
     def __post_init__(self) -> None:
         """Refuse two prompts in one place."""
@@ -38,13 +40,15 @@ class Prompts:
     @property
     def has_text(self) -> bool:
         """Whether a text encoder is needed."""
-        return self.positive_conditioning is None or self.negative_conditioning is None
+        conditionings = (self.positive_conditioning, self.negative_conditioning)
+        return self.source is not None or None in conditionings
 
     def encoded(self, text_encoder: TextEncoder, *, frames: int, channels: int) -> Conditioning:
         """Encode what is text; see prompt_track for `frames` and `channels`."""
         return Conditioning(
             self._positive(text_encoder, frames, channels),
             self._negative(text_encoder, frames, channels),
+            None if self.source is None else PromptTrack(text_encoder.encode(self.source)),
         )
 
     def _positive(self, text_encoder: TextEncoder, frames: int, channels: int) -> PromptTrack:

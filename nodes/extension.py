@@ -5,9 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .context_options import ContextWindows
+from .control_frames import ControlFrames
+from .control_net import ControlNet
 from .encode_video import EncodeVideo
 from .host import register_model_folders
 from .hosted_api import add_hosted_api
+from .ip_adapter import IPAdapter
 from .load_model import LoadModel
 from .load_video import LoadVideo
 from .lora_stack import LoraStack
@@ -40,6 +43,9 @@ class AnimateDiffV2VExtension(ComfyExtension):
             ModelFromComfy,
             ContextWindows,
             PromptSchedule,
+            ControlFrames,
+            ControlNet,
+            IPAdapter,
             Sampler,
             EncodeVideo,
             VideoToVideo,

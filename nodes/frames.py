@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,10 +12,19 @@ from torch import Tensor
 from ..pipeline import AnimateDiffV2VError, Models, Progress, SamplingSettings
 from ..pipeline.models import LatentCodec
 from ..pipeline.progress import PhaseScale, ReportProgress
-from ..pipeline.sampling import Conditioning
+from ..pipeline.sampling import Conditioning, Control, SourceBlend, StyleImages
 from ..pipeline.video_to_video import FRAMES_PER_CHUNK, restyle_latents
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What guides sampling beside the prompts."""
+
+    controls: Sequence[Control]
+    styles: Sequence[StyleImages]
+    source_blend: SourceBlend
 
 
 class FrameJob:
@@ -44,7 +53,7 @@ class FrameJob:
             self._progress(Progress("encode", self._scale.at("encode", done), "encoding"))
         return torch.cat(parts)
 
-    def restyle(self, latents: Tensor, conditioning: Conditioning) -> Tensor:
+    def restyle(self, latents: Tensor, conditioning: Conditioning, additions: Additions) -> Tensor:
         """Sample; see sample_latents."""
 
         def report(step: Progress) -> None:
@@ -55,6 +64,9 @@ class FrameJob:
             latents,
             conditioning=conditioning,
             settings=self._settings,
+            controls=additions.controls,
+            styles=additions.styles,
+            source_blend=additions.source_blend,
             progress=report,
             is_cancelled=self._stop,
         )

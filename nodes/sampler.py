@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -11,13 +12,20 @@ from torch import Tensor
 from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings
 from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.request import NEGATIVE_PROMPT
-from ..pipeline.sampling import MAX_SEED, BetaScheduleChoice, NoiseType, Scheduler, window_for
+from ..pipeline.sampling import (
+    MAX_SEED,
+    BetaScheduleChoice,
+    NoiseType,
+    Scheduler,
+    SourceBlend,
+    window_for,
+)
 from ..pipeline.sampling import Sampler as SamplerName
 from ..pipeline.video_to_video import FRAMES_PER_CHUNK
 from . import host
 from .conditioning import Prompts
-from .frames import FrameJob, cropped
-from .sockets import CATEGORY, Context, Model, Schedule
+from .frames import Additions, FrameJob, cropped
+from .sockets import CATEGORY, Context, ControlSocket, Model, Schedule, StyleSocket
 
 
 class Sampler(io.ComfyNode):
@@ -67,6 +75,12 @@ class Sampler(io.ComfyNode):
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
         preset: str = "quality",
+        control: host.Chain | None = None,
+        style: host.Chain | None = None,
+        source_mask: Tensor | None = None,
+        source_blend: float = 0.0,
+        source_blend_end: float = 0.5,
+        source_prompt: str = "",
     ) -> io.NodeOutput:
         """Restyle the frames."""
         chosen = with_preset(
@@ -87,10 +101,27 @@ class Sampler(io.ComfyNode):
             context=context_options,
         )
         prompts = Prompts(
-            positive, negative, positive_schedule, positive_conditioning, negative_conditioning
+            positive,
+            negative,
+            positive_schedule,
+            positive_conditioning,
+            negative_conditioning,
+            source=source_prompt if noise_type == "unsample" else None,
+        )
+        additions = Additions(
+            controls=control.links if control else (),
+            styles=style.links if style else (),
+            source_blend=_source_blend(source_mask, source_blend, source_blend_end),
         )
         restyled, latents = _restyle(
-            model, cropped(images), prompts=prompts, settings=settings, clip=clip, vae=vae
+            model,
+            cropped(images),
+            prompts=prompts,
+            settings=settings,
+            additions=additions,
+            beside=[each for chain in (control, style) if chain for each in chain.patchers],
+            clip=clip,
+            vae=vae,
         )
         return io.NodeOutput(host.as_result(restyled), {"samples": host.as_result(latents)})
 
@@ -114,6 +145,8 @@ def _restyle(
     *,
     prompts: Prompts,
     settings: SamplingSettings,
+    additions: Additions,
+    beside: Sequence[host.WholeModelPatcher],
     clip: Any,
     vae: Any,
 ) -> tuple[Tensor, Tensor]:
@@ -141,11 +174,16 @@ def _restyle(
     )
     conditioning = prompts.encoded(models.text_encoder, frames=count, channels=model.text_channels)
     latents = job.encode(images)
-    model.load_unet(frames=min(count, window.length), width=width, height=height)
-    restyled = job.restyle(latents, conditioning)
+    model.load_unet(frames=min(count, window.length), width=width, height=height, beside=beside)
+    restyled = job.restyle(latents, conditioning, additions)
     if not vae:
         model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
     return job.decode(restyled), restyled
+
+
+def _source_blend(mask: Tensor | None, strength: float, end: float) -> SourceBlend:
+    shaped = None if mask is None else mask.reshape(-1, *mask.shape[-2:]).cpu()
+    return SourceBlend(mask=shaped, strength=strength, end=end)
 
 
 def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
@@ -296,7 +334,8 @@ def _optional_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="default: other noise in each frame. constant: the same in all, for stiller "
             "pictures. repeated_context and FreeNoise repeat the first window's noise, which "
-            "holds long clips together.",
+            "holds long clips together. unsample: the noise that the source itself would come "
+            "from, which keeps its structure and takes half as long again.",
         ),
         io.Combo.Input(
             "beta_schedule",
@@ -309,6 +348,59 @@ def _optional_inputs() -> list[io.Input]:
         ),
         *(_guidance_limit(name, default) for name, default in (("start", 0.0), ("end", 1.0))),
         preset_input(),
+        *_guiding_inputs(),
+    ]
+
+
+def _guiding_inputs() -> list[io.Input]:
+    return [
+        ControlSocket.Input(
+            "control",
+            optional=True,
+            tooltip="ControlNets that hold the structure, from ControlNet for AnimateDiff.",
+        ),
+        StyleSocket.Input(
+            "style",
+            optional=True,
+            tooltip="Images whose style the clip takes on, from IP-Adapter for AnimateDiff.",
+        ),
+        io.Mask.Input(
+            "source_mask",
+            optional=True,
+            tooltip="What is restyled: white wholly, black stays the source. One for each frame, "
+            "or one for all.",
+        ),
+        io.Float.Input(
+            "source_blend",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Share of the source that each step's result is given back, up to "
+            "source_blend_end: 0 none, 0.3 holds shapes and colours, 1 is the source.",
+        ),
+        io.Float.Input(
+            "source_blend_end",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Share of the noise schedule up to which source_blend acts; after it details "
+            "are free.",
+        ),
+        io.String.Input(
+            "source_prompt",
+            multiline=True,
+            default="",
+            optional=True,
+            advanced=True,
+            tooltip="For noise_type unsample: what the source shows. Empty lets the clip change "
+            "most.",
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .folders import (
+    IP_ADAPTERS,
     MOTION_LORAS,
     MOTION_MODULES,
     OutputFile,
@@ -19,7 +20,8 @@ from .folders import (
     uploaded_path,
     workflow_metadata,
 )
-from .memory import ManagedModels, Origins, as_result, ready_networks
+from .guides import Chain, VisionEncoder, managed
+from .memory import ManagedModels, Origins, WholeModelPatcher, as_result, ready_networks
 from .native import HostCodec, HostTextEncoder, has_weight_patches, trim_window, unet_weights
 from .places import Places
 from .progress import NodeProgress, raise_if_interrupted
@@ -27,8 +29,10 @@ from .queue import PromptQueue
 from .routes import add_get_route, add_route, application
 
 __all__ = [
+    "IP_ADAPTERS",
     "MOTION_LORAS",
     "MOTION_MODULES",
+    "Chain",
     "HostCodec",
     "HostTextEncoder",
     "ManagedModels",
@@ -37,6 +41,8 @@ __all__ = [
     "OutputFile",
     "Places",
     "PromptQueue",
+    "VisionEncoder",
+    "WholeModelPatcher",
     "add_get_route",
     "add_route",
     "application",
@@ -46,6 +52,7 @@ __all__ = [
     "has_weight_patches",
     "input_path",
     "input_videos",
+    "managed",
     "model_folders",
     "model_names",
     "model_path",

@@ -17,12 +17,13 @@ from ...pipeline import AnimateDiffV2VError
 
 MOTION_MODULES = "animatediff_models"
 MOTION_LORAS = "animatediff_motion_lora"
+IP_ADAPTERS = "ipadapter"
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
 
 
 def register_model_folders() -> None:
-    """Add the model folders that AnimateDiff packs share, and make them where they are missing."""
-    for name in (MOTION_MODULES, MOTION_LORAS):
+    """Add the model folders that packs share, and make them where they are missing."""
+    for name in (MOTION_MODULES, MOTION_LORAS, IP_ADAPTERS):
         folder = Path(folder_paths.models_dir) / name
         folder_paths.add_model_folder_path(name, str(folder))
         folders, extensions = folder_paths.folder_names_and_paths[name]

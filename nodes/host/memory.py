@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +82,13 @@ class ManagedModels:
         self._text: WholeModelPatcher | None = None
         self._vae: WholeModelPatcher | None = None
         wait = places.waiting
-        self._unet = _patcher(models.unet, places.unet, wait, origins and origins.unet)
+        self._unet = patcher_of(models.unet, places.unet, wait, origins and origins.unet)
         if isinstance(models.text_encoder, ClipTextEncoder):
             network, origin = models.text_encoder.network, origins and origins.text_encoder
-            self._text = _patcher(network, places.text_encoder, wait, origin)
+            self._text = patcher_of(network, places.text_encoder, wait, origin)
             self._text.model.to(torch.float32)
         if isinstance(models.codec, VaeCodec):
-            self._vae = _patcher(models.codec.vae, places.vae, wait, origins and origins.vae)
+            self._vae = patcher_of(models.codec.vae, places.vae, wait, origins and origins.vae)
             self._vae.model.to(places.vae_dtype)
 
     @property
@@ -129,13 +129,23 @@ class ManagedModels:
         """Bring the VAE to its device, with room for `frames` of this size at a time."""
         self.load_encoders(text=False, frames=frames, width=width, height=height)
 
-    def load_unet(self, *, frames: int, width: int, height: int) -> None:
-        """Bring the UNet to its device, with room for windows of `frames` of this size."""
+    def load_unet(
+        self,
+        *,
+        frames: int,
+        width: int,
+        height: int,
+        beside: Sequence[WholeModelPatcher] = (),
+    ) -> None:
+        """Bring the UNet to its device, with room for windows of `frames` of this size.
+
+        beside: networks that work together with it, ControlNets for instance.
+        """
         # Of a pass: 0.01 MiB for each latent pixel and byte of precision, ComfyUI's figure for
         # Stable Diffusion 1.5 with fused attention. Two passes go through together if they can.
         itemsize = self.models.unet.dtype.itemsize
         one_pass = frames * (width // 8) * (height // 8) * itemsize * 0.01 * 1024**2
-        _load([self._unet], one_pass, 2)
+        _load([self._unet, *dict.fromkeys(beside)], one_pass, 2)
 
 
 def ready_networks(origins: Origins) -> ReadyNetworks:
@@ -157,6 +167,12 @@ def ready_networks(origins: Origins) -> ReadyNetworks:
     )
 
 
+def ready_network(origin: Origin) -> nn.Module | None:
+    """Find the network of this origin among those that ComfyUI still has on the device."""
+    found = (entry.model.model.network for entry in _ours() if entry.model.origin == origin)
+    return next(found, None)
+
+
 def as_result(tensor: Tensor) -> Tensor:
     """Images or latents where ComfyUI wants them between nodes, and in its precision."""
     dtype = getattr(memory, "intermediate_dtype", lambda: torch.float32)()  # from 0.18 on
@@ -168,7 +184,7 @@ def _vae_bytes(vae: WholeModelPatcher, width: int, height: int) -> float:
     return 2178 * width * height * vae.model.network.dtype.itemsize
 
 
-def _patcher(
+def patcher_of(
     network: nn.Module, compute: torch.device, wait: torch.device, origin: Origin | None
 ) -> WholeModelPatcher:
     """The patcher of a network, which is a new one if ComfyUI does not have it yet."""

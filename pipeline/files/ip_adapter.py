@@ -69,7 +69,7 @@ def load_ip_adapter(path: str | Path) -> IpAdapterWeights:
     shapes = shapes_of(weights)
     numbers = sorted({int(match[1]) for match in map(_LAYER.match, shapes) if match})
     sizes = _sizes(shapes, family, numbers)
-    specs = _table(sizes, family, numbers)
+    specs = ip_adapter_table(sizes, family, numbers)
     tensors = take_tensors(weights, specs, layout="ldm", prefix="", path=path)
     return IpAdapterWeights(family, sizes, tensors)
 
@@ -100,9 +100,13 @@ def _sizes(shapes: Shapes, family: IpAdapterFamily, numbers: list[int]) -> IpAda
     )
 
 
-def _table(
+def ip_adapter_table(
     sizes: IpAdapterSizes, family: IpAdapterFamily, numbers: list[int]
 ) -> Iterator[TensorSpec]:
+    """List every tensor of an IP-Adapter, under this pack's names and the file's.
+
+    numbers: by which the file counts the layers.
+    """
     for index, (number, width) in enumerate(zip(numbers, sizes.layers, strict=True)):
         for part in ("to_k_ip", "to_v_ip"):
             ours, theirs = f"layers.{index}.{part}", f"ip_adapter.{number}.{part}"

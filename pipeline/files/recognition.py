@@ -107,5 +107,6 @@ def refusal(weights: Weights, path: str | Path, *, wanted: Sequence[Kind]) -> st
         return None
     if found.kind in wanted:
         return f"{path} is {found.phrase}. {found.advice}".strip()
-    sentence = f"{path} is {found.phrase}, where a {wanted[0]} is wanted."
+    article = "an" if wanted[0] == "IP-Adapter" else "a"
+    sentence = f"{path} is {found.phrase}, where {article} {wanted[0]} is wanted."
     return f"{sentence} {found.advice}".strip()

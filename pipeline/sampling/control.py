@@ -63,12 +63,10 @@ class Control:
         self.network.check_fits(unet)
         height, width = (8 * side for side in latents.shape[-2:])
         self._check_count("control frames", len(self.frames), len(latents))
-        self._check_shape(
-            "control frames", (self.frames.shape[2], self.frames.shape[1]), width, height
-        )
+        check_shape(f"The control frames of {self.network.name}", self.frames, width, height)
         if self.mask is not None:
             self._check_count("masks", len(self.mask), len(latents))
-            self._check_shape("masks", (self.mask.shape[2], self.mask.shape[1]), width, height)
+            check_shape(f"The masks of {self.network.name}", self.mask, width, height)
 
     def _check_count(self, what: str, found: int, frames: int) -> None:
         if found in (1, frames) or (self.repeat_last and found < frames):
@@ -78,18 +76,6 @@ class Control:
             f"{self.network.name} has {found} {what}, and the clip has {frames} frames: give one "
             f"for each frame or one for all, {remedy}."
         )
-
-    def _check_shape(self, what: str, size: tuple[int, int], width: int, height: int) -> None:
-        scale = max(width / size[0], height / size[1])
-        cut = (size[0] * scale - width, size[1] * scale - height)
-        if any(
-            over > max(_CUT_PIXELS, _CUT_SHARE * side)
-            for over, side in zip(cut, (width, height), strict=True)
-        ):
-            raise AnimateDiffV2VError(
-                f"The {what} of {self.network.name} are {size[0]}x{size[1]} pixels, another shape "
-                f"than the clip's {width}x{height}: make them from frames of the clip's size."
-            )
 
     def residuals(
         self, sample: Tensor, timestep: Tensor, context: Tensor, frames: Sequence[int]
@@ -105,6 +91,24 @@ class Control:
             mask = _picked(self.mask, frames).unsqueeze(1).to(sample.device)
         residuals: Residuals = self.network(sample, timestep, context, pictures.to(sample))
         return residuals.scaled(self.strength, mask)
+
+
+def check_shape(what: str, pictures: Tensor, width: int, height: int) -> None:
+    """Raise AnimateDiffV2VError unless [n, h, w, ...] has the shape of a clip, in whatever size.
+
+    what: the pictures by name, in the plural, for the sentence.
+    """
+    found = (pictures.shape[2], pictures.shape[1])
+    scale = max(width / found[0], height / found[1])
+    cut = (found[0] * scale - width, found[1] * scale - height)
+    if any(
+        over > max(_CUT_PIXELS, _CUT_SHARE * side)
+        for over, side in zip(cut, (width, height), strict=True)
+    ):
+        raise AnimateDiffV2VError(
+            f"{what} are {found[0]}x{found[1]} pixels, another shape than the clip's "
+            f"{width}x{height}: make them from frames of the clip's size."
+        )
 
 
 def _picked(rows: Tensor, frames: Sequence[int]) -> Tensor:

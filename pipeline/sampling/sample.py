@@ -212,7 +212,7 @@ def _check_additions(
     for style in styles:
         style.check_fits(unet)
     if source_blend is not None:
-        source_blend.check_fits(len(latents))
+        source_blend.check_fits(latents)
 
 
 def _check_latents(latents: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..choices import in_range
 from ..errors import AnimateDiffV2VError
+from .control import check_shape
 from .noise_schedule import NoiseSchedule
 from .samplers import Denoise
 from .span import Span
@@ -43,9 +44,16 @@ class SourceBlend:
         """Whether it changes nothing."""
         return self.mask is None and self.strength == 0
 
-    def check_fits(self, num_frames: int) -> None:
-        """Raise AnimateDiffV2VError unless there is a mask for each frame, or one for all."""
-        if self.mask is not None and len(self.mask) not in (1, num_frames):
+    def check_fits(self, latents: Tensor) -> None:
+        """Raise AnimateDiffV2VError unless there is a mask for each frame, or one for all.
+
+        latents: [frames, 4, height / 8, width / 8].
+        """
+        if self.mask is None:
+            return
+        num_frames, _, height, width = latents.shape
+        check_shape("The source masks", self.mask, 8 * width, 8 * height)
+        if len(self.mask) not in (1, num_frames):
             raise AnimateDiffV2VError(
                 f"There are {len(self.mask)} source masks for {num_frames} frames: give one for "
                 "each frame, or one for all."

@@ -45,7 +45,7 @@ def widget_values(node, info):
             values[name] = saved.pop(0)
             if options.get("control_after_generate"):
                 assert saved.pop(0) in ("fixed", "increment", "decrement", "randomize")
-            uploads += bool(options.get("video_upload"))
+            uploads += bool(options.get("video_upload") or options.get("image_upload"))
     # The frontend adds the upload button behind all other widgets.
     assert saved == ["image"] * uploads, f"{node['type']}: {saved} left over"
     return values

@@ -26,6 +26,8 @@ MODEL_FOLDERS = {
     "checkpoint.safetensors": "checkpoints",
     "motion_module.safetensors": "animatediff_models",
     "style_lora.safetensors": "loras",
+    "controlnet.safetensors": "controlnet",
+    "ip_adapter.safetensors": "ipadapter",
 }
 START_SECONDS = 300
 RUN_SECONDS = 600
@@ -43,6 +45,8 @@ class ComfyServer:
             (folder / "models" / models).mkdir(parents=True)
             shutil.copy(weights / name, folder / "models" / models / name)
         _link(PACK, folder / "custom_nodes" / PACK_NAME)
+        vision = Path(__file__).with_name("tiny_clip_vision.py")
+        shutil.copy(vision, folder / "custom_nodes" / vision.name)
         _link(PROBE, folder / "custom_nodes" / "probe")
         self.port = _free_port()
 

@@ -38,6 +38,9 @@ SMALL = {
     },
     "ADV2V_ContextOptions": {"length": 6, "overlap": 2},
     "ADV2V_Sampler": {"steps": 2},
+    "ADV2V_ControlNet": {"control_net": "controlnet.safetensors"},
+    "ADV2V_IPAdapter": {"ip_adapter": "ip_adapter.safetensors"},
+    "LoadImage": {"image": "picture.png"},
     "LoadVideo": {"file": "clip.mp4"},
     "CheckpointLoaderSimple": {"ckpt_name": "native.safetensors"},
     "LoraLoader": {"lora_name": "native.safetensors"},
@@ -61,6 +64,8 @@ def small(prompt):
         if any(node["class_type"] == kind for node in prompt.values()):
             prompt = with_values(prompt, kind, **values)
     for node in prompt.values():
+        if node["class_type"] == "CLIPVisionLoader":  # its models have no small size
+            node |= {"class_type": "TinyClipVision", "inputs": {"channels": 24}}
         slots = [name for name in node["inputs"] if re.fullmatch(r"lora_\d+", name)]
         for name in slots:
             if node["inputs"][name] != "None":

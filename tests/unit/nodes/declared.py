@@ -97,6 +97,7 @@ def _node_api() -> SimpleNamespace:
     )
     return SimpleNamespace(
         **{name: _Type(name.upper()) for name in names.split()},
+        ClipVision=_Type("CLIP_VISION"),
         Custom=_Type,
         ComfyNode=object,
         Schema=Schema,
@@ -117,6 +118,7 @@ def _stand_ins() -> dict[str, Any]:
         f"{PACKAGE}.host": Mock(
             MOTION_MODULES="animatediff_models",
             MOTION_LORAS="animatediff_motion_lora",
+            IP_ADAPTERS="ipadapter",
             model_names=lambda _folder: [ANY_FILE],
             input_videos=lambda: [ANY_FILE],
         ),

@@ -58,7 +58,7 @@ def test_one_mask_for_all_or_one_for_each():
 def test_white_masks_and_no_strength_change_nothing():
     plain = sample(None)
     assert torch.equal(sample(SourceBlend()), plain)
-    white = sample(SourceBlend(mask=torch.ones(1, 5, 5)))
+    white = sample(SourceBlend(mask=torch.ones(1, 3, 4)))
     assert torch.allclose(white, plain, atol=1e-5)
 
 
@@ -78,12 +78,16 @@ REFUSED = [
     ({"strength": math.nan}, "source_blend is nan"),
     ({"end": -1}, "source_blend_end is -1; it must be from 0 to 1."),
     ({"mask": torch.ones(3, 3)}, "The source mask has the shape [3, 3]"),
-    ({"mask": torch.ones(3, 8, 8)}, "There are 3 source masks for 4 frames"),
+    ({"mask": torch.ones(3, 6, 8)}, "There are 3 source masks for 4 frames"),
+    (
+        {"mask": torch.ones(1, 8, 20)},
+        "The source masks are 20x8 pixels, another shape than the clip's 64x48: make them from",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("values", "sentence"), REFUSED)
 def test_refused(values, sentence):
     with pytest.raises(AnimateDiffV2VError) as caught:
-        SourceBlend(**values).check_fits(FRAMES)
+        SourceBlend(**values).check_fits(SOURCE)
     assert sentence in str(caught.value)

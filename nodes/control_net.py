@@ -1,0 +1,127 @@
+"""ControlNets: pictures that hold the structure of a clip."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pipeline.models.controlnet import ControlNetwork, load_control_network
+from ..pipeline.sampling import Control, Span
+from ..pipeline.sampling.control import MAX_STRENGTH
+from . import host
+from .fingerprint import file_fingerprint
+from .sockets import CATEGORY, ControlSocket
+from .span_inputs import check_span, span_inputs
+
+
+class ControlNet(io.ComfyNode):
+    """One ControlNet with its frames; several chain."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_ControlNet",
+            display_name="ControlNet for AnimateDiff",
+            category=CATEGORY,
+            description="Hold the structure of a clip by a ControlNet and a control frame for each "
+            "frame. Chain several of these nodes for more.",
+            search_aliases=["apply controlnet", "load controlnet", "t2i adapter", "canny", "depth"],
+            inputs=_inputs(),
+            outputs=[ControlSocket.Output(display_name="control", tooltip="For the Sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        control_net: str,
+        images: Tensor,
+        strength: float,
+        start: float,
+        end: float,
+        mask: Tensor | None = None,
+        control: host.Chain | None = None,
+        repeat_last: bool = False,
+    ) -> io.NodeOutput:
+        """Append this one to the incoming chain."""
+        chain = control or host.Chain()
+        if strength == 0:
+            return io.NodeOutput(chain)
+        network, patcher = _loaded(control_net)
+        link = Control(
+            network=network,
+            frames=images.cpu(),
+            strength=strength,
+            span=Span(start, end),
+            mask=None if mask is None else mask.reshape(-1, *mask.shape[-2:]).cpu(),
+            repeat_last=repeat_last,
+        )
+        return io.NodeOutput(chain.plus(link, patcher))
+
+    @classmethod
+    def validate_inputs(cls, start: float | None, end: float | None) -> bool | str:
+        """Refuse a span that ends before it starts."""
+        return check_span(start, end)
+
+    @classmethod
+    def fingerprint_inputs(cls, control_net: str | None, **_others: object) -> str | None:
+        """Run again when the file has changed."""
+        if control_net is None:
+            return None
+        return file_fingerprint(host.model_path("controlnet", control_net))
+
+
+def _loaded(name: str) -> tuple[ControlNetwork, host.WholeModelPatcher]:
+    """Load the network that a combo names, unless ComfyUI still has it."""
+    path, places = host.model_path("controlnet", name), host.Places.chosen()
+    return host.managed(
+        ("control", path.name, file_fingerprint(path), places.unet_dtype),
+        lambda: load_control_network(path, device=places.waiting, dtype=places.unet_dtype),
+        places,
+    )
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "control_net",
+            options=host.model_names("controlnet"),
+            tooltip="A ControlNet or T2I-Adapter for Stable Diffusion 1.5 from models/controlnet, "
+            "for example control_v11p_sd15_canny.",
+        ),
+        io.Image.Input(
+            "images",
+            tooltip="The control frames: one for each frame of the clip, or one for all. They must "
+            "be of the kind that the ControlNet was trained on: edges for canny, depth for depth.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=0.0,
+            max=MAX_STRENGTH,
+            step=0.05,
+            tooltip="How strictly the structure is held: 0 not at all, 1 as trained. 0.5 to 1 is "
+            "usual.",
+        ),
+        *span_inputs("the ControlNet"),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="Where it acts: white wholly, black not at all. One for each frame, or one for "
+            "all.",
+        ),
+        ControlSocket.Input(
+            "control",
+            optional=True,
+            tooltip="Other ControlNets; their effects add up.",
+        ),
+        io.Boolean.Input(
+            "repeat_last",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Let the last control frame serve for those that are missing at the end. Off: "
+            "too few are refused.",
+        ),
+    ]

@@ -1,0 +1,143 @@
+"""IP-Adapters: images whose style the clip takes on."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pipeline import AnimateDiffV2VError
+from ..pipeline.models.ip_adapter import IpAdapter, load_ip_adapter_network
+from ..pipeline.sampling import Arrangement, Span, StyleImages
+from ..pipeline.sampling.style import MAX_WEIGHT, parse_weights
+from . import host
+from .fingerprint import file_fingerprint
+from .sockets import CATEGORY, StyleSocket
+from .span_inputs import check_span, span_inputs
+
+
+class IPAdapter(io.ComfyNode):
+    """One IP-Adapter with its images; several chain."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_IPAdapter",
+            display_name="IP-Adapter for AnimateDiff",
+            category=CATEGORY,
+            description="Let a clip take on the style or the subject of images, the same "
+            "throughout or travelling from image to image.",
+            search_aliases=["ipadapter", "style transfer", "image prompt", "style travel"],
+            inputs=_inputs(),
+            outputs=[StyleSocket.Output(display_name="style", tooltip="For the Sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        ip_adapter: str,
+        clip_vision: Any,
+        images: Tensor,
+        weight: float,
+        arrangement: str,
+        start: float,
+        end: float,
+        weights: str = "",
+        style: host.Chain | None = None,
+    ) -> io.NodeOutput:
+        """Append this one to the incoming chain."""
+        chain = style or host.Chain()
+        if weight == 0:
+            return io.NodeOutput(chain)
+        network, patcher = _loaded(ip_adapter)
+        vision = host.VisionEncoder(clip_vision, as_tokens=network.takes_tokens)
+        link = StyleImages(
+            adapter=network,
+            embeddings=vision.encode(images),
+            empty=vision.empty(),
+            weight=weight,
+            weights=parse_weights(weights),
+            arrangement=arrangement,
+            span=Span(start, end),
+        )
+        return io.NodeOutput(chain.plus(link, patcher))
+
+    @classmethod
+    def validate_inputs(
+        cls, start: float | None, end: float | None, weights: str | None = ""
+    ) -> bool | str:
+        """Refuse a span that ends before it starts, and weights that are none."""
+        try:
+            parse_weights(weights or "")
+        except AnimateDiffV2VError as error:
+            return str(error)
+        return check_span(start, end)
+
+    @classmethod
+    def fingerprint_inputs(cls, ip_adapter: str | None, **_others: object) -> str | None:
+        """Run again when the file has changed."""
+        if ip_adapter is None:
+            return None
+        return file_fingerprint(host.model_path(host.IP_ADAPTERS, ip_adapter))
+
+
+def _loaded(name: str) -> tuple[IpAdapter, host.WholeModelPatcher]:
+    """Load the network that a combo names, unless ComfyUI still has it."""
+    path, places = host.model_path(host.IP_ADAPTERS, name), host.Places.chosen()
+    return host.managed(
+        ("ip adapter", path.name, file_fingerprint(path), places.unet_dtype),
+        lambda: load_ip_adapter_network(path, device=places.waiting, dtype=places.unet_dtype),
+        places,
+    )
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "ip_adapter",
+            options=host.model_names(host.IP_ADAPTERS),
+            tooltip="An IP-Adapter for Stable Diffusion 1.5 from models/ipadapter: "
+            "ip-adapter_sd15, or ip-adapter-plus_sd15, which keeps closer to the image.",
+        ),
+        io.ClipVision.Input(
+            "clip_vision",
+            tooltip="From Load CLIP Vision: CLIP-ViT-H-14-laion2B-s32B-b79K for nearly all "
+            "IP-Adapters of Stable Diffusion 1.5.",
+        ),
+        io.Image.Input(
+            "images",
+            tooltip="One or several style images; the middle square of each is looked at.",
+        ),
+        io.Float.Input(
+            "weight",
+            default=0.8,
+            min=-MAX_WEIGHT,
+            max=MAX_WEIGHT,
+            step=0.05,
+            tooltip="How much the images count beside the prompt: 0 not at all, 1 as trained. 0.5 "
+            "to 0.8 leaves room for the prompt.",
+        ),
+        io.Combo.Input(
+            "arrangement",
+            options=list(get_args(Arrangement)),
+            default="average",
+            tooltip="What several images do. average: their mean. concat: all of them at once. "
+            "travel: one after another, spread over the clip, mixed between. per_window: each "
+            "context window looks at the one image nearest to its middle.",
+        ),
+        *span_inputs("the IP-Adapter"),
+        io.String.Input(
+            "weights",
+            multiline=True,
+            default="",
+            optional=True,
+            tooltip="Factors of the weight along the clip, a line each: frame, colon, factor. "
+            "0: 1 and 24: 0 fades the style out over 24 frames. Empty: the same throughout.",
+        ),
+        StyleSocket.Input(
+            "style", optional=True, tooltip="Other IP-Adapters; their effects add up."
+        ),
+    ]

@@ -1,0 +1,46 @@
+"""Between which shares of the noise schedule something acts."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pipeline import AnimateDiffV2VError
+from ..pipeline.sampling import Span
+
+
+def span_inputs(what: str) -> list[io.Input]:
+    """The two ends of a span, `start` and `end`.
+
+    what: acts between them, for the tooltips: "the ControlNet".
+    """
+    return [
+        io.Float.Input(
+            "start",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip=f"Share of the noise schedule from which {what} acts, as ComfyUI's "
+            "start_percent: 0 is its noisiest level, whatever the denoise.",
+        ),
+        io.Float.Input(
+            "end",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip=f"Share of the noise schedule up to which {what} acts, as ComfyUI's "
+            "end_percent; 0.5 to 0.8 leaves the last details free.",
+        ),
+    ]
+
+
+def check_span(start: float | None, end: float | None) -> bool | str:
+    """Refuse a span that ends before it starts, as a node's validate_inputs; None is linked."""
+    if start is None or end is None:
+        return True
+    try:
+        Span(start, end)
+    except AnimateDiffV2VError as error:
+        return str(error)
+    return True
