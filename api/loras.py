@@ -147,7 +147,7 @@ class LoraShelf:
         """Give what a URL gave a short while ago, if it is still here."""
         try:
             note = json.loads(self._note(url).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # the latter after a crash while it was written
             return None
         name = str(note["name"])
         path = self._cache() / PurePosixPath(name.replace(os.sep, "/")).name

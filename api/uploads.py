@@ -34,6 +34,7 @@ UPLOADS = f"{MOUNT}/uploads"
 _ID_LENGTH = 32
 _ID = re.compile(rf"[0-9a-f]{{{_ID_LENGTH}}}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
+_LOOK_AGAIN_BYTES = 16 * MEBIBYTE
 _CONTENT_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}", re.ASCII)
 
 
@@ -134,7 +135,7 @@ class UploadStore:
         if not _NUMBER.fullmatch(number):
             raise _wrong(f"There is no part {number[:20]!r}, only 1 to 9999")
         path = self._part(upload_id, int(number))
-        others = sum(each.stat().st_size for each in self._parts(upload_id) if each != path)
+        others = sum(_size(each) for each in self._parts(upload_id) if each != path)
         return await self._receive(request, path, self.limits.max_bytes - others)
 
     async def complete(self, upload_id: str, secret: str, body: Any) -> None:
@@ -188,7 +189,7 @@ class UploadStore:
         return about
 
     def _check_room(self, wanted: int) -> None:
-        used = sum(path.stat().st_size for path in self._folder.iterdir())
+        used = sum(_size(path) for path in self._folder.iterdir())
         if used + wanted > self.limits.total_bytes:
             raise RequestRefused(_FULL)
 
@@ -208,6 +209,9 @@ class UploadStore:
                         raise too_large(self.limits.max_bytes)
                     digest.update(chunk)
                     await asyncio.to_thread(file.write, chunk)
+                    # Others write at the same time, and no length need have been told.
+                    if size // _LOOK_AGAIN_BYTES > (size - len(chunk)) // _LOOK_AGAIN_BYTES:
+                        self._check_room(0)
             incoming.replace(path)
         finally:
             incoming.unlink(missing_ok=True)
@@ -231,6 +235,14 @@ def display_name(file_name: str) -> str:
 
 def _wrong(sentence: str) -> RequestRefused:
     return RequestRefused(flat(400, sentence, "bad_request"))
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 of one that has just been moved or removed."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _hash(secret: str) -> str:

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS webhooks (
     attempts INTEGER NOT NULL DEFAULT 0,
     due REAL,
     written REAL NOT NULL
-) STRICT;
+);
 CREATE INDEX IF NOT EXISTS webhooks_to_send ON webhooks (due) WHERE due IS NOT NULL;
 """
 ATTEMPTS = 10
@@ -106,9 +106,13 @@ class WebhookSender:
                 raise _refused(f"fal_webhook cannot be called: {error}") from error
 
     async def start(self) -> None:
-        """Take up the deliveries that an earlier process left."""
+        """Take up the deliveries that an earlier process left.
+
+        They wait on where they cannot be signed.
+        """
         await self._run(self._open)
-        self._loop_task = asyncio.create_task(self._deliver_all())
+        if self._signer is not None:
+            self._loop_task = asyncio.create_task(self._deliver_all())
 
     async def stop(self) -> None:
         """Stop; what is under way is tried again at the next start."""
@@ -151,9 +155,12 @@ class WebhookSender:
 
     def _ended(self, request_id: str, task: asyncio.Task[None]) -> None:
         del self._under_way[request_id]
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("The webhook of request %s:", request_id, exc_info=task.exception())
-        self._news.set()
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            self._news.set()
+        else:  # of ours: it is still due, and would be again at once
+            logger.error("The webhook of request %s failed.", request_id, exc_info=error)
+            asyncio.get_running_loop().call_later(FIRST_PAUSE_SECONDS, self._news.set)
 
     async def _wait(self, until: float | None) -> None:
         seconds = None if until is None else max(0.0, until - self._clock())

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from animatediff_v2v.api import uploads
 from animatediff_v2v.api.guard import Guard
 from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.upload_routes import upload_routes
@@ -406,3 +407,19 @@ def test_a_browser_runs_no_upload(tmp_path, content_type, sent, shown):
             assert ("Content-Disposition" in response.headers) != shown
 
     case(tmp_path, test)
+
+
+def test_many_at_once_do_not_fill_the_disk(tmp_path, monkeypatch):
+    """Streams without a length are measured on their way."""
+    monkeypatch.setattr(uploads, "_LOOK_AGAIN_BYTES", 1000)
+
+    async def test(site):
+        begun = await site.begin(multipart=True)
+        urls = [f"{begun['upload_url']}/{number}" for number in range(1, 9)]
+        answers = await asyncio.gather(
+            *(site.send("PUT", url, data=_pieces(300)) for url in urls), return_exceptions=True
+        )
+        assert FULL in answers
+        assert sum(path.stat().st_size for path in (tmp_path / "uploads").iterdir()) < 18_000
+
+    case(tmp_path, test, total_bytes=10_000)

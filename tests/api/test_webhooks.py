@@ -363,3 +363,41 @@ def test_logs_tell_nothing(tmp_path, signer, caplog):
     asyncio.run(run())
     said = [each.getMessage() for each in caplog.records if each.name == webhooks.__name__]
     assert said == ["The webhook of request r answered 500; again in 0 s."]
+
+
+def test_what_cannot_be_signed_waits(tmp_path, signer):
+    async def run():
+        receiver = Receiver()
+        async with served(receiver, signer) as server:
+            unsigned = sender(tmp_path, None)
+            await unsigned.start()
+            await deliver(unsigned, server.make_url("/hook"), OUTPUT)
+            await asyncio.sleep(0.1)
+            await unsigned.stop()
+            assert (receiver.received, rows(tmp_path)) == ([], [("r", 0, 0)])
+            signed = sender(tmp_path, signer)
+            await signed.start()
+            await receiver.until(1)
+            await signed.stop()
+
+    asyncio.run(run())
+
+
+def test_a_fault_of_ours_is_no_flood(tmp_path, signer, monkeypatch, caplog):
+    monkeypatch.setattr(webhooks, "FIRST_PAUSE_SECONDS", 60)
+
+    async def fail(*_arguments):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(WebhookSender, "_call", fail)
+
+    async def run():
+        sending = sender(tmp_path, signer)
+        await sending.start()
+        await deliver(sending, "http://127.0.0.1:9/", OUTPUT)
+        await asyncio.sleep(0.2)
+        await sending.stop()
+
+    asyncio.run(run())
+    said = [each.getMessage() for each in caplog.records if each.name == webhooks.__name__]
+    assert said == ["The webhook of request r failed."]
