@@ -1,0 +1,171 @@
+"""Draw the templates' thumbnails: the demo's clip, what becomes of it, and the nodes that do it.
+
+Usage: python demo/run.py && python demo/thumbnails.py
+
+Where demo/run.py has not been run, the restyled frames are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from animatediff_v2v.pipeline.video import VideoReader
+from PIL import Image, ImageDraw, ImageFont
+
+DEMO = Path(__file__).parent
+TEMPLATES = DEMO.parent / "workflows"
+# The template browser shows thumbnails as squares; drawn larger, lines and letters come out smooth.
+SIDE, DRAWN, EDGE = 512, 1024, 64
+GROUND, INK, SOFT = "#1d2430", "#f2f4f8", "#9aa6b8"
+# As the groups in the templates.
+COLOURS = {
+    "clip": "#3f789e",
+    "model": "#6b5b95",
+    "prompts": "#5b7a95",
+    "restyle": "#6f9a6f",
+    "result": "#b58b2a",
+}
+SEASONS = {"spring": "#9fd48a", "summer": "#f2d35b", "autumn": "#e08a4a", "winter": "#bcd6ea"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one thumbnail says; `result` is a clip of demo/run.py, `nodes` are names with groups."""
+
+    title: str
+    subtitle: str
+    result: str | None
+    nodes: Sequence[Sequence[tuple[str, str]]]
+    frames: int = 4
+    windows: int = 0
+    seasons: bool = False
+
+
+CARDS = {
+    "Video to Video": Card(
+        "Video to Video",
+        "restyle a clip, keep its sound",
+        "green",
+        [
+            [("Load Video", "clip"), ("Sampler", "restyle")],
+            [("Load Model", "model"), ("Encode Video", "result")],
+        ],
+    ),
+    "Video to Video (one node)": Card(
+        "Video to Video",
+        "in one node, from file to file",
+        "yellow",
+        [[("AnimateDiff Video to Video", "restyle")]],
+    ),
+    "LoRA Stack": Card(
+        "LoRA Stack",
+        "several LoRAs, their own strengths",
+        "outlined",
+        [
+            [("LoRA 0.8", "model"), ("LoRA 0.7", "model")],
+            [("Load Model", "model"), ("Sampler", "restyle")],
+        ],
+    ),
+    "Turbo (few steps)": Card(
+        "Turbo",
+        "AnimateLCM: 8 steps, not 25",
+        "4_steps",
+        [[("AnimateLCM", "model"), ("8 steps, lcm", "restyle")], [("Encode Video", "result")]],
+    ),
+    "Long Video (context windows)": Card(
+        "Long Video",
+        "windows that overlap, any length",
+        "green",
+        [[("Context Options", "prompts"), ("Sampler", "restyle")]],
+        frames=8,
+        windows=4,
+    ),
+    "Prompt Travel": Card(
+        "Prompt Travel",
+        "a prompt that changes on the way",
+        None,
+        [[("Prompt Schedule", "prompts"), ("Sampler", "restyle")]],
+        seasons=True,
+    ),
+    "Native nodes (MODEL, CLIP, VAE, VIDEO)": Card(
+        "Native nodes",
+        "MODEL, CLIP, VAE, VIDEO",
+        "outlined",
+        [
+            [("Load Checkpoint", "model"), ("Load LoRA", "model")],
+            [("Model from MODEL", "restyle"), ("Save Video", "result")],
+        ],
+    ),
+}
+
+
+def main() -> None:
+    for name, card in CARDS.items():
+        picture = draw(card).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        picture.save(TEMPLATES / f"{name}.jpg", quality=88, optimize=True)
+        print(TEMPLATES / f"{name}.jpg")
+
+
+def draw(card: Card) -> Image.Image:
+    picture = Image.new("RGB", (DRAWN, DRAWN), GROUND)
+    pen = ImageDraw.Draw(picture)
+    pen.text((EDGE, 64), card.title, font=letters(68), fill=INK)
+    pen.text((EDGE, 152), card.subtitle, font=letters(40), fill=SOFT)
+    y = 236
+    for clip in (DEMO / "clip.mp4", DEMO / "out" / f"{card.result}.mp4"):
+        if clip.exists():
+            y += strip(picture, y, clip, card.frames) + 20
+    y += 12
+    for index in range(card.windows):
+        share = (DRAWN - 2 * EDGE) / (card.windows + 1)
+        x = EDGE + index * share
+        pen.rounded_rectangle((x, y, x + 2 * share, y + 24), 10, fill=COLOURS["restyle"])
+        y += 36
+    if card.seasons:
+        y += seasons(pen, y)
+    nodes(pen, max(y + 16, 640), card.nodes)
+    return picture
+
+
+def strip(picture: Image.Image, y: int, clip: Path, count: int) -> int:
+    """Paste frames side by side, and give their height."""
+    with VideoReader(clip) as reader:
+        frames = [Image.fromarray(frame) for frame in reader]
+    width = (DRAWN - 2 * EDGE - 16 * (count - 1)) // count
+    for index in range(count):
+        frame = frames[round(index * (len(frames) - 1) / (count - 1))]
+        picture.paste(frame.resize((width, width)), (EDGE + index * (width + 16), y))
+    return width
+
+
+def seasons(pen: ImageDraw.ImageDraw, y: int) -> int:
+    width = (DRAWN - 2 * EDGE) // len(SEASONS)
+    for index, (name, colour) in enumerate(SEASONS.items()):
+        x = EDGE + index * width
+        pen.rectangle((x, y, x + width, y + 64), fill=colour)
+        middle = (x + width / 2, y + 32)
+        pen.text(middle, name, font=letters(34), fill=GROUND, anchor="mm")
+    return 64
+
+
+def nodes(pen: ImageDraw.ImageDraw, y: int, rows: Sequence[Sequence[tuple[str, str]]]) -> None:
+    for row in rows:
+        x = EDGE
+        for index, (name, group) in enumerate(row):
+            width = int(pen.textlength(name, font=letters(36))) + 48
+            if index:
+                pen.line((x - 26, y + 40, x, y + 40), fill=SOFT, width=5)
+            pen.rounded_rectangle((x, y, x + width, y + 80), 16, fill=COLOURS[group])
+            pen.text((x + 24, y + 40), name, font=letters(36), fill=INK, anchor="lm")
+            x += width + 26
+        y += 108
+
+
+def letters(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+if __name__ == "__main__":
+    main()
