@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Inputs:
         """
         endpoint = ENDPOINTS[request.endpoint_id]
         asked = endpoint.input.model_validate(request.input)
-        choice = self._models(endpoint, asked)
+        choice = await asyncio.to_thread(self._models, endpoint, asked)
         loras = await self._lora_names(asked)
         video = await self._video(request, asked)
         try:
@@ -78,7 +79,8 @@ class Inputs:
                 **_selection(asked),
             )
         except BaseException:
-            video.unlink(missing_ok=True)
+            with suppress(OSError):  # the next start removes it
+                video.unlink(missing_ok=True)
             raise
 
     def sweep(self, unfinished: Iterable[StoredRequest]) -> None:

@@ -47,6 +47,7 @@ class _Unfinished:
     is_in_executor: bool = False
     is_cancelled: bool = False
     is_late: bool = False
+    is_ending: bool = False
     watchers: set[asyncio.Event] = field(default_factory=set)
 
 
@@ -129,6 +130,9 @@ class QueueRunner:
         ahead = self._executor.ahead(request.id)
         if ahead is not None:
             return ahead
+        unfinished = self._unfinished.get(request.id)
+        if unfinished is None or unfinished.is_in_executor:
+            return 0  # it is about to be seen to run, or to have ended
         others = (each for each in self._unfinished.values() if not each.is_in_executor)
         before = sum(each.request.sequence < request.sequence for each in others)
         return self._executor.length() + before
@@ -171,6 +175,7 @@ class QueueRunner:
             answer = CANCELLED
         except Exception as error:
             answer = _answer_for(error, request.id)
+        unfinished.is_ending = True
         if unfinished.is_late and answer is CANCELLED:
             answer = TIMED_OUT
         await self._clean_up(request, job)
@@ -190,7 +195,9 @@ class QueueRunner:
     async def _stop(self, unfinished: _Unfinished) -> None:
         if unfinished.is_in_executor:
             await self._executor.cancel(unfinished.request.id)
-        elif unfinished.task is not None:
+        elif unfinished.task is not None and not unfinished.is_ending:
+            # Whatever comes now must not disturb the end that begins here.
+            unfinished.is_ending = True
             unfinished.task.cancel()
 
     def _expire(self, unfinished: _Unfinished) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from pydantic import ValidationError
 
+from ..pipeline import AnimateDiffV2VError
 from ..pipeline.sampling import MAX_SEED
 from . import answers
 from .guard import as_response, caller_of, needs_no_key, read_json
@@ -138,7 +139,12 @@ class Routes:
             asked = endpoint.input.model_validate(body)
         except ValidationError as error:
             raise RequestRefused(validation_answer(error)) from error
-        await asyncio.to_thread(self._inputs.checked, endpoint, asked)
+        try:
+            await asyncio.to_thread(self._inputs.checked, endpoint, asked)
+        except RequestRefused:
+            raise
+        except AnimateDiffV2VError as error:  # no model is installed at all
+            raise RequestRefused(flat(500, str(error), "internal_server_error")) from error
         values = asked.model_dump()
         if asked.seed is None:
             values["seed"] = random.SystemRandom().randint(0, MAX_SEED)

@@ -12,6 +12,9 @@ from .local_executor import LocalExecutor, ModelFolders
 from .service import Service
 from .settings import Settings, load_settings
 
+# Clients that wait for a result would otherwise hold the server up for a minute.
+SECONDS_FOR_LAST_WORDS = 2.0
+
 
 def application(folder: Path, *, models: Path, settings: Settings) -> web.Application:
     """Make the application that answers from `folder`, with the model files in `models`.
@@ -34,5 +37,12 @@ def serve(parsed: argparse.Namespace) -> int:
     settings = load_settings(parsed.folder)
     app = application(parsed.folder, models=parsed.models, settings=settings)
     print(f"http://{parsed.host}:{parsed.port}/animatediff-v2v", flush=True)
-    web.run_app(app, host=parsed.host, port=parsed.port, print=None, access_log=None)
+    web.run_app(
+        app,
+        host=parsed.host,
+        port=parsed.port,
+        shutdown_timeout=SECONDS_FOR_LAST_WORDS,
+        print=None,
+        access_log=None,
+    )
     return 0

@@ -137,7 +137,10 @@ class _Parts:
         if request.video_file is not None:
             names.append(self.executor.input_folder / request.video_file)
         for path in names:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
+            try:
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+            except OSError as error:  # the next start removes it
+                logger.warning("%s could not be removed: %s", path, error)
 
     async def finished(self, request: StoredRequest) -> None:
         """Hand the webhook of a finished request over; a restart in between does it again."""

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS requests (
     answer TEXT,
     error_type TEXT,
     is_webhook_due INTEGER NOT NULL DEFAULT 0
-) STRICT;
+);
 CREATE INDEX IF NOT EXISTS unfinished ON requests (state) WHERE state != 'done';
 CREATE INDEX IF NOT EXISTS webhooks_due ON requests (is_webhook_due) WHERE is_webhook_due;
 CREATE TABLE IF NOT EXISTS logs (
@@ -48,14 +48,14 @@ CREATE TABLE IF NOT EXISTS logs (
     time REAL NOT NULL,
     level TEXT NOT NULL,
     message TEXT NOT NULL
-) STRICT;
+);
 CREATE INDEX IF NOT EXISTS logs_of ON logs (request_id, sequence);
 CREATE TABLE IF NOT EXISTS outputs (
     token TEXT PRIMARY KEY,
     request_id TEXT NOT NULL REFERENCES requests (id) ON DELETE CASCADE,
     path TEXT NOT NULL,
     content_type TEXT NOT NULL
-) STRICT;
+);
 """
 BUSY_SECONDS = 30
 

@@ -1,0 +1,107 @@
+"""The application on its own, without the work: what it says when it cannot do any."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from animatediff_v2v.api.serve import application
+from animatediff_v2v.api.settings import Settings
+from animatediff_v2v.api.store import Store
+
+from .test_store import request
+
+SUBMIT = "/fal/queue.fal.run/fal-ai/animatediff-v2v"
+WISH = {"video_url": "http://192.168.0.1/a.mp4", "prompt": "p"}
+
+
+def call(tmp_path, story, *, models=(), **settings):
+    """Run a story with a client of an application that has these (empty) model files."""
+    for name in models:
+        path = tmp_path / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    async def run():
+        app = application(
+            tmp_path / "data",
+            models=tmp_path / "models",
+            settings=Settings(keyless_loopback=True, **settings),
+        )
+        async with TestClient(TestServer(app)) as client:
+            return await story(client)
+
+    return asyncio.run(run())
+
+
+BOTH = ("checkpoints/cardosAnime_v20.safetensors", "animatediff_models/mm_sd_v15_v2.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("models", "status", "said"),
+    [
+        ((), 500, "No motion module is installed in models/animatediff_models."),
+        (BOTH[1:], 422, "base_model 'cardosAnimev20' is not installed"),
+        (BOTH, 200, ""),
+    ],
+)
+def test_missing_models_are_told_before_anything_is_queued(tmp_path, models, status, said):
+    async def story(client):
+        answer = await client.post(SUBMIT, json=WISH)
+        return answer.status, await answer.text()
+
+    found, text = call(tmp_path, story, models=models)
+    assert found == status
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [({"max_queued": 1}, 503), ({"max_queued_per_key": 1}, 200), ({"max_queued": 2}, 200)],
+)
+def test_a_full_queue_says_so(tmp_path, limits, status):
+    async def story(client):
+        # One of another key that this process knows nothing of, and so never ends.
+        other = Store(tmp_path / "data" / "api.sqlite")
+        other.submit(request(owner="another"), most=10, most_of_owner=10)
+        other.close()
+        answer = await client.post(SUBMIT, json=WISH)
+        return answer.status, await answer.json()
+
+    found, body = call(tmp_path, story, models=BOTH, **limits)
+    assert found == status
+    assert body.get("error_type") == ("queue_full" if status == 503 else None)
+
+
+def test_cancelling_twice_and_at_the_last_moment_ends_the_request(tmp_path):
+    async def story(client):
+        ended = []
+        for _ in range(20):
+            submitted = await (await client.post(SUBMIT, json=WISH)).json()
+            path = f"{SUBMIT}/requests/{submitted['request_id']}"
+            await asyncio.gather(*(client.put(f"{path}/cancel") for _ in range(3)))
+            for _ in range(500):
+                status = await (await client.get(f"{path}/status")).json()
+                if status["status"] == "COMPLETED":
+                    break
+                await asyncio.sleep(0.01)
+            ended.append((status["status"], status.get("error_type")))
+        return ended
+
+    ended = call(tmp_path, story, models=BOTH)
+    assert {status for status, _ in ended} == {"COMPLETED"}
+    assert {kind for _, kind in ended} <= {"request_cancelled", "file_download_error"}
+
+
+def test_the_stream_ends_with_the_request(tmp_path):
+    async def story(client):
+        submitted = await (await client.post(SUBMIT, json=WISH)).json()
+        path = f"{SUBMIT}/requests/{submitted['request_id']}/status/stream"
+        answer = await client.get(path)
+        text = await answer.text()
+        return answer.headers["Content-Type"], text
+
+    content_type, text = call(tmp_path, story, models=BOTH)
+    assert content_type == "text/event-stream"
+    assert '"COMPLETED"' in text.strip().splitlines()[-1]
