@@ -95,6 +95,12 @@ def _broken_positions(node_id: str, before: dict[str, Any], now: dict[str, Any])
             f"{node_id} had its widgets in the order {old} and has {new}: saved graphs hold "
             "values by position, so new widgets go behind all others."
         )
+    if any(each.get("upload") for each in before["inputs"]) and len(new) > len(old):
+        yield (
+            f"{node_id} has an upload button, and saved graphs hold its value behind all others: "
+            f"the new widgets {new[len(old) :]} would take it for theirs. Make them sockets, or "
+            "put them on another node."
+        )
     if now["outputs"][: len(before["outputs"])] != before["outputs"]:
         yield (
             f"{node_id} gave {before['outputs']} and gives {now['outputs']}: links hold outputs "

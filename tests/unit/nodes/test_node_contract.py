@@ -84,6 +84,14 @@ def test_a_change_that_breaks_graphs_is_told(change, sentence):
     assert any(sentence in each for each in found), found
 
 
+def test_a_widget_after_an_upload_button_is_told():
+    before = copy.deepcopy(NODE)
+    before["inputs"][0]["upload"] = True
+    after = copy.deepcopy(before)
+    after["inputs"].append(ADDED)
+    assert "has an upload button" in broken({"Node": before}, {"Node": after})[0]
+
+
 def test_a_node_that_is_gone_is_told():
     assert "Node is gone" in broken({"Node": NODE}, {})[0]
 
