@@ -1,4 +1,4 @@
-"""Train the miniature: a latent diffusion model, a motion module and two LoRAs, all tiny.
+"""Train the miniature: a latent diffusion model, a motion module, a ControlNet, two LoRAs.
 
 Usage: python demo/train.py [--work FOLDER] [--out FOLDER] [--threads N]
 
@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from training.base_model import trained_base
 from training.captions import trained_text_encoder
+from training.control import trained_controlnet
 from training.examples import clips, stills
 from training.latent_codec import refined_decoder, trained_codec
 from training.loras import trained_few_steps, trained_style
 from training.motion import trained_motion_modules
-from training.networks import write_checkpoint, write_motion_module
+from training.networks import write_checkpoint, write_controlnet, write_motion_module
 
 DEMO = Path(__file__).parent
 
@@ -46,8 +47,10 @@ def main() -> int:
     write_motion_module(out / "animatediff_models" / "miniature_motion.safetensors", modules)
     style = trained_style(work, stills(work, vae), unet, text_encoder)
     style.write(out / "loras" / "miniature_outlined.safetensors")
+    controlnet = trained_controlnet(work, stills(work, vae), unet, text_encoder)
     few_steps = trained_few_steps(work, moving, unet, text_encoder, modules)
     few_steps.write(out / "loras" / "miniature_few_steps.safetensors")
+    write_controlnet(out / "controlnet" / "miniature_canny.safetensors", controlnet)
     print(f"The miniature is in {out}.")
     return 0
 

@@ -24,12 +24,17 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of examples: latents and twins [rows, frames, 4, 16, 16], masks, captions."""
+    """Rows of examples: latents and twins [rows, frames, 4, 16, 16], masks, captions.
+
+    rows, sides: where they stand among the examples, and which of the pair they are.
+    """
 
     latents: Tensor
     twins: Tensor
     masks: Tensor
     captions: list[str]
+    rows: np.ndarray
+    sides: np.ndarray
 
 
 def draw_batch(
@@ -49,6 +54,8 @@ def draw_batch(
             partial_caption(examples.scenes[row][side], rng)
             for row, side in zip(rows, which, strict=True)
         ],
+        rows=rows,
+        sides=which,
     )
 
 

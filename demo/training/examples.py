@@ -28,11 +28,13 @@ class Examples:
     """Latents of scenes: float16 [examples, 2, frames, 4, 16, 16], the second being the twin.
 
     masks: coverage of the object in each latent, float16 [examples, frames, 1, 16, 16].
+    times: of the frames of each example, from 0 to 1.
     """
 
     scenes: list[tuple[Scene, Scene]]
     latents: Tensor
     masks: Tensor
+    times: list[np.ndarray]
 
     @cached_property
     def all(self) -> np.ndarray:
@@ -56,13 +58,13 @@ def clips(folder: Path, vae: AutoencoderKL) -> Examples:
 
 def _kept(path: Path, vae: AutoencoderKL, *, count: int, frames: int, seed: int) -> Examples:
     scenes = list(_twins(count, seed))
+    times = [_times(index, frames, seed) for index in range(count)]
     if path.exists():
         kept = torch.load(path, weights_only=True)
     else:
-        times = [_times(index, frames, seed) for index in range(count)]
         kept = {"latents": _latents(vae, scenes, times), "masks": _masks(scenes, times)}
         torch.save(kept, path)
-    return Examples(scenes, kept["latents"], kept["masks"])
+    return Examples(scenes, kept["latents"], kept["masks"], times)
 
 
 def _twins(count: int, seed: int) -> Iterator[tuple[Scene, Scene]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from animatediff_v2v.pipeline.files.controlnet import controlnet_table
 from animatediff_v2v.pipeline.files.tensor_specs import TensorSpec
 from animatediff_v2v.pipeline.files.text_encoder_layout import text_encoder_table
 from animatediff_v2v.pipeline.files.unet_layout import unet_table
 from animatediff_v2v.pipeline.files.vae_layout import vae_table
 from animatediff_v2v.pipeline.models.motion_module import MotionModules, sinusoidal_encoding
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -45,6 +46,9 @@ VAE = {
     "norm_num_groups": 32,
     "scaling_factor": LATENT_SCALE,
 }
+CONTROLNET = {name: UNET[name] for name in UNET if name not in ("out_channels", "up_block_types")}
+# Of the convolutions that the control frames go through; a quarter of Stable Diffusion's.
+CONTROLNET |= {"conditioning_embedding_out_channels": (16, 16, 32, 64), "conditioning_channels": 3}
 TEXT_ENCODER = {
     "vocab_size": 49_408,
     "hidden_size": TEXT_CHANNELS,
@@ -85,6 +89,21 @@ def new_motion_modules() -> MotionModules:
         if ".temporal_transformer.proj_out." in name:
             nn.init.zeros_(parameter)
     return modules
+
+
+def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A ControlNet with the weights of the UNet's first half; its last layers are zero."""
+    controlnet = ControlNetModel(**CONTROLNET)
+    shared = set(controlnet.state_dict()) & set(unet.state_dict())
+    weights = {name: unet.state_dict()[name] for name in shared}
+    controlnet.load_state_dict(weights, strict=False)
+    return controlnet
+
+
+def write_controlnet(path: Path, controlnet: nn.Module) -> None:
+    """Write a ControlNet as one fp16 file in the original (LDM) layout."""
+    table = controlnet_table(CONTROLNET)
+    _save(_renamed(controlnet.state_dict(), table, "control_model."), path)
 
 
 def write_checkpoint(

@@ -1,0 +1,75 @@
+"""The stage that trains a ControlNet on the outlines of the drawn scenes, the UNet frozen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
+from animatediff_v2v.pipeline.video import ControlFrameOptions
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor
+
+from .base_model import Batch, draw_batch
+from .captions import encoded
+from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
+from .examples import Examples
+from .loop import Plan, frozen, train
+from .networks import new_controlnet
+from .scenes import draw
+
+CANNY = Plan(steps=1_000, learning_rate=8e-4, average_decay=0.99)
+BATCH = 16
+OUTLINES = ControlFrameOptions(preprocessor="canny")
+
+
+def trained_controlnet(
+    folder: Path, examples: Examples, unet: UNet2DConditionModel, text_encoder: ClipTextModel
+) -> ControlNetModel:
+    """Train a ControlNet that begins as a copy of the UNet's first half and changes nothing yet.
+
+    As arXiv 2302.05543, on single frames and on both noise schedules, as the UNet was trained.
+    """
+    torch.manual_seed(7)
+    frozen(unet)
+    frozen(text_encoder)
+    controlnet = new_controlnet(unet)
+    halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
+    of_half = torch.arange(BATCH) % 2
+
+    def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
+        batch = draw_batch(examples, rng, BATCH)
+        steps = timesteps(BATCH, generator)
+        seen = noised(
+            batch.latents[:, 0],
+            batch.twins[:, 0],
+            timesteps=steps,
+            alphas=halves[of_half, steps],
+            generator=generator,
+        )
+        context = encoded(text_encoder, batch.captions)
+        skips, middle = controlnet(
+            seen.sample, seen.timesteps, context, outlines(examples, batch), return_dict=False
+        )
+        predicted = unet(
+            seen.sample,
+            seen.timesteps,
+            context,
+            down_block_additional_residuals=skips,
+            mid_block_additional_residual=middle,
+            return_dict=False,
+        )[0]
+        return weighted_error(predicted, seen.target, batch.masks[:, 0])
+
+    train("canny", CANNY, controlnet, loss_of, folder)
+    return controlnet
+
+
+def outlines(examples: Examples, batch: Batch) -> Tensor:
+    """Control frames of a batch's first frames, [rows, 3, height, width], 0 or 1."""
+    frames = []
+    for row, side in zip(batch.rows, batch.sides, strict=True):
+        picture = draw(examples.scenes[row][side], examples.times[row][0])
+        frames.append(OUTLINES.of((picture * 255).round().astype(np.uint8)))
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255
