@@ -58,7 +58,8 @@ class Frontend:
         self.page.get_by_text(PACK, exact=True).first.click()
         self.page.get_by_test_id(f"template-workflow-{name}").click()
         self.page.wait_for_function(
-            "(name) => app.extensionManager.workflow.activeWorkflow.filename === name"
+            # A second one of a name gets a number behind it.
+            "(name) => app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)"
             " && app.graph.nodes.length > 1",
             arg=name,
         )

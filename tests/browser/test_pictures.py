@@ -21,8 +21,10 @@ LOAD, SELECT, ENCODE = "ADV2V_LoadVideo", "ADV2V_SelectFrames", "ADV2V_EncodeVid
 STACK, MOTION, MODEL = "ADV2V_LoraStack", "ADV2V_MotionLoraStack", "ADV2V_LoadModel"
 CORE, WINDOWS, TRAVEL = "ADV2V_ModelFromComfy", "ADV2V_ContextOptions", "ADV2V_PromptSchedule"
 SAMPLER, JOB = "ADV2V_Sampler", "ADV2V_VideoToVideo"
+FRAMES, CONTROL, STYLE = "ADV2V_ControlFrames", "ADV2V_ControlNet", "ADV2V_IPAdapter"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
+CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
 PROMPT = {"positive": "anime style, a red star over the sea, detailed, masterpiece"}
 SEASONS = "0: a forest in spring\n16: a forest in summer\n32: a forest in autumn\n48: snow"
 # Columns of nodes with the values that differ from the defaults, and links.
@@ -68,6 +70,26 @@ GRAPHS = {
     "prompt_schedule": (
         [[(TRAVEL, {"schedule": SEASONS})], [(SAMPLER, {})]],
         [(TRAVEL, 0, SAMPLER, "positive_schedule")],
+    ),
+    "control_frames": (
+        [[(LOAD, CLIP)], [(FRAMES, {})], [(CONTROL, CANNY)]],
+        [(LOAD, 0, FRAMES, "images"), (FRAMES, 0, CONTROL, "images")],
+    ),
+    "controlnet": (
+        [[(FRAMES, {})], [(CONTROL, CANNY | {"end": 0.8})], [(SAMPLER, PROMPT)]],
+        [(FRAMES, 0, CONTROL, "images"), (CONTROL, 0, SAMPLER, "control")],
+    ),
+    "ip_adapter": (
+        [
+            [("LoadImage", {}), ("CLIPVisionLoader", {})],
+            [(STYLE, {"ip_adapter": "ip-adapter-plus_sd15.safetensors"})],
+            [(SAMPLER, PROMPT)],
+        ],
+        [
+            ("LoadImage", 0, STYLE, "images"),
+            ("CLIPVisionLoader", 0, STYLE, "clip_vision"),
+            (STYLE, 0, SAMPLER, "style"),
+        ],
     ),
     "sampler": (
         [[(LOAD, CLIP)], [(MODEL, CHECKPOINT)], [(SAMPLER, PROMPT)], [(ENCODE, {})]],

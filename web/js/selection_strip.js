@@ -33,7 +33,7 @@ app.registerExtension({
 });
 
 function addStrip(node) {
-  const strip = new Strip();
+  const strip = new Strip(node);
   const widget = node.addDOMWidget("selection", "ADV2V_SELECTION", strip.element, {
     serialize: false,
     hideOnZoom: false,
@@ -41,16 +41,21 @@ function addStrip(node) {
     getMaxHeight: () => HEIGHT_PIXELS,
   });
   widget.serialize = false;
-  const timer = setInterval(() => strip.look(node), LOOK_EVERY_MILLISECONDS);
+  const timer = setInterval(() => {
+    if (strip.element.isConnected) strip.look();
+    else if (strip.isRemoved) clearInterval(timer);
+  }, LOOK_EVERY_MILLISECONDS);
   const onRemoved = node.onRemoved;
   node.onRemoved = function (...values) {
-    clearInterval(timer);
+    strip.isRemoved = true;
     return onRemoved?.apply(this, values);
   };
 }
 
 class Strip {
-  constructor() {
+  constructor(node) {
+    this.node = node;
+    this.isRemoved = false;
     this.element = document.createElement("div");
     this.text = document.createElement("div");
     this.pictures = document.createElement("div");
@@ -77,8 +82,16 @@ class Strip {
     this.isAsking = false;
   }
 
+  // Undo makes the nodes anew, and Nodes 2.0 goes on showing the elements of those before.
+  shownNode() {
+    if (!this.isRemoved) return this.node;
+    const successor = app.canvas.graph?.getNodeById(this.node.id);
+    return successor?.comfyClass === NODE ? successor : this.node;
+  }
+
   // Asks the server once the values have stood still from one look to the next.
-  async look(node) {
+  async look() {
+    const node = this.shownNode();
     const query = queryOf(node);
     const isSettled = query === this.seen;
     this.seen = query;
