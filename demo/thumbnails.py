@@ -7,11 +7,13 @@ Where demo/run.py has not been run, the restyled frames are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from animatediff_v2v.pipeline.video import VideoReader
+import numpy as np
+from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 DEMO = Path(__file__).parent
@@ -24,6 +26,7 @@ COLOURS = {
     "clip": "#3f789e",
     "model": "#6b5b95",
     "prompts": "#5b7a95",
+    "structure": "#a1309b",
     "restyle": "#6f9a6f",
     "result": "#b58b2a",
 }
@@ -41,6 +44,7 @@ class Card:
     frames: int = 4
     windows: int = 0
     seasons: bool = False
+    outlines: bool = False
 
 
 CARDS = {
@@ -89,6 +93,25 @@ CARDS = {
         [[("Prompt Schedule", "prompts"), ("Sampler", "restyle")]],
         seasons=True,
     ),
+    "ControlNet": Card(
+        "ControlNet",
+        "new colours, the same outlines",
+        None,
+        [
+            [("Control Frames", "structure"), ("ControlNet", "structure")],
+            [("Sampler", "restyle"), ("Encode Video", "result")],
+        ],
+        outlines=True,
+    ),
+    "Style Image": Card(
+        "Style Image",
+        "the style of a picture, by IP-Adapter",
+        None,
+        [
+            [("Load Image", "clip"), ("IP-Adapter", "structure")],
+            [("Load CLIP Vision", "model"), ("Sampler", "restyle")],
+        ],
+    ),
     "Native nodes (MODEL, CLIP, VAE, VIDEO)": Card(
         "Native nodes",
         "MODEL, CLIP, VAE, VIDEO",
@@ -117,6 +140,9 @@ def draw(card: Card) -> Image.Image:
     for clip in (DEMO / "clip.mp4", DEMO / "out" / f"{card.result}.mp4"):
         if clip.exists():
             y += strip(picture, y, clip, card.frames) + 20
+    if card.outlines:
+        outline = ControlFrameOptions(preprocessor="canny").of
+        y += strip(picture, y, DEMO / "clip.mp4", card.frames, change=outline) + 20
     y += 12
     for index in range(card.windows):
         share = (DRAWN - 2 * EDGE) / (card.windows + 1)
@@ -129,10 +155,17 @@ def draw(card: Card) -> Image.Image:
     return picture
 
 
-def strip(picture: Image.Image, y: int, clip: Path, count: int) -> int:
+def strip(
+    picture: Image.Image,
+    y: int,
+    clip: Path,
+    count: int,
+    *,
+    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda frame: frame,
+) -> int:
     """Paste frames side by side, and give their height."""
     with VideoReader(clip) as reader:
-        frames = [Image.fromarray(frame) for frame in reader]
+        frames = [Image.fromarray(change(frame)) for frame in reader]
     width = (DRAWN - 2 * EDGE - 16 * (count - 1)) // count
     for index in range(count):
         frame = frames[round(index * (len(frames) - 1) / (count - 1))]

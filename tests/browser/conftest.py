@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ..host.comfy_server import MODEL_FOLDERS, PACK, ComfyServer
@@ -47,6 +48,8 @@ def server(tmp_path_factory, random_weights):
         demo = PACK / "demo" / "clip.mp4"
         source = demo if demo.exists() else running.folder / "input" / "clip.mp4"
         shutil.copy(source, running.folder / "input" / "picture.mp4")
+        # ComfyUI comes with one.
+        Image.linear_gradient("L").convert("RGB").save(running.folder / "input" / "example.png")
         _name_as_templates_do(running.folder / "models", weights)
         yield running
 
@@ -58,10 +61,13 @@ def _name_as_templates_do(models, weights):
         for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
             for model in node["properties"].get("models", ()):
                 target = models / model["directory"] / model["name"]
+                target.parent.mkdir(exist_ok=True)
                 if target.suffix == ".ckpt":
                     torch.save(load_file(tiny[model["directory"]]), target)
                 else:
-                    shutil.copy(tiny[model["directory"]], target)
+                    # Of a vision model there is none in small; it is listed, not loaded.
+                    source = tiny.get(model["directory"], tiny["checkpoints"])
+                    shutil.copy(source, target)
     motion_loras = models / "animatediff_motion_lora"
     motion_loras.mkdir(exist_ok=True)
     shutil.copy(weights / "style_lora.safetensors", motion_loras / "v2_lora_ZoomIn.ckpt")
