@@ -38,17 +38,17 @@ def main() -> int:
     vae = trained_codec(work)
     text_encoder = trained_text_encoder(work)
     unet = trained_base(work, stills(work, vae), text_encoder)
-    vae = refined_decoder(work, vae)
-    write_checkpoint(
-        out / "checkpoints" / "miniature.safetensors", unet=unet, vae=vae, text_encoder=text_encoder
-    )
     moving = clips(work, vae)
     modules = trained_motion_modules(work, moving, unet, text_encoder)
-    write_motion_module(out / "animatediff_models" / "miniature_motion.safetensors", modules)
     style = trained_style(work, stills(work, vae), unet, text_encoder)
-    style.write(out / "loras" / "miniature_outlined.safetensors")
     controlnet = trained_controlnet(work, stills(work, vae), unet, text_encoder)
     few_steps = trained_few_steps(work, moving, unet, text_encoder, modules)
+    vae = refined_decoder(work, vae)
+
+    checkpoint = out / "checkpoints" / "miniature.safetensors"
+    write_checkpoint(checkpoint, unet=unet, vae=vae, text_encoder=text_encoder)
+    write_motion_module(out / "animatediff_models" / "miniature_motion.safetensors", modules)
+    style.write(out / "loras" / "miniature_outlined.safetensors")
     few_steps.write(out / "loras" / "miniature_few_steps.safetensors")
     write_controlnet(out / "controlnet" / "miniature_canny.safetensors", controlnet)
     print(f"The miniature is in {out}.")

@@ -18,7 +18,7 @@ from .loop import Plan, train
 from .networks import new_unet
 from .scenes import partial_caption
 
-BASE = Plan(steps=6_000, learning_rate=8e-4, average_decay=0.9995)
+BASE = Plan(steps=4_000, learning_rate=8e-4, average_decay=0.9995)
 BATCH = 16
 
 

@@ -19,7 +19,7 @@ from .networks import LATENT_SCALE
 from .scenes import FRAMES, Scene, clip_times, draw, object_mask, random_scene
 
 STILLS = 5_000
-CLIPS = 300
+CLIPS = 200
 ENCODED_AT_ONCE = 16
 
 

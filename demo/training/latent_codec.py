@@ -14,7 +14,7 @@ from .networks import LATENT_SCALE, new_vae
 from .scenes import SIZE, draw, random_scene
 
 CODEC = Plan(steps=3_000, learning_rate=8e-4, average_decay=0.995)
-DECODER = Plan(steps=1_500, learning_rate=4e-4, average_decay=0.998)
+DECODER = Plan(steps=900, learning_rate=4e-4, average_decay=0.998)
 CROP = 64
 CROPS = 8
 # Latents that carry a little noise in training make a decoder that forgives the UNet's mistakes.

@@ -20,7 +20,7 @@ from .loop import Plan, frozen, train
 from .networks import new_motion_modules
 from .scenes import FRAMES
 
-MOTION = Plan(steps=1_200, learning_rate=1e-3, average_decay=0.998)
+MOTION = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.998)
 CLIPS_PER_STEP = 2
 
 
