@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import pytest
-from animatediff_v2v.pipeline.video import VideoWriter
 from animatediff_v2v.pipeline.video.probe import probe_video
 
 from ..host.conftest import PATHS
-from .homes import BareHome, ComfyHome, data_uri, model_folder
+from .homes import BareHome, ComfyHome, data_uri, model_folder, write_clip
 
 BARE = "bare"
 HOMES = [BARE, *PATHS]
@@ -28,13 +25,6 @@ def long_clip(tmp_path_factory):
     """Six seconds, as a data URI."""
     path = write_clip(tmp_path_factory.mktemp("clip") / "long.mp4", frames=6, frame_rate=1)
     return data_uri(path)
-
-
-def write_clip(path, *, frames, frame_rate):
-    with VideoWriter(path, width=48, height=48, frame_rate=Fraction(frame_rate)) as writer:
-        for index in range(frames):
-            writer.write(np.full((1, 48, 48, 3), 240 * index // frames, np.uint8))
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
+import numpy as np
 import requests
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.pipeline.video import VideoWriter
 
 from ..host.comfy_server import ComfyServer
 
@@ -107,6 +110,14 @@ class Home:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def submit_long(self):
+        """Queue a job that outlasts whatever is done meanwhile, and give it once it runs."""
+        clip = write_clip(self.data / "large.mp4", frames=16, frame_rate=8, size=128)
+        values = {"num_inference_steps": 100, "guidance_scale": 7, "select_every_nth_frame": 1}
+        request = self.submit(video_url=data_uri(clip), **values)
+        self.wait(request, until=("IN_PROGRESS",))
+        return request
+
     def status(self, request, *, logs=0):
         answer = self.get(f"{request['status_url']}?logs={logs}")
         assert answer.status_code in (200, 202), answer.text
@@ -190,6 +201,13 @@ class ComfyHome(Home):
 
     def log(self):
         return "\n".join([*self._logs, self.server.log()])
+
+
+def write_clip(path, *, frames, frame_rate, size=48):
+    with VideoWriter(path, width=size, height=size, frame_rate=Fraction(frame_rate)) as writer:
+        for index in range(frames):
+            writer.write(np.full((1, size, size, 3), 240 * index // frames, np.uint8))
+    return path
 
 
 def data_uri(path):

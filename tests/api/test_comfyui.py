@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from ..host.conftest import PATHS
-from .test_queue import CANCELLED, LONG, wait_for_positions
+from .test_queue import CANCELLED, wait_for_positions
 
 
 @pytest.fixture(scope="module", params=PATHS or [None], ids=lambda path: Path(path or "none").name)
@@ -26,8 +26,7 @@ def home(request, make_home):
 
 @pytest.fixture
 def long_job(home):
-    request = home.submit(**LONG)
-    home.wait(request, until=("IN_PROGRESS",))
+    request = home.submit_long()
     yield request
     home.cancel(request)
     home.wait(request)

@@ -14,15 +14,12 @@ from .homes import QUEUE, V2V
 
 FAST = "/fal-ai/fast-animatediff/video-to-video"
 CANCELLED = {"detail": "Request was cancelled", "error_type": "request_cancelled"}
-# A job that takes a few seconds, for what must happen while it runs.
-LONG = {"num_inference_steps": 100, "select_every_nth_frame": 1}
 
 
 @pytest.fixture
 def long_job(home):
     """A job that runs, and is gone after the test."""
-    request = home.submit(**LONG)
-    home.wait(request, until=("IN_PROGRESS",))
+    request = home.submit_long()
     yield request
     home.cancel(request)
     home.wait(request)

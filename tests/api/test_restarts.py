@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from .test_queue import LONG
-
 MANY = int(os.environ.get("API_REQUESTS", "30"))
 INTERRUPTED = {
     "detail": "The server was restarted while the request ran; submit it again",
@@ -26,8 +24,7 @@ def test_what_had_not_begun_is_queued_again(fresh_home, kill):
     home = fresh_home
     done = home.submit(seed=10)
     made = home.result(done).json()
-    running = home.submit(**LONG)
-    home.wait(running, until=("IN_PROGRESS",))
+    running = home.submit_long()
     waiting = [home.submit(seed=20 + index) for index in range(3)]
     cancelled = home.submit()
     home.cancel(cancelled)
@@ -47,8 +44,7 @@ def test_what_had_not_begun_is_queued_again(fresh_home, kill):
 
 def test_a_cancellation_outlives_a_kill(fresh_home):
     home = fresh_home
-    running = home.submit(**LONG)
-    home.wait(running, until=("IN_PROGRESS",))
+    home.submit_long()
     waiting = home.submit()
     # As if the server had died between the note and the deed.
     with sqlite3.connect(home.data / "api.sqlite") as database:
