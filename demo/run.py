@@ -1,37 +1,112 @@
-"""The demo: draw a clip, make tiny random weights, restyle the clip with them.
+"""The demo: restyle a clip with the miniature, four ways, and lay the results side by side.
 
 Usage: python demo/run.py [FOLDER]   (demo/out if no folder is given)
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 from animatediff_v2v.pipeline.cli import main as animatediff_v2v
-from random_weights import write_weights
-from source_clip import write_clip
+from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, VideoWriter
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+DEMO = Path(__file__).parent
+MODELS = DEMO / "models"
+CLIP = DEMO / "clip.mp4"
+LORAS = MODELS / "loras"
+EVERY_NTH_FRAME = 2
+FRAME_RATE = Fraction(8)  # the clip's 16, every 2nd frame
+
+GREEN = "a green square on a purple background"
+YELLOW = "a yellow square on a green striped background"
+FEW_STEPS = ["--lora", str(LORAS / "miniature_few_steps.safetensors"), "--steps", "4"]
+FEW_STEPS += ["--guidance-scale", "1", "--sampler", "lcm", "--scheduler", "sgm_uniform"]
+RUNS = {
+    "green": (GREEN, ["--steps", "12"]),
+    "yellow": (YELLOW, ["--steps", "12"]),
+    "outlined": (
+        YELLOW,
+        ["--steps", "12", "--lora", str(LORAS / "miniature_outlined.safetensors")],
+    ),
+    "4 steps": (GREEN, FEW_STEPS),
+}
+COLUMNS = 6
+LABEL_HEIGHT = 14
+
+Frames = NDArray[np.uint8]
 
 
 def main() -> int:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "out"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO / "out"
     folder.mkdir(parents=True, exist_ok=True)
-    write_clip(folder / "source.mp4")
-    write_weights(folder)
-    command = ["run", str(folder / "source.mp4"), str(folder / "restyled.mp4")]
-    command += ["--checkpoint", str(folder / "checkpoint.safetensors")]
-    command += ["--motion-module", str(folder / "motion_module.safetensors")]
-    command += ["--lora", f"{folder / 'style_lora.safetensors'}:0.5"]
-    command += ["--prompt", "a blue ball on a beach", "--steps", "8", "--seed", "7"]
-    print("animatediff-v2v", *command)
-    code = animatediff_v2v(command)
-    if code == 0:
-        print(
-            "These weights are random, so the picture is noise: it shows that reading, encoding, "
-            "sampling with context windows, decoding and writing work here, sound included.\n"
-            f"source:   {folder / 'source.mp4'}\nrestyled: {folder / 'restyled.mp4'}"
-        )
-    return code
+    results = {"source": CLIP}
+    for name, (prompt, options) in RUNS.items():
+        results[name] = folder / f"{name.replace(' ', '_')}.mp4"
+        code = restyle(results[name], prompt, options)
+        if code:
+            return code
+    clips = {
+        name: read(path, 1 if path != CLIP else EVERY_NTH_FRAME) for name, path in results.items()
+    }
+    write_side_by_side(folder / "side_by_side.gif", clips)
+    write_contact_sheet(folder / "contact_sheet.png", clips)
+    print(
+        "\n".join(["", *(str(folder / name) for name in sorted(p.name for p in folder.iterdir()))])
+    )
+    return 0
+
+
+def restyle(output: Path, prompt: str, options: list[str]) -> int:
+    """Run the command as one would type it, and show what that is."""
+    command = ["run", str(CLIP), str(output), "--prompt", prompt, *options]
+    command += ["--checkpoint", str(MODELS / "checkpoints" / "miniature.safetensors")]
+    command += ["--motion-module"]
+    command += [str(MODELS / "animatediff_models" / "miniature_motion.safetensors")]
+    command += ["--negative-prompt", "", "--denoise", "0.5", "--seed", "7"]
+    command += ["--select-every-nth-frame", str(EVERY_NTH_FRAME)]
+    print(shlex.join(["animatediff-v2v", *command]))
+    return animatediff_v2v(command)
+
+
+def read(path: Path, nth: int) -> Frames:
+    """Read a clip's frames: uint8 [frames, height, width, 3]."""
+    with VideoReader(path, selection=FrameSelection(select_every_nth_frame=nth)) as reader:
+        return np.stack(list(reader))
+
+
+def write_side_by_side(path: Path, clips: dict[str, Frames]) -> None:
+    """Write all clips next to each other, under their names."""
+    heads = np.concatenate([label(name, clip.shape[2]) for name, clip in clips.items()], axis=1)
+    body = np.concatenate(list(clips.values()), axis=2)
+    frames = np.concatenate([np.repeat(heads[np.newaxis], len(body), axis=0), body], axis=1)
+    height, width = frames.shape[1:3]
+    with VideoWriter(
+        path, format="gif", width=width, height=height, frame_rate=FRAME_RATE
+    ) as writer:
+        writer.write(frames)
+
+
+def write_contact_sheet(path: Path, clips: dict[str, Frames]) -> None:
+    """Write a row a clip, each at the same moments."""
+    rows = []
+    for name, clip in clips.items():
+        chosen = clip[np.linspace(0, len(clip) - 1, COLUMNS).round().astype(int)]
+        strip = np.concatenate(list(chosen), axis=1)
+        rows += [label(name, strip.shape[1]), strip]
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def label(text: str, width: int) -> Frames:
+    """Draw a line of text on white."""
+    picture = Image.new("RGB", (width, LABEL_HEIGHT), "white")
+    ImageDraw.Draw(picture).text((3, 1), text, fill="black")
+    return np.asarray(picture)
 
 
 if __name__ == "__main__":

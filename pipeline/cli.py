@@ -15,6 +15,7 @@ from typing import Any, NoReturn, get_args
 from tqdm import tqdm
 
 from .arguments import control_files, lora_entry
+from .demo import install_models
 from .errors import AnimateDiffV2VError
 from .files import FileReport, identify
 from .presets import preset_defaults
@@ -73,6 +74,20 @@ def _parser(add_commands: Callable[[Any], None]) -> argparse.ArgumentParser:
     inspect.set_defaults(command=_inspect)
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="print a list of objects")
+    demo = commands.add_parser(
+        "demo",
+        help="put the miniature model into a ComfyUI",
+        description="Copy the miniature's model files and its clip (miniature_clip.mp4) into a "
+        "ComfyUI, so that the templates run without a download.",
+    )
+    demo.set_defaults(command=_demo)
+    demo.add_argument(
+        "--install-models",
+        type=Path,
+        required=True,
+        metavar="COMFYUI_DIR",
+        help="the folder that holds ComfyUI's models and input folders",
+    )
     add_commands(commands)
     return parser
 
@@ -218,6 +233,12 @@ def _inspect(parsed: argparse.Namespace) -> int:
         for report in reports:
             print(_described(report))
     return 0 if all(report.usable for report in reports) else EXIT_UNUSABLE
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    for path in install_models(parsed.install_models):
+        print(path)
+    return 0
 
 
 def _described(report: FileReport) -> str:

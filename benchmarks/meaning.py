@@ -1,0 +1,336 @@
+"""Measure on the miniature whether the pipeline does what it is for.
+
+Usage: python benchmarks/meaning.py [--clips N] [--only ROW ...]
+
+Restyles clips that the miniature was never trained on and prints a line a row: what was measured,
+the value, what it has to be. Exits 1 if a row falls short. Same clips, same seeds, every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from animatediff_v2v.pipeline.files import LoraEntry
+from animatediff_v2v.pipeline.models import Models, load_models
+from animatediff_v2v.pipeline.models.controlnet import load_control_network
+from animatediff_v2v.pipeline.request import SamplingSettings
+from animatediff_v2v.pipeline.sampling import ContextOptions, Control, Guidance
+from animatediff_v2v.pipeline.video import ControlFrameOptions
+from animatediff_v2v.pipeline.video_to_video import encode_prompts, restyle_latents
+from torch import Tensor
+
+DEMO = Path(__file__).parents[1] / "demo"
+MODELS = DEMO / "models"
+sys.path.insert(0, str(DEMO))
+
+from training import measures  # noqa: E402
+from training.measures import Frames, Seen  # noqa: E402
+from training.scenes import FRAMES, Scene, caption, clip_times, draw, random_scene  # noqa: E402
+
+CLIPS = 32
+HELD_OUT_SEED = 20_000  # no training example is drawn from it
+DENOISE = 0.5  # what the demo uses
+STEPS = 8
+LONG_FRAMES = 48
+DENOISE_SWEEP = (0.2, 0.4, 0.6, 0.8, 1.0)
+GUIDED = Guidance(scale=7.0)
+UNGUIDED = Guidance(scale=1.0)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip never trained on, and what it shall be turned into."""
+
+    scene: Scene
+    wanted: Scene
+    index: int
+    length: int = FRAMES
+
+    @property
+    def prompt(self) -> str:
+        return caption(self.wanted)
+
+    @cached_property
+    def frames(self) -> Frames:
+        return np.stack([draw(self.scene, time) for time in clip_times(self.length)])
+
+    @cached_property
+    def latents(self) -> Tensor:
+        return miniature().codec.encode(torch.from_numpy(self.frames))
+
+    @cached_property
+    def seen(self) -> list[Seen]:
+        return [measures.look(frame) for frame in self.frames]
+
+    def long(self) -> Clip:
+        """The same scene, more slowly."""
+        return replace(self, length=LONG_FRAMES)
+
+    @cached_property
+    def restyled(self) -> Frames:
+        """The clip as the demo would restyle it: what most rows look at."""
+        return restyled(self)
+
+    @cached_property
+    def restyled_seen(self) -> list[Seen]:
+        return [measures.look(frame) for frame in self.restyled]
+
+    def score(self, frames: Frames) -> float:
+        """How well frames have the colours of the prompt, 0 to 1."""
+        seen = [measures.look(frame) for frame in frames]
+        wanted = self.wanted
+        return measures.prompt_score(seen, colour=wanted.colour, background=wanted.background)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    name: str
+    value: str
+    bound: str
+    holds: bool
+
+
+def held_out_clips(count: int) -> list[Clip]:
+    """Scenes without a style, each with other colours to be given."""
+    clips = []
+    for index in range(count):
+        rng = np.random.default_rng((HELD_OUT_SEED, index))
+        scene = replace(random_scene(rng), style=None)
+        wanted = scene
+        while {wanted.colour, wanted.background} & {scene.colour, scene.background}:
+            wanted = replace(scene.recoloured(rng), style=None)
+        clips.append(Clip(scene, wanted, index))
+    return clips
+
+
+@lru_cache(maxsize=4)
+def miniature(lora: str | None = None, strength: float = 1.0, motion: bool = True) -> Models:
+    """The miniature, with a LoRA or without its motion module."""
+    path = MODELS / "loras" / f"miniature_{lora}.safetensors"
+    entry = LoraEntry(path, model_strength=strength, clip_strength=strength)
+    module = MODELS / "animatediff_models" / "miniature_motion.safetensors"
+    return load_models(
+        MODELS / "checkpoints" / "miniature.safetensors",
+        motion_module=module if motion else None,
+        loras=[entry] if lora else [],
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+
+
+def restyled(
+    clip: Clip,
+    models: Models | None = None,
+    *,
+    prompt: str | None = None,
+    negative_prompt: str = "",
+    latents: Tensor | None = None,
+    controls: Sequence[Control] = (),
+    **settings: object,
+) -> Frames:
+    """Restyle a clip; the result as float32 [frames, height, width, 3], 0 to 1."""
+    models = models or miniature()
+    chosen = {"denoise": DENOISE, "steps": STEPS, "guidance": GUIDED} | settings
+    sampled = restyle_latents(
+        models,
+        clip.latents if latents is None else latents,
+        conditioning=encode_prompts(models.text_encoder, prompt or clip.prompt, negative_prompt),
+        settings=SamplingSettings(seed=1000 + clip.index, **chosen),
+        controls=controls,
+    )
+    return decoded(models, sampled)
+
+
+def decoded(models: Models, latents: Tensor) -> Frames:
+    """Decode a clip."""
+    return torch.cat(list(models.codec.decode(latents))).numpy()
+
+
+def prompt_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether object and background get the colours that the prompt names."""
+    for what, wanted in (("object", "colour"), ("background", "background")):
+        share = np.mean([_has_colour(clip, what, getattr(clip.wanted, wanted)) for clip in clips])
+        yield _at_least(f"{what} has the prompt's colour", share, 0.9, "{:.0%} of clips")
+
+
+def _has_colour(clip: Clip, what: str, name: str) -> bool:
+    found = [getattr(seen, f"{what}_colour") for seen in clip.restyled_seen]
+    return measures.colour_name(np.median(found, axis=0)) == name
+
+
+def structure_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether the object moves as it did, and is what it was."""
+    paths = [measures.path_correlation(clip.seen, clip.restyled_seen) for clip in clips]
+    yield _at_least("object's path like the source's", np.median(paths), 0.9, "median {:.3f}")
+    shapes = [measures.shape_name(clip.restyled_seen) == clip.scene.shape for clip in clips]
+    yield _at_least("shape still told right", np.mean(shapes), 0.8, "{:.0%} of clips")
+
+
+def motion_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether the motion module calms the picture."""
+    still = miniature(motion=False)
+    # The same noise schedule on both sides, so that the module is the only difference.
+    without = [restyled(clip, still, beta_schedule="sqrt_linear") for clip in clips]
+    flicker = [measures.flicker(clip.restyled, clip.scene).mean() for clip in clips]
+    alone = [measures.flicker(f, c.scene).mean() for f, c in zip(without, clips, strict=True)]
+    share = np.mean(flicker) / np.mean(alone)
+    yield _at_most("flicker with motion module / without", share, 0.6)
+
+
+def guidance_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether guidance follows the prompt, and away from the negative prompt."""
+    guided = np.mean([clip.score(clip.restyled) for clip in clips])
+    free = np.mean([clip.score(restyled(clip, guidance=UNGUIDED)) for clip in clips])
+    yield Row(
+        "prompt score, guidance 7 against 1", f"{guided:.3f} / {free:.3f}", "higher", guided > free
+    )
+    plain = [_redness(clip, "") for clip in clips]
+    against = [_redness(clip, "red") for clip in clips]
+    before, after = np.mean(plain), np.mean(against)
+    yield Row(
+        'redness, negative prompt "red" against none',
+        f"{after:+.3f} / {before:+.3f}",
+        "lower",
+        after < before,
+    )
+
+
+def _redness(clip: Clip, negative: str) -> float:
+    shape = f"a {clip.scene.shape}"
+    return measures.redness(restyled(clip, prompt=shape, negative_prompt=negative))
+
+
+def style_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether the style LoRA does more, the stronger it is, and nothing at strength 0."""
+    energies = [np.mean([measures.edge_energy(clip.restyled) for clip in clips])]
+    for strength in (0.5, 1.0):
+        models = miniature("outlined", strength)
+        energies.append(np.mean([measures.edge_energy(restyled(c, models)) for c in clips]))
+    values = " < ".join(f"{energy:.4f}" for energy in energies)
+    rises = bool(np.all(np.diff(energies) > 0))
+    yield Row("edge energy, style LoRA at 0, 0.5, 1", values, "rises", rises)
+    same = np.array_equal(restyled(clips[0], miniature("outlined", 0.0)), clips[0].restyled)
+    yield Row("style LoRA at 0 against none", "equal" if same else "differs", "bit-equal", same)
+
+
+def few_steps_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether 4 steps with the distilled LoRA do what 25 steps do without it."""
+    quick = miniature("few_steps")
+    few = {"steps": 4, "guidance": UNGUIDED, "sampler": "lcm", "scheduler": "sgm_uniform"}
+    fast = np.mean([clip.score(restyled(clip, quick, **few)) for clip in clips])
+    slow = np.mean([clip.score(restyled(clip, steps=25)) for clip in clips])
+    name = "prompt score, 4 steps without guidance / 25 with"
+    yield _at_least(name, fast / slow, 0.9)
+
+
+def control_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether the canny ControlNet holds the structure where nothing else of the source is left."""
+    path = MODELS / "controlnet" / "miniature_canny.safetensors"
+    network = load_control_network(path, device=torch.device("cpu"), dtype=torch.float32)
+    for what, bound, strength in (("without", 0.5, 0.0), ("with", 0.9, 1.0)):
+        paths = []
+        for clip in clips:
+            control = Control(network=network, frames=_outlines(clip), strength=strength)
+            seen = [measures.look(f) for f in restyled(clip, denoise=1.0, controls=[control])]
+            paths.append(measures.path_correlation(clip.seen, seen))
+        row = _at_least if strength else _at_most
+        yield row(f"path at denoise 1, {what} canny ControlNet", float(np.median(paths)), bound)
+
+
+def _outlines(clip: Clip) -> Tensor:
+    options = ControlFrameOptions(preprocessor="canny")
+    frames = (clip.frames * 255).round().astype(np.uint8)
+    return torch.from_numpy(np.stack([options.of(frame) for frame in frames]))
+
+
+def windows_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether a long clip shows where its context windows meet."""
+    context = ContextOptions(length=FRAMES, overlap=4)
+    seams, elsewhere = [], []
+    for clip in (clip.long() for clip in clips):
+        changes = measures.flicker(restyled(clip, context=context), clip.scene)
+        at_seam = np.zeros(len(changes), bool)
+        for start in (*range(0, LONG_FRAMES - FRAMES, FRAMES - 4), LONG_FRAMES - FRAMES):
+            for edge in (start - 1, start + FRAMES - 1):
+                if 0 <= edge < len(changes):
+                    at_seam[edge] = True
+        seams.append(changes[at_seam].mean())
+        elsewhere.append(changes[~at_seam].mean())
+    share = np.mean(seams) / np.mean(elsewhere)
+    yield _at_most("flicker where windows meet / elsewhere, 48 frames", share, 1.3)
+
+
+def codec_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether the VAE gives back what it got."""
+    values = [measures.psnr(decoded(miniature(), clip.latents), clip.frames) for clip in clips]
+    yield _at_least("VAE reconstruction", np.mean(values), 28, "{:.1f} dB")
+
+
+def denoise_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether denoise says how far the result is from the source."""
+    far, alike = [], []
+    for denoise in DENOISE_SWEEP:
+        results = [restyled(clip, denoise=denoise) for clip in clips]
+        far.append(
+            np.mean([np.abs(r - c.frames).mean() for r, c in zip(results, clips, strict=True)])
+        )
+        seen = [[measures.look(frame) for frame in result] for result in results]
+        paths = [measures.path_correlation(c.seen, s) for c, s in zip(clips, seen, strict=True)]
+        alike.append(np.mean(paths))
+    for name, values, sign, bound in (
+        ("distance to source", far, 1, "grows"),
+        ("path like the source's", alike, -1, "falls"),
+    ):
+        holds = bool(np.all(np.diff(values) * sign > 0))
+        yield Row(f"{name}, denoise 0.2 to 1", " ".join(f"{v:.3f}" for v in values), bound, holds)
+
+
+ROWS: dict[str, Callable[[Sequence[Clip]], Iterator[Row]]] = {
+    "codec": codec_row,
+    "prompt": prompt_row,
+    "structure": structure_row,
+    "motion": motion_row,
+    "guidance": guidance_row,
+    "style": style_row,
+    "control": control_row,
+    "few-steps": few_steps_row,
+    "denoise": denoise_row,
+    "windows": windows_row,
+}
+
+
+def _at_least(name: str, value: float, bound: float, form: str = "{:.2f}") -> Row:
+    return Row(name, form.format(value), f"at least {bound:g}", bool(value >= bound))
+
+
+def _at_most(name: str, value: float, bound: float) -> Row:
+    return Row(name, f"{value:.2f}", f"at most {bound:g}", bool(value <= bound))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=CLIPS, metavar="N")
+    parser.add_argument("--only", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW")
+    arguments = parser.parse_args()
+    clips = held_out_clips(arguments.clips)
+    print(f"{len(clips)} clips of {FRAMES} frames, denoise {DENOISE:g}, {STEPS} steps")
+    holds = True
+    for name in arguments.only:
+        for row in ROWS[name](clips):
+            mark = "" if row.holds else "   FALLS SHORT"
+            print(f"{row.name:<52} {row.value:<32} {row.bound}{mark}", flush=True)
+            holds &= row.holds
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
