@@ -158,11 +158,12 @@ def decoded(models: Models, latents: Tensor) -> Frames:
 def prompt_row(clips: Sequence[Clip]) -> Iterator[Row]:
     """Whether object and background get the colours that the prompt names."""
     for what, wanted in (("object", "colour"), ("background", "background")):
-        share = np.mean([_has_colour(clip, what, getattr(clip.wanted, wanted)) for clip in clips])
+        share = np.mean([has_colour(clip, what, getattr(clip.wanted, wanted)) for clip in clips])
         yield _at_least(f"{what} has the prompt's colour", share, 0.9, "{:.0%} of clips")
 
 
-def _has_colour(clip: Clip, what: str, name: str) -> bool:
+def has_colour(clip: Clip, what: str, name: str) -> bool:
+    """Whether object or background of a restyled clip is of the colour of that name."""
     found = [getattr(seen, f"{what}_colour") for seen in clip.restyled_seen]
     return measures.colour_name(np.median(found, axis=0)) == name
 
@@ -177,13 +178,17 @@ def structure_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 def motion_row(clips: Sequence[Clip]) -> Iterator[Row]:
     """Whether the motion module calms the picture."""
+    yield _at_most("flicker with motion module / without", flicker_share(clips), 0.6)
+
+
+def flicker_share(clips: Sequence[Clip]) -> float:
+    """Flicker with the motion module, over the flicker without it."""
     still = miniature(motion=False)
     # The same noise schedule on both sides, so that the module is the only difference.
     without = [restyled(clip, still, beta_schedule="sqrt_linear") for clip in clips]
     flicker = [measures.flicker(clip.restyled, clip.scene).mean() for clip in clips]
     alone = [measures.flicker(f, c.scene).mean() for f, c in zip(without, clips, strict=True)]
-    share = np.mean(flicker) / np.mean(alone)
-    yield _at_most("flicker with motion module / without", share, 0.6)
+    return float(np.mean(flicker) / np.mean(alone))
 
 
 def guidance_row(clips: Sequence[Clip]) -> Iterator[Row]:
