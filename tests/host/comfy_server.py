@@ -145,12 +145,15 @@ class ComfyServer:
     def unload(self):
         """What the frontend's button "Unload Models and Execution Cache" does; wait until done."""
         until = time.monotonic() + START_SECONDS
-        while self.get("/probe")["loaded"]:
-            assert time.monotonic() < until, self.get("/probe")
+        while True:
             # ComfyUI misses the request if it comes while it tidies up after a prompt.
             status, _ = self.post("/free", {"unload_models": True, "free_memory": True})
             assert status == 200
             time.sleep(1)
+            told = self.get("/probe")
+            if not (told["loaded"] or told["patchers"]):
+                return
+            assert time.monotonic() < until, told
 
     def files(self, entry):
         """The files that a run lists, in its order."""
