@@ -28,8 +28,8 @@ def long_clip(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory, weights):
-    return model_folder(weights, tmp_path_factory.mktemp("models"))
+def models(tmp_path_factory):
+    return model_folder(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")

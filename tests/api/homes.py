@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import requests
@@ -23,10 +24,11 @@ START_SECONDS = 120
 JOB_SECONDS = 120
 QUEUE = "/fal/queue.fal.run"
 V2V = "/fal-ai/animatediff-v2v"
+MINIATURE = Path(__file__).parents[2] / "demo" / "models"
 MODELS = {
-    "checkpoint.safetensors": "checkpoints/cardosAnime_v20.safetensors",
-    "motion_module.safetensors": "animatediff_models/mm_sd_v15_v2.safetensors",
-    "style_lora.safetensors": "loras/style_lora.safetensors",
+    "checkpoints": ("miniature", "cardosAnime_v20"),
+    "animatediff_models": ("miniature_motion", "mm_sd_v15_v2"),
+    "loras": ("miniature_outlined", "style_lora"),
 }
 
 
@@ -214,11 +216,12 @@ def data_uri(path):
     return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def model_folder(weights, folder):
-    """A folder like ComfyUI's models, with the names that the hosted API knows."""
-    for name, place in MODELS.items():
-        (folder / place).parent.mkdir(parents=True)
-        shutil.copy(weights / name, folder / place)
+def model_folder(folder):
+    """A folder like ComfyUI's models: the miniature under names that the hosted API knows."""
+    for kind, (name, hosted) in MODELS.items():
+        (folder / kind).mkdir(parents=True)
+        source, target = (f"{each}.safetensors" for each in (name, hosted))
+        shutil.copy(MINIATURE / kind / source, folder / kind / target)
     return folder
 
 
