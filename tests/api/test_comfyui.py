@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import threading
+import time
 from pathlib import Path
 
 import aiohttp
@@ -101,10 +102,19 @@ def test_open_tabs_see_no_foreign_progress(home):
     assert tab.told and set(tab.told) <= {"status", "feature_flags"}, set(tab.told)
 
 
+def wait_for_pending(home, count):
+    """Until ComfyUI itself holds so many: a position before that is a forecast."""
+    until = time.monotonic() + 30
+    while len(home.server.get("/queue")["queue_pending"]) != count:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_positions_count_the_tabs_prompts(home, long_job, prompt):
     of_tab = prompt(1)
     behind = home.submit()
     wait_for_positions(home, [behind], [2])
+    wait_for_pending(home, 2)
     later = prompt(2)
     wait_for_positions(home, [behind], [2])
     low = home.submit(headers={"x-fal-queue-priority": "low"})
