@@ -71,7 +71,8 @@ def styled(sample=None, **more):
 
 def pictures(server, prompt):
     """The frames of the clip that a prompt writes, float [frames, height, width, 3]."""
-    (path,) = server.files(server.run(prompt))
+    # A format that browsers do not play comes with a preview beside it.
+    path = max(server.files(server.run(prompt)), key=lambda path: path.suffix == ".mkv")
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(frames).astype(np.float32)
@@ -152,11 +153,14 @@ def test_controlnet_and_ip_adapter_with_a_few_step_preset(server):
 
 
 def test_a_mask_keeps_the_source(server):
-    source = pictures(server, graph(sample=sampler(denoise=0.0)))
-    kept = graph(sample=sampler(denoise=1.0, source_mask=["black", 0]), black=solid_mask(0.0))
-    assert difference(pictures(server, kept), source) < 1
-    blended = graph(sample=sampler(denoise=1.0, source_blend=1.0, source_blend_end=1.0))
-    assert difference(pictures(server, blended), source) < 1
+    # Without loss, for H.264 makes much of a last bit.
+    exact = {"encode": encode_video(["sample", 0], format="mkv-ffv1")}
+    source = pictures(server, graph(sample=sampler(denoise=0.0), **exact))
+    masked = sampler(denoise=1.0, source_mask=["black", 0])
+    kept = graph(sample=masked, black=solid_mask(0.0), **exact)
+    assert difference(pictures(server, kept), source) < 0.1
+    blended = sampler(denoise=1.0, source_blend=1.0, source_blend_end=1.0)
+    assert difference(pictures(server, graph(sample=blended, **exact)), source) < 0.1
 
 
 def test_unsampling_begins_from_the_source(server):
