@@ -83,6 +83,7 @@ class WebhookSender:
         self._news = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._rest_until: dict[str, float] = {}  # deliveries that a fault of ours ended
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="webhooks")
         self._connection: sqlite3.Connection | None = None
 
@@ -148,7 +149,10 @@ class WebhookSender:
 
     async def _begin_due(self, session: aiohttp.ClientSession, now: float) -> None:
         for delivery in await self._run(self._due, now):
-            if len(self._under_way) < AT_ONCE and delivery.request_id not in self._under_way:
+            is_free = delivery.request_id not in self._under_way
+            is_rested = self._rest_until.get(delivery.request_id, now) <= now
+            if len(self._under_way) < AT_ONCE and is_free and is_rested:
+                self._rest_until.pop(delivery.request_id, None)
                 task = asyncio.create_task(self._deliver(session, delivery))
                 self._under_way[delivery.request_id] = task
                 task.add_done_callback(partial(self._ended, delivery.request_id))
@@ -160,6 +164,7 @@ class WebhookSender:
             self._news.set()
         else:  # of ours: it is still due, and would be again at once
             logger.error("The webhook of request %s failed.", request_id, exc_info=error)
+            self._rest_until[request_id] = self._clock() + FIRST_PAUSE_SECONDS
             asyncio.get_running_loop().call_later(FIRST_PAUSE_SECONDS, self._news.set)
 
     async def _wait(self, until: float | None) -> None:
