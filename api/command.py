@@ -42,6 +42,10 @@ def _add_serve(commands: Any) -> None:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
+    if not parsed.models.is_dir():
+        raise AnimateDiffV2VError(
+            f"{parsed.models} is no folder; --models names a folder like ComfyUI's models."
+        )
     try:
         from .serve import serve  # noqa: PLC0415 - the other commands need no server
     except ModuleNotFoundError as error:
@@ -49,7 +53,7 @@ def _serve(parsed: argparse.Namespace) -> int:
             raise
         raise AnimateDiffV2VError(
             f"serve needs the Python package {error.name!r}: run "
-            '`python -m pip install "animatediff-v2v[api]"`.'
+            '`python -m pip install ".[api]"` in the folder of the repository.'
         ) from error
     return serve(parsed)
 
