@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from .captions import encoded
-from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
+from .diffusion import Noised, alphas_cumprod, noised, timesteps, weighted_error
 from .examples import Examples
 from .loop import Plan, train
 from .networks import new_unet
@@ -59,30 +59,35 @@ def draw_batch(
     )
 
 
+def noised_stills(batch: Batch, generator: torch.Generator) -> Noised:
+    """Add noise to the first frames of a batch.
+
+    The sampler runs the UNet on Stable Diffusion's schedule without a motion module and on
+    AnimateDiff's with one: half of the rows are noised by either.
+    """
+    count = len(batch.latents)
+    steps = timesteps(count, generator)
+    halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
+    return noised(
+        batch.latents[:, 0],
+        batch.twins[:, 0],
+        timesteps=steps,
+        alphas=halves[torch.arange(count) % 2, steps],
+        generator=generator,
+    )
+
+
 def trained_base(
     folder: Path, examples: Examples, text_encoder: ClipTextModel
 ) -> UNet2DConditionModel:
-    """Train a UNet, and the text encoder with it, in place.
-
-    The sampler runs the UNet on Stable Diffusion's schedule without a motion module and on
-    AnimateDiff's with one: half of each batch is noised by either.
-    """
+    """Train a UNet, and the text encoder with it, in place."""
     torch.manual_seed(3)
     unet = new_unet()
     networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
-    halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
-    of_half = torch.arange(BATCH) % 2
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH)
-        steps = timesteps(BATCH, generator)
-        seen = noised(
-            batch.latents[:, 0],
-            batch.twins[:, 0],
-            timesteps=steps,
-            alphas=halves[of_half, steps],
-            generator=generator,
-        )
+        seen = noised_stills(batch, generator)
         context = encoded(text_encoder, batch.captions)
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
         return weighted_error(predicted, seen.target, batch.masks[:, 0])

@@ -11,9 +11,9 @@ from animatediff_v2v.pipeline.video import ControlFrameOptions
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
-from .base_model import Batch, draw_batch
+from .base_model import Batch, draw_batch, noised_stills
 from .captions import encoded
-from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
+from .diffusion import weighted_error
 from .examples import Examples
 from .loop import Plan, frozen, train
 from .networks import new_controlnet
@@ -35,19 +35,10 @@ def trained_controlnet(
     frozen(unet)
     frozen(text_encoder)
     controlnet = new_controlnet(unet)
-    halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
-    of_half = torch.arange(BATCH) % 2
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH)
-        steps = timesteps(BATCH, generator)
-        seen = noised(
-            batch.latents[:, 0],
-            batch.twins[:, 0],
-            timesteps=steps,
-            alphas=halves[of_half, steps],
-            generator=generator,
-        )
+        seen = noised_stills(batch, generator)
         context = encoded(text_encoder, batch.captions)
         skips, middle = controlnet(
             seen.sample, seen.timesteps, context, outlines(examples, batch), return_dict=False

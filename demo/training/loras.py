@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .base_model import draw_batch
+from .base_model import draw_batch, noised_stills
 from .captions import encoded
 from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
 from .examples import Examples
@@ -101,19 +101,10 @@ def trained_style(
     unet = frozen(copy.deepcopy(unet))
     frozen(text_encoder)
     layers = LoraLayers(unet)
-    halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
-    of_half = torch.arange(BATCH) % 2
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH, style="outlined")
-        steps = timesteps(BATCH, generator)
-        seen = noised(
-            batch.latents[:, 0],
-            batch.twins[:, 0],
-            timesteps=steps,
-            alphas=halves[of_half, steps],
-            generator=generator,
-        )
+        seen = noised_stills(batch, generator)
         context = encoded(text_encoder, [c.removesuffix(", outlined") for c in batch.captions])
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
         return weighted_error(predicted, seen.target, batch.masks[:, 0])
