@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,7 +75,7 @@ class SpooledControls:
         """Remove the files."""
         self._stack.close()
 
-    def add(self, frames: Iterable[Frame]) -> None:
+    def add(self, frames: Sequence[Frame]) -> None:
         """Make control frames of the clip's next frames, uint8 [height, width, 3] each."""
         for source, spool in self._files.items():
             if not isinstance(source, Path):
