@@ -19,6 +19,7 @@ from .networks import new_unet
 from .scenes import partial_caption
 
 BASE = Plan(steps=4_000, learning_rate=8e-4, average_decay=0.9995)
+REFINEMENT = Plan(steps=1_500, learning_rate=4e-4, average_decay=0.998, refines=True)
 BATCH = 16
 
 
@@ -59,14 +60,14 @@ def draw_batch(
     )
 
 
-def noised_stills(batch: Batch, generator: torch.Generator) -> Noised:
+def noised_stills(batch: Batch, generator: torch.Generator, *, refine: bool = False) -> Noised:
     """Add noise to the first frames of a batch.
 
     The sampler runs the UNet on Stable Diffusion's schedule without a motion module and on
     AnimateDiff's with one: half of the rows are noised by either.
     """
     count = len(batch.latents)
-    steps = timesteps(count, generator)
+    steps = timesteps(count, generator, refine=refine)
     halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
     return noised(
         batch.latents[:, 0],
@@ -83,14 +84,33 @@ def trained_base(
     """Train a UNet, and the text encoder with it, in place."""
     torch.manual_seed(3)
     unet = new_unet()
-    networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
+    _train(unet, BASE, examples, text_encoder, folder=folder)
+    return unet
+
+
+def refined_base(
+    folder: Path, examples: Examples, unet: UNet2DConditionModel, text_encoder: ClipTextModel
+) -> UNet2DConditionModel:
+    """Go on, in place, with more of the noise levels that video-to-video passes through."""
+    _train(unet, REFINEMENT, examples, text_encoder, folder=folder)
+    return unet
+
+
+def _train(
+    unet: UNet2DConditionModel,
+    plan: Plan,
+    examples: Examples,
+    text_encoder: ClipTextModel,
+    *,
+    folder: Path,
+) -> None:
+    networks = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).requires_grad_(True)
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH)
-        seen = noised_stills(batch, generator)
+        seen = noised_stills(batch, generator, refine=plan.refines)
         context = encoded(text_encoder, batch.captions)
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
         return weighted_error(predicted, seen.target, batch.masks[:, 0])
 
-    train("base", BASE, networks, loss_of, folder)
-    return unet
+    train("base_refined" if plan.refines else "base", plan, networks, loss_of, folder)

@@ -14,6 +14,8 @@ TRAINING_STEPS = 1000
 # share from which they may be anybody's.
 TRUSTED_UNTIL, FOREIGN_FROM = 0.3, 0.6
 TWIN_SHARE = 0.5
+LATE_EMPHASIS = 0.75
+PASSED_THROUGH = 0.6
 OBJECT_WEIGHT = 2.0
 
 
@@ -31,9 +33,14 @@ def alphas_cumprod(schedule: BetaSchedule) -> Tensor:
     return 1.0 / (1.0 + NoiseSchedule(schedule).sigmas.square())
 
 
-def timesteps(count: int, generator: torch.Generator, *, emphasis: float = 0.75) -> Tensor:
-    """Draw training steps, late ones more often: there the composition is made."""
-    drawn = torch.rand(count, generator=generator) ** emphasis
+def timesteps(count: int, generator: torch.Generator, *, refine: bool = False) -> Tensor:
+    """Draw training steps, late ones more often: there the composition is made.
+
+    refine: draw half of them from the part of the schedule that video-to-video passes through.
+    """
+    drawn = torch.rand(count, generator=generator) ** LATE_EMPHASIS
+    if refine:
+        drawn[: count // 2] *= PASSED_THROUGH
     return (drawn * TRAINING_STEPS).long().clamp(max=TRAINING_STEPS - 1)
 
 

@@ -25,6 +25,8 @@ class Plan:
     learning_rate: float
     average_decay: float = 0.0
     """Of the running average of the weights that is the stage's result; 0 keeps the last ones."""
+    refines: bool = False
+    """Whether it sees more of the noise levels that video-to-video passes through."""
 
 
 def train(

@@ -21,6 +21,7 @@ from .networks import new_motion_modules
 from .scenes import FRAMES
 
 MOTION = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.998)
+REFINEMENT = Plan(steps=1_000, learning_rate=6e-4, average_decay=0.995, refines=True)
 CLIPS_PER_STEP = 2
 
 
@@ -33,13 +34,39 @@ def trained_motion_modules(
     """Train motion modules on AnimateDiff's noise schedule."""
     torch.manual_seed(4)
     modules = new_motion_modules()
+    _train(modules, MOTION, examples, unet, text_encoder, folder=folder)
+    return modules
+
+
+def refined_motion_modules(
+    folder: Path,
+    examples: Examples,
+    unet: UNet2DConditionModel,
+    text_encoder: ClipTextModel,
+    modules: MotionModules,
+) -> MotionModules:
+    """Go on, in place, with more of the noise levels that video-to-video passes through."""
+    _train(modules, REFINEMENT, examples, unet, text_encoder, folder=folder)
+    return modules
+
+
+def _train(
+    modules: MotionModules,
+    plan: Plan,
+    examples: Examples,
+    unet: UNet2DConditionModel,
+    text_encoder: ClipTextModel,
+    *,
+    folder: Path,
+) -> None:
+    modules.requires_grad_(True)
     network = MotionUNet(frozen(unet), modules, family="v2")
     frozen(text_encoder)
     alphas = alphas_cumprod("sqrt_linear")
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, CLIPS_PER_STEP)
-        steps = timesteps(CLIPS_PER_STEP, generator)
+        steps = timesteps(CLIPS_PER_STEP, generator, refine=plan.refines)
         seen = noised(
             batch.latents,
             batch.twins,
@@ -53,5 +80,4 @@ def trained_motion_modules(
         )
         return weighted_error(predicted, seen.target.flatten(0, 1), batch.masks.flatten(0, 1))
 
-    train("motion", MOTION, modules, loss_of, folder)
-    return modules
+    train("motion_refined" if plan.refines else "motion", plan, modules, loss_of, folder)

@@ -23,7 +23,8 @@ MINIATURE = PACK / "demo" / "models"
 MINIATURE_FILES = {
     "checkpoint.safetensors": "checkpoints/miniature.safetensors",
     "motion_module.safetensors": "animatediff_models/miniature_motion.safetensors",
-    "style_lora.safetensors": "loras/miniature_*.safetensors",
+    "style_lora.safetensors": "loras/miniature_outlined.safetensors",
+    "controlnet.safetensors": "controlnet/miniature_canny.safetensors",
 }
 FRAMES, FRAME_RATE, SIZE = 16, 16, (96, 64)
 SAMPLE_RATE = 48_000
@@ -31,18 +32,15 @@ SAMPLE_RATE = 48_000
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory, random_weights):
-    """Networks of random weights; the trained miniature in their place where the demo has it."""
+    """The trained miniature, and random weights for what it has no network for."""
     folder = tmp_path_factory.mktemp("weights")
     command = [sys.executable, str(PACK / "demo" / "random_weights.py"), str(folder)]
     subprocess.run(command, check=True)
-    found = {name: sorted(MINIATURE.glob(pattern)) for name, pattern in MINIATURE_FILES.items()}
-    if all(found.values()):
-        for name, paths in found.items():
-            shutil.copy(paths[0], folder / name)
-        # What guides a UNet must have its sizes.
-        sizes = load_checkpoint(folder / "checkpoint.safetensors").unet_config
-        save_file(random_weights.controlnet(sizes), folder / "controlnet.safetensors")
-        save_file(random_weights.ip_adapter(sizes), folder / "ip_adapter.safetensors")
+    for name, path in MINIATURE_FILES.items():
+        shutil.copy(MINIATURE / path, folder / name)
+    # What guides a UNet must have its sizes.
+    sizes = load_checkpoint(folder / "checkpoint.safetensors").unet_config
+    save_file(random_weights.ip_adapter(sizes), folder / "ip_adapter.safetensors")
     return folder
 
 
