@@ -277,6 +277,7 @@ class _ProgressBar:
             total=100.0,
             unit="%",
             file=sys.stderr,
+            delay=0.01,  # a job that is refused at once shows none
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
         )
         return self

@@ -128,7 +128,8 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
     before = sorted(tmp_path.rglob("*"))
     assert main(command(**options)) == 2
     captured = capfd.readouterr()
-    message = captured.err.strip().splitlines()[-1]
+    *bar, message = captured.err.strip().splitlines()
+    assert all("|" in line for line in bar) and "  0%|" not in captured.err
     assert message.startswith("animatediff-v2v: ")
     assert expected in message
     assert "Traceback" not in captured.err
