@@ -21,7 +21,7 @@ from .networks import new_motion_modules
 from .scenes import FRAMES
 
 MOTION = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.998)
-REFINEMENT = Plan(steps=1_000, learning_rate=6e-4, average_decay=0.995, refines=True)
+REFINEMENT = Plan(steps=800, learning_rate=6e-4, average_decay=0.995, refines=True)
 CLIPS_PER_STEP = 2
 
 
