@@ -8,7 +8,7 @@ import time
 import av
 import pytest
 
-from .comfy_server import PACK, message
+from .comfy_server import PACK, PACK_NAME, message
 from .conftest import FRAMES, write_clip
 
 CONTRACT = PACK / "tests" / "unit" / "node_contract.json"
@@ -116,7 +116,9 @@ def streams(path):
 def test_pack_loads_without_complaint(server, object_info):
     assert {name for name in object_info if name.startswith("ADV2V_")} == NODES
     assert "comfy_entrypoint" not in server.log()
-    assert "IMPORT FAILED" not in server.log()
+    # Nodes of ComfyUI's own may miss something that this pack does not need.
+    failed = [line for line in server.log().splitlines() if "IMPORT FAILED" in line]
+    assert not [line for line in failed if PACK_NAME in line], failed
 
 
 def test_every_input_and_output_is_explained(object_info):

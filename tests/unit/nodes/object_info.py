@@ -46,7 +46,7 @@ def _described(node: dict[str, Any]) -> dict[str, Any]:
         section: {each["name"]: _input(each) for each in node["inputs"] if each["optional"] is flag}
         for section, flag in (("required", False), ("optional", True))
     }
-    inputs = {section: entries for section, entries in sections.items() if entries}
+    inputs = {name: entries for name, entries in sections.items() if entries or name == "required"}
     names, types = zip(*node["outputs"], strict=True) if node["outputs"] else ((), ())
     return {
         "input": inputs,
@@ -66,7 +66,8 @@ def _input(declared: dict[str, Any]) -> list[Any]:
 def essentials(info: dict[str, Any]) -> dict[str, Any]:
     """One of ComfyUI's own nodes as `core_nodes.json` keeps it: no prose, no lists of files."""
     kept = _without_prose({key: info[key] for key in KEPT})
-    kept["input"].pop("hidden", None)
+    for part in ("input", "input_order"):
+        kept[part].pop("hidden", None)
     for name, entry in _entries(kept):
         if name in LISTS_FILES:
             _choices(entry)[:] = [ANY_FILE]
