@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..pipeline import AnimateDiffV2VError, ContextOptions
 from ..pipeline.sampling import ContextSchedule, FuseMethod
 from .sockets import CATEGORY, Context
+from .window_checks import check_window_length
 
 
 class ContextWindows(io.ComfyNode):
@@ -25,6 +26,7 @@ class ContextWindows(io.ComfyNode):
             "how they are blended. Without this node the clip goes through whole as far as the "
             "motion module reaches, and beyond that in windows of 16 that overlap by 4.",
             search_aliases=["context length", "context window", "sliding window", "long video"],
+            hidden=[io.Hidden.unique_id],
             inputs=_context_inputs(),
             outputs=[Context.Output(display_name="context_options", tooltip="For the Sampler.")],
         )
@@ -36,14 +38,15 @@ class ContextWindows(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, length: int | None, overlap: int | None) -> bool | str:
-        """Refuse windows that cannot be."""
-        if length is None or overlap is None:
+        """Refuse windows that cannot be, and those that the motion module does not know."""
+        if length is None:
             return True
-        try:
-            ContextOptions(length=length, overlap=overlap)
-        except AnimateDiffV2VError as error:
-            return str(error)
-        return True
+        if overlap is not None:
+            try:
+                ContextOptions(length=length, overlap=overlap)
+            except AnimateDiffV2VError as error:
+                return str(error)
+        return check_window_length(length, node_id=cls.hidden.unique_id)
 
 
 def _context_inputs() -> list[io.Input]:

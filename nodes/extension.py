@@ -8,7 +8,7 @@ from .context_options import ContextWindows
 from .control_frames import ControlFrames
 from .control_net import ControlNet
 from .encode_video import EncodeVideo
-from .host import register_model_folders
+from .host import register_model_folders, remember_submitted_prompts
 from .hosted_api import add_hosted_api
 from .ip_adapter import IPAdapter
 from .load_model import LoadModel
@@ -27,8 +27,9 @@ class AnimateDiffV2VExtension(ComfyExtension):
     """AnimateDiff video-to-video."""
 
     async def on_load(self) -> None:
-        """Make the model folders known before the first combo lists them, and add the routes."""
+        """Make the model folders known before the first combo lists them, and listen."""
         register_model_folders()
+        remember_submitted_prompts()
         add_selection_route()
         add_hosted_api()
 

@@ -27,6 +27,7 @@ from .places import Places
 from .progress import NodeProgress, raise_if_interrupted
 from .queue import PromptQueue
 from .routes import add_get_route, add_route, application
+from .submitted import remember_submitted_prompts, submitted_prompt
 
 __all__ = [
     "IP_ADAPTERS",
@@ -60,6 +61,8 @@ __all__ = [
     "raise_if_interrupted",
     "ready_networks",
     "register_model_folders",
+    "remember_submitted_prompts",
+    "submitted_prompt",
     "temporary_folder",
     "trim_window",
     "unet_weights",

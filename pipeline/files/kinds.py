@@ -34,6 +34,7 @@ class Finding:
         base_model: the base model, "" where the keys do not tell.
         layout: whose names the keys have.
         contents: the parts inside.
+        max_frames: of a motion module, the longest clip that it takes at once.
         usable: whether this pack can use it.
         advice: a sentence that says what to do with it.
     """
@@ -43,6 +44,7 @@ class Finding:
     base_model: str = ""
     layout: str = ""
     contents: str = ""
+    max_frames: int | None = None
     usable: bool = False
     advice: str = ""
 

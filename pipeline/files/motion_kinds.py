@@ -11,6 +11,8 @@ from .lora_keys import split_key
 
 MotionFamily = Literal["v1", "v2", "v3", "animatelcm", "long"]
 
+FRAMES_WITHOUT_TABLE = 64  # AnimateLCM's files hold no table; its users run 64 frames
+
 _OTHER_PACK = "This pack runs AnimateDiff's motion modules for Stable Diffusion 1.5 only."
 _BLOCK = re.compile(r"(?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+")
 _FAMILY_NAMES: dict[MotionFamily, str] = {
@@ -118,6 +120,7 @@ def _motion_module(keys: Keys) -> Finding | None:
         base_model="SD1.5",
         layout="original" if keys.has(".temporal_transformer.") else "diffusers",
         contents=", ".join(parts),
+        max_frames=frames or FRAMES_WITHOUT_TABLE,
         usable=True,
         advice="Use it as the motion module.",
     )

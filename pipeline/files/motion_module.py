@@ -14,14 +14,13 @@ from pathlib import Path
 import torch
 
 from ..errors import AnimateDiffV2VError
-from .motion_kinds import MotionFamily, motion_family
+from .motion_kinds import FRAMES_WITHOUT_TABLE, MotionFamily, motion_family
 from .reading import read_weights
 from .recognition import refusal
 from .tensor_specs import Shapes, TensorSpec, affine, shapes_of, take_tensors, voted_size
 
 __all__ = ["MotionFamily", "MotionModuleWeights", "load_motion_module"]
 
-_FRAMES_WITHOUT_TABLE = 64  # AnimateLCM's files hold no table; its users run 64 frames
 _MODULE = re.compile(r"((?:down_blocks|up_blocks)\.(\d+)|mid_block)\.motion_modules\.(\d+)\.")
 _TABLE = ".pos_encoder.pe"
 _FROM_DIFFUSERS = (
@@ -81,7 +80,7 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
     return MotionModuleWeights(
         tensors=tensors,
         positional_encoding=tables or None,
-        max_frames=frames or _FRAMES_WITHOUT_TABLE,
+        max_frames=frames or FRAMES_WITHOUT_TABLE,
         has_mid_block=has_mid_block,
         family=motion_family(frames=frames, has_mid_block=has_mid_block),
     )

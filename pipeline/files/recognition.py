@@ -38,6 +38,7 @@ class FileReport:
         parameter_count: numbers in all its tensors.
         dtype: the dtype that most of these numbers have, "float16" for instance.
         contents: the parts inside, "UNet, VAE, text encoder" for instance.
+        max_frames: of a motion module, the longest clip that it takes at once; else None.
         usable: whether this pack can use it.
         message: one sentence: what to use it as, or why it cannot be used.
     """
@@ -49,6 +50,7 @@ class FileReport:
     parameter_count: int
     dtype: str
     contents: str
+    max_frames: int | None
     usable: bool
     message: str
 
@@ -59,7 +61,7 @@ def identify(path: str | Path) -> FileReport:
     try:
         header = read_header(path)
     except AnimateDiffV2VError as error:
-        return FileReport(path, "not a model", "", "", 0, "", "", False, str(error))
+        return FileReport(path, "not a model", "", "", 0, "", "", None, False, str(error))
     found = find_kind({name: tensor.shape for name, tensor in header.items()})
     sizes: Counter[str] = Counter()
     for tensor in header.values():
@@ -72,6 +74,7 @@ def identify(path: str | Path) -> FileReport:
         parameter_count=sizes.total(),
         dtype=sizes.most_common(1)[0][0] if sizes else "",
         contents=found.contents,
+        max_frames=found.max_frames,
         usable=found.usable,
         message=_message(found),
     )

@@ -32,6 +32,7 @@ def test_help_pages_open_with_their_pictures(frontend):
             ".every((picture) => picture.naturalWidth > 0)"
         )
     frontend.shot("help")
+    frontend.set("Comfy.RightSidePanel.IsOpen", False)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

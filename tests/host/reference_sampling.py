@@ -3,7 +3,7 @@
 
 Usage: python reference_sampling.py CASES.json FOLDER
 
-FOLDER holds checkpoint.safetensors, control.safetensors and inputs.safetensors (latents,
+FOLDER holds checkpoint.safetensors, controlnet.safetensors and inputs.safetensors (latents,
 positive, negative, frames); what each case gives is written to <case>.safetensors.
 """
 
@@ -90,7 +90,7 @@ def main():
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     inputs = comfy.utils.load_torch_file(str(folder / "inputs.safetensors"))
     model = load_model(str(folder / "checkpoint.safetensors"))
-    control = load_control(str(folder / "control.safetensors"))
+    control = load_control(str(folder / "controlnet.safetensors"))
     for name, case in cases.items():
         with torch.inference_mode():
             samples = run(case, model, control, inputs)

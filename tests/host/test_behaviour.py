@@ -8,7 +8,7 @@ import time
 import av
 import pytest
 
-from .comfy_server import PACK, message
+from .comfy_server import PACK, PACK_NAME, message
 from .conftest import FRAMES, write_clip
 
 CONTRACT = PACK / "tests" / "unit" / "node_contract.json"
@@ -116,7 +116,9 @@ def streams(path):
 def test_pack_loads_without_complaint(server, object_info):
     assert {name for name in object_info if name.startswith("ADV2V_")} == NODES
     assert "comfy_entrypoint" not in server.log()
-    assert "IMPORT FAILED" not in server.log()
+    # Nodes of ComfyUI's own may miss something that this pack does not need.
+    failed = [line for line in server.log().splitlines() if "IMPORT FAILED" in line]
+    assert not [line for line in failed if PACK_NAME in line], failed
 
 
 def test_every_input_and_output_is_explained(object_info):
@@ -255,13 +257,30 @@ def test_wrong_values_are_refused_before_running(server, prompt, name, sentence)
     assert sentence in refusal(server, prompt)[name]
 
 
-def test_impossible_windows_are_refused_before_running(server):
-    windows = {"length": 8, "overlap": 8, "stride": 1, "schedule": "batched", "fuse": "flat"}
-    prompt = graph(
+def windowed(**values):
+    inputs = {"length": 8, "overlap": 2, "stride": 1, "schedule": "batched", "fuse": "flat"}
+    inputs |= {"closed_loop": False} | values
+    return graph(
         sample=sampler(context_options=["windows", 0]),
-        windows={"class_type": "ADV2V_ContextOptions", "inputs": {**windows, "closed_loop": False}},
+        windows={"class_type": "ADV2V_ContextOptions", "inputs": inputs},
     )
+
+
+def test_impossible_windows_are_refused_before_running(server):
+    prompt = windowed(length=8, overlap=8)
     assert "must be from 0 to 7" in refusal(server, prompt)["overlap"]
+
+
+def test_windows_longer_than_the_motion_module_are_refused_before_running(server):
+    prompt = windowed(length=33)
+    said = refusal(server, prompt)["length"]
+    assert "33 frames are more than motion_module.safetensors knows at once: use 32 or less" in said
+    _, answer = server.post("/prompt", {"prompt": prompt})
+    assert list(answer["node_errors"]) == ["windows"]
+    # The prompt before has not been remembered, and what has no motion module sees any length.
+    still = load_model(motion_module="None (each frame by itself)")
+    server.run(windowed(length=33) | {"model": still})
+    server.run(windowed(length=32))
 
 
 def test_frames_without_a_motion_module(server):

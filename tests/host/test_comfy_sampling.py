@@ -63,11 +63,10 @@ def draw(*shape, seed):
 
 
 @pytest.fixture(scope="module")
-def folder(weights, tmp_path_factory, random_weights):
-    """The files that both sides read."""
+def folder(tmp_path_factory, random_weights):
+    """The files that both sides read; ComfyUI knows whole multiples of channels alone."""
     folder = tmp_path_factory.mktemp("sampling")
-    (folder / "checkpoint.safetensors").symlink_to(weights / "checkpoint.safetensors")
-    save_file(random_weights.controlnet(), folder / "control.safetensors")
+    random_weights.write_weights(folder)
     inputs = {
         "latents": draw(FRAMES, 4, HEIGHT, WIDTH, seed=1),
         "positive": draw(1, 77, TEXT, seed=2),
@@ -98,7 +97,7 @@ def ours(case, folder):
     inputs = load_file(folder / "inputs.safetensors")
     place = {"device": torch.device("cpu"), "dtype": torch.float32}
     weights = load_checkpoint(folder / "checkpoint.safetensors")
-    network = load_control_network(folder / "control.safetensors", **place)
+    network = load_control_network(folder / "controlnet.safetensors", **place)
     unet = build_motion_unet(weights.unet_config, weights.unet, motion_module=None, **place)
     return sample_latents(
         unet,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 
+import pytest
+
+from ..unit.nodes.declared import ANY_FILE
+from ..unit.nodes.object_info import CORE_NODES, KEPT, core_nodes, essentials, pack_nodes
 from .comfy_server import PACK
 
 CONTRACT = json.loads((PACK / "tests" / "unit" / "node_contract.json").read_text(encoding="utf-8"))
-ANY_FILE = "<files>"
 
 
 def seen(info, name):
@@ -36,3 +40,32 @@ def test_nodes_are_those_of_the_contract(object_info):
             assert bool(options.get("video_upload")) == bool(each.get("upload"))
             fixed = [option for option in each.get("options", []) if option != ANY_FILE]
             assert set(fixed) <= set(options.get("options", []))
+
+
+def test_pack_nodes_are_described_as_by_comfyui(object_info):
+    """What the templates are checked against where there is no ComfyUI."""
+    for node_id, described in pack_nodes().items():
+        real = essentials(object_info[node_id])
+        for key in set(KEPT) - {"input"}:
+            assert described[key] == real[key], f"{node_id}: {key}"
+        for section, entries in described["input"].items():
+            for name, (kind, options) in entries.items():
+                found, said = real["input"][section][name]
+                assert found == kind, f"{node_id}.{name}"
+                assert {key: said.get(key) for key in options if key != "options"} == {
+                    key: value for key, value in options.items() if key != "options"
+                }, f"{node_id}.{name}"
+
+
+def test_core_nodes_are_as_in_the_snapshot(object_info, server):
+    """WRITE_SNAPSHOTS=1 writes those of this ComfyUI into tests/unit/core_nodes.json."""
+    version = server.get("/system_stats")["system"]["comfyui_version"]
+    snapshot = core_nodes()
+    names = {name for nodes in snapshot.values() for name in nodes}
+    now = {name: essentials(object_info[name]) for name in sorted(names)}
+    if os.environ.get("WRITE_SNAPSHOTS"):
+        snapshot[version] = now
+        CORE_NODES.write_text(json.dumps(snapshot, indent=1) + "\n", encoding="utf-8")
+    if version not in snapshot:
+        pytest.skip(f"tests/unit/core_nodes.json knows {', '.join(snapshot)}, not {version}")
+    assert now == snapshot[version]

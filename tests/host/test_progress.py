@@ -119,10 +119,12 @@ def test_stopping_while_sampling_leaves_comfyui_usable(server, name):
 
 
 def test_an_error_leaves_comfyui_usable(server):
-    windows = {**WINDOWS, "inputs": WINDOWS["inputs"] | {"length": 64}}
+    # Linked, so that it is not known before.
+    windows = {**WINDOWS, "inputs": WINDOWS["inputs"] | {"length": ["length", 0]}}
     prompt = graph(
         sample=sampler(seed=408, context_options=["windows", 0]),
         windows=windows,
+        length={"class_type": "PrimitiveInt", "inputs": {"value": 64}},
     )
     sentence = failure(server, prompt)
     assert "context length is 64" in sentence and "at most 32" in sentence

@@ -72,6 +72,14 @@ def test_recognised(name, tmp_path):
     assert report.message.endswith(".")
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, row in ROWS.items() if "motion module" in row.taken_by]
+)
+def test_a_header_tells_how_long_a_clip_the_motion_module_takes(name, tmp_path):
+    path = write(tmp_path, ROWS[name])
+    assert identify(path).max_frames == load_motion_module(path).max_frames
+
+
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("loader", LOADERS)
 def test_loaded_or_refused(name, loader, tmp_path):
