@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .spatial_layers import gate, in_parts
+
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
 NORM_GROUPS = 32
 # CUDA's fused attention kernels refuse a batch beyond this ("invalid configuration argument").
@@ -105,9 +107,7 @@ class GatedProjection(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [..., channels] to [..., inner]."""
-        hidden, gate = self.proj(tokens).chunk(2, dim=-1)
-        gated: Tensor = hidden * functional.gelu(gate)
-        return gated
+        return gate(self.proj(tokens))
 
 
 class FeedForward(nn.Module):
@@ -163,15 +163,28 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames)])
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(self, features: Tensor, num_frames: int) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape."""
+    def forward(
+        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
+    ) -> Tensor:
+        """Map [clips * num_frames, channels, height, width] to the same shape.
+
+        tokens_at_once: how many pixels of frames to work on at a time; None for all.
+        """
         rows, channels, height, width = features.shape
-        tokens = self.norm(features).permute(0, 2, 3, 1)
-        tokens = self.proj_in(tokens.reshape(-1, num_frames, height * width, channels))
-        for block in self.transformer_blocks:
-            tokens = block(tokens)
-        change: Tensor = self.proj_out(tokens).view(rows, height, width, channels)
-        return features + change.permute(0, 3, 1, 2)
+        split = (-1, num_frames, channels, height * width)
+        features, normed = features.reshape(split), self.norm(features).reshape(split)
+
+        def moved(start: int, end: int) -> Tensor:
+            tokens = normed[..., start:end].transpose(2, 3).contiguous()
+            tokens = self.proj_in(tokens)
+            for block in self.transformer_blocks:
+                tokens = block(tokens)
+            change: Tensor = self.proj_out(tokens)
+            return features[..., start:end] + change.transpose(2, 3)
+
+        pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
+        result = in_parts(moved, height * width, pixels_at_once, dim=-1)
+        return result.reshape(rows, channels, height, width)
 
 
 class MotionModule(nn.Module):
@@ -182,9 +195,11 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels, max_frames)
 
-    def forward(self, features: Tensor, num_frames: int) -> Tensor:
+    def forward(
+        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
+    ) -> Tensor:
         """Map [clips * num_frames, channels, height, width] to the same shape."""
-        transformed: Tensor = self.temporal_transformer(features, num_frames)
+        transformed: Tensor = self.temporal_transformer(features, num_frames, tokens_at_once)
         return transformed
 
 
@@ -198,9 +213,16 @@ class MotionBlock(nn.Module):
             [MotionModule(channels, max_frames) for _ in range(count)]
         )
 
-    def forward(self, features: Tensor, num_frames: int, layer: int) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        num_frames: int,
+        layer: int,
+        *,
+        tokens_at_once: int | None = None,
+    ) -> Tensor:
         """Run the module that follows layer `layer` of the UNet's block."""
-        moved: Tensor = self.motion_modules[layer](features, num_frames)
+        moved: Tensor = self.motion_modules[layer](features, num_frames, tokens_at_once)
         return moved
 
 
