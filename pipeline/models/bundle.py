@@ -32,6 +32,7 @@ from .motion_module import MotionModules, positional_tables
 from .stored_weights import store_weights
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
 from .unet import MotionUNet
+from .upsampling import double_in_one_step
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class BaseNetworks:
                 device=device,
                 dtype=dtype,
             )
-        vae = vae or _filled(lambda: AutoencoderKL(**self._vae_config), self._vae_tensors, place)
+        vae = vae or _filled_vae(self._vae_config, self._vae_tensors, place)
         return ReadyNetworks(unet, text_model, vae)
 
 
@@ -250,6 +251,17 @@ def _filled(
     }
     network.load_state_dict(placed, strict=True, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _filled_vae(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], place: _Place
+) -> AutoencoderKL:
+    vae = _filled(lambda: AutoencoderKL(**config), tensors, place)
+    if place.device.type == "cpu":
+        # Both were measured there alone.
+        double_in_one_step(vae)
+        vae.to(memory_format=torch.channels_last)
+    return vae
 
 
 def _text_encoder(

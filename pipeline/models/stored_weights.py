@@ -54,10 +54,19 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     PyTorch takes MKL there, which reached 61 to 93 GFLOP/s a core where oneDNN reached 91 to 104
     (AMD EPYC with AVX-512, this network's sizes).
     """
-    if tokens.device.type == "cpu" and tokens.dtype == torch.float32 and _has_onednn_linear():
+    if _by_onednn(tokens):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
         return result
     return functional.linear(tokens, weight, bias)
+
+
+def _by_onednn(tokens: Tensor) -> bool:
+    return (
+        tokens.device.type == "cpu"
+        and tokens.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and _has_onednn_linear()
+    )
 
 
 @cache

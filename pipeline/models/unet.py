@@ -105,7 +105,7 @@ class MotionUNet(nn.Module):
 
         sample: [clips * num_frames, 4, height, width], the scaled latents over sqrt(sigma^2 + 1).
         timestep: [1], the training step, 0 to 999.
-        context: [prompts, tokens, channels], the encoded prompt of each clip or of each frame.
+        context: [clips * num_frames, tokens, channels], the encoded prompt of each frame.
         residuals: what ControlNets and T2I-Adapters add.
         images: what the UNet attends to beside the text, by IP-Adapters.
         Returns the noise in the shape of `sample`.
@@ -115,6 +115,7 @@ class MotionUNet(nn.Module):
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
         tokens_at_once = TOKENS_AT_ONCE if sample.device.type == "cpu" else None
+        context = _of_each_clip(context, num_frames)
         inputs = _Inputs(functional.silu(embedding), context, images, num_frames, tokens_at_once)
         features = unet.conv_in(sample)
         features, skips = self._down(features, inputs, residuals.levels)
@@ -167,6 +168,7 @@ class _Inputs:
     embedding: Tensor
     """[1, channels], of the time step, after its activation."""
     context: Tensor
+    """[prompts, tokens, channels]: of each clip, or of each frame where they differ."""
     images: Sequence[ImagePrompt]
     num_frames: int
     tokens_at_once: int | None
@@ -186,6 +188,12 @@ class _Inputs:
         if motion is not None:
             features = motion(features, self.num_frames, layer, tokens_at_once=self.tokens_at_once)
         return features
+
+
+def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:
+    """The first prompt of each clip if its frames share it, so that keys are made once for all."""
+    clips = context.unflatten(0, (-1, num_frames))
+    return clips[:, 0] if torch.equal(clips, clips[:, :1].expand_as(clips)) else context
 
 
 def _norms_over_clip(network: nn.Module) -> list[ClipGroupNorm]:
