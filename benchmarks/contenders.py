@@ -92,7 +92,6 @@ def ours(task: Task) -> Run:
         motion_module=task.motion_module,
         device=task.device,
         dtype=task.dtype,
-        **({"compiled": True} if task.compiled else {}),
     )
     work, clock = task.work, Clock(task.device)
     conditioning = Conditioning.of(*drawn_prompts(models.unet.unet.config.cross_attention_dim))

@@ -112,8 +112,7 @@ def draw_missing_weights(arguments: argparse.Namespace) -> None:
 
 def compare(name: str, work: Work, arguments: argparse.Namespace, device: torch.device) -> Any:
     operations = count_operations(work, arguments.checkpoint)
-    variants = ("", " compiled") if device.type == "cuda" else ("",)
-    labels = [label + variant for label in CONTENDERS for variant in variants]
+    labels = [*CONTENDERS, *(["diffusers compiled"] if device.type == "cuda" else [])]
     workers = {label: Worker(label, name, arguments) for label in labels}
     try:
         loaded = {label: worker.answer() for label, worker in workers.items()}
