@@ -84,7 +84,7 @@ def attend_over_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
     def parts(tokens: Tensor) -> tuple[Tensor, ...]:  # [pixels, heads, frames, head size] each
         split = tokens.view(-1, frames, HEADS, channels // HEADS).transpose(1, 2)
-        return split.split(MAX_ATTENTION_BATCH)
+        return torch.split(split, MAX_ATTENTION_BATCH)
 
     attended = [
         functional.scaled_dot_product_attention(*part)

@@ -143,7 +143,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
     """Softmax attention of [rows, tokens, channels], the channels being heads side by side."""
 
     def by_head(tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return tokens.view(*tokens.shape[:-1], heads, -1).transpose(1, 2)
 
     attended: Tensor = functional.scaled_dot_product_attention(
         by_head(query), by_head(key), by_head(value)

@@ -45,7 +45,8 @@ class StoredConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._conv_forward(input, weight.to(input.dtype), bias)
+        result: Tensor = super()._conv_forward(input, weight.to(input.dtype), bias)
+        return result
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -72,7 +73,7 @@ def _by_onednn(tokens: Tensor) -> bool:
 @cache
 def _has_onednn_linear() -> bool:
     """Whether this PyTorch has the operator, which its compiler uses and its API does not name."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def store_weights(network: nn.Module) -> set[str]:

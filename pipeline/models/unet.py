@@ -192,8 +192,10 @@ class _Inputs:
 
 def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:
     """The first prompt of each clip if its frames share it, so that keys are made once for all."""
-    clips = context.unflatten(0, (-1, num_frames))
-    return clips[:, 0] if torch.equal(clips, clips[:, :1].expand_as(clips)) else context
+    clips = context.view(-1, num_frames, *context.shape[1:])
+    return (
+        clips[:, 0].contiguous() if torch.equal(clips, clips[:, :1].expand_as(clips)) else context
+    )
 
 
 def _norms_over_clip(network: nn.Module) -> list[ClipGroupNorm]:
