@@ -111,7 +111,11 @@ def write_configs(weights: Any, folder: Path) -> None:
     with torch.device("meta"):
         UNet2DConditionModel(**weights.unet_config).save_config(folder / "unet")
         AutoencoderKL(**weights.vae_config).save_config(folder / "vae")
-        MotionAdapter(use_motion_mid_block=True).save_config(folder / "motion")
+        MotionAdapter(
+            block_out_channels=weights.unet_config["block_out_channels"],
+            motion_layers_per_block=weights.unet_config["layers_per_block"],
+            use_motion_mid_block=True,
+        ).save_config(folder / "motion")
     CLIPTextConfig(**weights.text_encoder_config).save_pretrained(folder / "text_encoder")
     DDIMScheduler().save_config(folder / "scheduler")
     parts = {

@@ -74,13 +74,17 @@ def write_weights(folder: Path) -> None:
     save_file(ip_adapter(), folder / "ip_adapter.safetensors")
 
 
-def checkpoint() -> dict[str, Tensor]:
+def checkpoint(
+    unet: dict[str, Any] = UNET,
+    vae: dict[str, Any] = VAE,
+    text_encoder: dict[str, Any] = TEXT_ENCODER,
+) -> dict[str, Tensor]:
     """Draw UNet, VAE and text encoder, under the names of an original checkpoint."""
     parts = {
-        "model.diffusion_model.": ((spec.ldm_name, spec.shape) for spec in unet_table(UNET)),
-        "first_stage_model.": ((spec.ldm_name, spec.shape) for spec in vae_table(VAE)),
+        "model.diffusion_model.": ((spec.ldm_name, spec.shape) for spec in unet_table(unet)),
+        "first_stage_model.": ((spec.ldm_name, spec.shape) for spec in vae_table(vae)),
         "cond_stage_model.transformer.": (
-            (spec.name, spec.shape) for spec in text_encoder_table(TEXT_ENCODER)
+            (spec.name, spec.shape) for spec in text_encoder_table(text_encoder)
         ),
     }
     return {
@@ -90,11 +94,14 @@ def checkpoint() -> dict[str, Tensor]:
     }
 
 
-def motion_module() -> dict[str, Tensor]:
-    """Draw a v2-shaped motion module, with its positional encoding."""
+def motion_module(unet: dict[str, Any] = UNET) -> dict[str, Tensor]:
+    """Draw a v2-shaped motion module for a UNet, with its positional encoding."""
     with torch.device("meta"):
         modules = MotionModules(
-            block_channels=CHANNELS, layers_per_block=1, max_frames=MOTION_FRAMES, mid=True
+            block_channels=unet["block_out_channels"],
+            layers_per_block=unet["layers_per_block"],
+            max_frames=MOTION_FRAMES,
+            mid=True,
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in modules.state_dict().items()}
     tables = {name: shape for name, shape in shapes.items() if name.endswith(".pe")}

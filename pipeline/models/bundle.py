@@ -29,8 +29,10 @@ from ..files import (
 from .latent_codec import LatentCodec, VaeCodec
 from .latest_clip import LatestClip
 from .motion_module import MotionModules, positional_tables
+from .stored_weights import store_weights
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
 from .unet import MotionUNet
+from .upsampling import double_in_one_step
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +89,9 @@ def load_models(
 ) -> Models:
     """Load a Stable Diffusion 1.5 checkpoint, an AnimateDiff motion module and LoRAs.
 
-    Tensors stay memory-mapped views of the files where their dtype is already `dtype` and `device`
-    is the CPU; nothing is loaded twice, and nothing is fetched from anywhere.
+    On the CPU, tensors of `dtype` stay memory-mapped views of the files, and so do the UNet's and
+    the motion module's weights of a smaller one, which are cast as they are used. Nothing is loaded
+    twice, and nothing is fetched from anywhere.
 
     vae, text_encoder: files whose networks take the place of the checkpoint's.
     motion_scale: above 1 sharpens attention over time: more motion; 1 is as trained.
@@ -162,7 +165,7 @@ class BaseNetworks:
                 device=device,
                 dtype=dtype,
             )
-        vae = vae or _filled(lambda: AutoencoderKL(**self._vae_config), self._vae_tensors, place)
+        vae = vae or _filled_vae(self._vae_config, self._vae_tensors, place)
         return ReadyNetworks(unet, text_model, vae)
 
 
@@ -201,7 +204,9 @@ def build_motion_unet(
     Raises AnimateDiffV2VError when the file is missing, is of another kind, or of another size.
     """
     place = _Place(device, dtype)
-    unet = _filled(lambda: UNet2DConditionModel(**config), tensors, place)
+    unet = _filled(
+        lambda: UNet2DConditionModel(**config), tensors, place, stored=device.type == "cpu"
+    )
     if motion_module is None:
         return MotionUNet(unet, None)
     weights = load_motion_module(motion_module)
@@ -227,13 +232,36 @@ def _filled(
     build: Callable[[], Network],
     tensors: Mapping[str, Tensor],
     place: _Place,
+    *,
+    stored: bool = False,
 ) -> Network:
-    """Build a network without memory of its own, and put the tensors in their places."""
+    """Build a network without memory of its own, and put the tensors in their places.
+
+    stored: leave the large weights in the file's own dtype where that is smaller; see
+    stored_weights.
+    """
     with torch.device("meta"):
         network = build()
-    placed = {name: tensor.to(*place) for name, tensor in tensors.items()}
+    kept = store_weights(network) if stored else set()
+    placed = {
+        name: tensor.to(place.device)
+        if name in kept and tensor.dtype.itemsize < place.dtype.itemsize
+        else tensor.to(*place)
+        for name, tensor in tensors.items()
+    }
     network.load_state_dict(placed, strict=True, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _filled_vae(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], place: _Place
+) -> AutoencoderKL:
+    vae = _filled(lambda: AutoencoderKL(**config), tensors, place)
+    if place.device.type == "cpu":
+        # Both were measured there alone.
+        double_in_one_step(vae)
+        vae.to(memory_format=torch.channels_last)
+    return vae
 
 
 def _text_encoder(
@@ -288,7 +316,7 @@ def _motion(
             f"({', '.join(map(str, unet.config.block_out_channels))} channels): "
             "use one that was made for this kind of model."
         )
-    return _filled(build, tensors, place)
+    return _filled(build, tensors, place, stored=place.device.type == "cpu")
 
 
 def _vae(

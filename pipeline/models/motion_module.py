@@ -2,8 +2,8 @@
 
 After guoyww/AnimateDiff, animatediff/models/motion_module.py (Apache-2.0, 2024-07-17). Two things
 differ from diffusers' `AnimateDiffTransformer3D`: each frame is normalised by itself, as in the
-original (diffusers normalises over all frames together), and no tensor is permuted around the
-token-wise layers: only attention sees frames as its sequence, through strides.
+original (diffusers normalises over all frames together), and tokens are laid out once, pixel by
+pixel with the frames beside each other, for all that follows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .spatial_layers import gate, in_parts
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
 NORM_GROUPS = 32
@@ -45,8 +47,8 @@ class PositionalEncoding(nn.Module):
         self.register_buffer("pe", torch.empty(1, length, channels))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Add entry f of the table to frame f of `tokens` [clips, frames, pixels, channels]."""
-        return tokens + self.pe[:, : tokens.shape[1]].unsqueeze(2)
+        """Add entry f of the table to frame f of `tokens` [clips, pixels, frames, channels]."""
+        return tokens + self.pe[:, : tokens.shape[2]]
 
 
 class TemporalAttention(nn.Module):
@@ -64,7 +66,7 @@ class TemporalAttention(nn.Module):
         self.key_scale = 1.0
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map [clips, frames, pixels, channels] to the same shape."""
+        """Map [clips, pixels, frames, channels] to the same shape."""
         tokens = self.pos_encoder(tokens)
         query, key, value = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
         if self.key_scale != 1.0:
@@ -74,25 +76,22 @@ class TemporalAttention(nn.Module):
 
 
 def attend_over_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention along axis 1 of [clips, frames, pixels, channels], pixel by pixel.
+    """Softmax attention along axis 2 of [clips, pixels, frames, channels], pixel by pixel.
 
     The channels are `HEADS` heads side by side. Same shape and dtype out.
     """
-    clips, frames, pixels, channels = query.shape
-    result = torch.empty_like(query, memory_format=torch.contiguous_format)
+    frames, channels = query.shape[2:]
 
-    def by_pixel(tokens: Tensor) -> Tensor:  # a view: [clips, pixels, heads, frames, head size]
-        split = tokens.view(clips, frames, pixels, HEADS, channels // HEADS)
-        return split.permute(0, 2, 3, 1, 4)
+    def parts(tokens: Tensor) -> tuple[Tensor, ...]:  # [pixels, heads, frames, head size] each
+        split = tokens.view(-1, frames, HEADS, channels // HEADS).transpose(1, 2)
+        return torch.split(split, MAX_ATTENTION_BATCH)
 
-    query, key, value, into = map(by_pixel, (query, key, value, result))
-    for clip in range(clips):
-        for start in range(0, pixels, MAX_ATTENTION_BATCH):
-            part = (clip, slice(start, start + MAX_ATTENTION_BATCH))
-            into[part] = functional.scaled_dot_product_attention(
-                query[part], key[part], value[part]
-            )
-    return result
+    attended = [
+        functional.scaled_dot_product_attention(*part)
+        for part in zip(parts(query), parts(key), parts(value), strict=True)
+    ]
+    whole = attended[0] if len(attended) == 1 else torch.cat(attended)
+    return whole.transpose(1, 2).reshape(query.shape)
 
 
 class GatedProjection(nn.Module):
@@ -105,9 +104,7 @@ class GatedProjection(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [..., channels] to [..., inner]."""
-        hidden, gate = self.proj(tokens).chunk(2, dim=-1)
-        gated: Tensor = hidden * functional.gelu(gate)
-        return gated
+        return gate(self.proj(tokens))
 
 
 class FeedForward(nn.Module):
@@ -145,7 +142,7 @@ class TemporalBlock(nn.Module):
         self.ff_norm = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map [clips, frames, pixels, channels] to the same shape."""
+        """Map [clips, pixels, frames, channels] to the same shape."""
         for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
             tokens = attention(norm(tokens)) + tokens
         forwarded: Tensor = self.ff(self.ff_norm(tokens))
@@ -163,15 +160,29 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames)])
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(self, features: Tensor, num_frames: int) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape."""
+    def forward(
+        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
+    ) -> Tensor:
+        """Map [clips * num_frames, channels, height, width] to the same shape.
+
+        tokens_at_once: how many pixels of frames to work on at a time; None for all.
+        """
         rows, channels, height, width = features.shape
-        tokens = self.norm(features).permute(0, 2, 3, 1)
-        tokens = self.proj_in(tokens.reshape(-1, num_frames, height * width, channels))
-        for block in self.transformer_blocks:
-            tokens = block(tokens)
-        change: Tensor = self.proj_out(tokens).view(rows, height, width, channels)
-        return features + change.permute(0, 3, 1, 2)
+        split = (-1, num_frames, channels, height * width)
+        features, normed = features.reshape(split), self.norm(features).reshape(split)
+
+        def moved(start: int, end: int) -> Tensor:
+            # The one copy: frames beside each other are what attention and all else can work on.
+            tokens = normed[..., start:end].permute(0, 3, 1, 2).contiguous()
+            tokens = self.proj_in(tokens)
+            for block in self.transformer_blocks:
+                tokens = block(tokens)
+            change: Tensor = self.proj_out(tokens)
+            return features[..., start:end] + change.permute(0, 2, 3, 1)
+
+        pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
+        result = in_parts(moved, height * width, pixels_at_once, dim=-1)
+        return result.reshape(rows, channels, height, width)
 
 
 class MotionModule(nn.Module):
@@ -182,9 +193,11 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels, max_frames)
 
-    def forward(self, features: Tensor, num_frames: int) -> Tensor:
+    def forward(
+        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
+    ) -> Tensor:
         """Map [clips * num_frames, channels, height, width] to the same shape."""
-        transformed: Tensor = self.temporal_transformer(features, num_frames)
+        transformed: Tensor = self.temporal_transformer(features, num_frames, tokens_at_once)
         return transformed
 
 
@@ -198,9 +211,16 @@ class MotionBlock(nn.Module):
             [MotionModule(channels, max_frames) for _ in range(count)]
         )
 
-    def forward(self, features: Tensor, num_frames: int, layer: int) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        num_frames: int,
+        layer: int,
+        *,
+        tokens_at_once: int | None = None,
+    ) -> Tensor:
         """Run the module that follows layer `layer` of the UNet's block."""
-        moved: Tensor = self.motion_modules[layer](features, num_frames)
+        moved: Tensor = self.motion_modules[layer](features, num_frames, tokens_at_once)
         return moved
 
 

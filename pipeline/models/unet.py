@@ -1,23 +1,26 @@
 """The denoising network: Stable Diffusion's UNet with AnimateDiff's motion modules between.
 
-The spatial layers are diffusers' `UNet2DConditionModel`, unchanged and under its key names. The
-forward pass is written out here, because motion modules sit between its layers, and because the
-rows of the batch are frames.
+The spatial layers are diffusers' `UNet2DConditionModel`, under its key names. The forward pass is
+written out here, because motion modules sit between its layers, and because the rows of the batch
+are frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..files import MotionFamily
 from .additions import NO_RESIDUALS, Residuals, add_each
-from .image_attention import ImagePrompt, attending_to
+from .image_attention import ImagePrompt, number_cross_attentions
 from .motion_module import MotionModules
+from .spatial_layers import TOKENS_AT_ONCE, resnet, transformer
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
 
@@ -59,6 +62,7 @@ class MotionUNet(nn.Module):
         self.motion = motion
         self.family = family
         self._clip_norms = _norms_over_clip(self) if family == "v1" else []
+        number_cross_attentions(unet)
 
     @property
     def beta_schedule(self) -> BetaSchedule:
@@ -74,7 +78,7 @@ class MotionUNet(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that the network computes in."""
+        """The dtype that the network computes in; some weights may be stored in another."""
         return self._any_weight.dtype
 
     @property
@@ -84,7 +88,7 @@ class MotionUNet(nn.Module):
 
     @property
     def _any_weight(self) -> Tensor:
-        weight: Tensor = self.unet.conv_in.weight
+        weight: Tensor = self.unet.conv_norm_out.weight
         return weight
 
     def forward(
@@ -108,45 +112,28 @@ class MotionUNet(nn.Module):
         """
         for norm in self._clip_norms:
             norm.num_frames = num_frames
-        with attending_to(self.unet, images):
-            return self._predict(sample, timestep, context, num_frames, residuals)
-
-    def _predict(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        num_frames: int,
-        residuals: Residuals,
-    ) -> Tensor:
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
-        embedding = embedding.expand(sample.shape[0], -1)
+        tokens_at_once = TOKENS_AT_ONCE if sample.device.type == "cpu" else None
+        context = _of_each_clip(context, num_frames)
+        inputs = _Inputs(functional.silu(embedding), context, images, num_frames, tokens_at_once)
         features = unet.conv_in(sample)
-        features, skips = self._down(features, embedding, context, num_frames, residuals.levels)
-        features = self._middle(features, embedding, context, num_frames)
+        features, skips = self._down(features, inputs, residuals.levels)
+        features = self._middle(features, inputs)
         if residuals.middle is not None:
             features = features + residuals.middle
-        skips = add_each(skips, residuals.skips)
-        features = self._up(features, skips, embedding, context, num_frames)
+        features = self._up(features, add_each(skips, residuals.skips), inputs)
         noise: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(features)))
         return noise
 
     def _down(
-        self,
-        features: Tensor,
-        embedding: Tensor,
-        context: Tensor,
-        num_frames: int,
-        additions: Sequence[Tensor],
+        self, features: Tensor, inputs: _Inputs, additions: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         skips = [features]
         for level, block in enumerate(self.unet.down_blocks):
-            for layer, resnet in enumerate(block.resnets):
-                features = resnet(features, embedding)
-                features = self._attend(block, layer, features, context)
-                if self.motion is not None:
-                    features = self.motion.down_blocks[level](features, num_frames, layer)
+            motion = self.motion.down_blocks[level] if self.motion is not None else None
+            for layer in range(len(block.resnets)):
+                features = inputs.through(block, motion, layer, features)
                 if additions and layer == len(block.resnets) - 1:
                     features = features + additions[level]
                 skips.append(features)
@@ -155,46 +142,60 @@ class MotionUNet(nn.Module):
                 skips.append(features)
         return features, skips
 
-    def _middle(
-        self, features: Tensor, embedding: Tensor, context: Tensor, num_frames: int
-    ) -> Tensor:
+    def _middle(self, features: Tensor, inputs: _Inputs) -> Tensor:
         block = self.unet.mid_block
-        features = block.resnets[0](features, embedding)
-        for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
-            features = attention(features, encoder_hidden_states=context, return_dict=False)[0]
-            if self.motion is not None and self.motion.mid_block is not None:
-                features = self.motion.mid_block(features, num_frames, 0)
-            features = resnet(features, embedding)
-        return features
+        motion = self.motion.mid_block if self.motion is not None else None
+        for layer in range(len(block.attentions)):
+            features = inputs.through(block, motion, layer, features)
+        return resnet(block.resnets[-1], features, inputs.embedding)
 
-    def _up(
-        self,
-        features: Tensor,
-        skips: list[Tensor],
-        embedding: Tensor,
-        context: Tensor,
-        num_frames: int,
-    ) -> Tensor:
+    def _up(self, features: Tensor, skips: list[Tensor], inputs: _Inputs) -> Tensor:
         for level, block in enumerate(self.unet.up_blocks):
-            for layer, resnet in enumerate(block.resnets):
-                features = resnet(torch.cat([features, skips.pop()], dim=1), embedding)
-                features = self._attend(block, layer, features, context)
-                if self.motion is not None:
-                    features = self.motion.up_blocks[level](features, num_frames, layer)
+            motion = self.motion.up_blocks[level] if self.motion is not None else None
+            for layer in range(len(block.resnets)):
+                features = torch.cat([features, skips.pop()], dim=1)
+                features = inputs.through(block, motion, layer, features)
             for upsampler in block.upsamplers or ():
                 # Sizes that do not halve evenly come back to the size of the skip.
                 features = upsampler(features, skips[-1].shape[2:])
         return features
 
-    @staticmethod
-    def _attend(block: Any, layer: int, features: Tensor, context: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What every layer of a pass gets beside the features."""
+
+    embedding: Tensor
+    """[1, channels], of the time step, after its activation."""
+    context: Tensor
+    """[prompts, tokens, channels]: of each clip, or of each frame where they differ."""
+    images: Sequence[ImagePrompt]
+    num_frames: int
+    tokens_at_once: int | None
+
+    def through(self, block: Any, motion: Any, layer: int, features: Tensor) -> Tensor:
+        """Send the features through a layer: resnet, transformer and motion module."""
+        features = resnet(block.resnets[layer], features, self.embedding)
         attentions = getattr(block, "attentions", None)
-        if attentions is None:
-            return features
-        attended: Tensor = attentions[layer](
-            features, encoder_hidden_states=context, return_dict=False
-        )[0]
-        return attended
+        if attentions is not None:
+            features = transformer(
+                attentions[layer],
+                features,
+                self.context,
+                self.images,
+                tokens_at_once=self.tokens_at_once,
+            )
+        if motion is not None:
+            features = motion(features, self.num_frames, layer, tokens_at_once=self.tokens_at_once)
+        return features
+
+
+def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:
+    """The first prompt of each clip if its frames share it, so that keys are made once for all."""
+    clips = context.view(-1, num_frames, *context.shape[1:])
+    return (
+        clips[:, 0].contiguous() if torch.equal(clips, clips[:, :1].expand_as(clips)) else context
+    )
 
 
 def _norms_over_clip(network: nn.Module) -> list[ClipGroupNorm]:

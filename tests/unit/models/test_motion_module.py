@@ -111,7 +111,7 @@ def test_no_batch_is_beyond_the_limit_of_the_kernels(monkeypatch):
 
     attend = motion_module.functional.scaled_dot_product_attention
     monkeypatch.setattr(motion_module.functional, "scaled_dot_product_attention", watched)
-    query, key, value = torch.randn(3, 1, 2, 65_536, 8)
+    query, key, value = torch.randn(3, 1, 65_536, 2, 8)
     attend_over_frames(query, key, value)
     assert sizes == [65_535, 1]
 

@@ -1,0 +1,248 @@
+"""Restyle a clip of frames: ours beside diffusers' AnimateDiffVideoToVideoPipeline.
+
+Usage: python benchmarks/speed.py [--work NAME] [--device DEVICE] [--rounds 3] [--json FILE]
+       [--checkpoint FILE --motion-module FILE]
+
+Each contender is a process of its own, with its networks loaded. After a step to warm up, on a GPU,
+they run in turn, all in the same minutes on the same machine; printed are the medians, and first
+the ratios.
+Without files, random weights of Stable Diffusion 1.5's size are drawn, in 16 bits. Operations are
+counted on diffusers' modules for both: what a contender saves of them counts as speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from animatediff_v2v.pipeline.devices import resolve_device, resolve_dtype
+from animatediff_v2v.pipeline.files import load_checkpoint
+from animatediff_v2v.pipeline.sampling.windows import context_windows
+from contenders import CONTENDERS, WINDOW, Task, Work, serve
+from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.append(str(Path(__file__).parents[1] / "demo"))
+from random_weights import checkpoint, motion_module
+
+CPU_WORKS = {"small": Work(width=256, height=256, frames=8, steps=2, guidance=7.0)}
+GPU_WORKS = {
+    "25-steps": Work(width=512, height=512, frames=16, steps=25, guidance=7.0),
+    "4-steps": Work(width=512, height=512, frames=16, steps=4, guidance=1.0),
+    "64-frames": Work(width=512, height=512, frames=64, steps=25, guidance=7.0),
+    "768x512": Work(width=768, height=512, frames=16, steps=25, guidance=7.0),
+}
+SIZES = {
+    "unet": {
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "cross_attention_dim": 768,
+        "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+    },
+    "vae": {
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+    },
+    "text_encoder": {
+        "vocab_size": 49_408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "max_position_embeddings": 77,
+    },
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", choices=[*CPU_WORKS, *GPU_WORKS], help="only this row")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures into this file too")
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--motion-module", type=Path)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    works = CPU_WORKS if device.type == "cpu" else GPU_WORKS
+    if arguments.work:
+        works = {arguments.work: {**CPU_WORKS, **GPU_WORKS}[arguments.work]}
+    if arguments.serve:
+        name, _, compiled = arguments.serve.partition(" ")
+        dtype = resolve_dtype("auto", device)
+        files = (arguments.checkpoint, arguments.motion_module, arguments.folder)
+        serve(Task(*works.values(), *files, device, dtype, bool(compiled)), name)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.folder = Path(folder)
+        draw_missing_weights(arguments)
+        record = {"machine": machine(device)}
+        record |= {name: compare(name, work, arguments, device) for name, work in works.items()}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    return 0
+
+
+def draw_missing_weights(arguments: argparse.Namespace) -> None:
+    torch.manual_seed(1)
+    if arguments.checkpoint is None:
+        arguments.checkpoint = arguments.folder / "checkpoint.safetensors"
+        save_file(checkpoint(**SIZES), arguments.checkpoint)
+    if arguments.motion_module is None:
+        arguments.motion_module = arguments.folder / "motion_module.safetensors"
+        save_file(motion_module(SIZES["unet"]), arguments.motion_module)
+
+
+def compare(name: str, work: Work, arguments: argparse.Namespace, device: torch.device) -> Any:
+    operations = count_operations(work, arguments.checkpoint)
+    labels = [*CONTENDERS, *(["diffusers compiled"] if device.type == "cuda" else [])]
+    workers = {label: Worker(label, name, arguments) for label in labels}
+    try:
+        loaded = {label: worker.answer() for label, worker in workers.items()}
+        if device.type != "cpu":  # where there is nothing to tune or compile
+            for worker in workers.values():
+                worker.run(1)
+        rounds: dict[str, list[Any]] = {label: [] for label in labels}
+        for _ in range(arguments.rounds):
+            for label, worker in workers.items():
+                rounds[label].append(worker.run(work.steps))
+    finally:
+        for worker in workers.values():
+            worker.end()
+    peak = matrix_peak(device)
+    rows = {}
+    for label, runs in rounds.items():
+        row = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        row["loading_peak_GB"] = loaded[label]["peak_GB"]
+        row["steps_per_second"] = work.steps / row["sample"]
+        row["TFLOP_per_second"] = operations / row["seconds"] / 1e12
+        row["share_of_peak"] = row["TFLOP_per_second"] / peak
+        rows[label] = row
+    show(name, work, rows, peak=peak, operations=operations)
+    return rows
+
+
+class Worker:
+    """A contender in its process."""
+
+    def __init__(self, label: str, work: str, arguments: argparse.Namespace) -> None:
+        given = {
+            "--serve": label,
+            "--work": work,
+            "--device": arguments.device,
+            "--folder": arguments.folder,
+            "--checkpoint": arguments.checkpoint,
+            "--motion-module": arguments.motion_module,
+        }
+        options = [str(part) for option in given.items() for part in option]
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, steps: int) -> dict[str, float]:
+        assert self._process.stdin is not None
+        print(steps, file=self._process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("A contender ended early; what it said stands above.")
+        figures: dict[str, float] = json.loads(line)
+        return figures
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def show(name: str, work: Work, rows: Any, *, peak: float, operations: float) -> None:
+    print(
+        f"\n{name}: {work.width}x{work.height}, {work.frames} frames, {work.steps} steps, "
+        f"guidance {work.guidance:g}; {operations / 1e12:.1f} TFLOP; "
+        f"matrix products reach {peak:.3f} TFLOP/s here"
+    )
+    for label, row in rows.items():
+        for other, theirs in rows.items():
+            if label.startswith("ours") and not other.startswith("ours"):
+                print(
+                    f"{label} : {other}  {theirs['seconds'] / row['seconds']:.2f} times as fast "
+                    f"({theirs['cpu_seconds'] / row['cpu_seconds']:.2f} by the seconds of its "
+                    f"CPU), {row['peak_GB'] / theirs['peak_GB']:.2f} of the peak memory "
+                    f"({row['loading_peak_GB'] / theirs['loading_peak_GB']:.2f} while loading)"
+                )
+    columns = list(next(iter(rows.values())))
+    print(f"{'':<20}" + "".join(f"{key:>18}" for key in columns))
+    for label, row in rows.items():
+        print(f"{label:<20}" + "".join(f"{row[key]:>18.3f}" for key in columns), flush=True)
+
+
+def count_operations(work: Work, path: Path) -> float:
+    """Multiplications and additions of a run, on diffusers' modules."""
+    weights = load_checkpoint(path)
+    with torch.device("meta"):
+        base = UNet2DConditionModel(**weights.unet_config)
+        adapter = MotionAdapter(
+            block_out_channels=weights.unet_config["block_out_channels"],
+            motion_layers_per_block=weights.unet_config["layers_per_block"],
+            use_motion_mid_block=True,
+        )
+        unet, vae = UNetMotionModel.from_unet2d(base, adapter), AutoencoderKL(**weights.vae_config)
+        window = min(work.frames, WINDOW.length)
+        latent = torch.empty(1, 4, window, work.height // 8, work.width // 8)
+        prompt = torch.empty(window, 77, weights.unet_config["cross_attention_dim"])
+        frame = torch.empty(1, 3, work.height, work.width)
+        with FlopCounterMode(display=False) as one_pass, torch.no_grad():
+            unet(latent, torch.zeros(1), prompt)
+        with FlopCounterMode(display=False) as one_frame, torch.no_grad():
+            vae.decode(vae.encode(frame).latent_dist.mean)
+    passes = work.steps * (1 if work.guidance == 1 else 2)
+    if work.is_windowed:
+        passes *= len(context_windows(work.frames, WINDOW))
+    return passes * one_pass.get_total_flops() + work.frames * one_frame.get_total_flops()
+
+
+def matrix_peak(device: torch.device) -> float:
+    """The most that products of large square matrices reach, in TFLOP/s."""
+    size = 2048 if device.type == "cpu" else 8192
+    left, right = torch.randn(2, size, size, device=device, dtype=resolve_dtype("auto", device))
+    fastest = float("inf")
+    for _ in range(10):
+        begin = time.perf_counter()
+        _ = left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        fastest = min(fastest, time.perf_counter() - begin)
+    return 2 * size**3 / fastest / 1e12
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    name = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    threads = str(torch.get_num_threads())
+    return {"device": name, "threads": threads, "torch": torch.__version__}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Kernels and bytes of a step of Stable Diffusion 1.5 with a v2 motion module: ours and diffusers'.
+
+Usage: python benchmarks/traffic.py [--frames 16] [--size 512] [--operators 8]
+
+Counted without a device and without weights, as PyTorch runs it operator by operator, in 16 bits: a
+kernel for each operator that is no view, and the bytes of its inputs and outputs. Fused attention
+counts as its queries, keys, values and results. A step is one with guidance, both prompts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from animatediff_v2v.pipeline.models import unet as unet_module
+from animatediff_v2v.pipeline.models.motion_module import MotionModules
+from animatediff_v2v.pipeline.models.unet import MotionUNet
+from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+TEXT_CHANNELS, CHANNELS, LAYERS = 768, (320, 640, 1280, 1280), 2
+ATTENTION = "fused attention"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=512, help="width and height in pixels")
+    parser.add_argument("--operators", type=int, default=8, help="how many of the largest to list")
+    arguments = parser.parse_args()
+    # Comparing the prompts of the frames needs their values; here they are all alike.
+    unet_module._of_each_clip = lambda context, frames: context[::frames].contiguous()
+    counts = {}
+    with torch.device("meta"), torch.no_grad():
+        for name, prepare in {"ours": ours, "diffusers": stock}.items():
+            run = prepare(arguments.frames, arguments.size // 8)
+            with Traffic() as traffic, FusedAttention(traffic):
+                run()
+            counts[name] = traffic
+    for name, traffic in counts.items():
+        print(f"{name}: {traffic.kernels.total()} kernels, {traffic.bytes.total() / 1e9:.1f} GB")
+        for operator, size in traffic.bytes.most_common(arguments.operators):
+            print(f"  {operator:<24}{traffic.kernels[operator]:>5} {size / 1e9:>7.1f} GB")
+    kernels, size = (
+        getattr(counts["ours"], what).total() / getattr(counts["diffusers"], what).total()
+        for what in ("kernels", "bytes")
+    )
+    print(f"ours / diffusers: kernels {kernels:.2f}, bytes {size:.2f}")
+    return 0
+
+
+def ours(frames: int, size: int) -> Callable[[], object]:
+    motion = MotionModules(
+        block_channels=CHANNELS, layers_per_block=LAYERS, max_frames=32, mid=True
+    )
+    network = MotionUNet(plain_unet(), motion.half(), family="v2")
+    sample = torch.empty(2 * frames, 4, size, size, dtype=torch.half)
+    prompts = torch.empty(2 * frames, 77, TEXT_CHANNELS, dtype=torch.half)
+    return lambda: network(sample, torch.zeros(1), prompts, frames)
+
+
+def stock(frames: int, size: int) -> Callable[[], object]:
+    adapter = MotionAdapter(use_motion_mid_block=True)
+    network = UNetMotionModel.from_unet2d(plain_unet(), adapter).half()
+    sample = torch.empty(2, 4, frames, size, size, dtype=torch.half)
+    prompts = torch.empty(2 * frames, 77, TEXT_CHANNELS, dtype=torch.half)
+    return lambda: network(sample, torch.zeros(1), prompts)
+
+
+def plain_unet() -> Any:
+    network = UNet2DConditionModel(
+        block_out_channels=CHANNELS, layers_per_block=LAYERS, cross_attention_dim=TEXT_CHANNELS
+    )
+    return network.half().requires_grad_(False)
+
+
+class Traffic(TorchDispatchMode):
+    """Counts what each operator reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = operator(*args, **(kwargs or {}))
+        aliases = [value.alias_info for value in operator._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        name = operator.name().removeprefix("aten::").partition(".")[0]
+        if not is_view and not name.startswith(("empty", "new_empty", "_unsafe_view")):
+            self.add(name, tensors((args, kwargs, result)))
+        return result
+
+    def add(self, name: str, touched: Iterator[Tensor]) -> None:
+        self.kernels[name] += 1
+        self.bytes[name] += sum(stored_bytes(tensor) for tensor in touched)
+
+
+class FusedAttention(TorchFunctionMode):
+    """Takes attention for one kernel, which it is on a GPU and not without a device."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        super().__init__()
+        self._traffic = traffic
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is not functional.scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        query, key, value = args[:3]
+        # As the kernels return it: the heads of a token side by side in memory.
+        result = torch.empty_like(query.transpose(-3, -2), memory_format=torch.contiguous_format)
+        result = result.transpose(-3, -2)
+        self._traffic.add(ATTENTION, tensors((query, key, value, result)))
+        return result
+
+
+def tensors(values: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def stored_bytes(tensor: Tensor) -> int:
+    """Bytes of the elements that there are: an expanded tensor counts once."""
+    elements = 1
+    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        elements *= length if stride else 1
+    return elements * tensor.element_size()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

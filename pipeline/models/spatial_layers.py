@@ -1,0 +1,156 @@
+"""How features go through the layers of Stable Diffusion's UNet.
+
+The layers are diffusers' modules, under its key names; the arithmetic is theirs. What differs is
+what happens around it: keys and values of a prompt are made once for all frames that have it, and
+nothing is divided by one or copied without need. The features may lie in memory as they like,
+channels first or last. A layer that works on each row alone may be given a few rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .image_attention import ImagePrompt
+from .stored_weights import linear
+
+# Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
+# caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
+TOKENS_AT_ONCE = 2048
+
+
+def resnet(block: Any, features: Tensor, embedding: Tensor) -> Tensor:
+    """A residual block.
+
+    features: [rows, channels, height, width].
+    embedding: [1, channels], of the time step, after its activation.
+    """
+    hidden = block.conv1(functional.silu(block.norm1(features), inplace=True))
+    hidden = hidden + block.time_emb_proj(embedding)[:, :, None, None]
+    hidden = block.conv2(functional.silu(block.norm2(hidden), inplace=True))
+    shortcut = features if block.conv_shortcut is None else block.conv_shortcut(features)
+    result: Tensor = hidden + shortcut
+    return result
+
+
+def transformer(
+    block: Any,
+    features: Tensor,
+    context: Tensor,
+    images: Sequence[ImagePrompt] = (),
+    *,
+    tokens_at_once: int | None = None,
+) -> Tensor:
+    """A transformer over the pixels of each row, which also attends to prompts.
+
+    features: [rows, channels, height, width].
+    context: [prompts, tokens, channels]; as many rows one after another share a prompt as there
+    are rows to a prompt.
+    images: what it attends to beside the text.
+    tokens_at_once: how many pixels it works on at a time, at least one row; None for all.
+    """
+    rows, channels, height, width = features.shape
+    sources = [_sources(layer.attn2, context, images, rows) for layer in block.transformer_blocks]
+    normed = block.norm(features)
+
+    def change(start: int, end: int) -> Tensor:
+        part = slice(start, end)
+        tokens = normed[part].permute(0, 2, 3, 1).reshape(end - start, height * width, channels)
+        tokens = _pointwise(block.proj_in, tokens)
+        for layer, prompts in zip(block.transformer_blocks, sources, strict=True):
+            tokens = _layer(layer, tokens, [source.of(part) for source in prompts])
+        tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
+        return features[part] + tokens.permute(0, 3, 1, 2)
+
+    return in_parts(change, rows, _rows_at_once(tokens_at_once, height * width), dim=0)
+
+
+def in_parts(
+    run: Callable[[int, int], Tensor], length: int, at_once: int | None, *, dim: int
+) -> Tensor:
+    """Join `run(start, end)` along `dim` for parts of 0..length; None makes one of all."""
+    if at_once is None or at_once >= length:
+        return run(0, length)
+    starts = range(0, length, at_once)
+    return torch.cat([run(start, min(start + at_once, length)) for start in starts], dim=dim)
+
+
+def _rows_at_once(tokens_at_once: int | None, pixels: int) -> int | None:
+    return None if tokens_at_once is None else max(1, tokens_at_once // pixels)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Something that pixels attend to: keys and values, [rows, tokens, channels]."""
+
+    key: Tensor
+    value: Tensor
+    weights: Tensor | None = None
+    """[rows, 1, 1]; None is 1."""
+
+    def of(self, rows: slice) -> _Source:
+        weights = None if self.weights is None else self.weights[rows]
+        return _Source(self.key[rows], self.value[rows], weights)
+
+
+def _sources(
+    attention: Any, context: Tensor, images: Sequence[ImagePrompt], rows: int
+) -> list[_Source]:
+    def each_row(tokens: Tensor) -> Tensor:
+        prompts, length, channels = tokens.shape
+        spread = tokens.unsqueeze(1).expand(prompts, rows // prompts, length, channels)
+        return spread.reshape(rows, length, channels)
+
+    text = _Source(each_row(attention.to_k(context)), each_row(attention.to_v(context)))
+    return [text, *(_Source(*image.keys_and_values(attention), image.weights) for image in images)]
+
+
+def _layer(layer: Any, tokens: Tensor, sources: Sequence[_Source]) -> Tensor:
+    normed, attention = layer.norm1(tokens), layer.attn1
+    own = _Source(attention.to_k(normed), attention.to_v(normed))
+    tokens = tokens + attention.to_out[0](_attended(attention, normed, [own]))
+    normed, attention = layer.norm2(tokens), layer.attn2
+    tokens = tokens + attention.to_out[0](_attended(attention, normed, sources))
+    gated, projection = layer.ff.net[0].proj, layer.ff.net[2]
+    result: Tensor = tokens + projection(gate(gated(layer.norm3(tokens))))
+    return result
+
+
+def gate(doubled: Tensor) -> Tensor:
+    """One half of [..., 2 * channels] through the other (GEGLU, arXiv 2002.05202)."""
+    hidden, gating = doubled.chunk(2, dim=-1)
+    return functional.gelu(gating).mul_(hidden)
+
+
+def _attended(attention: Any, tokens: Tensor, sources: Sequence[_Source]) -> Tensor:
+    query, heads = attention.to_q(tokens), attention.heads
+    result: Tensor | None = None
+    for source in sources:
+        attended = attend(query, source.key, source.value, heads=heads)
+        if source.weights is not None:
+            attended = attended * source.weights
+        result = attended if result is None else result + attended
+    assert result is not None
+    return result
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
+    """Softmax attention of [rows, tokens, channels], the channels being heads side by side."""
+
+    def by_head(tokens: Tensor) -> Tensor:
+        return tokens.view(*tokens.shape[:-1], heads, -1).transpose(1, 2)
+
+    attended: Tensor = functional.scaled_dot_product_attention(
+        by_head(query), by_head(key), by_head(value)
+    )
+    return attended.transpose(1, 2).flatten(-2)
+
+
+def _pointwise(conv: Any, tokens: Tensor) -> Tensor:
+    """A convolution of one pixel's width, as the linear layer that it is."""
+    return linear(tokens, conv.weight.flatten(1).to(tokens.dtype), conv.bias)

@@ -1,0 +1,55 @@
+"""Layers that keep their weights in 16 bits: the bits of the result, and what stays as it was."""
+
+import pytest
+import torch
+from animatediff_v2v.pipeline.models.stored_weights import store_weights
+from animatediff_v2v.pipeline.models.upsampling import DoublingConv2d
+from torch import nn
+from torch.nn import functional
+
+
+def network():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(4, 6, 3, padding=1, stride=2), nn.GroupNorm(2, 6), nn.Flatten(2)]
+    return nn.Sequential(*layers, nn.Linear(6, 5), nn.Linear(5, 3, bias=False)).eval()
+
+
+@torch.inference_mode()
+def test_stored_weights_give_the_bits_of_weights_cast_before():
+    cast, stored = network(), network()
+    names = store_weights(stored)
+    assert names == {"0.weight", "3.weight", "4.weight"}
+    half = {name: tensor.half() for name, tensor in cast.state_dict().items()}
+    cast.load_state_dict({name: tensor.float() for name, tensor in half.items()})
+    kept = {name: t if name in names else t.float() for name, t in half.items()}
+    stored.load_state_dict(kept, assign=True)
+    again = network()
+    store_weights(again)
+    again.load_state_dict(cast.state_dict(), assign=True)
+
+    pixels = torch.randn(2, 4, 6, 4)
+    assert torch.equal(stored(pixels), again(pixels))
+    assert torch.allclose(stored(pixels), cast(pixels), rtol=1e-5, atol=1e-6)
+    assert stored[0].weight.dtype == torch.float16 and stored[0].bias.dtype == torch.float32
+
+
+def test_stored_weights_can_be_trained_through():
+    stored = network()
+    store_weights(stored)
+    pixels = torch.randn(1, 4, 6, 4, requires_grad=True)
+    stored(pixels).sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (7, 4)])
+@pytest.mark.parametrize("channels_last", [False, True])
+@torch.inference_mode()
+def test_doubling_in_one_step_equals_doubling_and_a_convolution(height, width, channels_last):
+    torch.manual_seed(height)
+    conv = nn.Conv2d(5, 6, 3, padding=1)
+    features = torch.randn(2, 5, height, width)
+    expected = conv(functional.interpolate(features, scale_factor=2.0, mode="nearest"))
+    if channels_last:
+        features = features.contiguous(memory_format=torch.channels_last)
+    result = DoublingConv2d(conv)(features)
+    assert torch.allclose(result, expected, rtol=1e-5, atol=1e-5)
