@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 # Layers on the way up that run in every pass, with the skip connections that they take: the last of
 # all, which takes the UNet's first convolution, and the one before it, which takes the first layer.
 OUTERMOST_LAYERS = 2
-# Of main memory: 25 windows of 16 frames at 512x512. Windows beyond it run whole.
-MAX_BYTES = 2 * 1024**3
+# Of main memory: 23 windows of 16 frames at 512x512. Windows beyond it run whole.
+MAX_BYTES = 2_000_000_000
 # Whatever the network computes in: rounding is far below what reuse changes.
 KEPT_DTYPE = torch.float16
 
@@ -109,7 +109,7 @@ class FeatureCache:
         if not self._has_warned:
             logger.warning(
                 "The clip has more context windows than the deep features of %.1f GB: the others "
-                "are computed whole in every step.", self._max_bytes / 1024**3,
+                "are computed whole in every step.", self._max_bytes / 1e9,
             )  # fmt: skip
             self._has_warned = True
         return False

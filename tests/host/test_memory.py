@@ -10,6 +10,7 @@ import pytest
 from .comfy_server import ComfyServer, message
 from .conftest import write_clip
 from .test_behaviour import graph, load_model, one_node, sampler
+from .test_speed import SPEED_OFF
 
 OURS = ["AutoencoderKL", "ClipTextModel", "MotionUNet"]
 LORA = "style_lora.safetensors"
@@ -116,11 +117,30 @@ def test_a_changed_model_file_is_loaded_by_the_graph(server):
     assert set(message(entry, "execution_cached")["nodes"]) == {"load"}
 
 
+def test_weights_in_8_bits_are_a_network_of_their_own(server):
+    """Kept like the exact one, and found by both nodes that sample."""
+    server.unload()
+    speed = {"class_type": "ADV2V_Speed", "inputs": {**SPEED_OFF, "fp8_weights": True}}
+    stored = [
+        {**one_node(seed=141, speed=["speed", 0]), "speed": speed},
+        {**graph(sample=sampler(seed=141, speed=["speed", 0])), "speed": speed},
+    ]
+    assert loads(server, stored[0]) == OURS
+    assert loads(server, stored[1]) == []
+    assert loads(server, graph(sample=sampler(seed=142))) == ["MotionUNet"]
+    server.unload()
+    assert server.get("/probe")["patchers"] == 0
+    assert loads(server, {**graph(sample=sampler(seed=143, speed=["speed", 0])), "speed": speed})
+    server.unload()
+    assert server.get("/probe")["patchers"] == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--force-fp16"], ""),
         (["--fp8_e4m3fn-unet", "--fp8_e4m3fn-text-enc"], "AnimateDiff V2V keeps"),
+        (["--fp8_e5m2-unet"], "AnimateDiff V2V stores them in torch.float8_e4m3fn"),
         (["--bf16-unet", "--fp16-vae", "--cache-none"], ""),
         (["--cache-classic", "--disable-smart-memory"], ""),
     ],
