@@ -118,19 +118,15 @@ def test_a_changed_model_file_is_loaded_by_the_graph(server):
 
 
 def test_weights_in_8_bits_are_a_network_of_their_own(server):
-    """Kept like the exact one, and found by both nodes that sample."""
+    """Kept from run to run like the exact one, and given back like it."""
     server.unload()
-    speed = {"class_type": "ADV2V_Speed", "inputs": {**SPEED_OFF, "fp8_weights": True}}
-    stored = [
-        {**one_node(seed=141, speed=["speed", 0]), "speed": speed},
-        {**graph(sample=sampler(seed=141, speed=["speed", 0])), "speed": speed},
-    ]
-    assert loads(server, stored[0]) == OURS
-    assert loads(server, stored[1]) == []
-    assert loads(server, graph(sample=sampler(seed=142))) == ["MotionUNet"]
-    server.unload()
-    assert server.get("/probe")["patchers"] == 0
-    assert loads(server, {**graph(sample=sampler(seed=143, speed=["speed", 0])), "speed": speed})
+    stored = {"speed": {"class_type": "ADV2V_Speed", "inputs": SPEED_OFF | {"fp8_weights": True}}}
+    for seed, expected in ((141, OURS), (142, [])):
+        assert loads(server, one_node(seed=seed, speed=["speed", 0]) | stored) == expected
+    for seed, expected in ((143, ["MotionUNet"]), (144, [])):
+        sample = sampler(seed=seed, speed=["speed", 0])
+        assert loads(server, graph(sample=sample, **stored)) == expected
+    assert loads(server, graph(sample=sampler(seed=145))) == ["MotionUNet"]
     server.unload()
     assert server.get("/probe")["patchers"] == 0
 
