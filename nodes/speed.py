@@ -64,8 +64,8 @@ def _inputs() -> list[io.Input]:
             min=1,
             max=MAX_INTERVAL,
             tooltip="In every how many steps the whole UNet runs; in the others its deep layers "
-            "are those of the latest whole one (DeepCache). 1 is off, 2 takes about 0.6 of the "
-            "time, 3 about half. For 20 steps and more; takes up to 2 GB of main memory.",
+            "are those of the latest whole one (DeepCache). 1 is off, 2 leaves about 0.6 of the "
+            "work, 3 about half. For 20 steps and more; takes up to 2 GB of main memory.",
         ),
         io.Float.Input(
             "guidance_start",
