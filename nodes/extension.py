@@ -20,6 +20,7 @@ from .prompt_schedule import PromptSchedule
 from .sampler import Sampler
 from .select_frames import SelectFrames
 from .selection_route import add_selection_route
+from .speed import Speed
 from .video_to_video import VideoToVideo
 
 
@@ -47,6 +48,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
             ControlFrames,
             ControlNet,
             IPAdapter,
+            Speed,
             Sampler,
             EncodeVideo,
             VideoToVideo,

@@ -165,9 +165,11 @@ def load_managed(
     motion_lora_stack: MotionStack = (),
     motion_scale: float = 1.0,
     clip_skip: int = 1,
+    fp8_weights: bool = False,
 ) -> host.ManagedModels:
     """Load the networks that combos name into main memory, for ComfyUI to move."""
     places = host.Places.chosen()
+    fp8_weights = fp8_weights or places.fp8_weights
     files = ModelFiles(
         checkpoint=host.model_path("checkpoints", checkpoint),
         motion_module=optional_path(host.MOTION_MODULES, motion_module),
@@ -177,6 +179,8 @@ def load_managed(
         motion_scale=motion_scale,
     )
     origins = _origins(files)
+    if fp8_weights:
+        origins = origins.with_fp8_weights()
     models = load_models(
         files.checkpoint,
         motion_module=files.motion_module,
@@ -187,6 +191,7 @@ def load_managed(
         dtype=places.unet_dtype,
         motion_scale=motion_scale,
         clip_skip=clip_skip,
+        fp8_weights=fp8_weights,
         find_embedding=_find_embedding,
         ready=host.ready_networks(origins),
     )

@@ -98,6 +98,7 @@ class ModelFromComfy(io.ComfyNode):
             motion_scale=motion_scale,
             device=places.waiting,
             dtype=places.unet_dtype,
+            fp8_weights=places.fp8_weights,
         )
         models = Models(
             unet=unet,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings
+from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings, SpeedOptions
 from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.request import NEGATIVE_PROMPT
 from ..pipeline.sampling import (
@@ -25,7 +25,8 @@ from ..pipeline.video_to_video import FRAMES_PER_CHUNK
 from . import host
 from .conditioning import Prompts
 from .frames import Additions, FrameJob, cropped
-from .sockets import CATEGORY, Context, ControlSocket, Model, Schedule, StyleSocket
+from .sockets import CATEGORY, Context, ControlSocket, Model, Schedule, SpeedSocket, StyleSocket
+from .speed import SPEED_TOOLTIP
 
 
 class Sampler(io.ComfyNode):
@@ -81,6 +82,7 @@ class Sampler(io.ComfyNode):
         source_blend: float = 0.0,
         source_blend_end: float = 0.5,
         source_prompt: str = "",
+        speed: SpeedOptions | None = None,
     ) -> io.NodeOutput:
         """Restyle the frames."""
         chosen = with_preset(
@@ -99,6 +101,7 @@ class Sampler(io.ComfyNode):
             beta_schedule=beta_schedule,
             noise_type=noise_type,
             context=context_options,
+            speed=speed or SpeedOptions(),
         )
         prompts = Prompts(
             positive,
@@ -114,7 +117,7 @@ class Sampler(io.ComfyNode):
             source_blend=_source_blend(source_mask, source_blend, source_blend_end),
         )
         restyled, latents = _restyle(
-            model,
+            model.with_fp8_weights() if settings.speed.fp8_weights else model,
             cropped(images),
             prompts=prompts,
             settings=settings,
@@ -401,6 +404,7 @@ def _guiding_inputs() -> list[io.Input]:
             tooltip="For noise_type unsample: what the source shows. Empty lets the clip change "
             "most.",
         ),
+        SpeedSocket.Input("speed", optional=True, tooltip=SPEED_TOOLTIP),
     ]
 
 

@@ -21,5 +21,7 @@ MotionLoraStackSocket = io.Custom("ADV2V_MOTION_LORA_STACK")
 ControlSocket = io.Custom("ADV2V_CONTROL")
 # host.Chain of pipeline.sampling.StyleImages
 StyleSocket = io.Custom("ADV2V_STYLE")
+# pipeline.SpeedOptions
+SpeedSocket = io.Custom("ADV2V_SPEED")
 # dict of five source_ and five loaded_ values; the convention of VideoHelperSuite
 VideoInfoSocket = io.Custom("VHS_VIDEOINFO")

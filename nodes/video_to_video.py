@@ -13,6 +13,7 @@ from ..pipeline import (
     Request,
     Result,
     SamplingSettings,
+    SpeedOptions,
     video_to_video,
 )
 from ..pipeline.presets import Defaults, with_preset
@@ -44,7 +45,8 @@ from .sampler import (
     steps_input,
 )
 from .selection import check_selection, duration_input, nth_input, rate_input
-from .sockets import CATEGORY, LoraStackSocket, MotionLoraStackSocket
+from .sockets import CATEGORY, LoraStackSocket, MotionLoraStackSocket, SpeedSocket
+from .speed import SPEED_TOOLTIP
 
 FORMAT = FORMATS["mp4-h264"]
 FILENAME_PREFIX = "video/AnimateDiffV2V"
@@ -101,6 +103,7 @@ class VideoToVideo(io.ComfyNode):
         force_rate: float = 0.0,
         duration: float = 0.0,
         filename_prefix: str = FILENAME_PREFIX,
+        speed: SpeedOptions | None = None,
     ) -> io.NodeOutput:
         """Load, restyle, write."""
         path = host.input_path(video)
@@ -115,7 +118,9 @@ class VideoToVideo(io.ComfyNode):
             sampler=sampler,
             scheduler=scheduler,
         )
-        settings = _settings(with_preset(preset, chosen), seed=seed, denoise=denoise)
+        settings = _settings(
+            with_preset(preset, chosen), seed=seed, denoise=denoise, speed=speed or SpeedOptions()
+        )
         with VideoReader(path, selection=selection) as reader:
             width, height = reader.width, reader.height
         target = host.output_file(filename_prefix, FORMAT.extension, width=width, height=height)
@@ -134,6 +139,7 @@ class VideoToVideo(io.ComfyNode):
             motion_module=motion_module,
             lora_stack=lora_stack or (),
             motion_lora_stack=motion_lora_stack or (),
+            fp8_weights=settings.speed.fp8_weights,
         )
         result = _run(request, model, width=width, height=height)
         timings = result.as_json()["timings"]
@@ -196,10 +202,13 @@ def _inputs() -> list[io.Input]:
         rate_input(optional=True, advanced=True),
         duration_input(),
         prefix_input(optional=True, advanced=True),
+        SpeedSocket.Input("speed", optional=True, tooltip=SPEED_TOOLTIP),
     ]
 
 
-def _settings(chosen: Defaults, *, seed: int, denoise: float) -> SamplingSettings:
+def _settings(
+    chosen: Defaults, *, seed: int, denoise: float, speed: SpeedOptions
+) -> SamplingSettings:
     return SamplingSettings(
         seed=seed,
         steps=chosen.steps,
@@ -208,6 +217,7 @@ def _settings(chosen: Defaults, *, seed: int, denoise: float) -> SamplingSetting
         scheduler=chosen.scheduler,
         denoise=denoise,
         context=ContextOptions(),
+        speed=speed,
     )
 
 

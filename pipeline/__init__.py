@@ -7,7 +7,7 @@ from .files import LoraEntry
 from .models import Models, load_models
 from .progress import Progress
 from .request import ControlFile, ModelFiles, Request, Result, SamplingSettings, Timings
-from .sampling import Conditioning, ContextOptions, Control, Guidance, sample_latents
+from .sampling import Conditioning, ContextOptions, Control, Guidance, SpeedOptions, sample_latents
 from .video import FrameSelection
 from .video_to_video import load_files, video_to_video
 
@@ -27,6 +27,7 @@ __all__ = [
     "Request",
     "Result",
     "SamplingSettings",
+    "SpeedOptions",
     "Timings",
     "load_files",
     "load_models",

@@ -39,6 +39,23 @@ def _split_number(text: str) -> tuple[str, float | None]:
     return text, None
 
 
+def interval(text: str) -> tuple[float, float]:
+    """Read START:END.
+
+    Raises AnimateDiffV2VError when it is no such thing.
+    """
+    start, colon, end = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return float(start), float(end)
+    except ValueError:
+        raise AnimateDiffV2VError(
+            f"--guidance-interval is {text!r}; it must be two shares of the noise schedule, for "
+            "example 0:0.8."
+        ) from None
+
+
 def control_files(controls: Sequence[str], sources: Sequence[str]) -> tuple[ControlFile, ...]:
     """Read the values of --control, FILE[:STRENGTH[:START[:END]]], and of --control-source.
 

@@ -14,14 +14,14 @@ from typing import Any, NoReturn, get_args
 
 from tqdm import tqdm
 
-from .arguments import control_files, lora_entry
+from .arguments import control_files, interval, lora_entry
 from .demo import install_models
 from .errors import AnimateDiffV2VError
 from .files import FileReport, identify
 from .presets import preset_defaults
 from .progress import Progress
 from .request import NEGATIVE_PROMPT, Dtype, ModelFiles, Request, SamplingSettings
-from .sampling import MAX_SEED, ContextOptions, Guidance, Sampler, Scheduler
+from .sampling import MAX_SEED, ContextOptions, Guidance, Sampler, Scheduler, SpeedOptions
 from .video import FrameSelection
 from .video_to_video import video_to_video
 
@@ -106,6 +106,7 @@ def _add_run(commands: Any) -> None:
     _add_model_files(run.add_argument_group("model files"))
     _add_picture(run.add_argument_group("picture"))
     _add_frames(run.add_argument_group("frames"))
+    _add_speed(run.add_argument_group("speed and memory, at some loss"))
 
 
 def _add_model_files(files: argparse._ArgumentGroup) -> None:
@@ -189,6 +190,28 @@ def _add_frames(frames: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_speed(speed: argparse._ArgumentGroup) -> None:
+    speed.add_argument(
+        "--deep-cache",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run the UNet's deep layers in every Nth call only; 2 or 3 suit 20 steps and more",
+    )
+    speed.add_argument(
+        "--guidance-interval",
+        default="0:1",
+        metavar="START:END",
+        help="shares of the noise schedule between which guidance acts; outside a step takes half "
+        "the time",
+    )
+    speed.add_argument(
+        "--fp8-weights",
+        action="store_true",
+        help="store the UNet's weights in 8 bits: half the memory of float16",
+    )
+
+
 def _run(parsed: argparse.Namespace) -> int:
     request = Request(
         input=parsed.input,
@@ -266,6 +289,17 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
         scheduler=chosen(parsed.scheduler, defaults.scheduler),
         denoise=parsed.denoise,
         context=ContextOptions(length=parsed.context_length, overlap=parsed.context_overlap),
+        speed=_speed(parsed),
+    )
+
+
+def _speed(parsed: argparse.Namespace) -> SpeedOptions:
+    start, end = interval(parsed.guidance_interval)
+    return SpeedOptions(
+        deep_cache_interval=parsed.deep_cache,
+        guidance_start=start,
+        guidance_end=end,
+        fp8_weights=parsed.fp8_weights,
     )
 
 

@@ -9,7 +9,15 @@ from typing import Any, Literal
 from .choices import checked, in_range
 from .errors import AnimateDiffV2VError
 from .files import LoraEntry
-from .sampling import BetaScheduleChoice, ContextOptions, Guidance, NoiseType, Sampler, Scheduler
+from .sampling import (
+    BetaScheduleChoice,
+    ContextOptions,
+    Guidance,
+    NoiseType,
+    Sampler,
+    Scheduler,
+    SpeedOptions,
+)
 from .sampling.control import MAX_STRENGTH
 from .sampling.initial_noise import check_seed
 from .sampling.span import WHOLE_SCHEDULE, Span
@@ -88,6 +96,8 @@ class SamplingSettings:
     beta_schedule: BetaScheduleChoice = "autoselect"
     noise_type: NoiseType = "default"
     context: ContextOptions | None = field(default_factory=ContextOptions)
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
+    """What may change the result for speed or memory; by itself nothing does."""
 
     @property
     def passes(self) -> int:

@@ -60,7 +60,7 @@ def video_to_video(
     clock = _Clock()
     started = time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
-        networks = load_files(models) if isinstance(models, ModelFiles) else models
+        networks = _loaded(models, request.sampling)
         report = _Reporter(progress, is_cancelled, reader.expected_frame_count, request.sampling)
         controls = opened.enter_context(
             SpooledControls(request, unet=networks.unet, width=reader.width, height=reader.height)
@@ -98,8 +98,17 @@ def video_to_video(
     )
 
 
-def load_files(files: ModelFiles) -> Models:
-    """Load a job's networks on the device and in the dtype that `files` asks for."""
+def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
+    if isinstance(models, ModelFiles):
+        return load_files(models, fp8_weights=settings.speed.fp8_weights)
+    return models
+
+
+def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
+    """Load a job's networks on the device and in the dtype that `files` asks for.
+
+    fp8_weights: store those of the UNet in 8 bits.
+    """
     device = resolve_device(files.device)
     return load_models(
         files.checkpoint,
@@ -112,6 +121,7 @@ def load_files(files: ModelFiles) -> Models:
         dtype=resolve_dtype(files.dtype, device),
         motion_scale=files.motion_scale,
         clip_skip=files.clip_skip,
+        fp8_weights=fp8_weights,
         find_embedding=embedding_finder(files.embeddings) if files.embeddings else None,
     )
 
@@ -151,6 +161,7 @@ def restyle_latents(
         controls=controls,
         styles=styles,
         source_blend=source_blend,
+        speed=settings.speed,
         unsampled_clips=models.unsampled_clips,
         progress=progress,
         is_cancelled=is_cancelled,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management as memory
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from ...pipeline import Models
 from ...pipeline.models import ReadyNetworks
+from ...pipeline.models.fp8_weights import copy_in_fp8, has_fp8_weights
 from ...pipeline.models.latent_codec import VaeCodec
+from ...pipeline.models.latest_clip import LatestClip
 from ...pipeline.models.text_encoder import ClipTextEncoder
 from .places import Places
 from .progress import raise_if_interrupted
@@ -29,6 +31,10 @@ class Origins:
     unet: Origin
     text_encoder: Origin
     vae: Origin
+
+    def with_fp8_weights(self) -> Origins:
+        """The same with the UNet's weights in 8 bits."""
+        return replace(self, unet=(*self.unet, "fp8"))
 
 
 class _Resident(nn.Module):
@@ -79,6 +85,7 @@ class ManagedModels:
         them stay in its care.
         """
         self.models = models
+        self._places, self._origins = places, origins
         self._text: WholeModelPatcher | None = None
         self._vae: WholeModelPatcher | None = None
         wait = places.waiting
@@ -90,6 +97,22 @@ class ManagedModels:
         if isinstance(models.codec, VaeCodec):
             self._vae = patcher_of(models.codec.vae, places.vae, wait, origins and origins.vae)
             self._vae.model.to(places.vae_dtype)
+
+    def with_fp8_weights(self) -> ManagedModels:
+        """The same with the UNet's weights in 8 bits: a copy, or the one that ComfyUI still has.
+
+        The original waits where it is, which for files is no memory: it is a view of theirs.
+        """
+        unet = self.models.unet
+        if has_fp8_weights(unet):
+            return self
+        origins = self._origins and self._origins.with_fp8_weights()
+        stored: Any = ready_network(origins.unet) if origins else None
+        if stored is None:
+            stored = _unmanaged(copy_in_fp8(unet)).to(self._places.waiting)
+        # What the exact network has unsampled is not what this one would.
+        models = replace(self.models, unet=stored, unsampled_clips=LatestClip())
+        return ManagedModels(models, self._places, origins=origins)
 
     @property
     def text_channels(self) -> int:
@@ -171,6 +194,14 @@ def ready_network(origin: Origin) -> nn.Module | None:
     """Find the network of this origin among those that ComfyUI still has on the device."""
     found = (entry.model.model.network for entry in _ours() if entry.model.origin == origin)
     return next(found, None)
+
+
+def _unmanaged(network: nn.Module) -> nn.Module:
+    """A copied network without the notes that ComfyUI's memory manager has left on its original."""
+    for module in network.modules():
+        for name in [name for name in vars(module) if name.startswith("comfy_")]:
+            delattr(module, name)
+    return network
 
 
 def as_result(tensor: Tensor) -> Tensor:

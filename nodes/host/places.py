@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import comfy.model_management as memory
 import torch
 
+from ...pipeline.models.fp8_weights import STORED as FP8
+
 logger = logging.getLogger(__name__)
 
 
@@ -17,6 +19,8 @@ class Places:
 
     unet: torch.device
     unet_dtype: torch.dtype
+    fp8_weights: bool
+    """Whether the UNet's weights are stored in 8 bits, whatever it computes in."""
     text_encoder: torch.device
     vae: torch.device
     vae_dtype: torch.dtype
@@ -33,9 +37,11 @@ class Places:
         text_encoder = memory.text_encoder_device()
         _say_what_stays_whole()
         _say_what_stays_float32(text_encoder)
+        stored, computed = _unet_dtypes(unet)
         return Places(
             unet=unet,
-            unet_dtype=_unet_dtype(unet),
+            unet_dtype=computed,
+            fp8_weights=stored.itemsize == 1,
             text_encoder=text_encoder,
             vae=vae,
             # ComfyUI's own choice for this VAE: in float16 some of them give black pictures.
@@ -44,16 +50,17 @@ class Places:
         )
 
 
-def _unet_dtype(device: torch.device) -> torch.dtype:
+def _unet_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
+    """The dtypes that ComfyUI wants a UNet's weights in, and its arithmetic."""
     supported = [torch.float16, torch.bfloat16, torch.float32]
-    stored = memory.unet_dtype(device=device, supported_dtypes=supported)
+    stored: torch.dtype = memory.unet_dtype(device=device, supported_dtypes=supported)
     computed: torch.dtype = memory.unet_manual_cast(stored, device, supported) or stored
-    if computed != stored:
+    ours = FP8 if stored.itemsize == 1 else computed
+    if ours != stored:
         logger.info(
-            "ComfyUI asks for weights in %s; AnimateDiff V2V keeps them as it computes, in %s.",
-            stored, computed,
-        )  # fmt: skip
-    return computed
+            "ComfyUI asks for weights in %s; AnimateDiff V2V stores them in %s.", stored, ours
+        )
+    return stored, computed
 
 
 def _say_what_stays_whole() -> None:

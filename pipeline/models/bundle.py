@@ -26,6 +26,7 @@ from ..files import (
     load_vae,
     merge_motion_loras,
 )
+from .fp8_weights import store_in_fp8
 from .latent_codec import LatentCodec, VaeCodec
 from .latest_clip import LatestClip
 from .motion_module import MotionModules, positional_tables
@@ -84,6 +85,7 @@ def load_models(
     dtype: torch.dtype,
     motion_scale: float = 1.0,
     clip_skip: int = 1,
+    fp8_weights: bool = False,
     find_embedding: FindEmbedding | None = None,
     ready: ReadyNetworks = NOTHING_READY,
 ) -> Models:
@@ -96,6 +98,8 @@ def load_models(
     vae, text_encoder: files whose networks take the place of the checkpoint's.
     motion_scale: above 1 sharpens attention over time: more motion; 1 is as trained.
     clip_skip: 1 for the text encoder's last layer, 2 for the one before it.
+    fp8_weights: store the weights of the UNet and its motion module in 8 bits; it computes in
+    `dtype` all the same.
     ready: networks from an earlier call with the same files for them, which are taken as they are.
     Raises AnimateDiffV2VError when a file is missing, is of another kind, or lacks a part.
     """
@@ -108,6 +112,7 @@ def load_models(
             device=device,
             dtype=dtype,
             motion_scale=motion_scale,
+            fp8_weights=fp8_weights,
             ready=ready,
         )
     return _bundled(
@@ -144,6 +149,7 @@ class BaseNetworks:
         device: torch.device,
         dtype: torch.dtype,
         motion_scale: float,
+        fp8_weights: bool = False,
         ready: ReadyNetworks = NOTHING_READY,
     ) -> ReadyNetworks:
         """Build the networks that are not `ready`; see load_models."""
@@ -164,6 +170,7 @@ class BaseNetworks:
                 motion_scale=motion_scale,
                 device=device,
                 dtype=dtype,
+                fp8_weights=fp8_weights,
             )
         vae = vae or _filled_vae(self._vae_config, self._vae_tensors, place)
         return ReadyNetworks(unet, text_model, vae)
@@ -197,16 +204,40 @@ def build_motion_unet(
     motion_scale: float = 1.0,
     device: torch.device,
     dtype: torch.dtype,
+    fp8_weights: bool = False,
 ) -> MotionUNet:
     """Put motion modules from a file between the layers of a UNet.
 
     config, tensors: keyword arguments and weights of diffusers' UNet2DConditionModel.
     Raises AnimateDiffV2VError when the file is missing, is of another kind, or of another size.
     """
-    place = _Place(device, dtype)
-    unet = _filled(
-        lambda: UNet2DConditionModel(**config), tensors, place, stored=device.type == "cpu"
+    # In 8 bits they go to the device, which need not have room for more.
+    place = _Place(torch.device("cpu") if fp8_weights else device, dtype)
+    unet = _with_motion(
+        _filled(
+            lambda: UNet2DConditionModel(**config),
+            tensors,
+            place,
+            stored=place.device.type == "cpu",
+        ),
+        motion_module,
+        motion_loras=motion_loras,
+        motion_scale=motion_scale,
+        place=place,
     )
+    if fp8_weights:
+        store_in_fp8(unet)
+    return unet.to(device)
+
+
+def _with_motion(
+    unet: UNet2DConditionModel,
+    motion_module: Path | None,
+    *,
+    motion_loras: Sequence[LoraEntry],
+    motion_scale: float,
+    place: _Place,
+) -> MotionUNet:
     if motion_module is None:
         return MotionUNet(unet, None)
     weights = load_motion_module(motion_module)

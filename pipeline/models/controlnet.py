@@ -54,22 +54,49 @@ class ControlNetwork(nn.Module):
                 )
 
     def forward(
-        self, sample: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        frames: Tensor,
+        depth: int | None = None,
     ) -> Residuals:
         """Give the residuals.
 
         sample, timestep, context: as the UNet gets them; see MotionUNet.forward.
         frames: [rows, 3, height, width], the control frames at 8 times the sample's size, 0 to 1.
+        depth: of a ControlNet's residuals only those for so many skip connections, the first ones,
+        at most those of the first level; the layers below do not run.
         """
         if isinstance(self.network, ControlNetModel):
-            skips, middle = self.network(
-                sample, timestep, context, controlnet_cond=frames, return_dict=False
-            )
-            residuals = Residuals(skips, middle)
+            if depth is not None:
+                residuals = Residuals(self._first(depth, sample, timestep, context, frames))
+            else:
+                skips, middle = self.network(
+                    sample, timestep, context, controlnet_cond=frames, return_dict=False
+                )
+                residuals = Residuals(skips, middle)
             return residuals.pooled() if self._global_pooling else residuals
         if self.config["in_channels"] != _RGB:
             frames = frames.mean(dim=1, keepdim=True)
         return Residuals(levels=self.network(frames))
+
+    def _first(
+        self, depth: int, sample: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
+    ) -> list[Tensor]:
+        """A ControlNet's residuals for the first skips, as diffusers' forward pass has them."""
+        network: Any = self.network
+        embedding = network.time_embedding(network.time_proj(timestep).to(sample.dtype))
+        embedding = embedding.expand(len(sample), -1)
+        features = network.conv_in(sample) + network.controlnet_cond_embedding(frames)
+        skips, block = [features], network.down_blocks[0]
+        for layer in range(depth - 1):
+            features = block.resnets[layer](features, embedding)
+            if getattr(block, "attentions", None):
+                features = block.attentions[layer](features, context, return_dict=False)[0]
+            skips.append(features)
+        outputs = network.controlnet_down_blocks[:depth]
+        return [output(skip) for output, skip in zip(outputs, skips, strict=True)]
 
 
 def load_control_network(path: Path, *, device: torch.device, dtype: torch.dtype) -> ControlNetwork:

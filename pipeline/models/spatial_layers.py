@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .image_attention import ImagePrompt
-from .stored_weights import linear
+from .stored_weights import linear, weight_in
 
 # Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
 # caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
@@ -153,4 +153,4 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
 
 def _pointwise(conv: Any, tokens: Tensor) -> Tensor:
     """A convolution of one pixel's width, as the linear layer that it is."""
-    return linear(tokens, conv.weight.flatten(1).to(tokens.dtype), conv.bias)
+    return linear(tokens, weight_in(conv, tokens.dtype).flatten(1), conv.bias)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ..files import MotionFamily
 from .additions import NO_RESIDUALS, Residuals, add_each
+from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .image_attention import ImagePrompt, number_cross_attentions
 from .motion_module import MotionModules
 from .spatial_layers import TOKENS_AT_ONCE, resnet, transformer
@@ -100,6 +101,7 @@ class MotionUNet(nn.Module):
         *,
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """Predict the noise.
 
@@ -108,6 +110,8 @@ class MotionUNet(nn.Module):
         context: [clips * num_frames, tokens, channels], the encoded prompt of each frame.
         residuals: what ControlNets and T2I-Adapters add.
         images: what the UNet attends to beside the text, by IP-Adapters.
+        deep: features of an earlier pass, in place of all layers but the outermost; or it takes up
+        those of this pass.
         Returns the noise in the shape of `sample`.
         """
         for norm in self._clip_norms:
@@ -117,18 +121,21 @@ class MotionUNet(nn.Module):
         tokens_at_once = TOKENS_AT_ONCE if sample.device.type == "cpu" else None
         context = _of_each_clip(context, num_frames)
         inputs = _Inputs(functional.silu(embedding), context, images, num_frames, tokens_at_once)
+        depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
         features = unet.conv_in(sample)
-        features, skips = self._down(features, inputs, residuals.levels)
-        features = self._middle(features, inputs)
-        if residuals.middle is not None:
-            features = features + residuals.middle
-        features = self._up(features, add_each(skips, residuals.skips), inputs)
+        features, skips = self._down(features, inputs, residuals.levels, depth)
+        if depth is None:
+            features = self._middle(features, inputs)
+            if residuals.middle is not None:
+                features = features + residuals.middle
+        features = self._up(features, add_each(skips, residuals.skips[:depth]), inputs, deep)
         noise: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(features)))
         return noise
 
     def _down(
-        self, features: Tensor, inputs: _Inputs, additions: Sequence[Tensor]
+        self, features: Tensor, inputs: _Inputs, additions: Sequence[Tensor], depth: int | None
     ) -> tuple[Tensor, list[Tensor]]:
+        """Give the features at the bottom and those for all skip connections, or for the first."""
         skips = [features]
         for level, block in enumerate(self.unet.down_blocks):
             motion = self.motion.down_blocks[level] if self.motion is not None else None
@@ -137,6 +144,8 @@ class MotionUNet(nn.Module):
                 if additions and layer == len(block.resnets) - 1:
                     features = features + additions[level]
                 skips.append(features)
+                if len(skips) == depth:
+                    return features, skips
             for downsampler in block.downsamplers or ():
                 features = downsampler(features)
                 skips.append(features)
@@ -149,15 +158,24 @@ class MotionUNet(nn.Module):
             features = inputs.through(block, motion, layer, features)
         return resnet(block.resnets[-1], features, inputs.embedding)
 
-    def _up(self, features: Tensor, skips: list[Tensor], inputs: _Inputs) -> Tensor:
-        for level, block in enumerate(self.unet.up_blocks):
+    def _up(
+        self, features: Tensor, skips: list[Tensor], inputs: _Inputs, deep: DeepFeatures | None
+    ) -> Tensor:
+        layers = [
+            (level, block, layer)
+            for level, block in enumerate(self.unet.up_blocks)
+            for layer in range(len(block.resnets))
+        ]
+        for level, block, layer in layers[-len(skips) :]:
+            if deep is not None and len(skips) == OUTERMOST_LAYERS:
+                features = deep.in_place_of(features)
             motion = self.motion.up_blocks[level] if self.motion is not None else None
-            for layer in range(len(block.resnets)):
-                features = torch.cat([features, skips.pop()], dim=1)
-                features = inputs.through(block, motion, layer, features)
-            for upsampler in block.upsamplers or ():
-                # Sizes that do not halve evenly come back to the size of the skip.
-                features = upsampler(features, skips[-1].shape[2:])
+            features = torch.cat([features, skips.pop()], dim=1)
+            features = inputs.through(block, motion, layer, features)
+            if layer == len(block.resnets) - 1:
+                for upsampler in block.upsamplers or ():
+                    # Sizes that do not halve evenly come back to the size of the skip.
+                    features = upsampler(features, skips[-1].shape[2:])
         return features
 
 

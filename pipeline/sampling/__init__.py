@@ -10,6 +10,7 @@ from .samplers import Sampler
 from .schedulers import Scheduler
 from .source_blend import SourceBlend
 from .span import Span
+from .speed import SpeedOptions
 from .style import Arrangement, StyleImages
 from .windows import ContextOptions, ContextSchedule, FuseMethod
 
@@ -28,6 +29,7 @@ __all__ = [
     "Scheduler",
     "SourceBlend",
     "Span",
+    "SpeedOptions",
     "StyleImages",
     "sample_latents",
     "window_for",

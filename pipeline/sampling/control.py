@@ -78,18 +78,25 @@ class Control:
         )
 
     def residuals(
-        self, sample: Tensor, timestep: Tensor, context: Tensor, frames: Sequence[int]
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        frames: Sequence[int],
+        depth: int | None = None,
     ) -> Residuals:
         """What it adds to the UNet for rows that show these frames of the clip.
 
         sample, timestep, context: as the UNet gets them, on its device.
+        depth: how many skip connections are asked for, the outermost ones; None is all, and the
+        rest.
         """
         height, width = (8 * side for side in sample.shape[-2:])
         pictures = fitted(_picked(self.frames, frames), width=width, height=height)
         mask = None
         if self.mask is not None:
             mask = _picked(self.mask, frames).unsqueeze(1).to(sample.device)
-        residuals: Residuals = self.network(sample, timestep, context, pictures.to(sample))
+        residuals: Residuals = self.network(sample, timestep, context, pictures.to(sample), depth)
         return residuals.scaled(self.strength, mask)
 
 

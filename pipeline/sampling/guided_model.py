@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..choices import in_range
 from ..errors import AnimateDiffV2VError
 from ..models.additions import NO_RESIDUALS, Residuals
+from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
 from ..models.image_attention import ImagePrompt
 from ..models.memory import ShrinkingBatch
 from ..models.unet import MotionUNet
@@ -86,6 +87,12 @@ class _Pass:
     prompt: PromptTrack
     factor: float
     is_negative: bool
+    is_whole: bool = True
+    """Whether all layers run; else all but the outermost are those of an earlier call."""
+
+    @property
+    def key(self) -> PassKey:
+        return tuple(self.window), self.is_negative
 
 
 class GuidedModel:
@@ -102,12 +109,14 @@ class GuidedModel:
         on_passes: Callable[[float], None],
         controls: Sequence[Control] = (),
         styles: Sequence[StyleTrack] = (),
+        cache: FeatureCache | None = None,
     ) -> None:
         """Bind the network to a job.
 
         context: how the clip is cut into windows and how these are blended.
         controls: ControlNets with their frames; what several add is added up.
         styles: IP-Adapters with their images along the clip.
+        cache: the job's deep features, for calls in which not all layers run.
         on_passes: called after passes through the network with the share of the clip's passes that
         is done; may raise to stop.
         """
@@ -118,12 +127,14 @@ class GuidedModel:
         self._context = context
         self._on_passes = on_passes
         self._controls, self._styles = controls, styles
+        self._cache = cache or FeatureCache()
         # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
         size = 1 if unet.device.type == "cpu" else PASSES_AT_ONCE
         self._batch = ShrinkingBatch(size, what="passes of the UNet")
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise a clip [frames, 4, height, width], float32, on the CPU, from level `sigma`."""
+        step = self._cache.begin_call(step)
         windows = context_windows(len(noisy), self._context, step=step)
         scale = self._guidance.scale_at(sigma, self._schedule)
         passes = list(self._passes(windows, scale))
@@ -142,14 +153,17 @@ class GuidedModel:
 
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
         """Guided noise is scale * positive + (1 - scale) * negative: the factors add to 1."""
+        prompts = self._conditioning
         for window in windows:
-            yield _Pass(window, self._conditioning.positive, scale, is_negative=False)
+            passes = [_Pass(window, prompts.positive, scale, is_negative=False)]
             if scale != 1.0:
-                yield _Pass(window, self._conditioning.negative, 1.0 - scale, is_negative=True)
+                passes.append(_Pass(window, prompts.negative, 1.0 - scale, is_negative=True))
+            is_whole = not self._cache.holds([one.key for one in passes])
+            yield from (replace(one, is_whole=is_whole) for one in passes)
 
     def _run(self, passes: list[_Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Tensor]:
         done = 0
-        for _, group in groupby(passes, key=lambda one: len(one.window)):
+        for _, group in groupby(passes, key=lambda one: (len(one.window), one.is_whole)):
             alike = list(group)
 
             def run(part: Sequence[_Pass]) -> Tensor:
@@ -169,24 +183,38 @@ class GuidedModel:
         sample = (noisy[rows] / (sigma**2 + 1).sqrt()).to(device, dtype)
         context = torch.cat([one.prompt.at(one.window) for one in passes]).to(device, dtype)
         timestep = self._schedule.timestep(sigma).to(device)
+        keys, is_whole = [one.key for one in passes], passes[0].is_whole
+        deep = self._cache.for_passes(keys, like=sample, are_whole=is_whole)
         noise: Tensor = self._unet(
             sample,
             timestep,
             context,
             frames,
-            residuals=self._residuals(sample, timestep, context, rows, sigma),
+            residuals=self._residuals(sample, timestep, context, rows, sigma, whole=is_whole),
             images=self._images(passes, sample, sigma),
+            deep=deep,
         )
+        self._cache.keep(keys, deep)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])
 
     def _residuals(
-        self, sample: Tensor, timestep: Tensor, context: Tensor, rows: list[int], sigma: Tensor
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        rows: list[int],
+        sigma: Tensor,
+        *,
+        whole: bool,
     ) -> Residuals:
         """What all ControlNets add that act at this noise level, for rows of these frames."""
+        depth = None if whole else OUTERMOST_LAYERS
         residuals = NO_RESIDUALS
         for control in self._controls:
             if control.span.contains(sigma, self._schedule):
-                residuals = residuals.plus(control.residuals(sample, timestep, context, rows))
+                residuals = residuals.plus(
+                    control.residuals(sample, timestep, context, rows, depth)
+                )
         return residuals
 
     def _images(self, passes: Sequence[_Pass], sample: Tensor, sigma: Tensor) -> list[ImagePrompt]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..choices import checked
 from ..errors import AnimateDiffV2VError
+from ..models.feature_cache import FeatureCache
 from ..models.latest_clip import LatestClip
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
@@ -23,6 +24,7 @@ from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS, Denoise, Sampler
 from .schedulers import Scheduler, sampling_sigmas
 from .source_blend import SourceBlend
+from .speed import SpeedOptions
 from .style import StyleImages, StyleTrack
 from .unsampling import backwards, content_key, unsampled
 from .windows import ContextOptions
@@ -56,6 +58,7 @@ def sample_latents(
     controls: Sequence[Control] = (),
     styles: Sequence[StyleImages] = (),
     source_blend: SourceBlend | None = None,
+    speed: SpeedOptions | None = None,
     unsampled_clips: LatestClip | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
@@ -70,6 +73,7 @@ def sample_latents(
     controls: ControlNets with a picture for each frame, on the UNet's device; several add up.
     styles: IP-Adapters with their images, on the UNet's device; several add up.
     source_blend: keeps the source where a mask says so, or everywhere to a share.
+    speed: what may change the result for speed; None is nothing. Unsampling stays exact.
     unsampled_clips: remembers what noise_type "unsample" found, for the next call on this UNet.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
@@ -110,7 +114,14 @@ def sample_latents(
         noisy = _noised(source, noise, sigmas[0], schedule)
     calls = CallCounter(spec, len(sigmas) - 1, part(progress, start, 1.0), is_cancelled)
     tracks = [style.track(len(latents)) for style in styles]
-    model: Denoise = job.model(conditioning, guidance or Guidance(), calls, tracks)
+    speed = speed or SpeedOptions()
+    model: Denoise = job.model(
+        conditioning,
+        speed.narrowed(guidance or Guidance()),
+        calls,
+        tracks,
+        FeatureCache(interval=speed.deep_cache_interval),
+    )
     if source_blend is not None and not source_blend.is_idle:
         model = source_blend.around(model, source=source, noise=noise, schedule=schedule)
     del source, noise  # of a long clip each is a good part of the memory
@@ -137,6 +148,7 @@ class _Job:
         guidance: Guidance,
         calls: CallCounter,
         styles: Sequence[StyleTrack] = (),
+        cache: FeatureCache | None = None,
     ) -> GuidedModel:
         return GuidedModel(
             self.unet,
@@ -147,6 +159,7 @@ class _Job:
             on_passes=calls.on_passes,
             controls=self.controls,
             styles=styles,
+            cache=cache,
         )
 
     def unsampled(

@@ -22,6 +22,7 @@ STACK, MOTION, MODEL = "ADV2V_LoraStack", "ADV2V_MotionLoraStack", "ADV2V_LoadMo
 CORE, WINDOWS, TRAVEL = "ADV2V_ModelFromComfy", "ADV2V_ContextOptions", "ADV2V_PromptSchedule"
 SAMPLER, JOB = "ADV2V_Sampler", "ADV2V_VideoToVideo"
 FRAMES, CONTROL, STYLE = "ADV2V_ControlFrames", "ADV2V_ControlNet", "ADV2V_IPAdapter"
+SPEED = "ADV2V_Speed"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
 CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
@@ -90,6 +91,10 @@ GRAPHS = {
             ("CLIPVisionLoader", 0, STYLE, "clip_vision"),
             (STYLE, 0, SAMPLER, "style"),
         ],
+    ),
+    "speed": (
+        [[(SPEED, {"deep_cache_interval": 2})], [(SAMPLER, PROMPT)]],
+        [(SPEED, 0, SAMPLER, "speed")],
     ),
     "sampler": (
         [[(LOAD, CLIP)], [(MODEL, CHECKPOINT)], [(SAMPLER, PROMPT)], [(ENCODE, {})]],

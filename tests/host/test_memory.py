@@ -10,6 +10,7 @@ import pytest
 from .comfy_server import ComfyServer, message
 from .conftest import write_clip
 from .test_behaviour import graph, load_model, one_node, sampler
+from .test_speed import SPEED_OFF
 
 OURS = ["AutoencoderKL", "ClipTextModel", "MotionUNet"]
 LORA = "style_lora.safetensors"
@@ -116,11 +117,26 @@ def test_a_changed_model_file_is_loaded_by_the_graph(server):
     assert set(message(entry, "execution_cached")["nodes"]) == {"load"}
 
 
+def test_weights_in_8_bits_are_a_network_of_their_own(server):
+    """Kept from run to run like the exact one, and given back like it."""
+    server.unload()
+    stored = {"speed": {"class_type": "ADV2V_Speed", "inputs": SPEED_OFF | {"fp8_weights": True}}}
+    for seed, expected in ((141, OURS), (142, [])):
+        assert loads(server, one_node(seed=seed, speed=["speed", 0]) | stored) == expected
+    for seed, expected in ((143, ["MotionUNet"]), (144, [])):
+        sample = sampler(seed=seed, speed=["speed", 0])
+        assert loads(server, graph(sample=sample, **stored)) == expected
+    assert loads(server, graph(sample=sampler(seed=145))) == ["MotionUNet"]
+    server.unload()
+    assert server.get("/probe")["patchers"] == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--force-fp16"], ""),
         (["--fp8_e4m3fn-unet", "--fp8_e4m3fn-text-enc"], "AnimateDiff V2V keeps"),
+        (["--fp8_e5m2-unet"], "AnimateDiff V2V stores them in torch.float8_e4m3fn"),
         (["--bf16-unet", "--fp16-vae", "--cache-none"], ""),
         (["--cache-classic", "--disable-smart-memory"], ""),
     ],

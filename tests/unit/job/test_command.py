@@ -67,6 +67,22 @@ def test_a_lora_changes_the_picture_and_scale_zero_does_not(command, weights, tm
     assert none == zero != one
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"deep_cache": 2}, {"guidance_interval": "0:0.5"}, {"fp8_weights": ""}],
+    ids=str,
+)
+def test_an_option_for_speed_changes_the_picture(options, command, tmp_path):
+    outputs = [tmp_path / name for name in ("exact.mp4", "fast.mp4", "off.mp4")]
+    assert main(command(output=outputs[0])) == 0
+    fast = [part for part in command(output=outputs[1], **options) if part]
+    assert main(fast) == 0
+    off = {"deep_cache": 1, "guidance_interval": "0:1"}
+    assert main(command(output=outputs[2], **off)) == 0
+    exact, fast, off = (path.read_bytes() for path in outputs)
+    assert fast != exact == off
+
+
 def wrong(**options):
     return options
 
@@ -77,6 +93,10 @@ WRONG_INPUTS = {
     "missing checkpoint": (wrong(checkpoint="no.safetensors"), "no.safetensors"),
     "checkpoint as motion module": (wrong(motion_module="CHECKPOINT"), "motion module"),
     "motion module as checkpoint": (wrong(checkpoint="MOTION"), "motion module"),
+    "no interval": (wrong(guidance_interval="0.5"), "--guidance-interval is '0.5'; it must be two"),
+    "an interval of words": (wrong(guidance_interval="a:b"), "for example 0:0.8"),
+    "an interval that ends first": (wrong(guidance_interval="0.6:0.5"), "from 0.6 to 1"),
+    "DeepCache never": (wrong(deep_cache=0), "deep_cache_interval is 0; it must be from 1 to 10"),
     "no frame selected": (wrong(frame_load_cap=-1), "frame_load_cap is -1"),
     "every 0th frame": (wrong(select_every_nth_frame=0), "0"),
     "unknown sampler": (wrong(sampler="eula"), "sampler is 'eula'; it can be euler,"),

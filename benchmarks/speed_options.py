@@ -1,0 +1,185 @@
+"""Measure what the speed options bring, and what they cost.
+
+Usage: python benchmarks/speed_options.py [--clips N] [--rounds N] [--only STEPS|speed ...]
+
+25, 20 and 8 restyle clips that the miniature was never trained on in so many steps, with each
+option and without, and print how far the results are apart and whether they still do as prompted.
+`speed` sends a frame through a network of full size in turn: whole, with reused deep features, and
+with weights in 8 bits; it prints the median ratios of the CPU times. What remains of the arithmetic
+at 512x512 is counted. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import median
+
+import meaning
+import numpy as np
+import torch
+from animatediff_v2v.pipeline.models import Models
+from animatediff_v2v.pipeline.models.feature_cache import DeepFeatures
+from animatediff_v2v.pipeline.models.fp8_weights import copy_in_fp8
+from animatediff_v2v.pipeline.models.motion_module import MotionModules
+from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.sampling import SpeedOptions
+from diffusers import UNet2DConditionModel
+from meaning import Clip, Frames
+from torch.utils.flop_counter import FlopCounterMode
+from training import measures
+
+EVERY_2ND, EVERY_3RD = (SpeedOptions(deep_cache_interval=n) for n in (2, 3))
+# Guidance for the first 60 % of what a denoise of 0.5 leaves of the schedule.
+EARLY = SpeedOptions(guidance_end=0.8)
+FP8 = SpeedOptions(fp8_weights=True)
+# By steps.
+OPTIONS = {
+    25: {
+        "DeepCache, every 2nd step whole": EVERY_2ND,
+        "DeepCache, every 3rd step whole": EVERY_3RD,
+    },
+    20: {
+        "DeepCache, every 2nd step whole": EVERY_2ND,
+        "DeepCache, every 3rd step whole": EVERY_3RD,
+        "guidance from 0 to 0.8": EARLY,
+    },
+    8: {"DeepCache, every 2nd step whole": EVERY_2ND, "fp8 weights": FP8},
+}
+SIDE = 16  # latent pixels: 128x128
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A line of the first table."""
+
+    name: str
+    psnr: float
+    score: float
+    path: float
+
+
+def losses(clips: Sequence[Clip], steps: int) -> Iterator[Loss]:
+    """What each option does to the clips."""
+    exact = [restyled(clip, SpeedOptions(), steps) for clip in clips]
+    yield _loss("exact", clips, exact, exact)
+    for name, speed in OPTIONS[steps].items():
+        yield _loss(name, clips, exact, [restyled(clip, speed, steps) for clip in clips])
+
+
+def _loss(
+    name: str, clips: Sequence[Clip], exact: Sequence[Frames], results: Sequence[Frames]
+) -> Loss:
+    pairs = list(zip(results, exact, strict=True))
+    psnr = [np.inf if a is b else measures.psnr(a, b) for a, b in pairs]
+    seen = [[measures.look(frame) for frame in frames] for frames in results]
+    paths = [measures.path_correlation(c.seen, s) for c, s in zip(clips, seen, strict=True)]
+    score = np.mean([clip.score(frames) for clip, frames in zip(clips, results, strict=True)])
+    return Loss(name, float(np.mean(psnr)), float(score), float(np.median(paths)))
+
+
+def restyled(clip: Clip, speed: SpeedOptions, steps: int) -> Frames:
+    models = miniature_in_fp8() if speed.fp8_weights else meaning.miniature()
+    return meaning.restyled(clip, models, speed=speed, steps=steps)
+
+
+@cache
+def miniature_in_fp8() -> Models:
+    models = meaning.miniature()
+    return replace(models, unet=copy_in_fp8(models.unet))
+
+
+def full_size(device: str) -> MotionUNet:
+    """Stable Diffusion 1.5's UNet with v2-shaped motion modules; all weights are alike."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
+        motion = MotionModules(
+            block_channels=unet.config.block_out_channels,
+            layers_per_block=2,
+            max_frames=32,
+            mid=True,
+        )
+        network = MotionUNet(unet, motion, family="v2").eval().requires_grad_(False)
+    if device != "meta":
+        network.to_empty(device=device)
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.fill_(0.01)
+    return network
+
+
+def speeds(rounds: int) -> Iterator[str]:
+    """The time of a pass in which features are reused, and of one in 8 bits, over a whole one's."""
+    exact = full_size("cpu")
+    stored = copy_in_fp8(exact)
+    found = DeepFeatures()
+    pass_seconds(exact, found)
+    reused: list[float] = []
+    widened: list[float] = []
+    for _ in range(rounds):
+        whole = pass_seconds(exact, DeepFeatures())
+        reused.append(pass_seconds(exact, DeepFeatures(found.features)) / whole)
+        widened.append(pass_seconds(stored, DeepFeatures()) / whole)
+    yield f"a pass at 128x128 that reuses deep features: {median(reused):.3f} of a whole one's time"
+    yield f"a whole pass with fp8 weights: {median(widened):.3f} of one without"
+    yield f"weights in float16: {weight_bytes(exact, 2) / 1e9:.2f} GB, in fp8: " + (
+        f"{weight_bytes(stored, 2) / 1e9:.2f} GB"
+    )
+
+
+def pass_seconds(unet: MotionUNet, deep: DeepFeatures) -> float:
+    """CPU time of a frame's way through the network."""
+    sample, context = torch.full((1, 4, SIDE, SIDE), 0.5), torch.full((1, 77, 768), 0.5)
+    started = time.process_time()
+    unet(sample, torch.tensor([500]), context, 1, deep=deep)
+    return time.process_time() - started
+
+
+def weight_bytes(unet: MotionUNet, itemsize: int) -> int:
+    """Bytes of a network's weights, those that are not stored in 8 bits taken at `itemsize`."""
+    return sum(each.numel() * min(each.itemsize, itemsize) for each in unet.parameters())
+
+
+def share_of_a_reused_step() -> float:
+    """The arithmetic of a step that reuses deep features, over that of a whole one, at 512x512."""
+    unet = full_size("meta")
+    with torch.device("meta"):
+        sample, context = torch.empty(1, 4, 64, 64), torch.empty(1, 77, 768)
+        arguments = (sample, torch.empty(1), context, 1)
+    found = DeepFeatures()
+    whole = _operations(unet, *arguments, deep=found)
+    return _operations(unet, *arguments, deep=DeepFeatures(found.features)) / whole
+
+
+def _operations(unet: MotionUNet, *arguments: object, deep: DeepFeatures) -> int:
+    with FlopCounterMode(display=False) as counter:
+        unet(*arguments, deep=deep)
+    return int(counter.get_total_flops())
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=4, metavar="N")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    choices = [*map(str, OPTIONS), "speed"]
+    parser.add_argument("--only", nargs="*", choices=choices, default=choices)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for steps in OPTIONS:
+        if str(steps) in arguments.only:
+            print(f"{f'{steps} steps':<34} {'PSNR, dB':>8} {'prompt':>7} {'path':>6}", flush=True)
+            for row in losses(meaning.held_out_clips(arguments.clips), steps):
+                print(
+                    f"{row.name:<34} {row.psnr:8.1f} {row.score:7.3f} {row.path:6.3f}", flush=True
+                )
+    if "speed" in arguments.only:
+        print(f"a reused pass at 512x512: {share_of_a_reused_step():.3f} of the arithmetic")
+        for line in speeds(arguments.rounds):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

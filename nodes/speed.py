@@ -1,0 +1,95 @@
+"""What trades some of the result for speed or memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..pipeline import AnimateDiffV2VError, SpeedOptions
+from ..pipeline.sampling.speed import MAX_INTERVAL
+from .sockets import CATEGORY, SpeedSocket
+
+SPEED_TOOLTIP = (
+    "What may change the result for speed or memory, from Speed Options. If nothing is connected "
+    "the result is exact."
+)
+
+
+class Speed(io.ComfyNode):
+    """Ways to need less time or memory that change the result."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_Speed",
+            display_name="Speed Options",
+            category=CATEGORY,
+            description="Need less time or memory, for a result that is not quite the same. As the "
+            "node comes, everything is off and nothing changes.",
+            search_aliases=["deepcache", "faster sampling", "fp8", "guidance interval", "low vram"],
+            inputs=_inputs(),
+            outputs=[
+                SpeedSocket.Output(
+                    display_name="speed", tooltip="For the Sampler, or for the one node."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **options: Any) -> io.NodeOutput:
+        """Make the options."""
+        return io.NodeOutput(SpeedOptions(**options))
+
+    @classmethod
+    def validate_inputs(
+        cls, guidance_start: float | None, guidance_end: float | None
+    ) -> bool | str:
+        """Refuse guidance that ends before it starts."""
+        if guidance_start is None or guidance_end is None:
+            return True
+        try:
+            SpeedOptions(guidance_start=guidance_start, guidance_end=guidance_end)
+        except AnimateDiffV2VError as error:
+            return str(error)
+        return True
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "deep_cache_interval",
+            default=1,
+            min=1,
+            max=MAX_INTERVAL,
+            tooltip="In every how many steps the whole UNet runs; in the others its deep layers "
+            "are those of the latest whole one (DeepCache). 1 is off, 2 leaves about 0.6 of the "
+            "work, 3 about half. For 20 steps and more; takes up to 2 GB of main memory.",
+        ),
+        io.Float.Input(
+            "guidance_start",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Share of the noise schedule at which guidance starts. Before it the scale is "
+            "1, which takes half the time. Where the Sampler limits guidance too, both limits "
+            "hold.",
+        ),
+        io.Float.Input(
+            "guidance_end",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Share of the noise schedule at which guidance ends. Shares count the whole "
+            "schedule: at a denoise of 0.5 sampling begins in its second half.",
+        ),
+        io.Boolean.Input(
+            "fp8_weights",
+            default=False,
+            tooltip="Store the UNet's weights in 8 bits: 1.3 GB on the graphics card in place of "
+            "2.6 GB. It computes as before, a little slower.",
+        ),
+    ]

@@ -1,0 +1,47 @@
+"""What trades some of the result for speed or memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..choices import in_range
+from ..errors import AnimateDiffV2VError
+from .guided_model import Guidance
+
+MAX_INTERVAL = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """Ways to need less time or memory that change the result; as they stand here, none is on."""
+
+    deep_cache_interval: int = 1
+    """Every how many calls of the sampler all layers of the UNet run; between, the deep ones are
+    those of the latest whole call (DeepCache). 1 runs all always; 2 and 3 suit 20 steps and more.
+    Takes up to 2 GB of main memory."""
+    guidance_start: float = 0.0
+    """Share of the noise schedule before which the guidance scale is 1, which takes half the time;
+    narrows the interval that `Guidance` has of its own."""
+    guidance_end: float = 1.0
+    """Share after which it is 1."""
+    fp8_weights: bool = False
+    """Store the UNet's weights in 8 bits and compute as before: half the memory of float16. Of the
+    networks that a job loads; `load_models` has an argument of the same name."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no interval."""
+        if not 1 <= self.deep_cache_interval <= MAX_INTERVAL:
+            raise AnimateDiffV2VError(
+                f"deep_cache_interval is {self.deep_cache_interval}; it must be from 1 to "
+                f"{MAX_INTERVAL}, 1 is off, 2 and 3 are usual."
+            )
+        in_range("guidance_start", self.guidance_start, 0, 1)
+        in_range("guidance_end", self.guidance_end, self.guidance_start, 1)
+
+    def narrowed(self, guidance: Guidance) -> Guidance:
+        """Guidance only where both it and these options have it act."""
+        start = max(guidance.start, self.guidance_start)
+        end = min(guidance.end, self.guidance_end)
+        if start > end:
+            return Guidance(scale=1.0)
+        return replace(guidance, start=start, end=end)
