@@ -81,7 +81,9 @@ def of_miniature(folder: Path) -> Networks:
         device=torch.device("cpu"),
         dtype=torch.float32,
     )
-    return models.codec.vae, models.text_encoder.network, models.unet.unet, models.unet.motion
+    # The weights are stored as the file has them, in 16 bits: too coarse to learn in.
+    network = models.unet.float()
+    return models.codec.vae, models.text_encoder.network, network.unet, network.motion
 
 
 if __name__ == "__main__":
