@@ -60,20 +60,18 @@ def draw_batch(
     )
 
 
-def noised_stills(batch: Batch, generator: torch.Generator, *, refine: bool = False) -> Noised:
-    """Add noise to the first frames of a batch.
+def noised_stills(batch: Batch, steps: Tensor, generator: torch.Generator) -> Noised:
+    """Add noise to the first frames of a batch, at the training steps [rows].
 
     The sampler runs the UNet on Stable Diffusion's schedule without a motion module and on
     AnimateDiff's with one: half of the rows are noised by either.
     """
-    count = len(batch.latents)
-    steps = timesteps(count, generator, refine=refine)
     halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
     return noised(
         batch.latents[:, 0],
         batch.twins[:, 0],
         timesteps=steps,
-        alphas=halves[torch.arange(count) % 2, steps],
+        alphas=halves[torch.arange(len(steps)) % 2, steps],
         generator=generator,
     )
 
@@ -108,7 +106,8 @@ def _train(
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH)
-        seen = noised_stills(batch, generator, refine=plan.refines)
+        steps = timesteps(BATCH, generator, refine=plan.refines)
+        seen = noised_stills(batch, steps, generator)
         context = encoded(text_encoder, batch.captions)
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
         return weighted_error(predicted, seen.target, batch.masks[:, 0])

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .base_model import Batch, draw_batch, noised_stills
 from .captions import encoded
-from .diffusion import weighted_error
+from .diffusion import clean, timesteps, weighted_error
 from .examples import Examples
 from .loop import Plan, frozen, train
 from .networks import new_controlnet
 from .scenes import draw
 
-CANNY = Plan(steps=1_000, learning_rate=8e-4, average_decay=0.99)
+CANNY = Plan(steps=2_000, learning_rate=1e-3, average_decay=0.99)
 BATCH = 16
 OUTLINES = ControlFrameOptions(preprocessor="canny")
 
@@ -38,7 +38,7 @@ def trained_controlnet(
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH)
-        seen = noised_stills(batch, generator)
+        seen = noised_stills(batch, timesteps(BATCH, generator), generator)
         context = encoded(text_encoder, batch.captions)
         skips, middle = controlnet(
             seen.sample, seen.timesteps, context, outlines(examples, batch), return_dict=False
@@ -51,7 +51,9 @@ def trained_controlnet(
             mid_block_additional_residual=middle,
             return_dict=False,
         )[0]
-        return weighted_error(predicted, seen.target, batch.masks[:, 0])
+        # Judged by the picture, not by the noise: outlines matter where little else is left of it.
+        picture = clean(seen.sample, predicted, seen.alphas)
+        return weighted_error(picture, batch.latents[:, 0], batch.masks[:, 0])
 
     train("canny", CANNY, controlnet, loss_of, folder)
     return controlnet

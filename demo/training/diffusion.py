@@ -26,6 +26,8 @@ class Noised:
     sample: Tensor
     timesteps: Tensor
     target: Tensor
+    alphas: Tensor
+    """Share of the signal's variance, [n, 1, ...]."""
 
 
 def alphas_cumprod(schedule: BetaSchedule) -> Tensor:
@@ -66,7 +68,12 @@ def noised(
     share, alpha = (_as_rows(value, latents) for value in (share, alphas))
     sample = alpha.sqrt() * latents.lerp(twins, share) + (1 - alpha).sqrt() * noise
     target = (sample - alpha.sqrt() * latents) / (1 - alpha).sqrt()
-    return Noised(sample, timesteps, target)
+    return Noised(sample, timesteps, target, alpha)
+
+
+def clean(sample: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    """What remains of a noised sample without the noise."""
+    return (sample - (1 - alpha).sqrt() * noise) / alpha.sqrt()
 
 
 def weighted_error(prediction: Tensor, target: Tensor, masks: Tensor) -> Tensor:

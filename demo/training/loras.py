@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .base_model import draw_batch, noised_stills
 from .captions import encoded
-from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
+from .diffusion import alphas_cumprod, clean, noised, timesteps, weighted_error
 from .examples import Examples
 from .loop import Plan, frozen, train
 from .scenes import FRAMES
@@ -104,7 +104,7 @@ def trained_style(
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH, style="outlined")
-        seen = noised_stills(batch, generator)
+        seen = noised_stills(batch, timesteps(BATCH, generator), generator)
         context = encoded(text_encoder, [c.removesuffix(", outlined") for c in batch.captions])
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
         return weighted_error(predicted, seen.target, batch.masks[:, 0])
@@ -151,18 +151,13 @@ def trained_few_steps(
             told, untold = noise(sample, late, context), noise(sample, late, nothing)
             guided = untold + float(rng.uniform(*TEACHER_GUIDANCE)) * (told - untold)
             layers.switch(active=True)
-            target = _clean(sample, guided, alphas[late])
+            target = clean(sample, guided, alphas[late])
             if early >= 0:
                 alpha = alphas[early]
                 before = alpha.sqrt() * target + (1 - alpha).sqrt() * guided
-                target = _clean(before, noise(before, early, context), alpha)
-        error = _clean(sample, noise(sample, late, context), alphas[late]) - target
+                target = clean(before, noise(before, early, context), alpha)
+        error = clean(sample, noise(sample, late, context), alphas[late]) - target
         return ((error.square() + HUBER_WIDTH**2).sqrt() - HUBER_WIDTH).mean()
 
     train("few_steps", FEW_STEPS, layers, loss_of, folder)
     return layers
-
-
-def _clean(sample: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    """What remains of a noised sample without the noise."""
-    return (sample - (1 - alpha).sqrt() * noise) / alpha.sqrt()
