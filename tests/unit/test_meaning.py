@@ -36,24 +36,35 @@ def test_the_codec_gives_back_what_it_got(meaning, clips):
     assert_holds(meaning.codec_row(clips))
 
 
-def test_prompt_and_structure_at_once(meaning, clips):
+def test_the_prompt_gives_the_colours(meaning, clips):
+    assert_holds(meaning.prompt_row(clips))
+
+
+def test_the_object_stays_what_and_where_it_was(meaning, clips):
     """Floors that the committed weights clear; the aims stand in benchmarks/meaning.py."""
-    wanted = [clip.wanted for clip in clips]
-    for what, names in (
-        ("object", [scene.colour for scene in wanted]),
-        ("background", [scene.background for scene in wanted]),
-    ):
-        right = [meaning.has_colour(c, what, name) for c, name in zip(clips, names, strict=True)]
-        assert np.mean(right) >= 0.85
     measures = meaning.measures
     paths = [measures.path_correlation(clip.seen, clip.restyled_seen) for clip in clips]
-    assert np.median(paths) >= 0.75
+    assert np.median(paths) >= 0.85
     shapes = [measures.shape_name(clip.restyled_seen) == clip.scene.shape for clip in clips]
-    assert np.mean(shapes) >= 0.6
+    assert np.mean(shapes) >= 0.5
+
+
+def test_a_controlnet_holds_the_structure_at_full_denoise(meaning, clips):
+    without, held = meaning.control_row(clips[:4])
+    assert float(held.value) >= 0.85
+    assert float(held.value) > float(without.value) + 0.2
 
 
 def test_the_motion_module_calms_the_picture(meaning, clips):
-    assert meaning.flicker_share(clips[:4]) <= 0.8
+    assert meaning.flicker_share(clips[:4]) <= 0.7
+
+
+def test_windows_do_not_show_where_they_meet(meaning, clips):
+    assert_holds(meaning.windows_row(clips[:2]))
+
+
+def test_denoise_says_how_much_is_left_of_the_source(meaning, clips):
+    assert_holds(meaning.denoise_row(clips[:4]))
 
 
 def test_guidance_and_negative_prompt(meaning, clips):
