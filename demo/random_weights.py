@@ -133,13 +133,13 @@ def ip_adapter(unet: dict[str, Any] = UNET) -> dict[str, Tensor]:
     return _drawn((spec.ldm_name, spec.shape) for spec in specs)
 
 
-def lora(rank: int = 4) -> dict[str, Tensor]:
-    """Draw a LoRA for the attention of the UNet's first level."""
-    tensors = {}
+def lora(unet: dict[str, Any] = UNET, *, rank: int = 4) -> dict[str, Tensor]:
+    """Draw a LoRA for the attention of a UNet's first level."""
+    tensors, channels = {}, unet["block_out_channels"][0]
     for side in ("attn1", "attn2"):
         block = f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_{side}_to_q"
-        tensors[f"{block}.lora_down.weight"] = torch.randn(rank, CHANNELS[0])
-        tensors[f"{block}.lora_up.weight"] = torch.randn(CHANNELS[0], rank)
+        tensors[f"{block}.lora_down.weight"] = torch.randn(rank, channels)
+        tensors[f"{block}.lora_up.weight"] = torch.randn(channels, rank)
         tensors[f"{block}.alpha"] = torch.tensor(float(rank))
     return tensors
 

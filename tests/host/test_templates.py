@@ -6,7 +6,6 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
-from unittest.mock import patch
 from urllib.parse import quote
 
 import av
@@ -76,28 +75,27 @@ def small(prompt):
 @pytest.fixture(scope="module")
 def native_weights(server, random_weights):
     """Files that ComfyUI's own loader takes for Stable Diffusion 1.5, with a UNet of one level."""
-    levels = (320,)
-    with patch.multiple(
-        random_weights,
-        CHANNELS=levels,
-        UNET=random_weights.UNET
-        | {
-            "block_out_channels": levels,
-            "cross_attention_dim": 768,
-            "down_block_types": ("CrossAttnDownBlock2D",),
-            "up_block_types": ("CrossAttnUpBlock2D",),
-        },
-        VAE=random_weights.VAE
-        | {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
-        TEXT_ENCODER=random_weights.TEXT_ENCODER
-        | {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},
-    ):
-        torch.manual_seed(0)
-        files = {
-            "checkpoints": as_convolutions(random_weights.checkpoint()),
-            "animatediff_models": random_weights.motion_module(),
-            "loras": random_weights.lora(),
-        }
+    unet = random_weights.UNET | {
+        "block_out_channels": (320,),
+        "cross_attention_dim": 768,
+        "down_block_types": ("CrossAttnDownBlock2D",),
+        "up_block_types": ("CrossAttnUpBlock2D",),
+    }
+    vae = random_weights.VAE | {
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+    }
+    text_encoder = random_weights.TEXT_ENCODER | {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+    }
+    torch.manual_seed(0)
+    files = {
+        "checkpoints": as_convolutions(random_weights.checkpoint(unet, vae, text_encoder)),
+        "animatediff_models": random_weights.motion_module(unet),
+        "loras": random_weights.lora(unet),
+    }
     for folder, tensors in files.items():
         save_file(tensors, server.folder / "models" / folder / "native.safetensors")
 
