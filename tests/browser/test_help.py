@@ -16,6 +16,8 @@ LANGUAGES = ("ja", "fr")
 def test_help_pages_open_with_their_pictures(frontend):
     page = frontend.page
     for node_id in NODE_IDS:
+        # It would lie over the button of the next node.
+        frontend.set("Comfy.RightSidePanel.IsOpen", False)
         frontend.clear()
         frontend.add(node_id)
         frontend.command("Comfy.Canvas.FitView")
