@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 import torch
-from animatediff_v2v.pipeline.models import load_models
+from animatediff_v2v.pipeline.files import load_checkpoint, load_control
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from safetensors.torch import load_file
 from training.base_model import refined_base, trained_base
 from training.captions import trained_text_encoder
 from training.control import trained_controlnet
@@ -24,11 +25,21 @@ from training.examples import clips, stills
 from training.latent_codec import refined_decoder, trained_codec
 from training.loras import trained_few_steps, trained_style
 from training.motion import refined_motion_modules, trained_motion_modules
-from training.networks import write_checkpoint, write_controlnet, write_motion_module
+from training.networks import (
+    new_controlnet,
+    new_motion_modules,
+    new_text_encoder,
+    new_unet,
+    new_vae,
+    write_checkpoint,
+    write_controlnet,
+    write_motion_module,
+)
 
 DEMO = Path(__file__).parent
 CHECKPOINT = Path("checkpoints", "miniature.safetensors")
 MOTION_MODULE = Path("animatediff_models", "miniature_motion.safetensors")
+CONTROLNET = Path("controlnet", "miniature_canny.safetensors")
 Networks = tuple[AutoencoderKL, ClipTextModel, UNet2DConditionModel, MotionModules]
 START_HELP = (
     "go on from the networks of a finished miniature: the stages of from_nothing are left out"
@@ -46,20 +57,22 @@ def main() -> int:
     work, out = arguments.work, arguments.out
     work.mkdir(parents=True, exist_ok=True)
 
-    networks = of_miniature(arguments.start) if arguments.start else from_nothing(work)
+    start = arguments.start
+    networks = of_miniature(start) if start else from_nothing(work)
+    earlier = controlnet_of_miniature(start) if start else None
     vae, text_encoder, unet, modules = networks
     frames, moving = stills(work, vae), clips(work, vae)
     unet = refined_base(work, frames, unet, text_encoder)
     modules = refined_motion_modules(work, moving, unet, text_encoder, modules)
     style = trained_style(work, frames, unet, text_encoder)
-    controlnet = trained_controlnet(work, frames, unet, text_encoder)
+    controlnet = trained_controlnet(work, frames, unet, text_encoder, earlier)
     few_steps = trained_few_steps(work, moving, unet, text_encoder, modules)
 
     write_checkpoint(out / CHECKPOINT, unet=unet, vae=vae, text_encoder=text_encoder)
     write_motion_module(out / MOTION_MODULE, modules)
     style.write(out / "loras" / "miniature_outlined.safetensors")
     few_steps.write(out / "loras" / "miniature_few_steps.safetensors")
-    write_controlnet(out / "controlnet" / "miniature_canny.safetensors", controlnet)
+    write_controlnet(out / CONTROLNET, controlnet)
     print(f"The miniature is in {out}.")
     return 0
 
@@ -75,15 +88,25 @@ def from_nothing(work: Path) -> Networks:
 
 def of_miniature(folder: Path) -> Networks:
     """Read the networks of a finished miniature."""
-    models = load_models(
-        folder / CHECKPOINT,
-        motion_module=folder / MOTION_MODULE,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+    weights = load_checkpoint(folder / CHECKPOINT)
+    vae, text_encoder, unet, modules = (
+        new_vae(),
+        new_text_encoder(),
+        new_unet(),
+        new_motion_modules(),
     )
-    # The weights are stored as the file has them, in 16 bits: too coarse to learn in.
-    network = models.unet.float()
-    return models.codec.vae, models.text_encoder.network, network.unet, network.motion
+    vae.load_state_dict(weights.vae)
+    text_encoder.load_state_dict(weights.text_encoder)
+    unet.load_state_dict(weights.unet)
+    modules.load_state_dict(load_file(folder / MOTION_MODULE))
+    return vae, text_encoder, unet, modules
+
+
+def controlnet_of_miniature(folder: Path) -> ControlNetModel:
+    """Read the ControlNet of a finished miniature."""
+    controlnet = new_controlnet(new_unet())
+    controlnet.load_state_dict(load_control(folder / CONTROLNET).tensors)
+    return controlnet
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from .captions import encoded
-from .diffusion import Noised, alphas_cumprod, noised, timesteps, weighted_error
+from .diffusion import Noised, alphas_cumprod, noised, picture_error, timesteps
 from .examples import Examples
 from .loop import Plan, train
 from .networks import new_unet
 from .scenes import partial_caption
 
 BASE = Plan(steps=4_000, learning_rate=8e-4, average_decay=0.9995)
-REFINEMENT = Plan(steps=1_500, learning_rate=4e-4, average_decay=0.998, refines=True)
+REFINEMENT = Plan(steps=2_000, learning_rate=4e-4, average_decay=0.998, refines=True)
 BATCH = 16
 
 
@@ -110,6 +110,6 @@ def _train(
         seen = noised_stills(batch, steps, generator)
         context = encoded(text_encoder, batch.captions)
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
-        return weighted_error(predicted, seen.target, batch.masks[:, 0])
+        return picture_error(predicted, seen, batch.masks[:, 0])
 
     train("base_refined" if plan.refines else "base", plan, networks, loss_of, folder)

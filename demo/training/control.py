@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +14,36 @@ from torch import Tensor
 
 from .base_model import Batch, draw_batch, noised_stills
 from .captions import encoded
-from .diffusion import clean, timesteps, weighted_error
+from .diffusion import picture_error, timesteps
 from .examples import Examples
 from .loop import Plan, frozen, train
 from .networks import new_controlnet
 from .scenes import draw
 
 CANNY = Plan(steps=2_000, learning_rate=1e-3, average_decay=0.99)
+REFINEMENT = Plan(steps=600, learning_rate=4e-4, average_decay=0.99)
 BATCH = 16
 OUTLINES = ControlFrameOptions(preprocessor="canny")
 
 
 def trained_controlnet(
-    folder: Path, examples: Examples, unet: UNet2DConditionModel, text_encoder: ClipTextModel
+    folder: Path,
+    examples: Examples,
+    unet: UNet2DConditionModel,
+    text_encoder: ClipTextModel,
+    earlier: ControlNetModel | None = None,
 ) -> ControlNetModel:
     """Train a ControlNet that begins as a copy of the UNet's first half and changes nothing yet.
 
     As arXiv 2302.05543, on single frames and on both noise schedules, as the UNet was trained.
+
+    earlier: one that was trained for the UNet's earlier weights, to get used to these.
     """
     torch.manual_seed(7)
     frozen(unet)
     frozen(text_encoder)
-    controlnet = new_controlnet(unet)
+    controlnet = earlier or new_controlnet(unet)
+    plan = REFINEMENT if earlier else CANNY
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         batch = draw_batch(examples, rng, BATCH)
@@ -51,11 +60,10 @@ def trained_controlnet(
             mid_block_additional_residual=middle,
             return_dict=False,
         )[0]
-        # Judged by the picture, not by the noise: outlines matter where little else is left of it.
-        picture = clean(seen.sample, predicted, seen.alphas)
-        return weighted_error(picture, batch.latents[:, 0], batch.masks[:, 0])
+        # Without a limit: outlines matter most where little else is left of the picture.
+        return picture_error(predicted, seen, batch.masks[:, 0], limit=math.inf)
 
-    train("canny", CANNY, controlnet, loss_of, folder)
+    train("canny", plan, controlnet, loss_of, folder)
     return controlnet
 
 

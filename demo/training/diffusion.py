@@ -10,13 +10,15 @@ from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from torch import Tensor
 
 TRAINING_STEPS = 1000
-# Below: the share of the schedule up to which the source's own colours are to be trusted, and the
-# share from which they may be anybody's.
-TRUSTED_UNTIL, FOREIGN_FROM = 0.3, 0.6
+# The share of the schedule up to which what shines through the noise is to be trusted, and that
+# from which all of it may be in foreign colours. Both lie below the denoise that is meant to be
+# used: its first steps see the foreign colours whole, the later ones what is left of them.
+TRUSTED_UNTIL, FOREIGN_FROM = 0.05, 0.35
 TWIN_SHARE = 0.5
 LATE_EMPHASIS = 0.75
 PASSED_THROUGH = 0.6
 OBJECT_WEIGHT = 2.0
+NOISE_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,21 @@ def clean(sample: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
     return (sample - (1 - alpha).sqrt() * noise) / alpha.sqrt()
 
 
-def weighted_error(prediction: Tensor, target: Tensor, masks: Tensor) -> Tensor:
-    """Mean squared error in which the object counts more: it is small, and it is the subject."""
+def picture_error(
+    noise: Tensor, seen: Noised, masks: Tensor, *, limit: float = NOISE_LIMIT
+) -> Tensor:
+    """Mean squared error of the picture that is left when the predicted noise is taken away.
+
+    The object counts more: it is small, and it is the subject. Judged by the noise itself, what is
+    nearly clean would count most, and outlines are decided before.
+
+    noise: in the order of `seen.target`; masks: [rows, ..., 1, height, width], of the object.
+    limit: of the noise's share of variance over the signal's; beyond it, where a picture can only
+    be guessed, the noise is judged.
+    """
     weights = 1 + OBJECT_WEIGHT * masks
-    error = (prediction.float() - target).square()
+    error = (noise.float().view(seen.target.shape) - seen.target).square()
+    error = error * ((1 - seen.alphas) / seen.alphas).clamp(max=limit)
     return (weights * error).mean() / weights.mean()
 
 

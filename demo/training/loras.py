@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .base_model import draw_batch, noised_stills
 from .captions import encoded
-from .diffusion import alphas_cumprod, clean, noised, timesteps, weighted_error
+from .diffusion import alphas_cumprod, clean, noised, picture_error, timesteps
 from .examples import Examples
 from .loop import Plan, frozen, train
 from .scenes import FRAMES
@@ -107,7 +107,7 @@ def trained_style(
         seen = noised_stills(batch, timesteps(BATCH, generator), generator)
         context = encoded(text_encoder, [c.removesuffix(", outlined") for c in batch.captions])
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]
-        return weighted_error(predicted, seen.target, batch.masks[:, 0])
+        return picture_error(predicted, seen, batch.masks[:, 0])
 
     train("style", STYLE, layers, loss_of, folder)
     return layers

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from .base_model import draw_batch
 from .captions import encoded
-from .diffusion import alphas_cumprod, noised, timesteps, weighted_error
+from .diffusion import alphas_cumprod, noised, picture_error, timesteps
 from .examples import Examples
 from .loop import Plan, frozen, train
 from .networks import new_motion_modules
 from .scenes import FRAMES
 
 MOTION = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.998)
-REFINEMENT = Plan(steps=800, learning_rate=6e-4, average_decay=0.995, refines=True)
+REFINEMENT = Plan(steps=500, learning_rate=6e-4, average_decay=0.995, refines=True)
 CLIPS_PER_STEP = 2
 
 
@@ -78,6 +78,6 @@ def _train(
         predicted = network(
             seen.sample.flatten(0, 1), steps.repeat_interleave(FRAMES), context, FRAMES
         )
-        return weighted_error(predicted, seen.target.flatten(0, 1), batch.masks.flatten(0, 1))
+        return picture_error(predicted, seen, batch.masks)
 
     train("motion_refined" if plan.refines else "motion", plan, modules, loss_of, folder)
