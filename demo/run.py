@@ -27,13 +27,11 @@ GREEN = "a green square on a purple background"
 YELLOW = "a yellow square on a green striped background"
 FEW_STEPS = ["--lora", str(LORAS / "miniature_few_steps.safetensors"), "--steps", "4"]
 FEW_STEPS += ["--guidance-scale", "1", "--sampler", "lcm", "--scheduler", "sgm_uniform"]
+USUAL = ["--steps", "8", "--guidance-scale", "5", "--scheduler", "karras"]
 RUNS = {
-    "green": (GREEN, ["--steps", "12"]),
-    "yellow": (YELLOW, ["--steps", "12"]),
-    "outlined": (
-        YELLOW,
-        ["--steps", "12", "--lora", str(LORAS / "miniature_outlined.safetensors")],
-    ),
+    "green": (GREEN, USUAL),
+    "yellow": (YELLOW, USUAL),
+    "outlined": (YELLOW, [*USUAL, "--lora", str(LORAS / "miniature_outlined.safetensors")]),
     "4 steps": (GREEN, FEW_STEPS),
 }
 COLUMNS = 6
