@@ -26,6 +26,7 @@ from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     ContextOptions,
     Guidance,
+    SpeedOptions,
     sample_latents,
 )
 from loading import write_configs
@@ -94,6 +95,7 @@ def ours(task: Task) -> Run:
         dtype=task.dtype,
     )
     work, clock = task.work, Clock(task.device)
+    speed = SpeedOptions(compile=task.compiled)
     conditioning = Conditioning.of(*drawn_prompts(models.unet.unet.config.cross_attention_dim))
     frames = torch.from_numpy(drawn_frames(work))
 
@@ -109,6 +111,7 @@ def ours(task: Task) -> Run:
             steps=steps,
             guidance=Guidance(scale=work.guidance),
             context=WINDOW if work.is_windowed else None,
+            speed=speed,
         )
         clock.mark("decode")
         chunks = [(chunk * 255).round().to(torch.uint8) for chunk in models.codec.decode(sampled)]

@@ -19,6 +19,7 @@ from torch import Tensor
 from .devices import resolve_device, resolve_dtype
 from .embeddings import embedding_finder
 from .models import LatentCodec, Models, TextEncoder, load_models
+from .models.compiled_layers import check_can_compile
 from .presets import warn_of_mismatch
 from .progress import (
     IsCancelled,
@@ -100,6 +101,8 @@ def video_to_video(
 
 def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
     if isinstance(models, ModelFiles):
+        if settings.speed.compile:
+            check_can_compile(resolve_device(models.device))
         return load_files(models, fp8_weights=settings.speed.fp8_weights)
     return models
 

@@ -233,7 +233,9 @@ def patcher_of(
 
 
 def _stop_if_interrupted(_layer: nn.Module, _inputs: Any) -> None:
-    raise_if_interrupted()
+    # Compiled code has no place for it; the convolutions between compiled layers do.
+    if not torch.compiler.is_compiling():
+        raise_if_interrupted()
 
 
 def _load(patchers: list[WholeModelPatcher], bytes_for_one: float, at_once: int) -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .spatial_layers import gate, in_parts
+from .clip_norm import group_norm
+from .spatial_layers import at_a_time, gate, in_parts
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
 NORM_GROUPS = 32
@@ -160,28 +161,29 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames)])
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(
-        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
-    ) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape.
-
-        tokens_at_once: how many pixels of frames to work on at a time; None for all.
-        """
+    def forward(self, features: Tensor, num_frames: int) -> Tensor:
+        """Map [clips * num_frames, channels, height, width] to the same shape."""
         rows, channels, height, width = features.shape
         split = (-1, num_frames, channels, height * width)
-        features, normed = features.reshape(split), self.norm(features).reshape(split)
+        normed = group_norm(self.norm, features, num_frames).reshape(split)
+        features = features.reshape(split)
 
-        def moved(start: int, end: int) -> Tensor:
+        def moved(features: Tensor, normed: Tensor) -> Tensor:
             # The one copy: frames beside each other are what attention and all else can work on.
-            tokens = normed[..., start:end].permute(0, 3, 1, 2).contiguous()
+            tokens = normed.permute(0, 3, 1, 2).contiguous()
             tokens = self.proj_in(tokens)
             for block in self.transformer_blocks:
                 tokens = block(tokens)
             change: Tensor = self.proj_out(tokens)
-            return features[..., start:end] + change.permute(0, 2, 3, 1)
+            return features + change.permute(0, 2, 3, 1)
 
-        pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
-        result = in_parts(moved, height * width, pixels_at_once, dim=-1)
+        def part(start: int, end: int) -> Tensor:
+            return moved(features[..., start:end], normed[..., start:end])
+
+        pixels = height * width
+        at_once = at_a_time(pixels, tokens=rows, device=features.device)
+        whole = at_once == pixels
+        result = moved(features, normed) if whole else in_parts(part, pixels, at_once, dim=-1)
         return result.reshape(rows, channels, height, width)
 
 
@@ -193,16 +195,14 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels, max_frames)
 
-    def forward(
-        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
-    ) -> Tensor:
+    def forward(self, features: Tensor, num_frames: int) -> Tensor:
         """Map [clips * num_frames, channels, height, width] to the same shape."""
-        transformed: Tensor = self.temporal_transformer(features, num_frames, tokens_at_once)
+        transformed: Tensor = self.temporal_transformer(features, num_frames)
         return transformed
 
 
 class MotionBlock(nn.Module):
-    """The motion modules of one UNet block."""
+    """The motion modules of one UNet block: one after each of its layers."""
 
     def __init__(self, channels: int, max_frames: int, count: int) -> None:
         """Hold `count` modules of `channels`."""
@@ -210,18 +210,6 @@ class MotionBlock(nn.Module):
         self.motion_modules = nn.ModuleList(
             [MotionModule(channels, max_frames) for _ in range(count)]
         )
-
-    def forward(
-        self,
-        features: Tensor,
-        num_frames: int,
-        layer: int,
-        *,
-        tokens_at_once: int | None = None,
-    ) -> Tensor:
-        """Run the module that follows layer `layer` of the UNet's block."""
-        moved: Tensor = self.motion_modules[layer](features, num_frames, tokens_at_once)
-        return moved
 
 
 class MotionModules(nn.Module):

@@ -75,6 +75,7 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _by_onednn(tokens: Tensor) -> bool:
     return (
         tokens.device.type == "cpu"
+        and not torch.compiler.is_compiling()  # the compiler chooses by itself
         and tokens.dtype == torch.float32
         and not torch.is_grad_enabled()
         and _has_onednn_linear()

@@ -15,6 +15,7 @@ from ..errors import AnimateDiffV2VError
 from ..models.additions import NO_RESIDUALS, Residuals
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
 from ..models.image_attention import ImagePrompt
+from ..models.layers import PLAIN_LAYERS, Layers
 from ..models.memory import ShrinkingBatch
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
@@ -110,6 +111,7 @@ class GuidedModel:
         controls: Sequence[Control] = (),
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
+        layers: Layers = PLAIN_LAYERS,
     ) -> None:
         """Bind the network to a job.
 
@@ -117,6 +119,7 @@ class GuidedModel:
         controls: ControlNets with their frames; what several add is added up.
         styles: IP-Adapters with their images along the clip.
         cache: the job's deep features, for calls in which not all layers run.
+        layers: how features go through the network's layers.
         on_passes: called after passes through the network with the share of the clip's passes that
         is done; may raise to stop.
         """
@@ -128,6 +131,7 @@ class GuidedModel:
         self._on_passes = on_passes
         self._controls, self._styles = controls, styles
         self._cache = cache or FeatureCache()
+        self._layers = layers
         # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
         size = 1 if unet.device.type == "cpu" else PASSES_AT_ONCE
         self._batch = ShrinkingBatch(size, what="passes of the UNet")
@@ -193,6 +197,7 @@ class GuidedModel:
             residuals=self._residuals(sample, timestep, context, rows, sigma, whole=is_whole),
             images=self._images(passes, sample, sigma),
             deep=deep,
+            layers=self._layers,
         )
         self._cache.keep(keys, deep)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])
