@@ -19,7 +19,7 @@ class ClipGroupNorm(nn.GroupNorm):
         """Normalise [clips * num_frames, channels, ...] over frames, group channels and pixels."""
         rows, channels = features.shape[:2]
         clips = features.reshape(rows // num_frames, num_frames, channels, -1)
-        normed = self(clips.transpose(1, 2))
+        normed: Tensor = self(clips.transpose(1, 2))
         return normed.transpose(1, 2).reshape(features.shape)
 
 

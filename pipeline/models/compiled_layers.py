@@ -23,7 +23,7 @@ from .layers import PLAIN_LAYERS, Layers
 from .spatial_layers import Prompts
 
 # The oldest PyTorch with this limit on recompilations, under this name.
-OLDEST_PYTORCH = (2, 7)
+OLDEST_PYTORCH = "2.7"
 # Codes of one function: Stable Diffusion 1.5 has twelve kinds of resnets, in a dtype, on a device.
 _MAX_KINDS = 64
 
@@ -50,13 +50,14 @@ def compiled_layers(
         with (
             config.patch(recompile_limit=_MAX_KINDS),
             # As many frames as lines of pixels are chance, and no reason for a code of its own.
-            symbols.patch(use_duck_shape=False),
+            symbols.patch(use_duck_shape=False),  # type: ignore[attr-defined]
         ):
             yield _layers()
     except exc.TorchDynamoException as error:
+        reason = " ".join(str(error).strip().partition("\n\n")[0].split())
         raise AnimateDiffV2VError(
-            f"PyTorch could not compile the UNet's layers for {device.type}: "
-            f"{str(error).strip().splitlines()[0]} Switch compile off."
+            f"PyTorch could not compile the UNet's layers for {device.type}, switch compile off: "
+            f"{reason}"
         ) from error
     finally:
         callback.callback_handler.remove_start_callback(tell)
@@ -71,7 +72,7 @@ def check_can_compile(device: torch.device) -> None:
 
 def _obstacle(device: torch.device) -> str | None:
     if torch.__version__ < OLDEST_PYTORCH:
-        return f"this is PyTorch {torch.__version__}: use 2.7 or newer"
+        return f"this is PyTorch {torch.__version__}: use {OLDEST_PYTORCH} or newer"
     if device.type == "cpu":
         return None if _has_cpp_compiler() else f"there is no C++ compiler: {_CPP_ADVICE}"
     if device.type not in ("cuda", "xpu"):
@@ -132,7 +133,7 @@ def _layers() -> Layers:
 
     def run_motion(module: Any, features: Tensor, num_frames: int) -> Tensor:
         # Clip by clip: with guidance there are two at a time, without there is one.
-        clips = features.split(num_frames)
+        clips = torch.split(features, num_frames)
         run = plain.motion if _has_a_one(clips[0]) else motion
         moved = [run(module, clip, num_frames) for clip in clips]
         return moved[0] if len(moved) == 1 else torch.cat(moved)

@@ -32,7 +32,7 @@ class SpeedOptions:
     networks that a job loads; `load_models` has an argument of the same name."""
     compile: bool = False
     """Run the UNet's layers as compiled code, equal to rounding. The first job of a process takes
-    minutes more. For GPUs: on a CPU it is no faster. See compiled_layers."""
+    minutes more. For GPUs: on a CPU it is hardly faster. See compiled_layers."""
 
     def __post_init__(self) -> None:
         """Refuse what is no interval."""

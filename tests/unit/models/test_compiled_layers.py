@@ -36,6 +36,17 @@ def relative(ours, exact):
     return float((ours - exact).norm() / exact.norm())
 
 
+@torch.inference_mode()
+def test_pytorchs_own_compiler_gives_the_same_to_rounding(models):
+    block = models.unet.unet.down_blocks[0].resnets[0]
+    given = block, draw(4, 64, 6, 5), draw(1, 256, seed=1), 4
+    plain = PLAIN_LAYERS.resnet(*given)
+    # Else another test's would be found on the disk.
+    with config.patch(force_disable_caches=True), compiled_layers(CPU) as layers:
+        ours = layers.resnet(*given)
+    assert 0 < relative(ours, plain) < 1e-5
+
+
 class Counter:
     """A backend that counts what it is given to compile, or fails at it."""
 
@@ -70,6 +81,17 @@ def counter():
     torch._dynamo.reset()
 
 
+@pytest.fixture(scope="module")
+def models_with_lora(weights):
+    return load_models(
+        weights / "checkpoint.safetensors",
+        motion_module=weights / "motion_module.safetensors",
+        loras=[LoraEntry(weights / "style_lora.safetensors", 0.7)],
+        device=CPU,
+        dtype=torch.float32,
+    )
+
+
 def inputs(*, frames=4, clips=1, height=6, width=5, tokens=77, alike=True):
     rows = clips * frames
     context = draw(clips if alike else rows, tokens, 64, seed=1)
@@ -79,14 +101,7 @@ def inputs(*, frames=4, clips=1, height=6, width=5, tokens=77, alike=True):
 
 
 @torch.inference_mode()
-def test_one_code_serves_all_that_jobs_differ_in(models, weights, counter):
-    others = load_models(
-        weights / "checkpoint.safetensors",
-        motion_module=weights / "motion_module.safetensors",
-        loras=[LoraEntry(weights / "style_lora.safetensors", 0.7)],
-        device=CPU,
-        dtype=torch.float32,
-    ).unet
+def test_one_code_serves_all_that_jobs_differ_in(models, models_with_lora, counter):
     counters.clear()
     with compiled_layers(CPU) as layers:
 
@@ -106,7 +121,7 @@ def test_one_code_serves_all_that_jobs_differ_in(models, weights, counter):
             {"frames": 1, "height": 2, "width": 2},
         ):
             assert counter.seen(lambda sizes=sizes: run(models.unet, **sizes)) == 0, sizes
-        assert counter.seen(lambda: run(others)) == 0
+        assert counter.seen(lambda: run(models_with_lora.unet)) == 0
     assert not counters["graph_break"]
 
 
@@ -176,23 +191,12 @@ def test_norms_that_span_clips_know_any_number_of_frames(models, counter):
 def test_what_fails_to_compile_is_a_sentence(models, counter):
     torch._dynamo.reset()
     counter.fails = True
-    sentence = r"could not compile the UNet's layers for cpu: .*no such register.* Switch compile"
+    sentence = "layers for cpu, switch compile off: .*no such register"
     with (
         pytest.raises(AnimateDiffV2VError, match=sentence),
         compiled_layers(CPU) as layers,
     ):
         models.unet(*inputs(), layers=layers)
-
-
-@torch.inference_mode()
-def test_pytorchs_own_compiler_gives_the_same_to_rounding(models):
-    block = models.unet.unet.down_blocks[0].resnets[0]
-    given = block, draw(4, 64, 6, 5), draw(1, 256, seed=1), 4
-    plain = PLAIN_LAYERS.resnet(*given)
-    # Else another test's would be found on the disk.
-    with config.patch(force_disable_caches=True), compiled_layers(CPU) as layers:
-        ours = layers.resnet(*given)
-    assert 0 < relative(ours, plain) < 1e-5
 
 
 OBSTACLES = {
@@ -255,6 +259,6 @@ def test_pytorch_itself_finds_no_compiler():
 
 
 def test_an_old_pytorch_is_named(monkeypatch):
-    monkeypatch.setattr(module, "OLDEST_PYTORCH", (99, 0))
-    with pytest.raises(AnimateDiffV2VError, match=r"this is PyTorch \S+: use 2.7 or newer"):
+    monkeypatch.setattr(module, "OLDEST_PYTORCH", "99.0")
+    with pytest.raises(AnimateDiffV2VError, match=r"this is PyTorch \S+: use 99.0 or newer"):
         check_can_compile(CPU)
