@@ -15,6 +15,7 @@ import pytest
 from animatediff_v2v.pipeline.arguments import control_files, split_scale
 from animatediff_v2v.pipeline.cli import main
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+from animatediff_v2v.pipeline.models import compiled_layers
 from animatediff_v2v.pipeline.video import probe_video
 
 
@@ -81,6 +82,17 @@ def test_an_option_for_speed_changes_the_picture(options, command, tmp_path):
     assert main(command(output=outputs[2], **off)) == 0
     exact, fast, off = (path.read_bytes() for path in outputs)
     assert fast != exact == off
+
+
+def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(
+    command, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(compiled_layers, "_has_cpp_compiler", lambda: False)
+    output = tmp_path / "out.mp4"
+    missing = command(output=output, checkpoint=tmp_path / "no.safetensors")
+    assert main([*missing, "--compile", "--device", "cpu"]) == 2
+    assert "there is no C++ compiler: install" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def wrong(**options):
