@@ -165,7 +165,7 @@ def test_jobs_of_a_process_share_what_is_compiled(models, counter):
 
 def test_compiling_is_told_where_the_job_stands(still_models, counter):
     job = Job(still_models)
-    # On a CPU PyTorch has other convolutions from 16 frames on, so that there is something to compile.
+    # On a CPU PyTorch has other convolutions from 16 frames on: there is something to compile.
     on = SpeedOptions(compile=True)
     assert counter.seen(lambda: job.sample(frames=16, scale=1.0, speed=on)) > 0
     assert job.told[0].message == "compiling, once" and job.told[0].fraction == 0
