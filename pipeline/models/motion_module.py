@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .memory import Portions
 from .spatial_layers import gate, in_parts
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
@@ -182,7 +183,15 @@ class TemporalTransformer(nn.Module):
 
         pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
         result = in_parts(moved, height * width, pixels_at_once, dim=-1)
+        if self._is_usually_whole(features) and result.stride() != features.stride():
+            # Joined parts are contiguous. What comes next may round otherwise by the layout.
+            result = torch.empty_like(features).copy_(result)
         return result.reshape(rows, channels, height, width)
+
+    def _is_usually_whole(self, features: Tensor) -> bool:
+        usual = Portions.usual(features.device).tokens
+        clips, frames, _, pixels = features.shape
+        return usual is None or clips * frames * pixels <= usual
 
 
 class MotionModule(nn.Module):

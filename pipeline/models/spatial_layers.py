@@ -19,10 +19,6 @@ from torch.nn import functional
 from .image_attention import ImagePrompt
 from .stored_weights import linear, weight_in
 
-# Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
-# caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
-TOKENS_AT_ONCE = 2048
-
 
 def resnet(block: Any, features: Tensor, embedding: Tensor) -> Tensor:
     """A residual block.
@@ -63,7 +59,10 @@ def transformer(
         tokens = normed[part].permute(0, 2, 3, 1).reshape(end - start, height * width, channels)
         tokens = _pointwise(block.proj_in, tokens)
         for layer, prompts in zip(block.transformer_blocks, sources, strict=True):
-            tokens = _layer(layer, tokens, [source.of(part) for source in prompts])
+            # One after another, so that nothing of a step outlives it.
+            tokens = tokens + _self_attention(layer, tokens)
+            tokens = tokens + _cross_attention(layer, tokens, [each.of(part) for each in prompts])
+            tokens = tokens + _feed_forward(layer, tokens)
         tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
         return features[part] + tokens.permute(0, 3, 1, 2)
 
@@ -110,14 +109,21 @@ def _sources(
     return [text, *(_Source(*image.keys_and_values(attention), image.weights) for image in images)]
 
 
-def _layer(layer: Any, tokens: Tensor, sources: Sequence[_Source]) -> Tensor:
+def _self_attention(layer: Any, tokens: Tensor) -> Tensor:
     normed, attention = layer.norm1(tokens), layer.attn1
     own = _Source(attention.to_k(normed), attention.to_v(normed))
-    tokens = tokens + attention.to_out[0](_attended(attention, normed, [own]))
-    normed, attention = layer.norm2(tokens), layer.attn2
-    tokens = tokens + attention.to_out[0](_attended(attention, normed, sources))
+    result: Tensor = attention.to_out[0](_attended(attention, normed, [own]))
+    return result
+
+
+def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[_Source]) -> Tensor:
+    result: Tensor = layer.attn2.to_out[0](_attended(layer.attn2, layer.norm2(tokens), sources))
+    return result
+
+
+def _feed_forward(layer: Any, tokens: Tensor) -> Tensor:
     gated, projection = layer.ff.net[0].proj, layer.ff.net[2]
-    result: Tensor = tokens + projection(gate(gated(layer.norm3(tokens))))
+    result: Tensor = projection(gate(gated(layer.norm3(tokens))))
     return result
 
 

@@ -7,7 +7,7 @@ are frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +20,9 @@ from ..files import MotionFamily
 from .additions import NO_RESIDUALS, Residuals, add_each
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .image_attention import ImagePrompt, number_cross_attentions
+from .memory import Portions
 from .motion_module import MotionModules
-from .spatial_layers import TOKENS_AT_ONCE, resnet, transformer
+from .spatial_layers import resnet, transformer
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
 
@@ -102,6 +103,7 @@ class MotionUNet(nn.Module):
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
         deep: DeepFeatures | None = None,
+        portions: Portions | None = None,
     ) -> Tensor:
         """Predict the noise.
 
@@ -112,13 +114,14 @@ class MotionUNet(nn.Module):
         images: what the UNet attends to beside the text, by IP-Adapters.
         deep: features of an earlier pass, in place of all layers but the outermost; or it takes up
         those of this pass.
+        portions: how much goes through a layer at a time; None is what is usual on the device.
         Returns the noise in the shape of `sample`.
         """
         for norm in self._clip_norms:
             norm.num_frames = num_frames
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
-        tokens_at_once = TOKENS_AT_ONCE if sample.device.type == "cpu" else None
+        tokens_at_once = (portions or Portions.usual(sample.device)).tokens
         context = _of_each_clip(context, num_frames)
         inputs = _Inputs(functional.silu(embedding), context, images, num_frames, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
@@ -128,7 +131,8 @@ class MotionUNet(nn.Module):
             features = self._middle(features, inputs)
             if residuals.middle is not None:
                 features = features + residuals.middle
-        features = self._up(features, add_each(skips, residuals.skips[:depth]), inputs, deep)
+        skips = add_each(skips, residuals.skips[:depth])
+        features = self._up(features, skips, inputs, deep)
         noise: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(features)))
         return noise
 
@@ -140,7 +144,8 @@ class MotionUNet(nn.Module):
         for level, block in enumerate(self.unet.down_blocks):
             motion = self.motion.down_blocks[level] if self.motion is not None else None
             for layer in range(len(block.resnets)):
-                features = inputs.through(block, motion, layer, features)
+                for stage in inputs.stages(block, motion, layer):
+                    features = stage(features)
                 if additions and layer == len(block.resnets) - 1:
                     features = features + additions[level]
                 skips.append(features)
@@ -155,7 +160,8 @@ class MotionUNet(nn.Module):
         block = self.unet.mid_block
         motion = self.motion.mid_block if self.motion is not None else None
         for layer in range(len(block.attentions)):
-            features = inputs.through(block, motion, layer, features)
+            for stage in inputs.stages(block, motion, layer):
+                features = stage(features)
         return resnet(block.resnets[-1], features, inputs.embedding)
 
     def _up(
@@ -171,7 +177,8 @@ class MotionUNet(nn.Module):
                 features = deep.in_place_of(features)
             motion = self.motion.up_blocks[level] if self.motion is not None else None
             features = torch.cat([features, skips.pop()], dim=1)
-            features = inputs.through(block, motion, layer, features)
+            for stage in inputs.stages(block, motion, layer):
+                features = stage(features)
             if layer == len(block.resnets) - 1:
                 for upsampler in block.upsamplers or ():
                     # Sizes that do not halve evenly come back to the size of the skip.
@@ -191,12 +198,15 @@ class _Inputs:
     num_frames: int
     tokens_at_once: int | None
 
-    def through(self, block: Any, motion: Any, layer: int, features: Tensor) -> Tensor:
-        """Send the features through a layer: resnet, transformer and motion module."""
-        features = resnet(block.resnets[layer], features, self.embedding)
+    def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
+        """A layer's resnet, transformer and motion module, each from features to features.
+
+        Apart, so that a stage's input, which is large, is gone when the next one works.
+        """
+        yield lambda features: resnet(block.resnets[layer], features, self.embedding)
         attentions = getattr(block, "attentions", None)
         if attentions is not None:
-            features = transformer(
+            yield lambda features: transformer(
                 attentions[layer],
                 features,
                 self.context,
@@ -204,8 +214,9 @@ class _Inputs:
                 tokens_at_once=self.tokens_at_once,
             )
         if motion is not None:
-            features = motion(features, self.num_frames, layer, tokens_at_once=self.tokens_at_once)
-        return features
+            yield lambda features: motion(
+                features, self.num_frames, layer, tokens_at_once=self.tokens_at_once
+            )
 
 
 def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:

@@ -14,6 +14,7 @@ from ..choices import checked
 from ..errors import AnimateDiffV2VError
 from ..models.feature_cache import FeatureCache
 from ..models.latest_clip import LatestClip
+from ..models.memory import Portions
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, part
@@ -60,6 +61,7 @@ def sample_latents(
     source_blend: SourceBlend | None = None,
     speed: SpeedOptions | None = None,
     unsampled_clips: LatestClip | None = None,
+    portions: Portions | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -75,6 +77,7 @@ def sample_latents(
     source_blend: keeps the source where a mask says so, or everywhere to a share.
     speed: what may change the result for speed; None is nothing. Unsampling stays exact.
     unsampled_clips: remembers what noise_type "unsample" found, for the next call on this UNet.
+    portions: how much goes through the UNet at a time; None is what is usual on its device.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
     Results depend on the arguments only, not on chunks or earlier runs: bit for bit on a CPU.
@@ -96,7 +99,15 @@ def sample_latents(
     )
     if len(sigmas) < 2:
         return latents.clone()
-    job = _Job(unet, schedule, sigmas, sampler, window_for(unet, len(latents), context), controls)
+    job = _Job(
+        unet,
+        schedule,
+        sigmas,
+        sampler,
+        window_for(unet, len(latents), context),
+        controls,
+        portions,
+    )
     source = latents.float().cpu() * LATENT_SCALE
     start = 0.0
     if noise_type == "unsample":
@@ -141,6 +152,7 @@ class _Job:
     sampler: Sampler
     context: ContextOptions
     controls: Sequence[Control]
+    portions: Portions | None
 
     def model(
         self,
@@ -160,6 +172,7 @@ class _Job:
             controls=self.controls,
             styles=styles,
             cache=cache,
+            portions=self.portions,
         )
 
     def unsampled(
