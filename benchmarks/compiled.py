@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from animatediff_v2v.pipeline.models.compiled_layers import compiled_layers
 from animatediff_v2v.pipeline.models.layers import PLAIN_LAYERS, Layers
+from animatediff_v2v.pipeline.models.memory import Portions
 from animatediff_v2v.pipeline.models.spatial_layers import encoded_prompts
 from speed_options import full_size
 from torch import Tensor
@@ -85,10 +86,11 @@ def layers_alone(compiled: Layers, rounds: int) -> Iterator[str]:
     def arguments(rows: int) -> dict[str, tuple[Any, ...]]:
         features = torch.randn(rows, CHANNELS, SIDE, SIDE)
         prompts = encoded_prompts(attention, torch.randn(1, 77, 768), (), rows=rows)
+        tokens = Portions.usual(CPU).tokens
         return {
             "resnet": (resnet, features, torch.randn(1, 4 * CHANNELS), rows),
-            "motion": (module, features, rows),
-            "transformer": (attention, features, prompts, rows),
+            "motion": (module, features, rows, tokens),
+            "transformer": (attention, features, prompts, rows, tokens),
         }
 
     # Counted with so few rows that also a CPU works on all at a time.

@@ -151,6 +151,17 @@ def _add_model_files(files: argparse._ArgumentGroup) -> None:
     files.add_argument("--embeddings", type=Path, metavar="FOLDER", help="for embedding:name")
     files.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu")
     files.add_argument("--dtype", default="auto", help=", ".join(get_args(Dtype)))
+    files.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GB",
+        help="the most of the device's memory that weights and tensors may take, in 10^9 bytes; no "
+        "bound unless given: networks wait in main memory while others work, and less goes "
+        "through them at a time; what the driver and the kernels' workspaces take comes on top; "
+        "on a CPU, whose main memory is the device's, nothing moves, all networks count, and only "
+        "what goes through the UNet at a time gets less; the result stays the same, on a GPU but "
+        "for rounding",
+    )
 
 
 def _add_picture(picture: argparse._ArgumentGroup) -> None:
@@ -215,7 +226,7 @@ def _add_speed(speed: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="compile the UNet's layers, which takes minutes and is kept on disk; the result stays "
         "equal to rounding. For GPUs with Triton, where it was not measured; next to no gain on a "
-        "CPU",
+        "CPU; not together with --max-memory",
     )
 
 
@@ -244,6 +255,7 @@ def _run(parsed: argparse.Namespace) -> int:
         embeddings=parsed.embeddings,
         device=parsed.device,
         dtype=parsed.dtype,
+        max_memory_gb=parsed.max_memory,
     )
     with _ProgressBar() as bar:
         result = video_to_video(request, files, progress=bar.show)

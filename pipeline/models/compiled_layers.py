@@ -2,7 +2,8 @@
 
 Each kind of layer is compiled by itself: layers of one kind share a code, whatever their weights,
 and so do the UNets of one process. Frames, height, width and tokens are symbols in it. What lies
-between the heavy operators, norms, activations, gates and additions, becomes a few kernels.
+between the heavy operators, norms, activations, gates and additions, becomes a few kernels. Each
+works on all tokens at a time, whatever is asked: a loop would be unrolled, for each length anew.
 """
 
 from __future__ import annotations
@@ -125,17 +126,27 @@ def _layers() -> Layers:
         run = plain.resnet if _has_a_one(features) else resnet
         return run(block, features, embedding, num_frames)
 
-    def run_transformer(block: Any, features: Tensor, prompts: Prompts, num_frames: int) -> Tensor:
-        run = plain.transformer if _has_a_one(features) else transformer
+    def run_transformer(
+        block: Any,
+        features: Tensor,
+        prompts: Prompts,
+        num_frames: int,
+        tokens_at_once: int | None,
+    ) -> Tensor:
+        if _has_a_one(features):
+            return plain.transformer(block, features, prompts, num_frames, tokens_at_once)
         # One prompt for all rows may come without memory for each, which is another kind of tensor.
         each_row = [[source.in_memory() for source in sources] for sources in prompts]
-        return run(block, features, each_row, num_frames)
+        return transformer(block, features, each_row, num_frames, None)
 
-    def run_motion(module: Any, features: Tensor, num_frames: int) -> Tensor:
+    def run_motion(
+        module: Any, features: Tensor, num_frames: int, tokens_at_once: int | None
+    ) -> Tensor:
         # Clip by clip: with guidance there are two at a time, without there is one.
         clips = torch.split(features, num_frames)
-        run = plain.motion if _has_a_one(clips[0]) else motion
-        moved = [run(module, clip, num_frames) for clip in clips]
+        if _has_a_one(clips[0]):
+            return plain.motion(module, features, num_frames, tokens_at_once)
+        moved = [motion(module, clip, num_frames, None) for clip in clips]
         return moved[0] if len(moved) == 1 else torch.cat(moved)
 
     return Layers(run_resnet, run_transformer, run_motion)

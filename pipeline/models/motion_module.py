@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .clip_norm import group_norm
-from .spatial_layers import at_a_time, gate, in_parts
+from .memory import Portions
+from .spatial_layers import gate, in_parts
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
 NORM_GROUPS = 32
@@ -161,30 +162,42 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames)])
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(self, features: Tensor, num_frames: int) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape."""
+    def forward(
+        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
+    ) -> Tensor:
+        """Map [clips * num_frames, channels, height, width] to the same shape.
+
+        tokens_at_once: how many pixels of frames to work on at a time; None for all.
+        """
         rows, channels, height, width = features.shape
         split = (-1, num_frames, channels, height * width)
         normed = group_norm(self.norm, features, num_frames).reshape(split)
         features = features.reshape(split)
 
-        def moved(features: Tensor, normed: Tensor) -> Tensor:
+        def moved(part: slice) -> Tensor:
             # The one copy: frames beside each other are what attention and all else can work on.
-            tokens = normed.permute(0, 3, 1, 2).contiguous()
+            tokens = normed[..., part].permute(0, 3, 1, 2).contiguous()
             tokens = self.proj_in(tokens)
             for block in self.transformer_blocks:
                 tokens = block(tokens)
             change: Tensor = self.proj_out(tokens)
-            return features + change.permute(0, 2, 3, 1)
+            return features[..., part] + change.permute(0, 2, 3, 1)
 
-        def part(start: int, end: int) -> Tensor:
-            return moved(features[..., start:end], normed[..., start:end])
-
-        pixels = height * width
-        at_once = at_a_time(pixels, tokens=rows, device=features.device)
-        whole = at_once == pixels
-        result = moved(features, normed) if whole else in_parts(part, pixels, at_once, dim=-1)
+        pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
+        result = in_parts(moved, height * width, pixels_at_once, dim=-1)
+        if pixels_at_once is not None:
+            result = _laid_out_as_usual(result, features)
         return result.reshape(rows, channels, height, width)
+
+
+def _laid_out_as_usual(result: Tensor, features: Tensor) -> Tensor:
+    """Joined parts are contiguous; what comes next may round otherwise by the layout."""
+    usual = Portions.usual(features.device).tokens
+    clips, frames, _, pixels = features.shape
+    is_usually_whole = usual is None or clips * frames * pixels <= usual
+    if is_usually_whole and result.stride() != features.stride():
+        return torch.empty_like(features).copy_(result)
+    return result
 
 
 class MotionModule(nn.Module):
@@ -195,9 +208,14 @@ class MotionModule(nn.Module):
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels, max_frames)
 
-    def forward(self, features: Tensor, num_frames: int) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape."""
-        transformed: Tensor = self.temporal_transformer(features, num_frames)
+    def forward(
+        self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
+    ) -> Tensor:
+        """Map [clips * num_frames, channels, height, width] to the same shape.
+
+        tokens_at_once: how many pixels of frames to work on at a time; None for all.
+        """
+        transformed: Tensor = self.temporal_transformer(features, num_frames, tokens_at_once)
         return transformed
 
 

@@ -19,10 +19,6 @@ from .clip_norm import group_norm
 from .image_attention import ImagePrompt
 from .stored_weights import linear, weight_in
 
-# Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
-# caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
-TOKENS_AT_ONCE = 2048
-
 
 def resnet(block: Any, features: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
     """A residual block.
@@ -85,58 +81,62 @@ def encoded_prompts(
     return [sources(layer.attn2) for layer in block.transformer_blocks]
 
 
-def transformer(block: Any, features: Tensor, prompts: Prompts, num_frames: int) -> Tensor:
+def transformer(
+    block: Any,
+    features: Tensor,
+    prompts: Prompts,
+    num_frames: int,
+    tokens_at_once: int | None = None,
+) -> Tensor:
     """A transformer over the pixels of each row, which also attends to prompts.
 
     features: [clips * num_frames, channels, height, width].
     prompts: of `encoded_prompts`.
+    tokens_at_once: how many pixels it works on at a time, at least one row; None for all.
     """
     rows, channels, height, width = features.shape
     normed = group_norm(block.norm, features, num_frames)
 
-    def change(features: Tensor, normed: Tensor, prompts: Prompts) -> Tensor:
-        tokens = normed.permute(0, 2, 3, 1).reshape(-1, height * width, channels)
+    def change(part: slice) -> Tensor:
+        tokens = normed[part].permute(0, 2, 3, 1).reshape(-1, height * width, channels)
         tokens = _pointwise(block.proj_in, tokens)
         for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
-            tokens = _layer(layer, tokens, sources)
+            # One after another, so that nothing of a step outlives it.
+            tokens = tokens + _self_attention(layer, tokens)
+            tokens = tokens + _cross_attention(layer, tokens, [each.of(part) for each in sources])
+            tokens = tokens + _feed_forward(layer, tokens)
         tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
-        return features + tokens.permute(0, 3, 1, 2)
+        return features[part] + tokens.permute(0, 3, 1, 2)
 
-    def part(start: int, end: int) -> Tensor:
-        some = slice(start, end)
-        sources = [[source.of(some) for source in each] for each in prompts]
-        return change(features[some], normed[some], sources)
-
-    at_once = at_a_time(rows, tokens=height * width, device=features.device)
-    if at_once == rows:
-        return change(features, normed, prompts)
-    return in_parts(part, rows, at_once, dim=0)
+    rows_at_once = None if tokens_at_once is None else max(1, tokens_at_once // (height * width))
+    return in_parts(change, rows, rows_at_once, dim=0)
 
 
-def at_a_time(length: int, *, tokens: int, device: torch.device) -> int:
-    """How much of `length` to work on at a time, each having so many tokens: all, or on a CPU few.
-
-    Compiled code works on all: a loop would be unrolled, for each length anew.
-    """
-    if device.type != "cpu" or torch.compiler.is_compiling():
-        return length
-    return min(length, max(1, TOKENS_AT_ONCE // tokens))
-
-
-def in_parts(run: Callable[[int, int], Tensor], length: int, at_once: int, *, dim: int) -> Tensor:
-    """Join `run(start, end)` along `dim` for parts of 0..length."""
+def in_parts(
+    run: Callable[[slice], Tensor], length: int, at_once: int | None, *, dim: int
+) -> Tensor:
+    """Join `run(part)` along `dim` for parts of 0..length; None makes one of all."""
+    if at_once is None or at_once >= length:
+        return run(slice(None))
     starts = range(0, length, at_once)
-    return torch.cat([run(start, min(start + at_once, length)) for start in starts], dim=dim)
+    return torch.cat([run(slice(start, start + at_once)) for start in starts], dim=dim)
 
 
-def _layer(layer: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
+def _self_attention(layer: Any, tokens: Tensor) -> Tensor:
     normed, attention = layer.norm1(tokens), layer.attn1
     own = Source(attention.to_k(normed), attention.to_v(normed))
-    tokens = tokens + attention.to_out[0](_attended(attention, normed, [own]))
-    normed, attention = layer.norm2(tokens), layer.attn2
-    tokens = tokens + attention.to_out[0](_attended(attention, normed, sources))
+    result: Tensor = attention.to_out[0](_attended(attention, normed, [own]))
+    return result
+
+
+def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
+    result: Tensor = layer.attn2.to_out[0](_attended(layer.attn2, layer.norm2(tokens), sources))
+    return result
+
+
+def _feed_forward(layer: Any, tokens: Tensor) -> Tensor:
     gated, projection = layer.ff.net[0].proj, layer.ff.net[2]
-    result: Tensor = tokens + projection(gate(gated(layer.norm3(tokens))))
+    result: Tensor = projection(gate(gated(layer.norm3(tokens))))
     return result
 
 

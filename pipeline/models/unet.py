@@ -7,7 +7,7 @@ are frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from .clip_norm import group_norm, span_clips
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .image_attention import ImagePrompt, number_cross_attentions
 from .layers import PLAIN_LAYERS, Layers
+from .memory import Portions
 from .motion_module import MotionModules
 from .spatial_layers import encoded_prompts
 
@@ -89,6 +90,7 @@ class MotionUNet(nn.Module):
         images: Sequence[ImagePrompt] = (),
         deep: DeepFeatures | None = None,
         layers: Layers = PLAIN_LAYERS,
+        portions: Portions | None = None,
     ) -> Tensor:
         """Predict the noise.
 
@@ -100,12 +102,15 @@ class MotionUNet(nn.Module):
         deep: features of an earlier pass, in place of all layers but the outermost; or it takes up
         those of this pass.
         layers: how features go through the layers, for instance by compiled code.
+        portions: how much goes through a layer at a time; None is what is usual on the device.
         Returns the noise in the shape of `sample`.
         """
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
+        embedding = functional.silu(embedding)
         context = _of_each_clip(context, num_frames)
-        inputs = _Inputs(functional.silu(embedding), context, images, num_frames, layers)
+        tokens_at_once = (portions or Portions.usual(sample.device)).tokens
+        inputs = _Inputs(embedding, context, images, num_frames, layers, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
         features = unet.conv_in(sample)
         features, skips = self._down(features, inputs, residuals.levels, depth)
@@ -113,7 +118,8 @@ class MotionUNet(nn.Module):
             features = self._middle(features, inputs)
             if residuals.middle is not None:
                 features = features + residuals.middle
-        features = self._up(features, add_each(skips, residuals.skips[:depth]), inputs, deep)
+        skips = add_each(skips, residuals.skips[:depth])
+        features = self._up(features, skips, inputs, deep)
         noise: Tensor = unet.conv_out(
             unet.conv_act(group_norm(unet.conv_norm_out, features, num_frames))
         )
@@ -127,7 +133,8 @@ class MotionUNet(nn.Module):
         for level, block in enumerate(self.unet.down_blocks):
             motion = self.motion.down_blocks[level] if self.motion is not None else None
             for layer in range(len(block.resnets)):
-                features = inputs.through(block, motion, layer, features)
+                for stage in inputs.stages(block, motion, layer):
+                    features = stage(features)
                 if additions and layer == len(block.resnets) - 1:
                     features = features + additions[level]
                 skips.append(features)
@@ -142,7 +149,8 @@ class MotionUNet(nn.Module):
         block = self.unet.mid_block
         motion = self.motion.mid_block if self.motion is not None else None
         for layer in range(len(block.attentions)):
-            features = inputs.through(block, motion, layer, features)
+            for stage in inputs.stages(block, motion, layer):
+                features = stage(features)
         return inputs.layers.resnet(
             block.resnets[-1], features, inputs.embedding, inputs.num_frames
         )
@@ -160,7 +168,8 @@ class MotionUNet(nn.Module):
                 features = deep.in_place_of(features)
             motion = self.motion.up_blocks[level] if self.motion is not None else None
             features = torch.cat([features, skips.pop()], dim=1)
-            features = inputs.through(block, motion, layer, features)
+            for stage in inputs.stages(block, motion, layer):
+                features = stage(features)
             if layer == len(block.resnets) - 1:
                 for upsampler in block.upsamplers or ():
                     # Sizes that do not halve evenly come back to the size of the skip.
@@ -179,21 +188,30 @@ class _Inputs:
     images: Sequence[ImagePrompt]
     num_frames: int
     layers: Layers
+    tokens_at_once: int | None
 
-    def through(self, block: Any, motion: Any, layer: int, features: Tensor) -> Tensor:
-        """Send the features through a layer: resnet, transformer and motion module."""
-        features = self.layers.resnet(
-            block.resnets[layer], features, self.embedding, self.num_frames
+    def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
+        """A layer's resnet, transformer and motion module, each from features to features.
+
+        Apart, so that a stage's input, which is large, is gone when the next one works.
+        """
+        layers, num_frames, tokens_at_once = self.layers, self.num_frames, self.tokens_at_once
+        yield lambda features: layers.resnet(
+            block.resnets[layer], features, self.embedding, num_frames
         )
         attentions = getattr(block, "attentions", None)
         if attentions is not None:
             attention = attentions[layer]
-            prompts = encoded_prompts(attention, self.context, self.images, rows=len(features))
-            features = self.layers.transformer(attention, features, prompts, self.num_frames)
+            yield lambda features: layers.transformer(
+                attention,
+                features,
+                encoded_prompts(attention, self.context, self.images, rows=len(features)),
+                num_frames,
+                tokens_at_once,
+            )
         if motion is not None:
             module = motion.motion_modules[layer]
-            features = self.layers.motion(module, features, self.num_frames)
-        return features
+            yield lambda features: layers.motion(module, features, num_frames, tokens_at_once)
 
 
 def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:

@@ -17,6 +17,7 @@ from ..models.compiled_layers import compiled_layers
 from ..models.feature_cache import FeatureCache
 from ..models.latest_clip import LatestClip
 from ..models.layers import PLAIN_LAYERS, Layers
+from ..models.memory import Portions
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, CompilingNotice, part
@@ -63,6 +64,7 @@ def sample_latents(
     source_blend: SourceBlend | None = None,
     speed: SpeedOptions | None = None,
     unsampled_clips: LatestClip | None = None,
+    portions: Portions | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -78,6 +80,8 @@ def sample_latents(
     source_blend: keeps the source where a mask says so, or everywhere to a share.
     speed: what changes the result for speed, or compiles; None is nothing. Unsampling stays exact.
     unsampled_clips: remembers what noise_type "unsample" found, for the next call on this UNet.
+    portions: how much goes through the UNet at a time; None is what is usual on its device. Layers
+    that are compiled take all tokens.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
     Results depend on the arguments only, not on chunks or earlier runs: bit for bit on a CPU.
@@ -107,8 +111,9 @@ def sample_latents(
             layers = opened.enter_context(compiled_layers(unet.device, on_compile=notice.compiling))
         window = window_for(unet, len(latents), context)
         job = _Job(
-            unet, schedule, sigmas, sampler, window, controls, layers, notice.report, is_cancelled
-        )
+            unet, schedule, sigmas, sampler, window, controls, layers, portions,
+            notice.report, is_cancelled,
+        )  # fmt: skip
         source = latents.float().cpu() * LATENT_SCALE
         start = 0.0
         if noise_type == "unsample":
@@ -146,6 +151,7 @@ class _Job:
     context: ContextOptions
     controls: Sequence[Control]
     layers: Layers
+    portions: Portions | None
     progress: ReportProgress
     is_cancelled: IsCancelled
 
@@ -168,6 +174,7 @@ class _Job:
             styles=styles,
             cache=cache,
             layers=self.layers,
+            portions=self.portions,
         )
 
     def unsampled(

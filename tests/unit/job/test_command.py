@@ -95,6 +95,16 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(
     assert not output.exists()
 
 
+def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
+    command, tmp_path, capsys
+):
+    output = tmp_path / "out.mp4"
+    missing = command(output=output, checkpoint=tmp_path / "no.safetensors", max_memory=4)
+    assert main([*missing, "--compile"]) == 2
+    assert "compile is on and max_memory_gb is given, but" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def wrong(**options):
     return options
 
@@ -129,6 +139,9 @@ WRONG_INPUTS = {
     "missing prompt": (wrong(prompt=None), "--prompt"),
     "window longer than the module": (wrong(context_length=40), "at most 32 frames"),
     "overlap of a whole window": (wrong(context_overlap=16), "context overlap is 16"),
+    "no memory": (wrong(max_memory=0), "max_memory_gb is 0; it must be more than 0"),
+    "memory without an end": (wrong(max_memory="inf"), "max_memory_gb is inf"),
+    "too little memory": (wrong(max_memory=0.001), "windows of 5 frames of 64x64 with these"),
     "missing ControlNet": (wrong(control="no_net.safetensors:0.5"), "no_net.safetensors"),
     "checkpoint as ControlNet": (wrong(control="CHECKPOINT"), "where a ControlNet is wanted"),
     "span that ends before it starts": (wrong(control="CONTROL:1:0.8:0.2"), "end is 0.2"),
