@@ -26,14 +26,16 @@ def resnet(block: Any, features: Tensor, embedding: Tensor, num_frames: int) -> 
     features: [clips * num_frames, channels, height, width].
     embedding: [1, channels], of the time step, after its activation.
     """
-    normed = group_norm(block.norm1, features, num_frames)
-    hidden = block.conv1(functional.silu(normed, inplace=True))
+    hidden = block.conv1(_activated(block.norm1, features, num_frames))
     hidden = hidden + block.time_emb_proj(embedding)[:, :, None, None]
-    normed = group_norm(block.norm2, hidden, num_frames)
-    hidden = block.conv2(functional.silu(normed, inplace=True))
+    hidden = block.conv2(_activated(block.norm2, hidden, num_frames))
     shortcut = features if block.conv_shortcut is None else block.conv_shortcut(features)
     result: Tensor = hidden + shortcut
     return result
+
+
+def _activated(norm: Any, features: Tensor, num_frames: int) -> Tensor:
+    return functional.silu(group_norm(norm, features, num_frames), inplace=True)
 
 
 class Source(NamedTuple):
