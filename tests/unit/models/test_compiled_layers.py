@@ -41,8 +41,9 @@ def test_pytorchs_own_compiler_gives_the_same_to_rounding(models):
     block = models.unet.unet.down_blocks[0].resnets[0]
     given = block, draw(4, 64, 6, 5), draw(1, 256, seed=1), 4
     plain = PLAIN_LAYERS.resnet(*given)
-    # Else another test's would be found on the disk.
-    with config.patch(force_disable_caches=True), compiled_layers(CPU) as layers:
+    # Else another test's would be found on the disk, and processes started for one kernel.
+    alone = config.patch(force_disable_caches=True, compile_threads=1)
+    with alone, compiled_layers(CPU) as layers:
         ours = layers.resnet(*given)
     assert 0 < relative(ours, plain) < 1e-5
 
