@@ -1,25 +1,31 @@
-"""Restyle a clip of frames: ours beside diffusers' AnimateDiffVideoToVideoPipeline.
+"""Restyle a clip of frames: ours beside diffusers' pipeline and AnimateDiff-Evolved.
 
 Usage: python benchmarks/speed.py [--work NAME] [--device DEVICE] [--rounds 3] [--json FILE]
-       [--checkpoint FILE --motion-module FILE]
+       [--checkpoint FILE --motion-module FILE] [--contenders NAME ...]
 
 Each contender is a process of its own, with its networks loaded. After a step to warm up, on a CPU
 for compiled ones alone, they run in turn, all in the same minutes on the same machine; printed are
 the medians, and first the ratios.
+AnimateDiff-Evolved runs inside the ComfyUI that COMFYUI_PATH names first, which must hold it among
+its custom nodes, with the interpreter that COMFYUI_PYTHON names (this one by default). It draws the
+noise that ours draws: how far the sampled latents of the two are apart is printed too.
 Without files, random weights of Stable Diffusion 1.5's size are drawn, in 16 bits. Operations are
-counted on diffusers' modules for both: what a contender saves of them counts as speed.
+counted on diffusers' modules for all: what a contender saves of them counts as speed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +33,17 @@ import torch
 from animatediff_v2v.pipeline.devices import resolve_device, resolve_dtype
 from animatediff_v2v.pipeline.files import load_checkpoint
 from animatediff_v2v.pipeline.sampling.windows import context_windows
-from contenders import CONTENDERS, WINDOW, Task, Work, serve
+from contenders import CONTENDERS, WINDOW
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+from evolved_worker import find_comfyui, find_pack
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
+from work import Task, Work, latest_latents
 
-sys.path.append(str(Path(__file__).parents[1] / "demo"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "demo"))
 from random_weights import checkpoint, motion_module
 
+HERE = Path(__file__).resolve().parent
 CPU_WORKS = {"small": Work(width=256, height=256, frames=8, steps=2, guidance=7.0)}
 GPU_WORKS = {
     "25-steps": Work(width=512, height=512, frames=16, steps=25, guidance=7.0),
@@ -77,86 +86,127 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures into this file too")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--motion-module", type=Path)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS, "evolved"])
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     works = CPU_WORKS if device.type == "cpu" else GPU_WORKS
     if arguments.work:
         works = {arguments.work: {**CPU_WORKS, **GPU_WORKS}[arguments.work]}
-    if arguments.serve:
-        name, _, compiled = arguments.serve.partition(" ")
-        dtype = resolve_dtype("auto", device)
-        files = (arguments.checkpoint, arguments.motion_module, arguments.folder)
-        serve(Task(*works.values(), *files, device, dtype, bool(compiled)), name)
-        return 0
+    starts = contenders(arguments.contenders or default_contenders(device))
+    record: dict[str, Any] = {"machine": machine(device)}
     with tempfile.TemporaryDirectory() as folder:
-        arguments.folder = Path(folder)
-        draw_missing_weights(arguments)
-        record = {"machine": machine(device)}
-        record |= {name: compare(name, work, arguments, device) for name, work in works.items()}
+        files = {
+            "checkpoint": arguments.checkpoint or drawn_checkpoint(Path(folder)),
+            "motion_module": arguments.motion_module or drawn_motion_module(Path(folder)),
+        }
+        for name, work in works.items():
+            task = Task(
+                work=work,
+                **{what: path.resolve() for what, path in files.items()},
+                folder=Path(folder),
+                device=device,
+                dtype=resolve_dtype("auto", device),
+            )
+            record[name] = compare(name, task, starts, rounds=arguments.rounds)
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
     return 0
 
 
-def draw_missing_weights(arguments: argparse.Namespace) -> None:
+def drawn_checkpoint(folder: Path) -> Path:
     torch.manual_seed(1)
-    if arguments.checkpoint is None:
-        arguments.checkpoint = arguments.folder / "checkpoint.safetensors"
-        save_file(checkpoint(**SIZES), arguments.checkpoint)
-    if arguments.motion_module is None:
-        arguments.motion_module = arguments.folder / "motion_module.safetensors"
-        save_file(motion_module(SIZES["unet"]), arguments.motion_module)
+    path = folder / "checkpoint.safetensors"
+    save_file(checkpoint(**SIZES), path)
+    return path
 
 
-def compare(name: str, work: Work, arguments: argparse.Namespace, device: torch.device) -> Any:
-    operations = count_operations(work, arguments.checkpoint)
-    labels = [*CONTENDERS, "ours compiled"]
-    if device.type == "cuda":
-        labels.append("diffusers compiled")
-    workers = {label: Worker(label, name, arguments) for label in labels}
+def drawn_motion_module(folder: Path) -> Path:
+    torch.manual_seed(2)
+    path = folder / "motion_module.safetensors"
+    save_file(motion_module(SIZES["unet"]), path)
+    return path
+
+
+def default_contenders(device: torch.device) -> list[str]:
+    compiled = ["diffusers compiled"] if device.type == "cuda" else []
+    return ["ours", "ours compiled", "diffusers", *compiled, "evolved"]
+
+
+def contenders(names: Iterable[str]) -> dict[str, Start]:
+    """How to start each; a line says why AnimateDiff-Evolved is left out, if it is."""
+    starts = {}
+    for name in names:
+        try:
+            starts[name] = start_of_evolved() if name == "evolved" else start_of(name)
+        except LookupError as reason:
+            print(f"{name} is left out: {reason}.", file=sys.stderr)
+    if not starts:
+        raise SystemExit("No contender is left.")
+    return starts
+
+
+def start_of(name: str) -> Start:
+    return partial(Worker, [sys.executable, str(HERE / "contenders.py"), name], Path.cwd())
+
+
+def start_of_evolved() -> Start:
+    """Raises LookupError if it is not there."""
+    comfyui = find_comfyui()
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    command = [python, str(HERE / "evolved_worker.py"), str(find_pack(comfyui))]
+    return partial(Worker, command, comfyui)
+
+
+def compare(name: str, task: Task, starts: dict[str, Start], *, rounds: int) -> Any:
+    rows = measure(task, starts, rounds)
+    operations = count_operations(task.work, task.checkpoint)
+    peak = matrix_peak(task.device)
+    for row in rows.values():
+        row["steps_per_second"] = task.work.steps / row["sample"]
+        row["TFLOP_per_second"] = operations / row["seconds"] / 1e12
+        row["share_of_peak"] = row["TFLOP_per_second"] / peak
+    show(name, task.work, rows, peak=peak, operations=operations)
+    if {"ours", "evolved"} <= rows.keys():
+        ours, theirs = (latest_latents(task.folder, label) for label in ("ours", "evolved"))
+        difference = float((ours - theirs).norm() / theirs.norm())
+        rows["ours"]["difference_to_evolved"] = difference
+        print(f"sampled latents, |ours - evolved| / |evolved|: {difference:.1e}")
+    return rows
+
+
+def measure(task: Task, starts: dict[str, Start], rounds: int) -> dict[str, dict[str, float]]:
+    """The median figures of each contender."""
+    workers: dict[str, Worker] = {}
+    loaded: dict[str, dict[str, float]] = {}
+    runs: dict[str, list[dict[str, float]]] = {label: [] for label in starts}
     try:
-        loaded = {label: worker.answer() for label, worker in workers.items()}
+        for label, start in starts.items():  # one after the other: loading takes the most memory
+            workers[label] = start(task)
+            loaded[label] = workers[label].answer()
         for label, worker in workers.items():
             # On a CPU there is nothing to tune.
-            if device.type != "cpu" or label.endswith("compiled"):
+            if task.device.type != "cpu" or label.endswith("compiled"):
                 worker.run(1)
-        rounds: dict[str, list[Any]] = {label: [] for label in labels}
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for label, worker in workers.items():
-                rounds[label].append(worker.run(work.steps))
+                runs[label].append(worker.run(task.work.steps))
     finally:
         for worker in workers.values():
             worker.end()
-    peak = matrix_peak(device)
-    rows = {}
-    for label, runs in rounds.items():
-        row = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        row["loading_peak_GB"] = loaded[label]["peak_GB"]
-        row["steps_per_second"] = work.steps / row["sample"]
-        row["TFLOP_per_second"] = operations / row["seconds"] / 1e12
-        row["share_of_peak"] = row["TFLOP_per_second"] / peak
-        rows[label] = row
-    show(name, work, rows, peak=peak, operations=operations)
-    return rows
+    return {
+        label: {key: statistics.median(run[key] for run in row) for key in row[0]}
+        | {"loading_peak_GB": loaded[label]["peak_GB"]}
+        for label, row in runs.items()
+    }
 
 
 class Worker:
     """A contender in its process."""
 
-    def __init__(self, label: str, work: str, arguments: argparse.Namespace) -> None:
-        given = {
-            "--serve": label,
-            "--work": work,
-            "--device": arguments.device,
-            "--folder": arguments.folder,
-            "--checkpoint": arguments.checkpoint,
-            "--motion-module": arguments.motion_module,
-        }
-        options = [str(part) for option in given.items() for part in option]
+    def __init__(self, command: list[str], folder: Path, task: Task) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, *options],
+            [*command, task.to_json()],
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -177,6 +227,9 @@ class Worker:
 
     def end(self) -> None:
         self._process.communicate()
+
+
+Start = Callable[[Task], Worker]
 
 
 def show(name: str, work: Work, rows: Any, *, peak: float, operations: float) -> None:

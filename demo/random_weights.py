@@ -12,7 +12,7 @@ of noise.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def checkpoint(
     """Draw UNet, VAE and text encoder, under the names of an original checkpoint."""
     parts = {
         "model.diffusion_model.": ((spec.ldm_name, spec.shape) for spec in unet_table(unet)),
-        "first_stage_model.": ((spec.ldm_name, spec.shape) for spec in vae_table(vae)),
+        "first_stage_model.": _vae_shapes(vae),
         "cond_stage_model.transformer.": (
             (spec.name, spec.shape) for spec in text_encoder_table(text_encoder)
         ),
@@ -92,6 +92,13 @@ def checkpoint(
         for prefix, names in parts.items()
         for name, tensor in _drawn(names).items()
     }
+
+
+def _vae_shapes(vae: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Original checkpoints store the attention's linear layers as convolutions of 1x1."""
+    for spec in vae_table(vae):
+        is_linear = ".mid.attn_1." in spec.ldm_name and len(spec.shape) == 2
+        yield spec.ldm_name, (*spec.shape, 1, 1) if is_linear else spec.shape
 
 
 def motion_module(unet: dict[str, Any] = UNET) -> dict[str, Tensor]:

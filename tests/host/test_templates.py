@@ -92,22 +92,12 @@ def native_weights(server, random_weights):
     }
     torch.manual_seed(0)
     files = {
-        "checkpoints": as_convolutions(random_weights.checkpoint(unet, vae, text_encoder)),
+        "checkpoints": random_weights.checkpoint(unet, vae, text_encoder),
         "animatediff_models": random_weights.motion_module(unet),
         "loras": random_weights.lora(unet),
     }
     for folder, tensors in files.items():
         save_file(tensors, server.folder / "models" / folder / "native.safetensors")
-
-
-def as_convolutions(checkpoint):
-    """The VAE's attention as original checkpoints store it: as convolutions of 1x1."""
-    return {
-        name: tensor[..., None, None].clone()
-        if ".mid.attn_1." in name and tensor.ndim == 2
-        else tensor
-        for name, tensor in checkpoint.items()
-    }
 
 
 def pictures(path):
