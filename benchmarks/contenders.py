@@ -20,6 +20,7 @@ from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     ContextOptions,
     Guidance,
+    SpeedOptions,
     sample_latents,
 )
 from loading import write_configs
@@ -39,7 +40,7 @@ from work import (
 WINDOW = ContextOptions(length=WINDOW_LENGTH, overlap=WINDOW_OVERLAP)
 
 
-def ours(task: Task) -> Run:
+def ours(task: Task, *, compiled: bool = False) -> Run:
     models = load_models(
         task.checkpoint,
         motion_module=task.motion_module,
@@ -47,6 +48,7 @@ def ours(task: Task) -> Run:
         dtype=task.dtype,
     )
     work, clock = task.work, Clock(task.device)
+    speed = SpeedOptions(compile=compiled)
     conditioning = Conditioning.of(*drawn_prompts(models.unet.unet.config.cross_attention_dim))
     frames = torch.from_numpy(drawn_frames(work))
 
@@ -62,6 +64,7 @@ def ours(task: Task) -> Run:
             steps=steps,
             guidance=Guidance(scale=work.guidance),
             context=WINDOW if work.is_windowed else None,
+            speed=speed,
         )
         clock.mark("decode")
         chunks = [(chunk * 255).round().to(torch.uint8) for chunk in models.codec.decode(sampled)]
@@ -137,6 +140,7 @@ def stock_pipeline(task: Task) -> Any:
 CONTENDERS: dict[str, Callable[[Task], Run]] = {
     "ours": ours,
     "diffusers": diffusers,
+    "ours compiled": partial(ours, compiled=True),
     "diffusers compiled": partial(diffusers, compiled=True),
 }
 

@@ -12,22 +12,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from animatediff_v2v.pipeline.models import unet as unet_module
+from animatediff_v2v.pipeline.models.counted_memory import ATTENTION, FusedAttention, MetaDevice
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 TEXT_CHANNELS, CHANNELS, LAYERS = 768, (320, 640, 1280, 1280), 2
-ATTENTION = "fused attention"
 
 
 def main() -> int:
@@ -36,13 +32,11 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=512, help="width and height in pixels")
     parser.add_argument("--operators", type=int, default=8, help="how many of the largest to list")
     arguments = parser.parse_args()
-    # Comparing the prompts of the frames needs their values; here they are all alike.
-    unet_module._of_each_clip = lambda context, frames: context[::frames].contiguous()
     counts = {}
     with torch.device("meta"), torch.no_grad():
         for name, prepare in {"ours": ours, "diffusers": stock}.items():
             run = prepare(arguments.frames, arguments.size // 8)
-            with Traffic() as traffic, FusedAttention(traffic):
+            with Traffic() as traffic, FusedAttention(partial(traffic.add, ATTENTION)):
                 run()
             counts[name] = traffic
     for name, traffic in counts.items():
@@ -82,7 +76,7 @@ def plain_unet() -> Any:
     return network.half().requires_grad_(False)
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(MetaDevice):
     """Counts what each operator reads and writes."""
 
     def __init__(self) -> None:
@@ -90,44 +84,16 @@ class Traffic(TorchDispatchMode):
         self.kernels: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
 
-    def __torch_dispatch__(
-        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = operator(*args, **(kwargs or {}))
+    def ran(self, operator: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
         aliases = [value.alias_info for value in operator._schema.returns]
         is_view = any(alias is not None and not alias.is_write for alias in aliases)
         name = operator.name().removeprefix("aten::").partition(".")[0]
         if not is_view and not name.startswith(("empty", "new_empty", "_unsafe_view")):
-            self.add(name, tensors((args, kwargs, result)))
-        return result
+            self.add(name, [*inputs, *results])
 
-    def add(self, name: str, touched: Iterator[Tensor]) -> None:
+    def add(self, name: str, touched: list[Tensor]) -> None:
         self.kernels[name] += 1
         self.bytes[name] += sum(stored_bytes(tensor) for tensor in touched)
-
-
-class FusedAttention(TorchFunctionMode):
-    """Takes attention for one kernel, which it is on a GPU and not without a device."""
-
-    def __init__(self, traffic: Traffic) -> None:
-        super().__init__()
-        self._traffic = traffic
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function is not functional.scaled_dot_product_attention:
-            return function(*args, **(kwargs or {}))
-        query, key, value = args[:3]
-        # As the kernels return it: the heads of a token side by side in memory.
-        result = torch.empty_like(query.transpose(-3, -2), memory_format=torch.contiguous_format)
-        result = result.transpose(-3, -2)
-        self._traffic.add(ATTENTION, tensors((query, key, value, result)))
-        return result
-
-
-def tensors(values: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def stored_bytes(tensor: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,12 @@ class ModelFiles:
     """A torch device such as cuda:0, mps or cpu; auto takes the fastest that there is."""
     dtype: Dtype = "auto"
     """auto computes in float16 on an accelerator and in float32 on a CPU."""
+    max_memory_gb: float | None = None
+    """How much of the device's memory weights and tensors may take, in 10^9 bytes; None is no
+    bound. With one, `video_to_video` has the networks wait in main memory while other ones work,
+    and as much go through them at a time as fits; the result stays the same, to the bit on a CPU.
+    There, where main memory is the device's, nothing moves, and all networks count. Not together
+    with `SpeedOptions.compile`, whose code takes what cannot be counted before."""
     motion_scale: float = 1.0
     clip_skip: int = 1
 
@@ -60,6 +67,11 @@ class ModelFiles:
         if not 0 <= self.motion_scale <= 10:
             raise AnimateDiffV2VError(
                 f"motion_scale is {self.motion_scale:g}; it must be from 0 to 10, 1 is as trained."
+            )
+        if self.max_memory_gb is not None and not 0 < self.max_memory_gb < math.inf:
+            raise AnimateDiffV2VError(
+                f"max_memory_gb is {self.max_memory_gb:g}; it must be more than 0, 4 suits 16 "
+                "frames of 512x512 in float16."
             )
 
 

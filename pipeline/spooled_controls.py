@@ -38,7 +38,7 @@ class SpooledControls:
         self._request, self._width, self._height = request, width, height
         self._files: dict[Preprocessor | Path, FrameSpool] = {}
         self._stack = ExitStack()
-        self._networks = [_network(control, unet) for control in request.controls]
+        self.networks = [_network(control, unet) for control in request.controls]
         if request.controls:
             folder = TemporaryDirectory(dir=request.output.parent, prefix=".", suffix=".part")
             self._fill(Path(self._stack.enter_context(folder)))
@@ -92,7 +92,7 @@ class SpooledControls:
                 strength=control.strength,
                 span=control.span,
             )
-            for network, control in zip(self._networks, self._request.controls, strict=True)
+            for network, control in zip(self.networks, self._request.controls, strict=True)
         ]
 
     def _frames(self, spool: FrameSpool) -> Tensor:

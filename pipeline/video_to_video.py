@@ -16,9 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bounded_memory import BoundedJob, Work, longest_window
 from .devices import resolve_device, resolve_dtype
 from .embeddings import embedding_finder
+from .errors import AnimateDiffV2VError
 from .models import LatentCodec, Models, TextEncoder, load_models
+from .models.compiled_layers import check_can_compile
+from .models.memory import MemoryBound
 from .presets import warn_of_mismatch
 from .progress import (
     IsCancelled,
@@ -35,6 +39,8 @@ from .sampling import Conditioning, Control, SourceBlend, StyleImages, sample_la
 from .spooled_controls import SpooledControls
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
 
+BeforePhase = Callable[[Phase], None]
+
 # Frames that are in memory at a time on their way from the reader to the codec.
 FRAMES_PER_CHUNK = 8
 
@@ -45,7 +51,7 @@ def video_to_video(
     *,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
-    before_phase: Callable[[Phase], None] = lambda _phase: None,
+    before_phase: BeforePhase = lambda _phase: None,
 ) -> Result:
     """Restyle a video file into another one.
 
@@ -65,13 +71,18 @@ def video_to_video(
         controls = opened.enter_context(
             SpooledControls(request, unet=networks.unet, width=reader.width, height=reader.height)
         )
-        before_phase("encode")
+        begin = before_phase
+        if networks.bound is not None:
+            work = _work(request, networks, reader)
+            bounded = opened.enter_context(BoundedJob(networks, controls.networks, work))
+            networks, begin = bounded.models, _both(bounded.begin, before_phase)
+        begin("encode")
         with clock.phase("encode"):
             conditioning = encode_prompts(
                 networks.text_encoder, request.prompt, request.negative_prompt
             )
         latents = _encode(reader, networks.codec, controls, clock, report)
-        before_phase("sample")
+        begin("sample")
         with clock.phase("sample"):
             sampled = restyle_latents(
                 networks,
@@ -82,7 +93,7 @@ def video_to_video(
                 progress=report.sampling,
                 is_cancelled=is_cancelled,
             )
-        before_phase("decode_latents")
+        begin("decode_latents")
         _decode(sampled, networks.codec, writer, clock, report)
         finishing = time.perf_counter()
     clock.add("write", time.perf_counter() - finishing)
@@ -99,7 +110,15 @@ def video_to_video(
 
 
 def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
+    bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
+    if settings.speed.compile and bound is not None:
+        raise AnimateDiffV2VError(
+            "compile is on and max_memory_gb is given, but what compiled layers take cannot be "
+            "counted before: switch compile off or leave max_memory_gb out."
+        )
     if isinstance(models, ModelFiles):
+        if settings.speed.compile:
+            check_can_compile(resolve_device(models.device))
         return load_files(models, fp8_weights=settings.speed.fp8_weights)
     return models
 
@@ -108,9 +127,13 @@ def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
     """Load a job's networks on the device and in the dtype that `files` asks for.
 
     fp8_weights: store those of the UNet in 8 bits.
+    With `files.max_memory_gb` they wait in main memory; video_to_video brings them to the device.
     """
     device = resolve_device(files.device)
-    return load_models(
+    bound = None
+    if files.max_memory_gb is not None:
+        bound = MemoryBound(device, int(files.max_memory_gb * 1e9))
+    models = load_models(
         files.checkpoint,
         motion_module=files.motion_module,
         vae=files.vae,
@@ -119,11 +142,27 @@ def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
         motion_loras=files.motion_loras,
         device=device,
         dtype=resolve_dtype(files.dtype, device),
+        waiting=torch.device("cpu") if bound else device,
         motion_scale=files.motion_scale,
         clip_skip=files.clip_skip,
         fp8_weights=fp8_weights,
         find_embedding=embedding_finder(files.embeddings) if files.embeddings else None,
     )
+    return replace(models, bound=bound)
+
+
+def _work(request: Request, models: Models, reader: VideoReader) -> Work:
+    settings = request.sampling
+    frames = longest_window(models, settings, reader.expected_frame_count)
+    return Work(frames=frames, width=reader.width, height=reader.height, settings=settings)
+
+
+def _both(first: BeforePhase, second: BeforePhase) -> BeforePhase:
+    def begin(phase: Phase) -> None:
+        first(phase)
+        second(phase)
+
+    return begin
 
 
 def encode_prompts(text_encoder: TextEncoder, prompt: str, negative_prompt: str) -> Conditioning:
@@ -163,6 +202,7 @@ def restyle_latents(
         source_blend=source_blend,
         speed=settings.speed,
         unsampled_clips=models.unsampled_clips,
+        portions=models.portions,
         progress=progress,
         is_cancelled=is_cancelled,
     )

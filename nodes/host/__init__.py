@@ -23,7 +23,7 @@ from .folders import (
 from .guides import Chain, VisionEncoder, managed
 from .memory import ManagedModels, Origins, WholeModelPatcher, as_result, ready_networks
 from .native import HostCodec, HostTextEncoder, has_weight_patches, trim_window, unet_weights
-from .places import Places
+from .places import Places, unet_device
 from .progress import NodeProgress, raise_if_interrupted
 from .queue import PromptQueue
 from .routes import add_get_route, add_route, application
@@ -65,6 +65,7 @@ __all__ = [
     "submitted_prompt",
     "temporary_folder",
     "trim_window",
+    "unet_device",
     "unet_weights",
     "uploaded_path",
     "workflow_metadata",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...pipeline import Models
 from ...pipeline.models import ReadyNetworks
 from ...pipeline.models.fp8_weights import copy_in_fp8, has_fp8_weights
-from ...pipeline.models.latent_codec import VaeCodec
+from ...pipeline.models.latent_codec import VaeCodec, usual_frames_per_pass
 from ...pipeline.models.latest_clip import LatestClip
 from ...pipeline.models.text_encoder import ClipTextEncoder
 from .places import Places
@@ -139,17 +139,16 @@ class ManagedModels:
         """Bring what encodes prompts and frames to its device, with room for its work.
 
         text, vae: off where another one takes its place.
-        frames: that go through the VAE at a time, of this size.
+        frames: that are handed to the VAE together, of this size; it takes fewer at a time.
         """
         wanted = (self._text if text else None, self._vae if vae else None)
         patchers = [patcher for patcher in wanted if patcher is not None]
         # The text encoder's work takes next to no memory.
-        _load(
-            patchers, _vae_bytes(self._vae, width, height) if self._vae in patchers else 0, frames
-        )
+        one_frame = _vae_bytes(self._vae, width, height) if self._vae in patchers else 0
+        _load(patchers, one_frame, min(frames, usual_frames_per_pass(height, width)))
 
     def load_vae(self, *, frames: int, width: int, height: int) -> None:
-        """Bring the VAE to its device, with room for `frames` of this size at a time."""
+        """Bring the VAE to its device, with room for its work on `frames` of this size."""
         self.load_encoders(text=False, frames=frames, width=width, height=height)
 
     def load_unet(
@@ -165,7 +164,8 @@ class ManagedModels:
         beside: networks that work together with it, ControlNets for instance.
         """
         # Of a pass: 0.01 MiB for each latent pixel and byte of precision, ComfyUI's figure for
-        # Stable Diffusion 1.5 with fused attention. Two passes go through together if they can.
+        # Stable Diffusion 1.5 with fused attention; our tensors take 0.6 of it, by counting. Two
+        # passes go through together if they can.
         itemsize = self.models.unet.dtype.itemsize
         one_pass = frames * (width // 8) * (height // 8) * itemsize * 0.01 * 1024**2
         _load([self._unet, *dict.fromkeys(beside)], one_pass, 2)
@@ -211,7 +211,10 @@ def as_result(tensor: Tensor) -> Tensor:
 
 
 def _vae_bytes(vae: WholeModelPatcher, width: int, height: int) -> float:
-    """For a frame: ComfyUI's figure for decoding, for each pixel and byte of precision."""
+    """For a frame: ComfyUI's figure for decoding, for each pixel and byte of precision.
+
+    By counting, tensors take 768; the rest is room for the workspaces of convolutions.
+    """
     return 2178 * width * height * vae.model.network.dtype.itemsize
 
 
@@ -233,7 +236,9 @@ def patcher_of(
 
 
 def _stop_if_interrupted(_layer: nn.Module, _inputs: Any) -> None:
-    raise_if_interrupted()
+    # Compiled code has no place for it; the convolutions between compiled layers do.
+    if not torch.compiler.is_compiling():
+        raise_if_interrupted()
 
 
 def _load(patchers: list[WholeModelPatcher], bytes_for_one: float, at_once: int) -> None:

@@ -32,7 +32,7 @@ class Places:
 
         What a flag asks for and cannot be had is said in the log.
         """
-        unet = memory.get_torch_device()
+        unet = unet_device()
         vae = memory.vae_device()
         text_encoder = memory.text_encoder_device()
         _say_what_stays_whole()
@@ -48,6 +48,12 @@ class Places:
             vae_dtype=memory.vae_dtype(vae, [torch.bfloat16, torch.float32]),
             waiting=memory.unet_offload_device(),
         )
+
+
+def unet_device() -> torch.device:
+    """Where ComfyUI wants the UNet to compute."""
+    device: torch.device = memory.get_torch_device()
+    return device
 
 
 def _unet_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype]:

@@ -29,6 +29,7 @@ from ..files import (
 from .fp8_weights import store_in_fp8
 from .latent_codec import LatentCodec, VaeCodec
 from .latest_clip import LatestClip
+from .memory import MemoryBound, Portions
 from .motion_module import MotionModules, positional_tables
 from .stored_weights import store_weights
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
@@ -41,8 +42,11 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class _Place(NamedTuple):
+    """Where a network is to work, in which precision, and where its weights lie until then."""
+
     device: torch.device
     dtype: torch.dtype
+    waiting: torch.device
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Models:
     has_loras: bool = False
     unsampled_clips: LatestClip = field(default_factory=LatestClip)
     """Remembers what the UNet found for the noise type "unsample"."""
+    bound: MemoryBound | None = None
+    """Where and within what the networks work, if they wait in main memory until they do."""
+    portions: Portions | None = None
+    """How much goes through the UNet at a time; None is what is usual on its device."""
 
     @property
     def motion_family(self) -> MotionFamily | None:
@@ -85,6 +93,7 @@ def load_models(
     dtype: torch.dtype,
     motion_scale: float = 1.0,
     clip_skip: int = 1,
+    waiting: torch.device | None = None,
     fp8_weights: bool = False,
     find_embedding: FindEmbedding | None = None,
     ready: ReadyNetworks = NOTHING_READY,
@@ -100,6 +109,7 @@ def load_models(
     clip_skip: 1 for the text encoder's last layer, 2 for the one before it.
     fp8_weights: store the weights of the UNet and its motion module in 8 bits; it computes in
     `dtype` all the same.
+    waiting: where the networks stay, made for `device`, until somebody moves them; None is there.
     ready: networks from an earlier call with the same files for them, which are taken as they are.
     Raises AnimateDiffV2VError when a file is missing, is of another kind, or lacks a part.
     """
@@ -111,6 +121,7 @@ def load_models(
             motion_loras=motion_loras,
             device=device,
             dtype=dtype,
+            waiting=waiting,
             motion_scale=motion_scale,
             fp8_weights=fp8_weights,
             ready=ready,
@@ -149,12 +160,13 @@ class BaseNetworks:
         device: torch.device,
         dtype: torch.dtype,
         motion_scale: float,
+        waiting: torch.device | None = None,
         fp8_weights: bool = False,
         ready: ReadyNetworks = NOTHING_READY,
     ) -> ReadyNetworks:
         """Build the networks that are not `ready`; see load_models."""
         unet, text_model, vae = ready
-        place = _Place(device, dtype)
+        place = _Place(device, dtype, waiting or device)
         if unet is None or text_model is None:
             unet_tensors, text_tensors, reports = self._merger.merge(loras)
             for report in reports:
@@ -170,6 +182,7 @@ class BaseNetworks:
                 motion_scale=motion_scale,
                 device=device,
                 dtype=dtype,
+                waiting=waiting,
                 fp8_weights=fp8_weights,
             )
         vae = vae or _filled_vae(self._vae_config, self._vae_tensors, place)
@@ -204,15 +217,19 @@ def build_motion_unet(
     motion_scale: float = 1.0,
     device: torch.device,
     dtype: torch.dtype,
+    waiting: torch.device | None = None,
     fp8_weights: bool = False,
 ) -> MotionUNet:
     """Put motion modules from a file between the layers of a UNet.
 
     config, tensors: keyword arguments and weights of diffusers' UNet2DConditionModel.
+    waiting: see load_models.
     Raises AnimateDiffV2VError when the file is missing, is of another kind, or of another size.
     """
     # In 8 bits they go to the device, which need not have room for more.
-    place = _Place(torch.device("cpu") if fp8_weights else device, dtype)
+    waiting = waiting or device
+    cpu = torch.device("cpu")
+    place = _Place(cpu, dtype, cpu) if fp8_weights else _Place(device, dtype, waiting)
     unet = _with_motion(
         _filled(
             lambda: UNet2DConditionModel(**config),
@@ -227,7 +244,7 @@ def build_motion_unet(
     )
     if fp8_weights:
         store_in_fp8(unet)
-    return unet.to(device)
+    return unet.to(waiting)
 
 
 def _with_motion(
@@ -275,9 +292,9 @@ def _filled(
         network = build()
     kept = store_weights(network) if stored else set()
     placed = {
-        name: tensor.to(place.device)
+        name: tensor.to(place.waiting)
         if name in kept and tensor.dtype.itemsize < place.dtype.itemsize
-        else tensor.to(*place)
+        else tensor.to(place.waiting, place.dtype)
         for name, tensor in tensors.items()
     }
     network.load_state_dict(placed, strict=True, assign=True)

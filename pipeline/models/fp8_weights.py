@@ -32,7 +32,10 @@ def store_in_fp8(unet: MotionUNet) -> None:
 
 def in_fp8(layer: nn.Linear | nn.Conv2d) -> StoredLinear | StoredConv2d:
     """A layer with the same bias, and its weight in 8 bits."""
-    stored = StoredConv2d(layer) if isinstance(layer, nn.Conv2d) else StoredLinear(layer)
+    casts = getattr(layer, "casts", None)
+    stored = (
+        StoredConv2d(layer, casts) if isinstance(layer, nn.Conv2d) else StoredLinear(layer, casts)
+    )
     weight = layer.weight.detach().float()
     largest = float(weight.abs().max())
     # The power of two that brings the weight to the top of the range: below it are 14 octaves of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -14,8 +14,16 @@ from .memory import ShrinkingBatch
 
 logger = logging.getLogger(__name__)
 
-# Frames per pass on an accelerator; halved when its memory runs out.
+# On an accelerator, per pass: two frames of 512x512, which keep it busy and take 0.8 GB in float16,
+# and of smaller ones so many. Halved when its memory runs out.
+PIXELS_PER_PASS = 2 * 512 * 512
 FRAMES_PER_PASS = 8
+FRAMES_OF_THE_VAE = "frames of the VAE"
+
+
+def usual_frames_per_pass(height: int, width: int) -> int:
+    """How many frames of a size go through the VAE at a time on an accelerator."""
+    return max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // (height * width)))
 
 
 class LatentCodec(Protocol):
@@ -40,11 +48,15 @@ class VaeCodec:
     state the global generator is in: the same clip gives the same latents, however it is cut up.
     """
 
-    def __init__(self, vae: AutoencoderKL) -> None:
-        """Use `vae`, on whatever device and in whatever dtype it is."""
+    def __init__(self, vae: AutoencoderKL, *, frames_per_pass: int | None = None) -> None:
+        """Use `vae`, on whatever device and in whatever dtype it is.
+
+        frames_per_pass: at most; None is what is usual on an accelerator. On a CPU it is 1 anyway.
+        """
         self.vae = vae
+        self._frames_per_pass = frames_per_pass
         # Kept from chunk to chunk of a clip, which come in one by one.
-        self._encoding = ShrinkingBatch(FRAMES_PER_PASS, what="frames of the VAE")
+        self._encoding = ShrinkingBatch(FRAMES_PER_PASS, what=FRAMES_OF_THE_VAE)
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -52,7 +64,9 @@ class VaeCodec:
 
         frames: [n, height, width, 3], uint8 or float in 0..1; height and width multiples of 8.
         """
-        return torch.cat(list(self._passes(self._encode, frames, self._encoding)))
+        height, width = frames.shape[1:3]
+        at_most = self._at_most(height, width)
+        return torch.cat(list(self._encoding.run(*_by_place(self._encode, frames), at_most)))
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
@@ -60,17 +74,17 @@ class VaeCodec:
 
         latents: [frames, 4, height / 8, width / 8], unscaled.
         """
-        decoding = ShrinkingBatch(FRAMES_PER_PASS, what="frames of the VAE")
-        yield from self._passes(self._decode, latents, decoding)
+        height, width = (8 * side for side in latents.shape[2:])
+        decoding = ShrinkingBatch(FRAMES_PER_PASS, what=FRAMES_OF_THE_VAE)
+        at_most = self._at_most(height, width)
+        yield from decoding.run(*_by_place(self._decode, latents), at_most)
 
-    def _passes(
-        self, run: Callable[[Tensor], Tensor], rows: Tensor, batch: ShrinkingBatch
-    ) -> Iterator[Tensor]:
+    def _at_most(self, height: int, width: int) -> int:
         if self.vae.device.type == "cpu":
             # Larger passes gain nothing there, and single frames keep results the same to the bit
             # whatever the chunk that the caller hands in.
-            batch = ShrinkingBatch(1, what="frames of the VAE")
-        return batch.run(lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows)))
+            return 1
+        return self._frames_per_pass or usual_frames_per_pass(height, width)
 
     def _encode(self, frames: Tensor) -> Tensor:
         pixels = frames.to(self.vae.device)
@@ -83,3 +97,10 @@ class VaeCodec:
         pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
         images: Tensor = (pixels.float() * 0.5 + 0.5).clamp(0.0, 1.0)
         return images.permute(0, 2, 3, 1).cpu()
+
+
+def _by_place(
+    run: Callable[[Tensor], Tensor], rows: Tensor
+) -> tuple[Callable[[Sequence[int]], Tensor], range]:
+    """The same work for rows that are named by their places, one after another."""
+    return lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows))

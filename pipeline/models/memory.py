@@ -1,9 +1,10 @@
-"""What to do when a device's memory runs out: less at a time, and say so once."""
+"""How much goes through the networks at a time, and less when a device's memory runs out."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,38 @@ from ..errors import AnimateDiffV2VError
 logger = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
+
+# Passes of the UNet on an accelerator: a window with and without the prompt.
+PASSES_AT_ONCE = 2
+# Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
+# caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
+TOKENS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class MemoryBound:
+    """Where a job's networks work, and how much of that device's memory they may take."""
+
+    device: torch.device
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class Portions:
+    """How much goes through the UNet at a time; the result is the same, but for rounding."""
+
+    passes: int
+    """Windows, each with one of the prompts."""
+    tokens: int | None
+    """Pixels of frames in a transformer, at least one frame in those over the pixels of a frame
+    and one pixel of all frames in those over time; None is all."""
+
+    @staticmethod
+    def usual(device: torch.device) -> Portions:
+        """What is fast on a device. On a CPU larger batches gain nothing."""
+        if device.type == "cpu":
+            return Portions(passes=1, tokens=TOKENS_AT_ONCE)
+        return Portions(passes=PASSES_AT_ONCE, tokens=None)
 
 
 class ShrinkingBatch:
@@ -30,14 +63,20 @@ class ShrinkingBatch:
         self._size = size
         self._what = what
 
-    def run(self, run: Callable[[Sequence[Row]], Tensor], rows: Sequence[Row]) -> Iterator[Tensor]:
+    def run(
+        self,
+        run: Callable[[Sequence[Row]], Tensor],
+        rows: Sequence[Row],
+        at_most: int | None = None,
+    ) -> Iterator[Tensor]:
         """Give `run(part)` for consecutive parts of `rows`.
 
+        at_most: rows of a part, where these are to be fewer than fitted before.
         Raises AnimateDiffV2VError when a single row does not fit.
         """
         start = 0
         while start < len(rows):
-            part = rows[start : start + self._size]
+            part = rows[start : start + min(self._size, at_most or self._size)]
             result = self._attempt(run, part)
             if result is not None:
                 start += len(part)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .clip_norm import group_norm
+from .memory import Portions
 from .spatial_layers import gate, in_parts
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
@@ -169,20 +171,33 @@ class TemporalTransformer(nn.Module):
         """
         rows, channels, height, width = features.shape
         split = (-1, num_frames, channels, height * width)
-        features, normed = features.reshape(split), self.norm(features).reshape(split)
+        normed = group_norm(self.norm, features, num_frames).reshape(split)
+        features = features.reshape(split)
 
-        def moved(start: int, end: int) -> Tensor:
+        def moved(part: slice) -> Tensor:
             # The one copy: frames beside each other are what attention and all else can work on.
-            tokens = normed[..., start:end].permute(0, 3, 1, 2).contiguous()
+            tokens = normed[..., part].permute(0, 3, 1, 2).contiguous()
             tokens = self.proj_in(tokens)
             for block in self.transformer_blocks:
                 tokens = block(tokens)
             change: Tensor = self.proj_out(tokens)
-            return features[..., start:end] + change.permute(0, 2, 3, 1)
+            return features[..., part] + change.permute(0, 2, 3, 1)
 
         pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
         result = in_parts(moved, height * width, pixels_at_once, dim=-1)
+        if pixels_at_once is not None:
+            result = _laid_out_as_usual(result, features)
         return result.reshape(rows, channels, height, width)
+
+
+def _laid_out_as_usual(result: Tensor, features: Tensor) -> Tensor:
+    """Joined parts are contiguous; what comes next may round otherwise by the layout."""
+    usual = Portions.usual(features.device).tokens
+    clips, frames, _, pixels = features.shape
+    is_usually_whole = usual is None or clips * frames * pixels <= usual
+    if is_usually_whole and result.stride() != features.stride():
+        return torch.empty_like(features).copy_(result)
+    return result
 
 
 class MotionModule(nn.Module):
@@ -196,13 +211,16 @@ class MotionModule(nn.Module):
     def forward(
         self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
     ) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape."""
+        """Map [clips * num_frames, channels, height, width] to the same shape.
+
+        tokens_at_once: how many pixels of frames to work on at a time; None for all.
+        """
         transformed: Tensor = self.temporal_transformer(features, num_frames, tokens_at_once)
         return transformed
 
 
 class MotionBlock(nn.Module):
-    """The motion modules of one UNet block."""
+    """The motion modules of one UNet block: one after each of its layers."""
 
     def __init__(self, channels: int, max_frames: int, count: int) -> None:
         """Hold `count` modules of `channels`."""
@@ -210,18 +228,6 @@ class MotionBlock(nn.Module):
         self.motion_modules = nn.ModuleList(
             [MotionModule(channels, max_frames) for _ in range(count)]
         )
-
-    def forward(
-        self,
-        features: Tensor,
-        num_frames: int,
-        layer: int,
-        *,
-        tokens_at_once: int | None = None,
-    ) -> Tensor:
-        """Run the module that follows layer `layer` of the UNet's block."""
-        moved: Tensor = self.motion_modules[layer](features, num_frames, tokens_at_once)
-        return moved
 
 
 class MotionModules(nn.Module):

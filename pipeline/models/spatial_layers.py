@@ -9,83 +9,36 @@ channels first or last. A layer that works on each row alone may be given a few 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .clip_norm import group_norm
 from .image_attention import ImagePrompt
 from .stored_weights import linear, weight_in
 
-# Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
-# caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
-TOKENS_AT_ONCE = 2048
 
-
-def resnet(block: Any, features: Tensor, embedding: Tensor) -> Tensor:
+def resnet(block: Any, features: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
     """A residual block.
 
-    features: [rows, channels, height, width].
+    features: [clips * num_frames, channels, height, width].
     embedding: [1, channels], of the time step, after its activation.
     """
-    hidden = block.conv1(functional.silu(block.norm1(features), inplace=True))
+    hidden = block.conv1(_activated(block.norm1, features, num_frames))
     hidden = hidden + block.time_emb_proj(embedding)[:, :, None, None]
-    hidden = block.conv2(functional.silu(block.norm2(hidden), inplace=True))
+    hidden = block.conv2(_activated(block.norm2, hidden, num_frames))
     shortcut = features if block.conv_shortcut is None else block.conv_shortcut(features)
     result: Tensor = hidden + shortcut
     return result
 
 
-def transformer(
-    block: Any,
-    features: Tensor,
-    context: Tensor,
-    images: Sequence[ImagePrompt] = (),
-    *,
-    tokens_at_once: int | None = None,
-) -> Tensor:
-    """A transformer over the pixels of each row, which also attends to prompts.
-
-    features: [rows, channels, height, width].
-    context: [prompts, tokens, channels]; as many rows one after another share a prompt as there
-    are rows to a prompt.
-    images: what it attends to beside the text.
-    tokens_at_once: how many pixels it works on at a time, at least one row; None for all.
-    """
-    rows, channels, height, width = features.shape
-    sources = [_sources(layer.attn2, context, images, rows) for layer in block.transformer_blocks]
-    normed = block.norm(features)
-
-    def change(start: int, end: int) -> Tensor:
-        part = slice(start, end)
-        tokens = normed[part].permute(0, 2, 3, 1).reshape(end - start, height * width, channels)
-        tokens = _pointwise(block.proj_in, tokens)
-        for layer, prompts in zip(block.transformer_blocks, sources, strict=True):
-            tokens = _layer(layer, tokens, [source.of(part) for source in prompts])
-        tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
-        return features[part] + tokens.permute(0, 3, 1, 2)
-
-    return in_parts(change, rows, _rows_at_once(tokens_at_once, height * width), dim=0)
+def _activated(norm: Any, features: Tensor, num_frames: int) -> Tensor:
+    return functional.silu(group_norm(norm, features, num_frames), inplace=True)
 
 
-def in_parts(
-    run: Callable[[int, int], Tensor], length: int, at_once: int | None, *, dim: int
-) -> Tensor:
-    """Join `run(start, end)` along `dim` for parts of 0..length; None makes one of all."""
-    if at_once is None or at_once >= length:
-        return run(0, length)
-    starts = range(0, length, at_once)
-    return torch.cat([run(start, min(start + at_once, length)) for start in starts], dim=dim)
-
-
-def _rows_at_once(tokens_at_once: int | None, pixels: int) -> int | None:
-    return None if tokens_at_once is None else max(1, tokens_at_once // pixels)
-
-
-@dataclass(frozen=True)
-class _Source:
+class Source(NamedTuple):
     """Something that pixels attend to: keys and values, [rows, tokens, channels]."""
 
     key: Tensor
@@ -93,31 +46,99 @@ class _Source:
     weights: Tensor | None = None
     """[rows, 1, 1]; None is 1."""
 
-    def of(self, rows: slice) -> _Source:
+    def of(self, rows: slice) -> Source:
+        """The same for some of the rows."""
         weights = None if self.weights is None else self.weights[rows]
-        return _Source(self.key[rows], self.value[rows], weights)
+        return Source(self.key[rows], self.value[rows], weights)
+
+    def in_memory(self) -> Source:
+        """The same with memory for every row."""
+        return Source(self.key.contiguous(), self.value.contiguous(), self.weights)
 
 
-def _sources(
-    attention: Any, context: Tensor, images: Sequence[ImagePrompt], rows: int
-) -> list[_Source]:
+# What each layer of a transformer attends to beside the pixels.
+Prompts = list[list[Source]]
+
+
+def encoded_prompts(
+    block: Any, context: Tensor, images: Sequence[ImagePrompt], *, rows: int
+) -> Prompts:
+    """Keys and values of prompts for a transformer over `rows` rows.
+
+    context: [prompts, tokens, channels]; as many rows one after another share a prompt as there
+    are rows to a prompt.
+    images: what it attends to beside the text.
+    """
+
     def each_row(tokens: Tensor) -> Tensor:
         prompts, length, channels = tokens.shape
         spread = tokens.unsqueeze(1).expand(prompts, rows // prompts, length, channels)
         return spread.reshape(rows, length, channels)
 
-    text = _Source(each_row(attention.to_k(context)), each_row(attention.to_v(context)))
-    return [text, *(_Source(*image.keys_and_values(attention), image.weights) for image in images)]
+    def sources(attention: Any) -> list[Source]:
+        text = Source(each_row(attention.to_k(context)), each_row(attention.to_v(context)))
+        shown = [Source(*image.keys_and_values(attention), image.weights) for image in images]
+        return [text, *shown]
+
+    return [sources(layer.attn2) for layer in block.transformer_blocks]
 
 
-def _layer(layer: Any, tokens: Tensor, sources: Sequence[_Source]) -> Tensor:
+def transformer(
+    block: Any,
+    features: Tensor,
+    prompts: Prompts,
+    num_frames: int,
+    tokens_at_once: int | None = None,
+) -> Tensor:
+    """A transformer over the pixels of each row, which also attends to prompts.
+
+    features: [clips * num_frames, channels, height, width].
+    prompts: of `encoded_prompts`.
+    tokens_at_once: how many pixels it works on at a time, at least one row; None for all.
+    """
+    rows, channels, height, width = features.shape
+    normed = group_norm(block.norm, features, num_frames)
+
+    def change(part: slice) -> Tensor:
+        tokens = normed[part].permute(0, 2, 3, 1).reshape(-1, height * width, channels)
+        tokens = _pointwise(block.proj_in, tokens)
+        for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
+            # One after another, so that nothing of a step outlives it.
+            tokens = tokens + _self_attention(layer, tokens)
+            tokens = tokens + _cross_attention(layer, tokens, [each.of(part) for each in sources])
+            tokens = tokens + _feed_forward(layer, tokens)
+        tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
+        return features[part] + tokens.permute(0, 3, 1, 2)
+
+    rows_at_once = None if tokens_at_once is None else max(1, tokens_at_once // (height * width))
+    return in_parts(change, rows, rows_at_once, dim=0)
+
+
+def in_parts(
+    run: Callable[[slice], Tensor], length: int, at_once: int | None, *, dim: int
+) -> Tensor:
+    """Join `run(part)` along `dim` for parts of 0..length; None makes one of all."""
+    if at_once is None or at_once >= length:
+        return run(slice(None))
+    starts = range(0, length, at_once)
+    return torch.cat([run(slice(start, start + at_once)) for start in starts], dim=dim)
+
+
+def _self_attention(layer: Any, tokens: Tensor) -> Tensor:
     normed, attention = layer.norm1(tokens), layer.attn1
-    own = _Source(attention.to_k(normed), attention.to_v(normed))
-    tokens = tokens + attention.to_out[0](_attended(attention, normed, [own]))
-    normed, attention = layer.norm2(tokens), layer.attn2
-    tokens = tokens + attention.to_out[0](_attended(attention, normed, sources))
+    own = Source(attention.to_k(normed), attention.to_v(normed))
+    result: Tensor = attention.to_out[0](_attended(attention, normed, [own]))
+    return result
+
+
+def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
+    result: Tensor = layer.attn2.to_out[0](_attended(layer.attn2, layer.norm2(tokens), sources))
+    return result
+
+
+def _feed_forward(layer: Any, tokens: Tensor) -> Tensor:
     gated, projection = layer.ff.net[0].proj, layer.ff.net[2]
-    result: Tensor = tokens + projection(gate(gated(layer.norm3(tokens))))
+    result: Tensor = projection(gate(gated(layer.norm3(tokens))))
     return result
 
 
@@ -127,7 +148,7 @@ def gate(doubled: Tensor) -> Tensor:
     return functional.gelu(gating).mul_(hidden)
 
 
-def _attended(attention: Any, tokens: Tensor, sources: Sequence[_Source]) -> Tensor:
+def _attended(attention: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
     query, heads = attention.to_q(tokens), attention.heads
     result: Tensor | None = None
     for source in sources:

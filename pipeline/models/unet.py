@@ -7,7 +7,7 @@ are frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,29 +18,15 @@ from torch.nn import functional
 
 from ..files import MotionFamily
 from .additions import NO_RESIDUALS, Residuals, add_each
+from .clip_norm import group_norm, span_clips
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .image_attention import ImagePrompt, number_cross_attentions
+from .layers import PLAIN_LAYERS, Layers
+from .memory import Portions
 from .motion_module import MotionModules
-from .spatial_layers import TOKENS_AT_ONCE, resnet, transformer
+from .spatial_layers import encoded_prompts
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
-
-
-class ClipGroupNorm(nn.GroupNorm):
-    """Group norm over all frames of a clip together, as v1 motion modules were trained with."""
-
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        """Take the place of `norm`, with its very weights."""
-        super().__init__(norm.num_groups, norm.num_channels, eps=norm.eps, device="meta")
-        self.weight, self.bias = norm.weight, norm.bias
-        self.num_frames = 1
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Normalise [clips * num_frames, channels, ...] over frames, group channels and pixels."""
-        rows, channels = features.shape[:2]
-        clips = features.reshape(rows // self.num_frames, self.num_frames, channels, -1)
-        normed = super().forward(clips.transpose(1, 2))
-        return normed.transpose(1, 2).reshape(features.shape)
 
 
 class MotionUNet(nn.Module):
@@ -62,7 +48,8 @@ class MotionUNet(nn.Module):
         self.unet = unet
         self.motion = motion
         self.family = family
-        self._clip_norms = _norms_over_clip(self) if family == "v1" else []
+        if family == "v1":
+            span_clips(self)
         number_cross_attentions(unet)
 
     @property
@@ -102,6 +89,8 @@ class MotionUNet(nn.Module):
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
         deep: DeepFeatures | None = None,
+        layers: Layers = PLAIN_LAYERS,
+        portions: Portions | None = None,
     ) -> Tensor:
         """Predict the noise.
 
@@ -112,15 +101,16 @@ class MotionUNet(nn.Module):
         images: what the UNet attends to beside the text, by IP-Adapters.
         deep: features of an earlier pass, in place of all layers but the outermost; or it takes up
         those of this pass.
+        layers: how features go through the layers, for instance by compiled code.
+        portions: how much goes through a layer at a time; None is what is usual on the device.
         Returns the noise in the shape of `sample`.
         """
-        for norm in self._clip_norms:
-            norm.num_frames = num_frames
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
-        tokens_at_once = TOKENS_AT_ONCE if sample.device.type == "cpu" else None
+        embedding = functional.silu(embedding)
         context = _of_each_clip(context, num_frames)
-        inputs = _Inputs(functional.silu(embedding), context, images, num_frames, tokens_at_once)
+        tokens_at_once = (portions or Portions.usual(sample.device)).tokens
+        inputs = _Inputs(embedding, context, images, num_frames, layers, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
         features = unet.conv_in(sample)
         features, skips = self._down(features, inputs, residuals.levels, depth)
@@ -128,8 +118,11 @@ class MotionUNet(nn.Module):
             features = self._middle(features, inputs)
             if residuals.middle is not None:
                 features = features + residuals.middle
-        features = self._up(features, add_each(skips, residuals.skips[:depth]), inputs, deep)
-        noise: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(features)))
+        skips = add_each(skips, residuals.skips[:depth])
+        features = self._up(features, skips, inputs, deep)
+        noise: Tensor = unet.conv_out(
+            unet.conv_act(group_norm(unet.conv_norm_out, features, num_frames))
+        )
         return noise
 
     def _down(
@@ -140,7 +133,8 @@ class MotionUNet(nn.Module):
         for level, block in enumerate(self.unet.down_blocks):
             motion = self.motion.down_blocks[level] if self.motion is not None else None
             for layer in range(len(block.resnets)):
-                features = inputs.through(block, motion, layer, features)
+                for stage in inputs.stages(block, motion, layer):
+                    features = stage(features)
                 if additions and layer == len(block.resnets) - 1:
                     features = features + additions[level]
                 skips.append(features)
@@ -155,8 +149,11 @@ class MotionUNet(nn.Module):
         block = self.unet.mid_block
         motion = self.motion.mid_block if self.motion is not None else None
         for layer in range(len(block.attentions)):
-            features = inputs.through(block, motion, layer, features)
-        return resnet(block.resnets[-1], features, inputs.embedding)
+            for stage in inputs.stages(block, motion, layer):
+                features = stage(features)
+        return inputs.layers.resnet(
+            block.resnets[-1], features, inputs.embedding, inputs.num_frames
+        )
 
     def _up(
         self, features: Tensor, skips: list[Tensor], inputs: _Inputs, deep: DeepFeatures | None
@@ -171,7 +168,8 @@ class MotionUNet(nn.Module):
                 features = deep.in_place_of(features)
             motion = self.motion.up_blocks[level] if self.motion is not None else None
             features = torch.cat([features, skips.pop()], dim=1)
-            features = inputs.through(block, motion, layer, features)
+            for stage in inputs.stages(block, motion, layer):
+                features = stage(features)
             if layer == len(block.resnets) - 1:
                 for upsampler in block.upsamplers or ():
                     # Sizes that do not halve evenly come back to the size of the skip.
@@ -189,23 +187,31 @@ class _Inputs:
     """[prompts, tokens, channels]: of each clip, or of each frame where they differ."""
     images: Sequence[ImagePrompt]
     num_frames: int
+    layers: Layers
     tokens_at_once: int | None
 
-    def through(self, block: Any, motion: Any, layer: int, features: Tensor) -> Tensor:
-        """Send the features through a layer: resnet, transformer and motion module."""
-        features = resnet(block.resnets[layer], features, self.embedding)
+    def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
+        """A layer's resnet, transformer and motion module, each from features to features.
+
+        Apart, so that a stage's input, which is large, is gone when the next one works.
+        """
+        layers, num_frames, tokens_at_once = self.layers, self.num_frames, self.tokens_at_once
+        yield lambda features: layers.resnet(
+            block.resnets[layer], features, self.embedding, num_frames
+        )
         attentions = getattr(block, "attentions", None)
         if attentions is not None:
-            features = transformer(
-                attentions[layer],
+            attention = attentions[layer]
+            yield lambda features: layers.transformer(
+                attention,
                 features,
-                self.context,
-                self.images,
-                tokens_at_once=self.tokens_at_once,
+                encoded_prompts(attention, self.context, self.images, rows=len(features)),
+                num_frames,
+                tokens_at_once,
             )
         if motion is not None:
-            features = motion(features, self.num_frames, layer, tokens_at_once=self.tokens_at_once)
-        return features
+            module = motion.motion_modules[layer]
+            yield lambda features: layers.motion(module, features, num_frames, tokens_at_once)
 
 
 def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:
@@ -214,15 +220,3 @@ def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:
     return (
         clips[:, 0].contiguous() if torch.equal(clips, clips[:, :1].expand_as(clips)) else context
     )
-
-
-def _norms_over_clip(network: nn.Module) -> list[ClipGroupNorm]:
-    """Replace every group norm in `network`; return the replacements."""
-    replaced = []
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.GroupNorm:
-                norm = ClipGroupNorm(child)
-                setattr(parent, name, norm)
-                replaced.append(norm)
-    return replaced

@@ -15,6 +15,23 @@ def part(progress: ReportProgress, start: float, end: float) -> ReportProgress:
     return lambda step: progress(replace(step, fraction=start + step.fraction * (end - start)))
 
 
+class CompilingNotice:
+    """Says in between, where the job stands, that something is being compiled."""
+
+    def __init__(self, progress: ReportProgress) -> None:
+        """Pass on to `progress` what `report` is told."""
+        self._progress, self._latest = progress, Progress("sample", 0.0, "")
+
+    def report(self, step: Progress) -> None:
+        """Pass on where the job stands."""
+        self._latest = replace(step, preview=None)
+        self._progress(step)
+
+    def compiling(self) -> None:
+        """Tell that compiling begins."""
+        self._progress(replace(self._latest, message="compiling, once"))
+
+
 class CallCounter:
     """Turns the model's calls into progress."""
 

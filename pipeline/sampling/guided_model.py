@@ -15,16 +15,14 @@ from ..errors import AnimateDiffV2VError
 from ..models.additions import NO_RESIDUALS, Residuals
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
 from ..models.image_attention import ImagePrompt
-from ..models.memory import ShrinkingBatch
+from ..models.layers import PLAIN_LAYERS, Layers
+from ..models.memory import Portions, ShrinkingBatch
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
 from .control import Control
 from .noise_schedule import NoiseSchedule
 from .style import StyleTrack
 from .windows import ContextOptions, Window, context_windows, window_weights
-
-# Passes that go through the UNet together on an accelerator: a window with and without the prompt.
-PASSES_AT_ONCE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +108,8 @@ class GuidedModel:
         controls: Sequence[Control] = (),
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
+        layers: Layers = PLAIN_LAYERS,
+        portions: Portions | None = None,
     ) -> None:
         """Bind the network to a job.
 
@@ -117,6 +117,8 @@ class GuidedModel:
         controls: ControlNets with their frames; what several add is added up.
         styles: IP-Adapters with their images along the clip.
         cache: the job's deep features, for calls in which not all layers run.
+        layers: how features go through the network's layers.
+        portions: how much goes through the network at a time; None is what is usual on its device.
         on_passes: called after passes through the network with the share of the clip's passes that
         is done; may raise to stop.
         """
@@ -128,9 +130,9 @@ class GuidedModel:
         self._on_passes = on_passes
         self._controls, self._styles = controls, styles
         self._cache = cache or FeatureCache()
-        # On a CPU larger batches gain nothing, and single passes keep results the same to the bit.
-        size = 1 if unet.device.type == "cpu" else PASSES_AT_ONCE
-        self._batch = ShrinkingBatch(size, what="passes of the UNet")
+        self._layers = layers
+        self._portions = portions or Portions.usual(unet.device)
+        self._batch = ShrinkingBatch(self._portions.passes, what="passes of the UNet")
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise a clip [frames, 4, height, width], float32, on the CPU, from level `sigma`."""
@@ -193,6 +195,8 @@ class GuidedModel:
             residuals=self._residuals(sample, timestep, context, rows, sigma, whole=is_whole),
             images=self._images(passes, sample, sigma),
             deep=deep,
+            layers=self._layers,
+            portions=self._portions,
         )
         self._cache.keep(keys, deep)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])

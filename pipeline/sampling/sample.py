@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from ..choices import checked
 from ..errors import AnimateDiffV2VError
+from ..models.compiled_layers import compiled_layers
 from ..models.feature_cache import FeatureCache
 from ..models.latest_clip import LatestClip
+from ..models.layers import PLAIN_LAYERS, Layers
+from ..models.memory import Portions
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
-from .calls import CallCounter, part
+from .calls import CallCounter, CompilingNotice, part
 from .control import Control
 from .guided_model import Conditioning, Guidance, GuidedModel
 from .initial_noise import NoiseType, check_seed, initial_noise
@@ -60,6 +64,7 @@ def sample_latents(
     source_blend: SourceBlend | None = None,
     speed: SpeedOptions | None = None,
     unsampled_clips: LatestClip | None = None,
+    portions: Portions | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -73,12 +78,15 @@ def sample_latents(
     controls: ControlNets with a picture for each frame, on the UNet's device; several add up.
     styles: IP-Adapters with their images, on the UNet's device; several add up.
     source_blend: keeps the source where a mask says so, or everywhere to a share.
-    speed: what may change the result for speed; None is nothing. Unsampling stays exact.
+    speed: what changes the result for speed, or compiles; None is nothing. Unsampling stays exact.
     unsampled_clips: remembers what noise_type "unsample" found, for the next call on this UNet.
+    portions: how much goes through the UNet at a time; None is what is usual on its device. Layers
+    that are compiled take all tokens.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
     Results depend on the arguments only, not on chunks or earlier runs: bit for bit on a CPU.
-    Raises AnimateDiffV2VError for values out of range, Cancelled when `is_cancelled` says so.
+    Raises AnimateDiffV2VError for values out of range and where `speed` asks for compiled code that
+    cannot be had, Cancelled when `is_cancelled` says so.
     """
     _check_latents(latents)
     _check_additions(unet, latents, controls, styles, source_blend)
@@ -96,39 +104,40 @@ def sample_latents(
     )
     if len(sigmas) < 2:
         return latents.clone()
-    job = _Job(unet, schedule, sigmas, sampler, window_for(unet, len(latents), context), controls)
-    source = latents.float().cpu() * LATENT_SCALE
-    start = 0.0
-    if noise_type == "unsample":
-        noisy, start = _unsampled(
-            job,
-            source,
+    speed, notice = speed or SpeedOptions(), CompilingNotice(progress)
+    with ExitStack() as opened:
+        layers = PLAIN_LAYERS
+        if speed.compile:
+            layers = opened.enter_context(compiled_layers(unet.device, on_compile=notice.compiling))
+        window = window_for(unet, len(latents), context)
+        job = _Job(
+            unet, schedule, sigmas, sampler, window, controls, layers, portions,
+            notice.report, is_cancelled,
+        )  # fmt: skip
+        source = latents.float().cpu() * LATENT_SCALE
+        start = 0.0
+        if noise_type == "unsample":
+            remembered = unsampled_clips or LatestClip()
+            noisy, start = _unsampled(job, source, conditioning, remembered)
+            noise = (noisy - source) / sigmas[0]
+        else:
+            noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=job.context)
+            noisy = _noised(source, noise, sigmas[0], schedule)
+        calls = CallCounter(spec, len(sigmas) - 1, part(job.progress, start, 1.0), is_cancelled)
+        model: Denoise = job.model(
             conditioning,
-            remembered=unsampled_clips or LatestClip(),
-            progress=progress,
-            is_cancelled=is_cancelled,
+            speed.narrowed(guidance or Guidance()),
+            calls,
+            [style.track(len(latents)) for style in styles],
+            FeatureCache(interval=speed.deep_cache_interval),
         )
-        noise = (noisy - source) / sigmas[0]
-    else:
-        noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=job.context)
-        noisy = _noised(source, noise, sigmas[0], schedule)
-    calls = CallCounter(spec, len(sigmas) - 1, part(progress, start, 1.0), is_cancelled)
-    tracks = [style.track(len(latents)) for style in styles]
-    speed = speed or SpeedOptions()
-    model: Denoise = job.model(
-        conditioning,
-        speed.narrowed(guidance or Guidance()),
-        calls,
-        tracks,
-        FeatureCache(interval=speed.deep_cache_interval),
-    )
-    if source_blend is not None and not source_blend.is_idle:
-        model = source_blend.around(model, source=source, noise=noise, schedule=schedule)
-    del source, noise  # of a long clip each is a good part of the memory
-    result = spec.run(
-        calls.counted(model), noisy, sigmas, spec.step_noise(noisy, seed, sigmas), schedule
-    )
-    return result / LATENT_SCALE
+        if source_blend is not None and not source_blend.is_idle:
+            model = source_blend.around(model, source=source, noise=noise, schedule=schedule)
+        del source, noise  # of a long clip each is a good part of the memory
+        result = spec.run(
+            calls.counted(model), noisy, sigmas, spec.step_noise(noisy, seed, sigmas), schedule
+        )
+        return result / LATENT_SCALE
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,10 @@ class _Job:
     sampler: Sampler
     context: ContextOptions
     controls: Sequence[Control]
+    layers: Layers
+    portions: Portions | None
+    progress: ReportProgress
+    is_cancelled: IsCancelled
 
     def model(
         self,
@@ -160,18 +173,16 @@ class _Job:
             controls=self.controls,
             styles=styles,
             cache=cache,
+            layers=self.layers,
+            portions=self.portions,
         )
 
     def unsampled(
-        self,
-        source: Tensor,
-        conditioning: Conditioning,
-        progress: ReportProgress,
-        is_cancelled: IsCancelled,
+        self, source: Tensor, conditioning: Conditioning, progress: ReportProgress
     ) -> Tensor:
         """The noisy latents that the source would come from."""
         spec, steps = SAMPLERS[backwards(self.sampler)], len(self.sigmas) - 1
-        calls = CallCounter(spec, steps, progress, is_cancelled, doing="unsampling")
+        calls = CallCounter(spec, steps, progress, self.is_cancelled, doing="unsampling")
         model = self.model(conditioning.of_source(), Guidance(scale=1.0), calls)
         return unsampled(
             source,
@@ -191,26 +202,18 @@ class _Job:
             self.sigmas.tolist(),
             self.sampler,
             self.context,
+            self.layers is not PLAIN_LAYERS,
         )
 
 
 def _unsampled(
-    job: _Job,
-    source: Tensor,
-    conditioning: Conditioning,
-    *,
-    remembered: LatestClip,
-    progress: ReportProgress,
-    is_cancelled: IsCancelled,
+    job: _Job, source: Tensor, conditioning: Conditioning, remembered: LatestClip
 ) -> tuple[Tensor, float]:
     """The noisy latents that the source would come from, and the share of the work that it took."""
     key = job.key(source, conditioning)
     share = 0.0 if remembered.has(key) else _UNSAMPLING_SHARE
-    report = part(progress, 0.0, share)
-    return (
-        remembered.get(key, lambda: job.unsampled(source, conditioning, report, is_cancelled)),
-        share,
-    )
+    report = part(job.progress, 0.0, share)
+    return remembered.get(key, lambda: job.unsampled(source, conditioning, report)), share
 
 
 def _check_additions(

@@ -1,4 +1,4 @@
-"""What trades some of the result for speed or memory."""
+"""What trades some of the result, or time at the beginning, for speed or memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ MAX_INTERVAL = 10
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedOptions:
-    """Ways to need less time or memory that change the result; as they stand here, none is on."""
+    """Ways to need less time or memory; as they stand here, none is on.
+
+    All but `compile` change the result.
+    """
 
     deep_cache_interval: int = 1
     """Every how many calls of the sampler all layers of the UNet run; between, the deep ones are
@@ -27,6 +30,9 @@ class SpeedOptions:
     fp8_weights: bool = False
     """Store the UNet's weights in 8 bits and compute as before: half the memory of float16. Of the
     networks that a job loads; `load_models` has an argument of the same name."""
+    compile: bool = False
+    """Run the UNet's layers as compiled code, equal to rounding. The first job of a process takes
+    minutes more. For GPUs: on a CPU it is hardly faster. See compiled_layers."""
 
     def __post_init__(self) -> None:
         """Refuse what is no interval."""

@@ -18,6 +18,7 @@ SPEED_OFF = {
     "guidance_start": 0.0,
     "guidance_end": 1.0,
     "fp8_weights": False,
+    "compile": False,
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 from animatediff_v2v.pipeline.arguments import control_files, split_scale
 from animatediff_v2v.pipeline.cli import main
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+from animatediff_v2v.pipeline.models import compiled_layers
 from animatediff_v2v.pipeline.video import probe_video
 
 
@@ -83,6 +84,27 @@ def test_an_option_for_speed_changes_the_picture(options, command, tmp_path):
     assert fast != exact == off
 
 
+def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(
+    command, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(compiled_layers, "_has_cpp_compiler", lambda: False)
+    output = tmp_path / "out.mp4"
+    missing = command(output=output, checkpoint=tmp_path / "no.safetensors")
+    assert main([*missing, "--compile", "--device", "cpu"]) == 2
+    assert "there is no C++ compiler: install" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
+    command, tmp_path, capsys
+):
+    output = tmp_path / "out.mp4"
+    missing = command(output=output, checkpoint=tmp_path / "no.safetensors", max_memory=4)
+    assert main([*missing, "--compile"]) == 2
+    assert "compile is on and max_memory_gb is given, but" in capsys.readouterr().err
+    assert not output.exists()
+
+
 def wrong(**options):
     return options
 
@@ -117,6 +139,9 @@ WRONG_INPUTS = {
     "missing prompt": (wrong(prompt=None), "--prompt"),
     "window longer than the module": (wrong(context_length=40), "at most 32 frames"),
     "overlap of a whole window": (wrong(context_overlap=16), "context overlap is 16"),
+    "no memory": (wrong(max_memory=0), "max_memory_gb is 0; it must be more than 0"),
+    "memory without an end": (wrong(max_memory="inf"), "max_memory_gb is inf"),
+    "too little memory": (wrong(max_memory=0.001), "windows of 5 frames of 64x64 with these"),
     "missing ControlNet": (wrong(control="no_net.safetensors:0.5"), "no_net.safetensors"),
     "checkpoint as ControlNet": (wrong(control="CHECKPOINT"), "where a ControlNet is wanted"),
     "span that ends before it starts": (wrong(control="CONTROL:1:0.8:0.2"), "end is 0.2"),

@@ -108,6 +108,22 @@ def test_running_out_of_memory_changes_passes_and_not_latents(room):
     assert max(tight.passes[-4:]) <= room
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "asked", "passes"),
+    [
+        (16, 24, None, [8, 5]),
+        (256, 512, None, [4, 4, 4, 1]),
+        (512, 512, None, [2, 2, 2, 2, 2, 2, 1]),
+        (1024, 1024, None, [1] * 13),
+        (16, 24, 3, [3, 3, 3, 3, 1]),
+    ],
+)
+def test_larger_frames_go_through_fewer_at_a_time(height, width, asked, passes):
+    vae = PretendedVae(8)
+    VaeCodec(vae, frames_per_pass=asked).encode(torch.zeros(13, height, width, 3))
+    assert vae.passes == passes
+
+
 def test_a_clip_that_comes_in_chunks_runs_out_of_memory_once(caplog):
     vae = PretendedVae(4)
     codec = VaeCodec(vae)

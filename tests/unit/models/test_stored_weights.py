@@ -1,8 +1,11 @@
 """Layers that keep their weights in 16 bits: the bits of the result, and what stays as it was."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
-from animatediff_v2v.pipeline.models.stored_weights import store_weights
+from animatediff_v2v.pipeline.models.stored_weights import store_weights, weight_in
 from animatediff_v2v.pipeline.models.upsampling import DoublingConv2d
 from torch import nn
 from torch.nn import functional
@@ -31,6 +34,41 @@ def test_stored_weights_give_the_bits_of_weights_cast_before():
     assert torch.equal(stored(pixels), again(pixels))
     assert torch.allclose(stored(pixels), cast(pixels), rtol=1e-5, atol=1e-6)
     assert stored[0].weight.dtype == torch.float16 and stored[0].bias.dtype == torch.float32
+
+
+def half_network():
+    stored = network()
+    store_weights(stored)
+    for layer in (stored[0], stored[3], stored[4]):
+        layer.weight = nn.Parameter(layer.weight.detach().half(), requires_grad=False)
+    return stored
+
+
+def test_weights_are_cast_into_one_memory():
+    stored = half_network()
+    with torch.inference_mode():
+        first = weight_in(stored[0], torch.float32)
+        assert torch.equal(first, stored[0].weight.float())
+        second = weight_in(stored[3], torch.float32)
+    with torch.no_grad():  # and outside of inference mode
+        third = weight_in(stored[0], torch.float32)
+    assert first.data_ptr() == second.data_ptr() == third.data_ptr()
+    # Where a weight is needed later, or nothing is cast, no memory is shared.
+    assert weight_in(stored[0], torch.float32).data_ptr() != first.data_ptr()
+    with torch.no_grad():
+        assert weight_in(stored[0], torch.float16) is stored[0].weight
+
+
+@torch.inference_mode()
+def test_threads_and_copies_cast_into_memory_of_their_own():
+    stored = half_network()
+    memories = [weight_in(stored[0], torch.float32)]
+    with ThreadPoolExecutor(1) as other:
+        memories.append(other.submit(weight_in, stored[0], torch.float32).result())
+    copied = copy.deepcopy(stored)
+    memories.append(weight_in(copied[0], torch.float32))
+    assert len({memory.data_ptr() for memory in memories}) == 3
+    assert all(torch.equal(memory, stored[0].weight.float()) for memory in memories)
 
 
 def test_stored_weights_can_be_trained_through():

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import Cancelled
+from animatediff_v2v.pipeline.models import memory
 from animatediff_v2v.pipeline.models.additions import Residuals
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.feature_cache import (
@@ -22,7 +23,6 @@ from animatediff_v2v.pipeline.sampling import (
     Control,
     Guidance,
     SpeedOptions,
-    guided_model,
     sample_latents,
 )
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
@@ -217,7 +217,7 @@ def test_every_nth_call_is_whole(interval, whole):
 def test_bits_do_not_depend_on_the_sizes_of_passes(interval, schedule, size, monkeypatch):
     options = {"context": ContextOptions(length=4, overlap=2, schedule=schedule), "frames": 13}
     alone = calls(Pretended(), FeatureCache(interval=interval), **options)
-    monkeypatch.setattr(guided_model, "PASSES_AT_ONCE", size)
+    monkeypatch.setattr(memory, "PASSES_AT_ONCE", size)
     unet = Pretended(Accelerator("cpu"))
     together = calls(unet, FeatureCache(interval=interval), **options)
     assert not all(unet.passes)

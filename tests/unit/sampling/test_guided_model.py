@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+from animatediff_v2v.pipeline.models import memory
 from animatediff_v2v.pipeline.prompts import PromptTrack
-from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, guided_model
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from animatediff_v2v.pipeline.sampling.windows import context_windows
@@ -225,7 +226,7 @@ def test_prompts_of_different_lengths_come_to_their_least_common_multiple(positi
 def test_passes_that_go_together_change_no_bit(at_once, options, monkeypatch):
     options, sigma = ContextOptions(**options), SCHEDULE.sigmas[700]
     expected = model(PretendedUNet(), options=options)(clip(37), sigma, 0)
-    monkeypatch.setattr(guided_model, "PASSES_AT_ONCE", at_once)
+    monkeypatch.setattr(memory, "PASSES_AT_ONCE", at_once)
     unet = PretendedUNet("accelerator")
     assert torch.equal(model(unet, options=options)(clip(37), sigma, 0), expected)
     assert max(unet.passes) <= at_once
@@ -239,7 +240,7 @@ def test_progress_of_the_passes_reaches_the_whole():
 
 
 def test_a_device_that_is_too_small_for_two_passes_gives_the_same_bits(monkeypatch):
-    monkeypatch.setattr(guided_model, "PASSES_AT_ONCE", 4)
+    monkeypatch.setattr(memory, "PASSES_AT_ONCE", 4)
     expected = model(PretendedUNet())(clip(40), SCHEDULE.sigmas[500], 0)
     unet = PretendedUNet("accelerator", room=1)
     assert torch.equal(model(unet)(clip(40), SCHEDULE.sigmas[500], 0), expected)

@@ -8,14 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError, Cancelled
-from animatediff_v2v.pipeline.models import latent_codec
+from animatediff_v2v.pipeline.models import latent_codec, memory
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from animatediff_v2v.pipeline.sampling import (
     MAX_SEED,
     Conditioning,
     ContextOptions,
     Guidance,
-    guided_model,
     sample_latents,
 )
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
@@ -229,7 +228,7 @@ def test_bits_do_not_depend_on_what_ran_before(family, job, unets, conditioning)
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_bits_do_not_depend_on_the_sizes_of_passes(job, size, models, conditioning, monkeypatch):
     first = run_job(models.unet, conditioning, job)
-    monkeypatch.setattr(guided_model, "PASSES_AT_ONCE", size)
+    monkeypatch.setattr(memory, "PASSES_AT_ONCE", size)
     monkeypatch.setattr(latent_codec, "FRAMES_PER_PASS", size)
     assert torch.equal(run_job(models.unet, conditioning, job), first)
 

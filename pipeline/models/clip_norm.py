@@ -1,0 +1,42 @@
+"""Group norms that span the frames of a clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class ClipGroupNorm(nn.GroupNorm):
+    """Group norm over all frames of a clip together, as v1 motion modules were trained with."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        """Take the place of `norm`, with its very weights."""
+        super().__init__(norm.num_groups, norm.num_channels, eps=norm.eps, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def over_clips(self, features: Tensor, num_frames: int) -> Tensor:
+        """Normalise [clips * num_frames, channels, ...] over frames, group channels and pixels."""
+        rows, channels = features.shape[:2]
+        clips = features.reshape(rows // num_frames, num_frames, channels, -1)
+        normed: Tensor = self(clips.transpose(1, 2))
+        return normed.transpose(1, 2).reshape(features.shape)
+
+
+def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
+    """Normalise [clips * num_frames, channels, ...] row by row, or clip by clip.
+
+    norm: an nn.GroupNorm or a ClipGroupNorm.
+    """
+    if isinstance(norm, ClipGroupNorm):
+        return norm.over_clips(features, num_frames)
+    normed: Tensor = norm(features)
+    return normed
+
+
+def span_clips(network: nn.Module) -> None:
+    """Replace every group norm in `network` by one that spans clips."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.GroupNorm:
+                setattr(parent, name, ClipGroupNorm(child))

@@ -1,0 +1,167 @@
+"""A device's memory, counted without the device.
+
+Networks run on PyTorch's meta device: every operator gives tensors of the right shapes and no
+content, and what is alive at a time adds up. Counted are weights and tensors. On a real device the
+kernels' workspaces, the allocator's gaps and the driver's context come on top.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+META = torch.device("meta")
+ATTENTION = "fused attention"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Memory that a tensor was given."""
+
+    size: int
+    """Bytes."""
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    operator: str
+
+
+class MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Lets the meta device pass for a real one, and shows each operator that it runs.
+
+    Copies from it to the CPU hold zeros, and tensors on it are equal to each other.
+    """
+
+    def ran(self, operator: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
+        """Take note of an operator, with the tensors that went in and those that came out."""
+        raise NotImplementedError
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operator, a composite one by its parts."""
+        kwargs = kwargs or {}
+        composite = torch._C.DispatchKey.CompositeImplicitAutograd
+        if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), composite.name):
+            with self:
+                return operator._op_dk(composite, *args, **kwargs)
+        inputs = tensors((args, kwargs))
+        if any(tensor.device == META for tensor in inputs):
+            if operator is torch.ops.aten.equal.default:
+                return inputs[0].shape == inputs[1].shape
+            target = kwargs.get("device")
+            if operator is torch.ops.aten._to_copy.default and target not in (None, META):
+                return torch.zeros(
+                    inputs[0].shape, dtype=kwargs.get("dtype") or inputs[0].dtype, device=target
+                )
+        result = operator(*args, **kwargs)
+        self.ran(operator, inputs, tensors(result))
+        return result
+
+
+class FusedAttention(TorchFunctionMode):
+    """Takes attention for one kernel, which it is on a GPU and not on the meta device."""
+
+    def __init__(self, ran: Callable[[list[Tensor]], None] = lambda _touched: None) -> None:
+        """Tell `ran` of each attention's inputs and result."""
+        super().__init__()
+        self._ran = ran
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Replace attention by the result's memory."""
+        if function is not functional.scaled_dot_product_attention or args[0].device != META:
+            return function(*args, **(kwargs or {}))
+        query, key, value = args[:3]
+        # As the kernels return it: the heads of a token side by side in memory.
+        result = torch.empty_like(query.transpose(-3, -2), memory_format=torch.contiguous_format)
+        result = result.transpose(-3, -2)
+        self._ran([query, key, value, result])
+        return result
+
+
+class LiveBytes(MetaDevice):  # type: ignore[no-untyped-call]
+    """Follows what is alive on the meta device."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._alive: dict[int, tuple[Allocation, Any]] = {}
+        self.now = 0
+        self.peak = 0
+        """Bytes, the most at a time since the beginning or the latest `restart`."""
+        self.at_peak: list[Allocation] = []
+
+    def restart(self) -> None:
+        """Look for the peak of what follows."""
+        self.peak, self.at_peak = self.now, [allocation for allocation, _ in self._alive.values()]
+
+    def ran(self, operator: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
+        """Add the results that have memory of their own."""
+        known = {tensor.untyped_storage()._cdata for tensor in inputs}
+        for tensor in results:
+            if tensor.device == META and tensor.untyped_storage()._cdata not in known:
+                self._add(tensor, operator.name())
+
+    def _add(self, tensor: Tensor, operator: str) -> None:
+        storage: Any = tensor.untyped_storage()
+        place, size = storage._cdata, storage.nbytes()
+        if place in self._alive:
+            return
+        end = weakref.ref(storage, lambda _: self._remove(place))
+        allocation = Allocation(size, tuple(tensor.shape), tensor.dtype, operator)
+        self._alive[place] = allocation, end
+        self.now += size
+        if self.now > self.peak:
+            self.restart()
+
+    def _remove(self, place: int) -> None:
+        allocation, _ = self._alive.pop(place)
+        self.now -= allocation.size
+
+
+@contextmanager
+def live_bytes() -> Iterator[LiveBytes]:
+    """Count what goes on inside."""
+    with LiveBytes() as counted, FusedAttention():
+        yield counted
+
+
+def twin(network: Network) -> Network:
+    """Give a copy of a network on the meta device, which takes no memory."""
+    ghosts: dict[int, Any] = {}
+    for parameter in network.parameters():
+        ghost = torch.empty_like(parameter, device=META)
+        ghosts[id(parameter)] = nn.Parameter(ghost, requires_grad=False)
+    for buffer in network.buffers():
+        ghosts[id(buffer)] = torch.empty_like(buffer, device=META)
+    return copy.deepcopy(network, ghosts)
+
+
+def weight_bytes(*networks: nn.Module) -> int:
+    """Bytes of the weights of networks."""
+    weights = {
+        id(tensor): tensor
+        for network in networks
+        for tensor in chain(network.parameters(), network.buffers())
+    }
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def tensors(values: Any) -> list[Tensor]:
+    """The tensors among nested values."""
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
