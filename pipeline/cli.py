@@ -341,8 +341,11 @@ class _ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Move the bar to where the job stands."""
+        says_more = not self._bar.desc.startswith(progress.message)
         self._bar.set_description_str(progress.message, refresh=False)
         self._bar.update(progress.fraction * 100.0 - self._bar.n)
+        if says_more:  # what stands still, compiling for instance, is not drawn otherwise
+            self._bar.refresh()
 
 
 if __name__ == "__main__":

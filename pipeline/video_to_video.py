@@ -113,8 +113,8 @@ def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
     bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
     if settings.speed.compile and bound is not None:
         raise AnimateDiffV2VError(
-            "compile is on and max_memory_gb is given, but what compiled layers take cannot be "
-            "counted before: switch compile off or leave max_memory_gb out."
+            "compile is on and memory has a bound (max_memory_gb, --max-memory), but what compiled "
+            "layers take cannot be counted before: switch compile off, or leave out the bound."
         )
     if isinstance(models, ModelFiles):
         if settings.speed.compile:

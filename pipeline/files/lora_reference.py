@@ -34,8 +34,9 @@ def find_lora(reference: str, *, folders: Sequence[Path]) -> Path:
             f"The LoRA {reference} is not on this machine, and nothing is downloaded here. "
             f"Fetch it with: {command}"
         )
-    places = " or ".join(str(folder) for folder in folders) or "no folder"
-    raise AnimateDiffV2VError(f"There is no LoRA {reference}, neither as a path nor in {places}.")
+    places = " or ".join(str(folder) for folder in folders)
+    where = f"neither as a path nor in {places}" if places else "check the path"
+    raise AnimateDiffV2VError(f"There is no LoRA {reference}: {where}.")
 
 
 def _candidates(reference: str, folders: Sequence[Path]) -> Iterator[Path]:

@@ -13,9 +13,10 @@ from pathlib import Path
 import av
 import pytest
 from animatediff_v2v.pipeline.arguments import control_files, split_scale
-from animatediff_v2v.pipeline.cli import main
+from animatediff_v2v.pipeline.cli import _ProgressBar, main
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.models import compiled_layers
+from animatediff_v2v.pipeline.progress import Progress
 from animatediff_v2v.pipeline.video import probe_video
 
 
@@ -101,8 +102,18 @@ def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
     output = tmp_path / "out.mp4"
     missing = command(output=output, checkpoint=tmp_path / "no.safetensors", max_memory=4)
     assert main([*missing, "--compile"]) == 2
-    assert "compile is on and max_memory_gb is given, but" in capsys.readouterr().err
+    assert (
+        "compile is on and memory has a bound (max_memory_gb, --max-memory)"
+        in capsys.readouterr().err
+    )
     assert not output.exists()
+
+
+def test_the_bar_shows_what_is_said_without_a_step_forward(capsys):
+    with _ProgressBar() as bar:
+        bar.show(Progress("sample", 0.25, "sampling step 1 of 4"))
+        bar.show(Progress("sample", 0.25, "compiling, once"))
+        assert "compiling, once" in capsys.readouterr().err
 
 
 def wrong(**options):
