@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pipeline import AnimateDiffV2VError
-from ..pipeline import cli as pipeline_cli
-
 PACKAGES = ("aiohttp", "pydantic", "yarl")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see pipeline.cli.main."""
-    return pipeline_cli.main(arguments, add_commands=_add_serve)
+    try:
+        # Importing PyTorch takes seconds, and Ctrl-C within them is as good as later.
+        from ..pipeline import cli  # noqa: PLC0415
+
+        return cli.main(arguments, add_commands=_add_serve)
+    except KeyboardInterrupt:
+        print("animatediff-v2v: interrupted, nothing was written.", file=sys.stderr)
+        return 130
 
 
 def _add_serve(commands: Any) -> None:
@@ -42,6 +46,8 @@ def _add_serve(commands: Any) -> None:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
+    from ..pipeline import AnimateDiffV2VError  # noqa: PLC0415 - see main
+
     if not parsed.models.is_dir():
         raise AnimateDiffV2VError(
             f"{parsed.models} is no folder; --models names a folder like ComfyUI's models."

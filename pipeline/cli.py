@@ -61,6 +61,13 @@ class _Parser(argparse.ArgumentParser):
         raise AnimateDiffV2VError(f"{message} (see {self.prog} --help)")
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, and nothing of options that have none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def _parser(add_commands: Callable[[Any], None]) -> argparse.ArgumentParser:
     parser = _Parser(prog="animatediff-v2v", description="AnimateDiff video-to-video.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -96,7 +103,7 @@ def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run",
         help="restyle a video",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
         description="Restyle INPUT after a prompt and write OUTPUT.",
     )
     run.set_defaults(command=_run)

@@ -194,19 +194,27 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT, which Windows has not")
-def test_ctrl_c_leaves_no_file(command, tmp_path):
-    arguments = [sys.executable, "-m", "animatediff_v2v.pipeline.cli", *command(steps=1000)]
+@pytest.mark.parametrize(
+    ("interpreter", "module", "moment"),
+    [
+        (["-X", "importtime"], "api.command", "torch._VF"),
+        ([], "pipeline.cli", "sampling step 2"),
+    ],
+    ids=["starting", "sampling"],
+)
+def test_ctrl_c_leaves_no_file(interpreter, module, moment, command, tmp_path):
+    arguments = [sys.executable, *interpreter, "-m", f"animatediff_v2v.{module}"]
     # A shell has what it starts in the background ignore the signal, and children inherit that.
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        arguments,
+        [*arguments, *command(steps=1000)],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     signal.signal(signal.SIGINT, previous)
     seen = ""
-    while "sampling step 2" not in seen:
+    while moment not in seen:
         character = process.stderr.read(1)
         assert character, f"ended early: {seen}"
         seen += character
