@@ -76,6 +76,20 @@ class Frontend:
         for name, value in values.items():
             self.choose(kind, name, value)
 
+    def show(self, kind):
+        """Bring a node into the middle at once; FitView glides, and the node's buttons with it."""
+        self.page.evaluate(
+            f"(type) => {{ const node = {NODE}, view = app.canvas.ds;"
+            " const {width, height} = app.canvas.canvas.getBoundingClientRect();"
+            " const [wide, high] = node.size;"
+            " view.scale = Math.min(1, 0.6 * width / wide, 0.6 * height / high);"
+            " view.offset = [width / 2 / view.scale - node.pos[0] - wide / 2,"
+            " height / 2 / view.scale - node.pos[1] - high / 2];"
+            " app.canvas.setDirty(true, true); }",
+            kind,
+        )
+        self.page.wait_for_timeout(200)
+
     def choose(self, kind, name, value):
         """Set a widget as its own control does, undo included."""
         self.page.evaluate(

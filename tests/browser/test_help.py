@@ -20,7 +20,7 @@ def test_help_pages_open_with_their_pictures(frontend):
         frontend.set("Comfy.RightSidePanel.IsOpen", False)
         frontend.clear()
         frontend.add(node_id)
-        frontend.command("Comfy.Canvas.FitView")
+        frontend.show(node_id)
         frontend.select(node_id)
         page.get_by_test_id("info-button").click()
         panel = page.get_by_test_id("properties-panel")
@@ -46,7 +46,7 @@ def test_nodes_speak_the_readers_language(frontend, language):
         frontend.reload()
         frontend.clear()
         frontend.add("ADV2V_Sampler")
-        frontend.command("Comfy.Canvas.FitView")
+        frontend.show("ADV2V_Sampler")
         node = "app.graph.nodes[0]"
         assert frontend.page.evaluate(f"{node}.title") == texts["display_name"]
         labels = frontend.page.evaluate(
