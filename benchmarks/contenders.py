@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import diffusers as stock
+import numpy as np
 import torch
 from animatediff_v2v.pipeline.files import load_checkpoint
 from animatediff_v2v.pipeline.models import load_models
@@ -23,6 +24,7 @@ from animatediff_v2v.pipeline.sampling import (
     SpeedOptions,
     sample_latents,
 )
+from animatediff_v2v.pipeline.video_to_video import as_bytes
 from loading import write_configs
 from PIL import Image
 from work import (
@@ -67,8 +69,8 @@ def ours(task: Task, *, compiled: bool = False) -> Run:
             speed=speed,
         )
         clock.mark("decode")
-        chunks = [(chunk * 255).round().to(torch.uint8) for chunk in models.codec.decode(sampled)]
-        return Made(clock.phases(), torch.cat(chunks).cpu(), sampled)
+        decoded = [as_bytes(chunk) for chunk in models.codec.decode(sampled)]
+        return Made(clock.phases(), torch.from_numpy(np.concatenate(decoded)), sampled)
 
     return run
 

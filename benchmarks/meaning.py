@@ -155,7 +155,7 @@ def restyled(
 
 def decoded(models: Models, latents: Tensor) -> Frames:
     """Decode a clip."""
-    return torch.cat(list(models.codec.decode(latents))).numpy()
+    return torch.cat(list(models.codec.decode(latents))).cpu().numpy()
 
 
 def prompt_row(clips: Sequence[Clip]) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .bounded_memory import BoundedJob, Work, longest_window
@@ -263,15 +265,32 @@ def _timed_chunk(frames: Iterator[np.ndarray], clock: _Clock) -> list[np.ndarray
 def _decode(
     latents: Tensor, codec: LatentCodec, writer: VideoWriter, clock: _Clock, report: _Reporter
 ) -> None:
-    chunks = codec.decode(latents)
-    while True:
-        with clock.phase("decode_latents"):
-            chunk = next(chunks, None)
-        if chunk is None:
-            return
-        with clock.phase("write"):
-            writer.write((chunk * 255).round().to(torch.uint8).numpy())
-        report.chunk("decode_latents", writer.frame_count)
+    """Decode, and write what was decoded last in the meantime."""
+    chunks, written, done = codec.decode(latents), None, 0
+    with ThreadPoolExecutor(max_workers=1) as writing:
+        while True:
+            with clock.phase("decode_latents"):
+                chunk = next(chunks, None)
+                frames = None if chunk is None else as_bytes(chunk)
+            with clock.phase("write"):
+                if written is not None:
+                    written.result()
+            if frames is None:
+                return
+            written = writing.submit(writer.write, frames)
+            done += len(frames)
+            report.chunk("decode_latents", done)
+
+
+def as_bytes(frames: Tensor) -> NDArray[np.uint8]:
+    """Give frames of 0..1, of any device and shape, as bytes 0..255 in main memory.
+
+    They are rounded where they lie: a quarter of the bytes is left to bring over.
+    """
+    rounded = (frames * 255).round()
+    in_order = rounded.to(torch.uint8, memory_format=torch.contiguous_format)
+    result: NDArray[np.uint8] = in_order.cpu().numpy()
+    return result
 
 
 @dataclass

@@ -37,7 +37,10 @@ class LatentCodec(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1."""
+        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
+
+        They may lie on the VAE's device.
+        """
         ...
 
 
@@ -72,7 +75,7 @@ class VaeCodec:
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
 
-        latents: [frames, 4, height / 8, width / 8], unscaled.
+        latents: [frames, 4, height / 8, width / 8], unscaled. The frames lie on the VAE's device.
         """
         height, width = (8 * side for side in latents.shape[2:])
         decoding = ShrinkingBatch(FRAMES_PER_PASS, what=FRAMES_OF_THE_VAE)
@@ -96,7 +99,7 @@ class VaeCodec:
     def _decode(self, latents: Tensor) -> Tensor:
         pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
         images: Tensor = (pixels.float() * 0.5 + 0.5).clamp(0.0, 1.0)
-        return images.permute(0, 2, 3, 1).cpu()
+        return images.permute(0, 2, 3, 1)
 
 
 def _by_place(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 from animatediff_v2v.pipeline import (
@@ -16,6 +17,7 @@ from animatediff_v2v.pipeline import (
     load_files,
     video_to_video,
 )
+from animatediff_v2v.pipeline.video import VideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,42 @@ def test_an_error_in_a_callback_passes_through_and_leaves_nothing(request_for, m
 
     with pytest.raises(KeyboardInterrupt):
         video_to_video(request_for(), models, progress=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_are_written_while_the_next_are_decoded(request_for, models, monkeypatch):
+    decode, write = models.codec.vae.decode, VideoWriter.write
+    calls, next_one = [], threading.Event()
+
+    def tell(latents):
+        calls.append("decode")
+        if len(calls) > 1:
+            next_one.set()
+        return decode(latents)
+
+    def wait(writer, frames):
+        assert next_one.wait(timeout=60), "the next frame is not decoded before this one is written"
+        write(writer, frames)
+
+    monkeypatch.setattr(models.codec.vae, "decode", tell)
+    monkeypatch.setattr(VideoWriter, "write", wait)
+    assert video_to_video(request_for(), models).frame_count == len(calls) == 10
+
+
+@pytest.mark.parametrize("frame", [1, 10])
+def test_an_error_of_the_writer_ends_the_job_and_leaves_nothing(
+    frame, request_for, models, monkeypatch, tmp_path
+):
+    write = VideoWriter.write
+
+    def fail(writer, frames):
+        if writer.frame_count == frame - 1:
+            raise AnimateDiffV2VError("The disk is full.")
+        write(writer, frames)
+
+    monkeypatch.setattr(VideoWriter, "write", fail)
+    with pytest.raises(AnimateDiffV2VError, match="disk is full"):
+        video_to_video(request_for(), models)
     assert list(tmp_path.iterdir()) == []
 
 
