@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from animatediff_v2v.pipeline.models.compiled_layers import compiled_layers
 from animatediff_v2v.pipeline.models.layers import PLAIN_LAYERS, Layers
-from animatediff_v2v.pipeline.models.memory import Portions
+from animatediff_v2v.pipeline.models.memory import usual_tokens
 from animatediff_v2v.pipeline.models.spatial_layers import encoded_prompts
 from speed_options import full_size
 from torch import Tensor
@@ -86,7 +86,7 @@ def layers_alone(compiled: Layers, rounds: int) -> Iterator[str]:
     def arguments(rows: int) -> dict[str, tuple[Any, ...]]:
         features = torch.randn(rows, CHANNELS, SIDE, SIDE)
         prompts = encoded_prompts(attention, torch.randn(1, 77, 768), (), rows=rows)
-        tokens = Portions.usual(CPU).tokens
+        tokens = usual_tokens(CPU)
         return {
             "resnet": (resnet, features, torch.randn(1, 4 * CHANNELS), rows),
             "motion": (module, features, rows, tokens),

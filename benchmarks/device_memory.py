@@ -104,7 +104,8 @@ def main() -> int:
 def count_phases(models: Models, work: Work) -> list[PhaseMemory]:
     """Count phase by phase, with as much at a time as the job has."""
     text, vae, unet = models.text_encoder.network, models.codec.vae, models.unet
-    frames, portions = usual_frames_per_pass(work.height, work.width), Portions.usual(META)
+    frames = usual_frames_per_pass(work.height, work.width)
+    portions = Portions.usual(META, pixels=work.pixels)
     encoding, sampling, decoding = ((text, vae, unet),) * 3
     if models.bound is not None:
         bounded = BoundedJob(models, (), work)

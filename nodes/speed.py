@@ -111,6 +111,6 @@ def _inputs() -> list[io.Input]:
             optional=True,
             tooltip="Compile the UNet's layers, once: minutes in the first run, whose outcome is "
             "kept on disk. The result stays the same but for rounding. For graphics cards with "
-            "Triton, where the gain was not measured; next to none on a CPU.",
+            "Triton, where the gain was not measured; slower on a CPU.",
         ),
     ]

@@ -53,6 +53,11 @@ class Work:
     height: int
     settings: SamplingSettings
 
+    @property
+    def pixels(self) -> int:
+        """Of a window's latents."""
+        return self.frames * (self.height // 8) * (self.width // 8)
+
 
 class BoundedJob:
     """Keeps a job's networks, and what goes through them at a time, within `models.bound`.
@@ -129,7 +134,7 @@ class BoundedJob:
         most = 1 if device.type == "cpu" else usual_frames_per_pass(work.height, work.width)
         max_bytes = self._bound.max_bytes
         frames, needed_by_vae = _largest(_halved(most, 1), coding, max_bytes)
-        portions, needed_by_unet = _largest(_portions(device), sampling, max_bytes)
+        portions, needed_by_unet = _largest(_portions(device, work), sampling, max_bytes)
         needed = max(needed_by_vae, needed_by_unet)
         if needed > max_bytes:
             raise AnimateDiffV2VError(_refusal(self._bound, needed, work))
@@ -233,9 +238,9 @@ def _largest(
     return choice, size
 
 
-def _portions(device: torch.device) -> list[Portions]:
+def _portions(device: torch.device, work: Work) -> list[Portions]:
     """What may go through the UNet at a time, from what is usual to the least."""
-    usual = Portions.usual(device)
+    usual = Portions.usual(device, pixels=work.pixels)
     most = min(usual.tokens or MOST_TOKENS, MOST_TOKENS)
     tokens = _halved(most, FEWEST_TOKENS)[::2]  # each is counted, which takes a second or two
     # Passes together save nothing but starts of kernels: they are given up before small parts.

@@ -172,7 +172,10 @@ class BaseNetworks:
             for report in reports:
                 _log_report(report)
             text_model = text_model or _filled(
-                lambda: _text_model(self._text_config), text_tensors or {}, place
+                lambda: _text_model(self._text_config),
+                text_tensors or {},
+                place,
+                stored=place.device.type == "cpu",
             )
             unet = unet or build_motion_unet(
                 self._unet_config,

@@ -59,7 +59,7 @@ class VaeCodec:
         self.vae = vae
         self._frames_per_pass = frames_per_pass
         # Kept from chunk to chunk of a clip, which come in one by one.
-        self._encoding = ShrinkingBatch(FRAMES_PER_PASS, what=FRAMES_OF_THE_VAE)
+        self._encoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class VaeCodec:
         latents: [frames, 4, height / 8, width / 8], unscaled. The frames lie on the VAE's device.
         """
         height, width = (8 * side for side in latents.shape[2:])
-        decoding = ShrinkingBatch(FRAMES_PER_PASS, what=FRAMES_OF_THE_VAE)
+        decoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
         at_most = self._at_most(height, width)
         yield from decoding.run(*_by_place(self._decode, latents), at_most)
 

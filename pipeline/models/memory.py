@@ -18,6 +18,9 @@ Row = TypeVar("Row")
 
 # Passes of the UNet on an accelerator: a window with and without the prompt.
 PASSES_AT_ONCE = 2
+# Latent pixels of a window. On a CPU each pass casts and packs all weights, which takes as long as
+# a fifth of so many pixels do: up to here both prompts go together. Larger passes gain nothing.
+SMALL_PASS = 8 * 32 * 32
 # Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
 # caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
 TOKENS_AT_ONCE = 2048
@@ -42,11 +45,18 @@ class Portions:
     and one pixel of all frames in those over time; None is all."""
 
     @staticmethod
-    def usual(device: torch.device) -> Portions:
-        """What is fast on a device. On a CPU larger batches gain nothing."""
-        if device.type == "cpu":
-            return Portions(passes=1, tokens=TOKENS_AT_ONCE)
-        return Portions(passes=PASSES_AT_ONCE, tokens=None)
+    def usual(device: torch.device, *, pixels: int) -> Portions:
+        """What is fast on a device.
+
+        pixels: of a window's latents, over all its frames.
+        """
+        together = device.type != "cpu" or pixels <= SMALL_PASS
+        return Portions(passes=PASSES_AT_ONCE if together else 1, tokens=usual_tokens(device))
+
+
+def usual_tokens(device: torch.device) -> int | None:
+    """How many tokens go through a transformer at a time where that is fast; None is all."""
+    return TOKENS_AT_ONCE if device.type == "cpu" else None
 
 
 class ShrinkingBatch:
@@ -55,28 +65,28 @@ class ShrinkingBatch:
     A part that does not fit is halved and tried again, and everything after it stays that small.
     """
 
-    def __init__(self, size: int, *, what: str) -> None:
-        """Begin with parts of `size` rows.
+    def __init__(self, what: str) -> None:
+        """Begin with parts as large as is asked for.
 
         what: the rows by name, for the log: "frames of the VAE".
         """
-        self._size = size
+        self._size: int | None = None
         self._what = what
 
     def run(
         self,
         run: Callable[[Sequence[Row]], Tensor],
         rows: Sequence[Row],
-        at_most: int | None = None,
+        at_most: int,
     ) -> Iterator[Tensor]:
         """Give `run(part)` for consecutive parts of `rows`.
 
-        at_most: rows of a part, where these are to be fewer than fitted before.
+        at_most: rows of a part, fewer where so many did not fit before.
         Raises AnimateDiffV2VError when a single row does not fit.
         """
         start = 0
         while start < len(rows):
-            part = rows[start : start + min(self._size, at_most or self._size)]
+            part = rows[start : start + min(at_most, self._size or at_most)]
             result = self._attempt(run, part)
             if result is not None:
                 start += len(part)

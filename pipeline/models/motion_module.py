@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .clip_norm import group_norm
-from .memory import Portions
 from .spatial_layers import gate, in_parts
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
@@ -185,19 +184,10 @@ class TemporalTransformer(nn.Module):
 
         pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
         result = in_parts(moved, height * width, pixels_at_once, dim=-1)
-        if pixels_at_once is not None:
-            result = _laid_out_as_usual(result, features)
+        if result.stride() != features.stride():
+            # Joined parts are contiguous; what comes next may round otherwise by the layout.
+            result = torch.empty_like(features).copy_(result)
         return result.reshape(rows, channels, height, width)
-
-
-def _laid_out_as_usual(result: Tensor, features: Tensor) -> Tensor:
-    """Joined parts are contiguous; what comes next may round otherwise by the layout."""
-    usual = Portions.usual(features.device).tokens
-    clips, frames, _, pixels = features.shape
-    is_usually_whole = usual is None or clips * frames * pixels <= usual
-    if is_usually_whole and result.stride() != features.stride():
-        return torch.empty_like(features).copy_(result)
-    return result
 
 
 class MotionModule(nn.Module):

@@ -22,7 +22,7 @@ from .clip_norm import group_norm, span_clips
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .image_attention import ImagePrompt, number_cross_attentions
 from .layers import PLAIN_LAYERS, Layers
-from .memory import Portions
+from .memory import Portions, usual_tokens
 from .motion_module import MotionModules
 from .spatial_layers import encoded_prompts
 
@@ -109,7 +109,7 @@ class MotionUNet(nn.Module):
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
         embedding = functional.silu(embedding)
         context = _of_each_clip(context, num_frames)
-        tokens_at_once = (portions or Portions.usual(sample.device)).tokens
+        tokens_at_once = portions.tokens if portions else usual_tokens(sample.device)
         inputs = _Inputs(embedding, context, images, num_frames, layers, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
         features = unet.conv_in(sample)

@@ -131,8 +131,8 @@ class GuidedModel:
         self._controls, self._styles = controls, styles
         self._cache = cache or FeatureCache()
         self._layers = layers
-        self._portions = portions or Portions.usual(unet.device)
-        self._batch = ShrinkingBatch(self._portions.passes, what="passes of the UNet")
+        self._portions = portions
+        self._batch = ShrinkingBatch("passes of the UNet")
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise a clip [frames, 4, height, width], float32, on the CPU, from level `sigma`."""
@@ -168,15 +168,24 @@ class GuidedModel:
         for _, group in groupby(passes, key=lambda one: (len(one.window), one.is_whole)):
             alike = list(group)
 
-            def run(part: Sequence[_Pass]) -> Tensor:
-                return self._predict(part, noisy, sigma)
+            portions = self._portions_for(len(alike[0].window), noisy)
 
-            for noise in self._batch.run(run, alike):
+            def run(part: Sequence[_Pass], portions: Portions = portions) -> Tensor:
+                return self._predict(part, noisy, sigma, portions)
+
+            for noise in self._batch.run(run, alike, portions.passes):
                 done += len(noise)
                 self._on_passes(done / len(passes))
                 yield from noise
 
-    def _predict(self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor) -> Tensor:
+    def _portions_for(self, frames: int, noisy: Tensor) -> Portions:
+        height, width = noisy.shape[2:]
+        usual = Portions.usual(self._unet.device, pixels=frames * height * width)
+        return self._portions or usual
+
+    def _predict(
+        self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, portions: Portions
+    ) -> Tensor:
         """Noise of passes with equally long windows, [passes, frames, 4, height, width]."""
         frames = len(passes[0].window)
         device, dtype = self._unet.device, self._unet.dtype
@@ -196,7 +205,7 @@ class GuidedModel:
             images=self._images(passes, sample, sigma),
             deep=deep,
             layers=self._layers,
-            portions=self._portions,
+            portions=portions,
         )
         self._cache.keep(keys, deep)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])

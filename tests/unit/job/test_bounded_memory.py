@@ -18,7 +18,7 @@ from animatediff_v2v.pipeline import (
     load_files,
     video_to_video,
 )
-from animatediff_v2v.pipeline.bounded_memory import _portions
+from animatediff_v2v.pipeline.bounded_memory import Work, _portions
 from animatediff_v2v.pipeline.cli import main
 from animatediff_v2v.pipeline.models.counted_memory import META, live_bytes
 from animatediff_v2v.pipeline.models.memory import Portions
@@ -151,10 +151,12 @@ def test_on_a_device_the_vae_waits_as_it_will_work(files):
     assert waiting.dtype == there.dtype == torch.float16
 
 
-def test_portions_shrink_from_what_is_usual():
-    for device in (torch.device("cpu"), META):
-        choices = _portions(device)
-        assert choices[0] == Portions.usual(device)
-        assert choices[-1] == Portions(passes=1, tokens=512)
-        sizes = [(each.passes, each.tokens or 10**9) for each in choices]
-        assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+@pytest.mark.parametrize("device", [torch.device("cpu"), META], ids=str)
+@pytest.mark.parametrize("side", [256, 512])
+def test_portions_shrink_from_what_is_usual(device, side):
+    work = Work(frames=8, width=side, height=side, settings=SamplingSettings())
+    choices = _portions(device, work)
+    assert choices[0] == Portions.usual(device, pixels=side * side // 8)
+    assert choices[-1] == Portions(passes=1, tokens=512)
+    sizes = [(each.passes, each.tokens or 10**9) for each in choices]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)

@@ -1,11 +1,13 @@
-"""What happens when a device's memory runs out, on a device that only pretends."""
+"""How much goes through the networks at a time, and what happens when memory runs out: on devices
+that only pretend.
+"""
 
 import logging
 
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models.memory import ShrinkingBatch
+from animatediff_v2v.pipeline.models.memory import Portions, ShrinkingBatch
 
 
 class Device:
@@ -38,7 +40,7 @@ class Device:
 )
 def test_parts_shrink_until_they_fit_and_stay_small(rows, size, room, asked):
     device = Device(room)
-    parts = list(ShrinkingBatch(size, what="rows").run(device.run, range(rows)))
+    parts = list(ShrinkingBatch("rows").run(device.run, range(rows), size))
     assert device.asked == asked
     assert torch.cat([*parts, torch.empty(0)]).tolist() == list(range(rows))
 
@@ -51,13 +53,13 @@ def test_memory_that_runs_out_later_on():
             device.room = 2
         return device.run(part)
 
-    parts = list(ShrinkingBatch(4, what="rows").run(run, range(10)))
+    parts = list(ShrinkingBatch("rows").run(run, range(10), 4))
     assert device.asked == [4, 4, 2, 2, 2]
     assert torch.cat(parts).tolist() == list(range(10))
 
 
 def test_one_row_too_many_is_a_sentence():
-    parts = ShrinkingBatch(4, what="frames of the VAE").run(Device(0).run, range(4))
+    parts = ShrinkingBatch("frames of the VAE").run(Device(0).run, range(4), 4)
     with pytest.raises(
         AnimateDiffV2VError,
         match="too little memory for one of the frames of the VAE: use a smaller width and height",
@@ -71,12 +73,27 @@ def test_other_errors_pass_through_untouched():
         raise RuntimeError("a mistake")
 
     with pytest.raises(RuntimeError, match="a mistake"):
-        list(ShrinkingBatch(4, what="rows").run(run, range(4)))
+        list(ShrinkingBatch("rows").run(run, range(4), 4))
 
 
 def test_the_log_says_so_once(caplog):
     with caplog.at_level(logging.WARNING):
-        list(ShrinkingBatch(8, what="frames of the VAE").run(Device(4).run, range(20)))
+        list(ShrinkingBatch("frames of the VAE").run(Device(4).run, range(20), 8))
     assert [record.getMessage() for record in caplog.records] == [
         "The device's memory ran out: going on with 4 frames of the VAE at a time."
     ]
+
+
+@pytest.mark.parametrize(
+    ("device", "frames", "side", "passes"),
+    [
+        ("cpu", 2, 32, 2),
+        ("cpu", 8, 32, 2),
+        ("cpu", 9, 32, 1),
+        ("cpu", 16, 64, 1),
+        ("cuda", 16, 64, 2),
+    ],
+)
+def test_both_prompts_go_together_on_accelerators_and_with_few_pixels(device, frames, side, passes):
+    usual = Portions.usual(torch.device(device), pixels=frames * side * side)
+    assert usual.passes == passes
