@@ -216,6 +216,7 @@ def test_every_nth_call_is_whole(interval, whole):
 @pytest.mark.parametrize("size", [2, 3, 64])
 def test_bits_do_not_depend_on_the_sizes_of_passes(interval, schedule, size, monkeypatch):
     options = {"context": ContextOptions(length=4, overlap=2, schedule=schedule), "frames": 13}
+    monkeypatch.setattr(memory, "PASSES_AT_ONCE", 1)
     alone = calls(Pretended(), FeatureCache(interval=interval), **options)
     monkeypatch.setattr(memory, "PASSES_AT_ONCE", size)
     unet = Pretended(Accelerator("cpu"))

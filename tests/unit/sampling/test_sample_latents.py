@@ -60,8 +60,9 @@ class Recorder:
         self.samples = []
 
     def __call__(self, sample, timestep, context, num_frames, **_additions):
-        self.windows.append(num_frames)
-        self.samples.append(sample.clone())
+        clips = sample.clone().split(num_frames)
+        self.windows += map(len, clips)
+        self.samples += clips
         return torch.zeros_like(sample)
 
 
@@ -225,7 +226,7 @@ def test_bits_do_not_depend_on_what_ran_before(family, job, unets, conditioning)
 
 
 @pytest.mark.parametrize("job", ["windows", "sde"])
-@pytest.mark.parametrize("size", [1, 3, 64])
+@pytest.mark.parametrize("size", [1, 3])
 def test_bits_do_not_depend_on_the_sizes_of_passes(job, size, models, conditioning, monkeypatch):
     first = run_job(models.unet, conditioning, job)
     monkeypatch.setattr(memory, "PASSES_AT_ONCE", size)
