@@ -41,6 +41,7 @@ from animatediff_v2v.pipeline.models.memory import MemoryBound, Portions
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextEncoder, ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.models.vae_resnet import take_fewer_tensors
 from animatediff_v2v.pipeline.progress import Phase
 from animatediff_v2v.pipeline.video import VideoWriter
 from diffusers import AutoencoderKL
@@ -166,6 +167,7 @@ def full_size() -> Models:
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
         )
+        take_fewer_tensors(vae)
         text = ClipTextModel(
             vocab_size=49_408,
             hidden_size=TEXT_CHANNELS,

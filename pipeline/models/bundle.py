@@ -35,6 +35,7 @@ from .stored_weights import store_weights
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
 from .unet import MotionUNet
 from .upsampling import double_in_one_step
+from .vae_resnet import take_fewer_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -308,6 +309,7 @@ def _filled_vae(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], place: _Place
 ) -> AutoencoderKL:
     vae = _filled(lambda: AutoencoderKL(**config), tensors, place)
+    take_fewer_tensors(vae)
     if place.device.type == "cpu":
         # Both were measured there alone.
         double_in_one_step(vae)
