@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from .clip_norm import group_norm
 from .spatial_layers import gate, in_parts
+from .stored_weights import project_together
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
 NORM_GROUPS = 32
@@ -69,7 +70,7 @@ class TemporalAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [clips, pixels, frames, channels] to the same shape."""
         tokens = self.pos_encoder(tokens)
-        query, key, value = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        query, key, value = project_together(tokens, self.to_q, self.to_k, self.to_v)
         if self.key_scale != 1.0:
             key = key * self.key_scale
         attended: Tensor = self.to_out[0](attend_over_frames(query, key, value))

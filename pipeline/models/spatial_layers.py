@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .clip_norm import group_norm
 from .image_attention import ImagePrompt
-from .stored_weights import linear, weight_in
+from .stored_weights import linear, project_together, weight_in
 
 
 def resnet(block: Any, features: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
@@ -125,14 +125,19 @@ def in_parts(
 
 
 def _self_attention(layer: Any, tokens: Tensor) -> Tensor:
-    normed, attention = layer.norm1(tokens), layer.attn1
-    own = Source(attention.to_k(normed), attention.to_v(normed))
-    result: Tensor = attention.to_out[0](_attended(attention, normed, [own]))
+    result: Tensor = layer.attn1.to_out[0](_attended_itself(layer.attn1, layer.norm1(tokens)))
     return result
 
 
+def _attended_itself(attention: Any, tokens: Tensor) -> Tensor:
+    query, key, value = project_together(tokens, attention.to_q, attention.to_k, attention.to_v)
+    return _attended(attention, query, [Source(key, value)])
+
+
 def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
-    result: Tensor = layer.attn2.to_out[0](_attended(layer.attn2, layer.norm2(tokens), sources))
+    attention = layer.attn2
+    attended = _attended(attention, attention.to_q(layer.norm2(tokens)), sources)
+    result: Tensor = attention.to_out[0](attended)
     return result
 
 
@@ -148,11 +153,10 @@ def gate(doubled: Tensor) -> Tensor:
     return functional.gelu(gating).mul_(hidden)
 
 
-def _attended(attention: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
-    query, heads = attention.to_q(tokens), attention.heads
+def _attended(attention: Any, query: Tensor, sources: Sequence[Source]) -> Tensor:
     result: Tensor | None = None
     for source in sources:
-        attended = attend(query, source.key, source.value, heads=heads)
+        attended = attend(query, source.key, source.value, heads=attention.heads)
         if source.weights is not None:
             attended = attended * source.weights
         result = attended if result is None else result + attended

@@ -9,6 +9,7 @@ times as long.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -118,6 +119,27 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
         return result
     return functional.linear(tokens, weight, bias)
+
+
+def project_together(tokens: Tensor, *layers: nn.Linear) -> list[Tensor]:
+    """What linear layers without bias make of the same tokens, [..., channels] to [..., channels].
+
+    On an accelerator, where their weights joined are smaller than the tokens are, this is one
+    product: the tokens are read once. The weights are joined anew each time, so that each stays
+    what a memory manager or a LoRA knows.
+    """
+    if not _pays(tokens, layers):
+        return [layer(tokens) for layer in layers]
+    weight = torch.cat([weight_in(layer, tokens.dtype) for layer in layers])
+    return list(functional.linear(tokens, weight).chunk(len(layers), dim=-1))
+
+
+def _pays(tokens: Tensor, layers: Sequence[nn.Linear]) -> bool:
+    return (
+        tokens.device.type != "cpu"  # there tokens are few and in the caches
+        and not torch.compiler.is_compiling()  # or code would be compiled for either size
+        and tokens.numel() > sum(layer.weight.numel() for layer in layers)
+    )
 
 
 def _by_onednn(tokens: Tensor) -> bool:

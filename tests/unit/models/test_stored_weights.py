@@ -5,7 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models.stored_weights import store_weights, weight_in
+from animatediff_v2v.pipeline.models import stored_weights
+from animatediff_v2v.pipeline.models.counted_memory import META
+from animatediff_v2v.pipeline.models.stored_weights import (
+    project_together,
+    store_weights,
+    weight_in,
+)
 from animatediff_v2v.pipeline.models.upsampling import DoublingConv2d
 from torch import nn
 from torch.nn import functional
@@ -91,3 +97,26 @@ def test_doubling_in_one_step_equals_doubling_and_a_convolution(height, width, c
         features = features.contiguous(memory_format=torch.channels_last)
     result = DoublingConv2d(conv)(features)
     assert torch.allclose(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def three_layers(device="cpu"):
+    torch.manual_seed(0)
+    return [nn.Linear(8, 8, bias=False, device=device) for _ in range(3)]
+
+
+@torch.inference_mode()
+def test_layers_together_make_what_each_makes(monkeypatch):
+    layers, tokens = three_layers(), torch.randn(2, 5, 3, 8)
+    alone = project_together(tokens, *layers)
+    assert all(map(torch.equal, alone, (layer(tokens) for layer in layers)))
+    monkeypatch.setattr(stored_weights, "_pays", lambda _tokens, _layers: True)
+    for one, other in zip(project_together(tokens, *layers), alone, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "are_joined"), [(24, False), (25, True)])
+def test_layers_go_together_where_there_are_more_tokens_than_weights(rows, are_joined):
+    query, key, _ = project_together(torch.empty(rows, 8, device=META), *three_layers(META))
+    assert query.stride() == ((24, 1) if are_joined else (8, 1))
+    assert (query.untyped_storage()._cdata == key.untyped_storage()._cdata) == are_joined
