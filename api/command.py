@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 PACKAGES = ("aiohttp", "pydantic", "yarl")
+Handler = Callable[[int, FrameType | None], Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; see pipeline.cli.main."""
-    try:
-        # Importing PyTorch takes seconds, and Ctrl-C within them is as good as later.
-        from ..pipeline import cli  # noqa: PLC0415
-
+    """Run the command; see pipeline.cli.main. SIGTERM ends it as Ctrl-C does."""
+    with _handled(signal.SIGINT, _leave):
+        from ..pipeline import cli  # noqa: PLC0415 - takes seconds, for PyTorch
+    with _handled(signal.SIGTERM, signal.default_int_handler):
         return cli.main(arguments, add_commands=_add_serve)
-    except KeyboardInterrupt:
-        print("animatediff-v2v: interrupted, nothing was written.", file=sys.stderr)
-        return 130
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End at once: an import that is interrupted may go on, or fail in words of its own."""
+    print("animatediff-v2v: interrupted, nothing was written.", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+@contextmanager
+def _handled(number: signal.Signals, handler: Handler) -> Iterator[None]:
+    """Handle a signal so that nobody else has taken or silenced."""
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(number) not in usual:
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _add_serve(commands: Any) -> None:
@@ -39,6 +62,7 @@ def _add_serve(commands: Any) -> None:
         "--models",
         type=Path,
         required=True,
+        default=argparse.SUPPRESS,
         help="a folder like ComfyUI's models: checkpoints, animatediff_models, loras, ...",
     )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on")
@@ -59,7 +83,7 @@ def _serve(parsed: argparse.Namespace) -> int:
             raise
         raise AnimateDiffV2VError(
             f"serve needs the Python package {error.name!r}: run "
-            '`python -m pip install ".[api]"` in the folder of the repository.'
+            '`python -m pip install -e ".[api]"` in the folder of the repository.'
         ) from error
     return serve(parsed)
 

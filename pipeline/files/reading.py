@@ -84,7 +84,8 @@ def _format(path: Path) -> Literal["safetensors", "pickle"]:
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return "pickle"
     raise AnimateDiffV2VError(
-        f"{path} is no model file: it is neither safetensors nor a PyTorch checkpoint. {_AGAIN}"
+        f"{path} is no model file: it is neither safetensors nor a PyTorch checkpoint. "
+        "Choose another, or download it again if it was one."
     )
 
 

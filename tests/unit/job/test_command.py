@@ -195,15 +195,17 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT, which Windows has not")
 @pytest.mark.parametrize(
-    ("interpreter", "module", "moment"),
+    ("interpreter", "moment", "number"),
     [
-        (["-X", "importtime"], "api.command", "torch._VF"),
-        ([], "pipeline.cli", "sampling step 2"),
+        (["-X", "importtime"], "torch._VF", signal.SIGINT),
+        (["-X", "importtime"], "diffusers.loaders", signal.SIGINT),
+        ([], "sampling step 2", signal.SIGINT),
+        ([], "sampling step 2", signal.SIGTERM),
     ],
-    ids=["starting", "sampling"],
+    ids=["importing torch", "importing diffusers", "sampling", "terminated"],
 )
-def test_ctrl_c_leaves_no_file(interpreter, module, moment, command, tmp_path):
-    arguments = [sys.executable, *interpreter, "-m", f"animatediff_v2v.{module}"]
+def test_ctrl_c_leaves_no_file(interpreter, moment, number, command, tmp_path):
+    arguments = [sys.executable, *interpreter, "-m", "animatediff_v2v.api.command"]
     # A shell has what it starts in the background ignore the signal, and children inherit that.
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
@@ -218,7 +220,7 @@ def test_ctrl_c_leaves_no_file(interpreter, module, moment, command, tmp_path):
         character = process.stderr.read(1)
         assert character, f"ended early: {seen}"
         seen += character
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in seen + rest
