@@ -24,7 +24,7 @@ EVERY_NTH_FRAME = 2
 FRAME_RATE = Fraction(8)  # the clip's 16, every 2nd frame
 
 GREEN = "a green square on a purple background"
-YELLOW = "a yellow square on a green striped background"
+YELLOW = "a yellow square on a green background"
 FEW_STEPS = ["--lora", str(LORAS / "miniature_few_steps.safetensors"), "--steps", "4"]
 FEW_STEPS += ["--guidance-scale", "1", "--sampler", "lcm", "--scheduler", "sgm_uniform"]
 USUAL = ["--steps", "8", "--guidance-scale", "5", "--scheduler", "karras"]
