@@ -243,9 +243,11 @@ def _portions(device: torch.device, work: Work) -> list[Portions]:
     usual = Portions.usual(device, pixels=work.pixels)
     most = min(usual.tokens or MOST_TOKENS, MOST_TOKENS)
     tokens = _halved(most, FEWEST_TOKENS)[::2]  # each is counted, which takes a second or two
-    # Passes together save nothing but starts of kernels: they are given up before small parts.
+    # On a CPU as many passes go together as without a bound: the bits stay the same. Elsewhere that
+    # saves nothing but starts of kernels: it is given up before small parts.
+    fewest = usual.passes if device.type == "cpu" else 1
     together = [usual, Portions(usual.passes, tokens[0])]
-    return list(dict.fromkeys([*together, *(Portions(1, count) for count in tokens)]))
+    return list(dict.fromkeys([*together, *(Portions(fewest, count) for count in tokens)]))
 
 
 def _halved(most: int, least: int) -> list[int]:

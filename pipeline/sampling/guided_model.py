@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -169,10 +170,7 @@ class GuidedModel:
             alike = list(group)
 
             portions = self._portions_for(len(alike[0].window), noisy)
-
-            def run(part: Sequence[_Pass], portions: Portions = portions) -> Tensor:
-                return self._predict(part, noisy, sigma, portions)
-
+            run = partial(self._predict, noisy=noisy, sigma=sigma, portions=portions)
             for noise in self._batch.run(run, alike, portions.passes):
                 done += len(noise)
                 self._on_passes(done / len(passes))
@@ -180,8 +178,8 @@ class GuidedModel:
 
     def _portions_for(self, frames: int, noisy: Tensor) -> Portions:
         height, width = noisy.shape[2:]
-        usual = Portions.usual(self._unet.device, pixels=frames * height * width)
-        return self._portions or usual
+        pixels = frames * height * width
+        return self._portions or Portions.usual(self._unet.device, pixels=pixels)
 
     def _predict(
         self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, portions: Portions

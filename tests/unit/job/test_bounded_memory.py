@@ -76,7 +76,8 @@ def job_peak(request, files):
 
 
 def test_the_command_gives_the_same_bytes_with_smaller_parts(command, tmp_path, capsys, caplog):
-    options = {"select_every_nth_frame": 1}
+    # Large enough that passes go one by one, and tokens in smaller parts.
+    options = {"select_every_nth_frame": 1, "width": 192, "height": 192}
     plain, bound = tmp_path / "plain.mp4", tmp_path / "bound.mp4"
     assert main(command(output=plain, **options)) == 0
     capsys.readouterr()
@@ -156,7 +157,11 @@ def test_on_a_device_the_vae_waits_as_it_will_work(files):
 def test_portions_shrink_from_what_is_usual(device, side):
     work = Work(frames=8, width=side, height=side, settings=SamplingSettings(seed=1))
     choices = _portions(device, work)
-    assert choices[0] == Portions.usual(device, pixels=side * side // 8)
-    assert choices[-1] == Portions(passes=1, tokens=512)
+    usual = Portions.usual(device, pixels=side * side // 8)
+    assert choices[0] == usual
+    fewest = usual.passes if device.type == "cpu" else 1
+    assert choices[-1] == Portions(passes=fewest, tokens=512)
+    if device.type == "cpu":  # or the result would have other bits with small frames
+        assert {each.passes for each in choices} == {usual.passes}
     sizes = [(each.passes, each.tokens or 10**9) for each in choices]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
