@@ -9,6 +9,7 @@ import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError, Cancelled
 from animatediff_v2v.pipeline.models import latent_codec, memory
+from animatediff_v2v.pipeline.models.memory import Portions
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from animatediff_v2v.pipeline.sampling import (
     MAX_SEED,
@@ -232,6 +233,14 @@ def test_bits_do_not_depend_on_the_sizes_of_passes(job, size, models, conditioni
     monkeypatch.setattr(memory, "PASSES_AT_ONCE", size)
     monkeypatch.setattr(latent_codec, "FRAMES_PER_PASS", size)
     assert torch.equal(run_job(models.unet, conditioning, job), first)
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("tokens", [1, 40, 512])
+def test_bits_do_not_depend_on_how_many_tokens_go_together(job, tokens, models, conditioning):
+    few = Portions(passes=2, tokens=tokens)
+    ours = run_job(models.unet, conditioning, job, portions=few)
+    assert torch.equal(ours, run_job(models.unet, conditioning, job))
 
 
 @pytest.mark.parametrize(
