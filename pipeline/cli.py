@@ -339,6 +339,10 @@ class _ProgressBar:
             unit="%",
             file=sys.stderr,
             delay=0.01,  # a job that is refused at once shows none
+            # Drawn at each call, what stands still too, compiling for instance. Its own `refresh`
+            # draws before the delay as well, and such a line is never ended.
+            mininterval=0.0,
+            miniters=0,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
         )
         return self
@@ -348,11 +352,8 @@ class _ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Move the bar to where the job stands."""
-        says_more = not self._bar.desc.startswith(progress.message)
         self._bar.set_description_str(progress.message, refresh=False)
         self._bar.update(progress.fraction * 100.0 - self._bar.n)
-        if says_more:  # what stands still, compiling for instance, is not drawn otherwise
-            self._bar.refresh()
 
 
 if __name__ == "__main__":

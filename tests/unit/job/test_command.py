@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,9 +112,19 @@ def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
 
 def test_the_bar_shows_what_is_said_without_a_step_forward(capsys):
     with _ProgressBar() as bar:
+        time.sleep(0.02)
         bar.show(Progress("sample", 0.25, "sampling step 1 of 4"))
         bar.show(Progress("sample", 0.25, "compiling, once"))
         assert "compiling, once" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_what_is_said_after_the_bar_has_a_line_of_its_own(seconds, capsys):
+    with _ProgressBar() as bar:
+        time.sleep(seconds)
+        bar.show(Progress("encode", 0.14, "encoded 5 of 5 frames"))
+    shown = capsys.readouterr().err
+    assert shown.endswith("\n") if seconds else not shown
 
 
 def wrong(**options):
