@@ -20,19 +20,26 @@ import torch
 from animatediff_v2v.pipeline.files import LoraEntry
 from animatediff_v2v.pipeline.models import Models, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
+from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
 from animatediff_v2v.pipeline.request import SamplingSettings
-from animatediff_v2v.pipeline.sampling import ContextOptions, Control, Guidance
+from animatediff_v2v.pipeline.sampling import ContextOptions, Control, Guidance, StyleImages
 from animatediff_v2v.pipeline.video import ControlFrameOptions
 from animatediff_v2v.pipeline.video_to_video import encode_prompts, restyle_latents
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 DEMO = Path(__file__).parents[1] / "demo"
 MODELS = DEMO / "models"
+VISION_MODEL = MODELS / "clip_vision" / "miniature_vision.safetensors"
+IP_ADAPTER = MODELS / "ipadapter" / "miniature_style.safetensors"
+PLACE = {"device": torch.device("cpu"), "dtype": torch.float32}
 sys.path.insert(0, str(DEMO))
 
 from training import measures  # noqa: E402
 from training.measures import Frames, Seen  # noqa: E402
+from training.networks import new_vision_model  # noqa: E402
 from training.scenes import FRAMES, Scene, caption, clip_times, draw, random_scene  # noqa: E402
+from training.vision import looked_at  # noqa: E402
 
 CLIPS = 32
 HELD_OUT_SEED = 20_000  # no training example is drawn from it
@@ -124,8 +131,7 @@ def miniature(lora: str | None = None, strength: float = 1.0, motion: bool = Tru
         MODELS / "checkpoints" / "miniature.safetensors",
         motion_module=module if motion else None,
         loras=[entry] if lora else [],
-        device=torch.device("cpu"),
-        dtype=torch.float32,
+        **PLACE,
     )
 
 
@@ -137,6 +143,7 @@ def restyled(
     negative_prompt: str = "",
     latents: Tensor | None = None,
     controls: Sequence[Control] = (),
+    styles: Sequence[StyleImages] = (),
     **settings: object,
 ) -> Frames:
     """Restyle a clip; the result as float32 [frames, height, width, 3], 0 to 1."""
@@ -146,9 +153,12 @@ def restyled(
     sampled = restyle_latents(
         models,
         clip.latents if latents is None else latents,
-        conditioning=encode_prompts(models.text_encoder, prompt or clip.prompt, negative_prompt),
+        conditioning=encode_prompts(
+            models.text_encoder, clip.prompt if prompt is None else prompt, negative_prompt
+        ),
         settings=SamplingSettings(seed=1000 + clip.index, **chosen),
         controls=controls,
+        styles=styles,
     )
     return decoded(models, sampled)
 
@@ -161,14 +171,16 @@ def decoded(models: Models, latents: Tensor) -> Frames:
 def prompt_row(clips: Sequence[Clip]) -> Iterator[Row]:
     """Whether object and background get the colours that the prompt names."""
     for what, wanted in (("object", "colour"), ("background", "background")):
-        share = np.mean([has_colour(clip, what, getattr(clip.wanted, wanted)) for clip in clips])
+        share = np.mean(
+            [_colour(c.restyled_seen, what) == getattr(c.wanted, wanted) for c in clips]
+        )
         yield _at_least(f"{what} has the prompt's colour", share, 0.9, "{:.0%} of clips")
 
 
-def has_colour(clip: Clip, what: str, name: str) -> bool:
-    """Whether object or background of a restyled clip is of the colour of that name."""
-    found = [getattr(seen, f"{what}_colour") for seen in clip.restyled_seen]
-    return measures.colour_name(np.median(found, axis=0)) == name
+def _colour(seen: Sequence[Seen], what: str) -> str:
+    """The name of the colour that object or background have."""
+    found = [getattr(frame, f"{what}_colour") for frame in seen]
+    return measures.colour_name(np.median(found, axis=0))
 
 
 def structure_row(clips: Sequence[Clip]) -> Iterator[Row]:
@@ -246,7 +258,7 @@ def control_row(clips: Sequence[Clip]) -> Iterator[Row]:
     if not path.exists():
         yield Row("path at denoise 1, canny ControlNet", f"no {path.name}", "trained", False)
         return
-    network = load_control_network(path, device=torch.device("cpu"), dtype=torch.float32)
+    network = load_control_network(path, **PLACE)
     for what, bound, strength in (("without", 0.5, 0.0), ("with", 0.9, 1.0)):
         paths = []
         for clip in clips:
@@ -261,6 +273,39 @@ def _outlines(clip: Clip) -> Tensor:
     options = ControlFrameOptions(preprocessor="canny")
     frames = (clip.frames * 255).round().astype(np.uint8)
     return torch.from_numpy(np.stack([options.of(frame) for frame in frames]))
+
+
+def style_image_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Whether a picture gives its colours where the prompt says nothing."""
+    vision, adapter = vision_model(), load_ip_adapter_network(IP_ADAPTER, **PLACE)
+    found = []
+    for clip in clips:
+        with torch.no_grad():
+            embeddings = looked_at(vision, [_look_alike(clip)])
+        style = StyleImages(
+            adapter=adapter, embeddings=embeddings, empty=torch.zeros_like(embeddings)
+        )
+        seen = [measures.look(frame) for frame in restyled(clip, prompt="", styles=[style])]
+        found.append({what: _colour(seen, what) for what in ("object", "background")})
+    for what, wanted in (("object", "colour"), ("background", "background")):
+        pairs = zip(found, clips, strict=True)
+        share = np.mean([seen[what] == getattr(clip.wanted, wanted) for seen, clip in pairs])
+        yield _at_least(f"{what} has the style image's colour", share, 0.9, "{:.0%} of clips")
+
+
+def _look_alike(clip: Clip) -> Frames:
+    """A picture in the wanted colours, of something else somewhere else."""
+    rng = np.random.default_rng((HELD_OUT_SEED, clip.index, 1))
+    colours = {"colour": clip.wanted.colour, "background": clip.wanted.background}
+    return draw(replace(random_scene(rng), **colours, style=None), 0.5)
+
+
+@lru_cache(maxsize=1)
+def vision_model() -> nn.Module:
+    """The miniature's CLIP vision model."""
+    vision = new_vision_model()
+    vision.load_state_dict({k: v.float() for k, v in load_file(VISION_MODEL).items()})
+    return vision.eval()
 
 
 def windows_row(clips: Sequence[Clip]) -> Iterator[Row]:
@@ -317,6 +362,7 @@ ROWS: dict[str, Callable[[Sequence[Clip]], Iterator[Row]]] = {
     "guidance": guidance_row,
     "style": style_row,
     "control": control_row,
+    "style-image": style_image_row,
     "few-steps": few_steps_row,
     "denoise": denoise_row,
     "windows": windows_row,

@@ -115,7 +115,7 @@ CARDS = {
     "Native nodes (MODEL, CLIP, VAE, VIDEO)": Card(
         "Native nodes",
         "MODEL, CLIP, VAE, VIDEO",
-        None,  # ComfyUI's own loader does not know the miniature
+        "green",
         [
             [("Load Checkpoint", "model"), ("Load LoRA", "model")],
             [("Model from MODEL", "restyle"), ("Save Video", "result")],

@@ -1,4 +1,4 @@
-"""Train the miniature: a latent diffusion model, a motion module, a ControlNet, two LoRAs.
+"""Train the miniature: a latent diffusion model, a motion module, LoRAs and what guides it.
 
 Usage: python demo/train.py [--work FOLDER] [--out FOLDER] [--start FOLDER] [--threads N]
 
@@ -33,13 +33,19 @@ from training.networks import (
     new_vae,
     write_checkpoint,
     write_controlnet,
+    write_ip_adapter,
     write_motion_module,
+    write_vision_model,
 )
+from training.style_image import trained_ip_adapter
+from training.vision import trained_vision
 
 DEMO = Path(__file__).parent
 CHECKPOINT = Path("checkpoints", "miniature.safetensors")
 MOTION_MODULE = Path("animatediff_models", "miniature_motion.safetensors")
 CONTROLNET = Path("controlnet", "miniature_canny.safetensors")
+VISION_MODEL = Path("clip_vision", "miniature_vision.safetensors")
+IP_ADAPTER = Path("ipadapter", "miniature_style.safetensors")
 Networks = tuple[AutoencoderKL, ClipTextModel, UNet2DConditionModel, MotionModules]
 START_HELP = (
     "go on from the networks of a finished miniature: the stages of from_nothing are left out"
@@ -67,12 +73,16 @@ def main() -> int:
     style = trained_style(work, frames, unet, text_encoder)
     controlnet = trained_controlnet(work, frames, unet, text_encoder, earlier)
     few_steps = trained_few_steps(work, moving, unet, text_encoder, modules)
+    vision = trained_vision(work)
+    ip_adapter = trained_ip_adapter(work, frames, unet, text_encoder, vision)
 
     write_checkpoint(out / CHECKPOINT, unet=unet, vae=vae, text_encoder=text_encoder)
     write_motion_module(out / MOTION_MODULE, modules)
     style.write(out / "loras" / "miniature_outlined.safetensors")
     few_steps.write(out / "loras" / "miniature_few_steps.safetensors")
     write_controlnet(out / CONTROLNET, controlnet)
+    write_vision_model(out / VISION_MODEL, vision)
+    write_ip_adapter(out / IP_ADAPTER, ip_adapter)
     print(f"The miniature is in {out}.")
     return 0
 

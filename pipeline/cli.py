@@ -95,6 +95,12 @@ def _parser(add_commands: Callable[[Any], None]) -> argparse.ArgumentParser:
         metavar="COMFYUI_DIR",
         help="the folder that holds ComfyUI's models and input folders",
     )
+    demo.add_argument(
+        "--native",
+        action="store_true",
+        help="also write what the templates Native nodes and Style Image need: the miniature at "
+        "the sizes that ComfyUI's own loaders know, 2 GB",
+    )
     add_commands(commands)
     return parser
 
@@ -285,7 +291,7 @@ def _inspect(parsed: argparse.Namespace) -> int:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
-    for path in install_models(parsed.install_models):
+    for path in install_models(parsed.install_models, native=parsed.native):
         print(path)
     return 0
 

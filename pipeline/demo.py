@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
 from .errors import AnimateDiffV2VError
+from .files import load_checkpoint
+from .widening import (
+    Tensors,
+    widened_checkpoint,
+    widened_ip_adapter,
+    widened_lora,
+    widened_motion_module,
+    widened_vision_model,
+)
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
+_CHECKPOINT = DEMO_FOLDER / "models" / "checkpoints" / "miniature.safetensors"
+NATIVE_SUFFIX = "_native"
+# What ComfyUI's own loaders take at the sizes that they know, from the file of the same folder.
+_WIDENED: dict[str, Callable[[Path], Tensors]] = {
+    "checkpoints": lambda path: widened_checkpoint(load_checkpoint(path)),
+    "animatediff_models": lambda path: widened_motion_module(load_file(path)),
+    "loras": lambda path: widened_lora(load_file(path), load_checkpoint(_CHECKPOINT).unet_config),
+    "clip_vision": lambda path: widened_vision_model(load_file(path)),
+    "ipadapter": lambda path: widened_ip_adapter(load_file(path)),
+}
+# Of no use to ComfyUI as they are: its vision models are of certain sizes.
+_ONLY_WIDENED = ("clip_vision", "ipadapter")
 
 
-def install_models(comfyui: Path) -> list[Path]:
+def install_models(comfyui: Path, *, native: bool = False) -> list[Path]:
     """Copy the miniature's model files and its clip into a ComfyUI: the paths that were written.
 
     comfyui: the folder that holds ComfyUI's `models` and `input`.
+    native: also write what the templates need that use ComfyUI's own loaders: the miniature at the
+    sizes of Stable Diffusion 1.5 and CLIP, 2.0 GB.
     Raises AnimateDiffV2VError when it is no such folder, when the miniature is not here (it comes
     with the repository, not with a wheel), or when a file cannot be written.
     """
@@ -28,14 +57,33 @@ def install_models(comfyui: Path) -> list[Path]:
         raise AnimateDiffV2VError(
             f"The miniature is not in {DEMO_FOLDER}: it comes with a clone of the repository."
         )
-    targets = {path: comfyui / path.relative_to(DEMO_FOLDER) for path in models}
+    usable = [path for path in models if path.parent.name not in _ONLY_WIDENED]
+    targets = {path: comfyui / path.relative_to(DEMO_FOLDER) for path in usable}
     targets[clip] = comfyui / "input" / "miniature_clip.mp4"
+    for source, target in targets.items():
+        _write(target, partial(shutil.copyfile, source))
+    widened = [path for path in models if native and path.parent.name in _WIDENED]
+    return [*targets.values(), *(_write_widened(path, comfyui) for path in widened)]
+
+
+def _write_widened(path: Path, comfyui: Path) -> Path:
+    folder = path.parent.name
+    suffix = "" if folder in _ONLY_WIDENED else NATIVE_SUFFIX
+    target = comfyui / "models" / folder / f"{path.stem}{suffix}.safetensors"
+    tensors = _WIDENED[folder](path)
+    _write(target, partial(save_file, tensors))
+    return target
+
+
+def _write(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a file whole or not at all."""
+    unfinished = target.with_name(f"{target.name}.part")
     try:
-        for source, target in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-    except OSError as error:
-        raise AnimateDiffV2VError(
-            f"{error.filename} cannot be written: {error.strerror}."
-        ) from None
-    return list(targets.values())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(unfinished)
+        unfinished.replace(target)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):  # where its folder cannot be, it is not either
+            unfinished.unlink()
+        reason = getattr(error, "strerror", None) or error
+        raise AnimateDiffV2VError(f"{target} cannot be written: {reason}.") from None

@@ -21,7 +21,7 @@ TEXT = Plan(steps=1_500, learning_rate=2e-3)
 CAPTIONS = 32
 LENGTH = 77
 
-_KNOWN = {
+KNOWN: dict[str, tuple[str | None, ...]] = {
     "colour": tuple(COLOURS),
     "texture": TEXTURES,
     "shape": SHAPES,
@@ -48,8 +48,8 @@ class _Examiner(nn.Module):
     def __init__(self, text_encoder: ClipTextModel) -> None:
         super().__init__()
         self.text_encoder = text_encoder
-        self.questions = nn.Parameter(torch.randn(len(_KNOWN), TEXT_CHANNELS))
-        self.answers = nn.ModuleList(nn.Linear(TEXT_CHANNELS, len(v)) for v in _KNOWN.values())
+        self.questions = nn.Parameter(torch.randn(len(KNOWN), TEXT_CHANNELS))
+        self.answers = nn.ModuleList(nn.Linear(TEXT_CHANNELS, len(v)) for v in KNOWN.values())
 
     def forward(self, texts: Sequence[str], truths: Tensor) -> Tensor:
         tokens = encoded(self.text_encoder, texts)
@@ -70,12 +70,13 @@ def trained_text_encoder(folder: Path) -> ClipTextModel:
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
         scenes = [random_scene(rng) for _ in range(CAPTIONS)]
-        truths = torch.tensor([_truth(scene) for scene in scenes])
+        truths = torch.tensor([truth(scene) for scene in scenes])
         return examiner([caption(scene) for scene in scenes], truths)
 
     train("text", TEXT, examiner, loss_of, folder)
     return text_encoder
 
 
-def _truth(scene: Scene) -> list[int]:
-    return [values.index(getattr(scene, name)) for name, values in _KNOWN.items()]
+def truth(scene: Scene) -> list[int]:
+    """Which of the values of each of `KNOWN` a scene has."""
+    return [values.index(getattr(scene, name)) for name, values in KNOWN.items()]

@@ -6,15 +6,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from animatediff_v2v.pipeline.files.controlnet import controlnet_table
+from animatediff_v2v.pipeline.files.ip_adapter import (
+    IpAdapterSizes,
+    IpAdapterWeights,
+    ip_adapter_table,
+)
 from animatediff_v2v.pipeline.files.tensor_specs import TensorSpec
 from animatediff_v2v.pipeline.files.text_encoder_layout import text_encoder_table
 from animatediff_v2v.pipeline.files.unet_layout import unet_table
 from animatediff_v2v.pipeline.files.vae_layout import vae_table
+from animatediff_v2v.pipeline.models.image_attention import cross_attentions
+from animatediff_v2v.pipeline.models.ip_adapter import IpAdapter
 from animatediff_v2v.pipeline.models.motion_module import MotionModules, sinusoidal_encoding
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 # The loader reads the sizes off the shapes, as it does with users' files; what shapes do not tell
 # is fixed in SD1.5's layout: 8 heads, 32 norm groups. A group needs two channels or more, or the
@@ -57,6 +65,18 @@ TEXT_ENCODER = {
     "num_attention_heads": 1,
     "max_position_embeddings": 77,
 }
+VISION_CHANNELS = 32
+VISION = {
+    "hidden_size": VISION_CHANNELS,
+    "intermediate_size": 4 * VISION_CHANNELS,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "image_size": 224,
+    "patch_size": 14,
+    "projection_dim": VISION_CHANNELS,
+    "hidden_act": "quick_gelu",
+}
+IMAGE_TOKENS = 4
 
 
 def new_vae() -> AutoencoderKL:
@@ -100,6 +120,27 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return controlnet
 
 
+def new_vision_model() -> CLIPVisionModelWithProjection:
+    """A vision model with fresh weights, sized as CLIP's ViT-L/14 but for the widths."""
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
+
+
+def new_ip_adapter(unet: UNet2DConditionModel) -> IpAdapter:
+    """An IP-Adapter whose keys and values are those that the UNet has for text."""
+    attentions = list(cross_attentions(unet))
+    sizes = IpAdapterSizes(
+        VISION_CHANNELS,
+        TEXT_CHANNELS,
+        IMAGE_TOKENS,
+        layers=tuple(attention.to_k.out_features for attention in attentions),
+    )
+    adapter = IpAdapter(IpAdapterWeights("base", sizes, {}), name="the miniature's IP-Adapter")
+    for layer, attention in zip(adapter.layers, attentions, strict=True):
+        layer.to_k_ip.load_state_dict(attention.to_k.state_dict())
+        layer.to_v_ip.load_state_dict(attention.to_v.state_dict())
+    return adapter
+
+
 def write_controlnet(path: Path, controlnet: nn.Module) -> None:
     """Write a ControlNet as one fp16 file in the original (LDM) layout."""
     table = controlnet_table(CONTROLNET)
@@ -128,6 +169,20 @@ def write_checkpoint(
 def write_motion_module(path: Path, modules: nn.Module) -> None:
     """Write motion modules as one fp16 file in AnimateDiff's original layout."""
     _save(modules.state_dict(), path)
+
+
+def write_vision_model(path: Path, vision: nn.Module) -> None:
+    """Write a vision model as one fp16 file in the layout of Hugging Face's CLIP."""
+    _save(vision.state_dict(), path)
+
+
+def write_ip_adapter(path: Path, adapter: IpAdapter) -> None:
+    """Write an IP-Adapter as one fp16 file in its original layout."""
+    # The original counts a UNet's attentions, and every second one is to text.
+    numbers = list(range(1, 2 * len(adapter.layers), 2))
+    _save(
+        _renamed(adapter.state_dict(), ip_adapter_table(adapter.sizes, "base", numbers), ""), path
+    )
 
 
 def _renamed(

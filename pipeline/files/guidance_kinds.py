@@ -145,9 +145,21 @@ def _ip_adapter(keys: Keys) -> Finding | None:
     return finding(names[family], "SD1.5", "Use it with IP-Adapter.", usable=True)
 
 
+def _vision_model(keys: Keys) -> Finding | None:
+    hugging_face = keys.starts("vision_model.embeddings.") and not keys.starts("text_model.")
+    if not hugging_face and not keys.starts("visual.transformer."):
+        return None
+    return Finding(
+        "other model",
+        "a vision model of CLIP",
+        layout="Hugging Face's" if hugging_face else "OpenCLIP's",
+        advice="It belongs into models/clip_vision: Load CLIP Vision gives it to IP-Adapter.",
+    )
+
+
 def _base(keys: Keys, ending: str) -> str:
     widths = keys.sizes(ending, 1)
     return next((name for width, name in BASE_BY_CROSS_ATTENTION.items() if width in widths), "")
 
 
-RULES = (_ip_adapter, _control_relative, _controlnet, _t2i_adapter)
+RULES = (_ip_adapter, _control_relative, _controlnet, _t2i_adapter, _vision_model)

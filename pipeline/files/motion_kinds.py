@@ -105,7 +105,7 @@ def _motion_module(keys: Keys) -> Finding | None:
     levels = {block.split(".")[1] for block in blocks if block.startswith("down_blocks.")}
     widths = keys.sizes("motion_modules.0.temporal_transformer.norm.weight", 0)
     widths |= keys.sizes("motion_modules.0.norm.weight", 0)
-    if len(levels) == 3 and 320 in widths:
+    if len(levels) == 3 and {320, 640, 1280} <= widths:
         return _refused("an AnimateDiff-SDXL motion module", "SDXL")
     tables = keys.sizes("pos_encoder.pe", 1) | keys.sizes("pos_embed.pe", 1)
     frames = min(tables) if tables else None

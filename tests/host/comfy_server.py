@@ -27,7 +27,6 @@ MODEL_FOLDERS = {
     "motion_module.safetensors": "animatediff_models",
     "style_lora.safetensors": "loras",
     "controlnet.safetensors": "controlnet",
-    "ip_adapter.safetensors": "ipadapter",
 }
 START_SECONDS = 300
 RUN_SECONDS = 600
@@ -45,7 +44,7 @@ class ComfyServer:
             (folder / "models" / models).mkdir(parents=True)
             shutil.copy(weights / name, folder / "models" / models / name)
         _link(PACK, folder / "custom_nodes" / PACK_NAME)
-        vision = Path(__file__).with_name("tiny_clip_vision.py")
+        vision = Path(__file__).with_name("other_clip_vision.py")
         shutil.copy(vision, folder / "custom_nodes" / vision.name)
         _link(PROBE, folder / "custom_nodes" / "probe")
         self.port = _free_port()

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from animatediff_v2v.pipeline.files import load_checkpoint
+from animatediff_v2v.pipeline.demo import install_models
 from animatediff_v2v.pipeline.video import Audio, VideoWriter
 from PIL import Image
-from safetensors.torch import save_file
 
 from .comfy_server import PACK, ComfyServer
 
@@ -32,24 +31,32 @@ SAMPLE_RATE = 48_000
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory, random_weights):
-    """The trained miniature, and random weights for what it has no network for."""
+    """The trained miniature, and random weights for what no test of pictures needs."""
     folder = tmp_path_factory.mktemp("weights")
     command = [sys.executable, str(PACK / "demo" / "random_weights.py"), str(folder)]
     subprocess.run(command, check=True)
     for name, path in MINIATURE_FILES.items():
         shutil.copy(MINIATURE / path, folder / name)
-    # What guides a UNet must have its sizes.
-    sizes = load_checkpoint(folder / "checkpoint.safetensors").unet_config
-    save_file(random_weights.ip_adapter(sizes), folder / "ip_adapter.safetensors")
     return folder
 
 
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """The folder of a ComfyUI into which the command put the miniature, all of it."""
+    folder = tmp_path_factory.mktemp("installed")
+    (folder / "models").mkdir()
+    install_models(folder, native=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session", params=PATHS or [None], ids=lambda path: Path(path or "none").name)
-def server(request, tmp_path_factory, weights):
+def server(request, tmp_path_factory, weights, installed):
     if request.param is None:
         pytest.skip("COMFYUI_PATH names no ComfyUI")
     folder = tmp_path_factory.mktemp("comfyui")
     with ComfyServer(request.param, folder / "base", weights) as running:
+        shutil.copytree(installed, running.folder, copy_function=os.link, dirs_exist_ok=True)
         write_clip(running.folder / "input" / "clip.mp4")
         write_clip(running.folder / "input" / "silent.mp4", sound=False)
         Image.linear_gradient("L").convert("RGB").save(running.folder / "input" / "picture.png")

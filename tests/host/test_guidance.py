@@ -37,9 +37,9 @@ def control_net(**values):
 
 def ip_adapter(**values):
     inputs = {
-        "ip_adapter": "ip_adapter.safetensors",
+        "ip_adapter": "miniature_style.safetensors",
         "clip_vision": ["vision", 0],
-        "images": ["load", 0],
+        "images": ["looks", 0],
         "weight": 1.0,
         "arrangement": "travel",
         "start": 0.0,
@@ -48,8 +48,14 @@ def ip_adapter(**values):
     return {"class_type": "ADV2V_IPAdapter", "inputs": inputs | values}
 
 
-def vision(channels=24):
-    return {"class_type": "TinyClipVision", "inputs": {"channels": channels}}
+def vision():
+    inputs = {"clip_name": "miniature_vision.safetensors"}
+    return {"class_type": "CLIPVisionLoader", "inputs": inputs}
+
+
+def looks():
+    """Two pictures, for a vision model of full size takes a second for each."""
+    return load_video(frame_load_cap=2)
 
 
 def solid_mask(value, width=SIZE[0], height=SIZE[1]):
@@ -65,7 +71,7 @@ def controlled(sample=None, **more):
 
 
 def styled(sample=None, **more):
-    more = {"vision": vision(), "style": ip_adapter(), **more}
+    more = {"vision": vision(), "looks": looks(), "style": ip_adapter(), **more}
     return graph(sample=sample or sampler(style=["style", 0], denoise=1.0), **more)
 
 
@@ -148,7 +154,7 @@ def test_an_ip_adapter_changes_the_clip(server, plain):
 def test_controlnet_and_ip_adapter_with_a_few_step_preset(server):
     sample = sampler(control=["control", 0], style=["style", 0], preset="turbo", steps=25)
     sample["inputs"] |= {"guidance_scale": 7.0}
-    both = controlled(sample, vision=vision(), style=ip_adapter())
+    both = controlled(sample, vision=vision(), looks=looks(), style=ip_adapter())
     assert len(pictures(server, both)) == KEPT
 
 
@@ -185,7 +191,10 @@ FAILURES = [
         controlled(control=control_net(control_net="wrong.safetensors")),
         "where a ControlNet is wanted",
     ),
-    (styled(vision=vision(1024)), "takes what a CLIP vision model gives in 24 channels"),
+    (
+        styled(vision={"class_type": "OtherClipVision", "inputs": {}}),
+        "takes what a CLIP vision model gives in 768 channels, and this one gives 1024",
+    ),
     (styled(style=ip_adapter(ip_adapter="wrong.safetensors")), "where an IP-Adapter is wanted"),
 ]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
@@ -11,8 +14,7 @@ from urllib.parse import quote
 import av
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
+from PIL import Image, ImageDraw
 
 from .api_format import to_api, with_values
 from .comfy_server import PACK, PACK_NAME, message
@@ -22,7 +24,7 @@ TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 GRAPH = "Video to Video"
 KEPT = FRAMES // 2
 LORA = "style_lora.safetensors"
-# The models, the clip and the few steps of a test.
+# The miniature, the clip and the few steps of a test.
 SMALL = {
     "ADV2V_LoadVideo": {"video": "clip.mp4"},
     "ADV2V_LoadModel": {
@@ -38,22 +40,36 @@ SMALL = {
     "ADV2V_ContextOptions": {"length": 6, "overlap": 2},
     "ADV2V_Sampler": {"steps": 2},
     "ADV2V_ControlNet": {"control_net": "controlnet.safetensors"},
-    "ADV2V_IPAdapter": {"ip_adapter": "ip_adapter.safetensors"},
+    "ADV2V_IPAdapter": {"ip_adapter": "miniature_style.safetensors"},
     "LoadImage": {"image": "picture.png"},
     "LoadVideo": {"file": "clip.mp4"},
-    "CheckpointLoaderSimple": {"ckpt_name": "native.safetensors"},
-    "LoraLoader": {"lora_name": "native.safetensors"},
-    "ADV2V_ModelFromComfy": {"motion_module": "native.safetensors"},
+    "CLIPVisionLoader": {"clip_name": "miniature_vision.safetensors"},
+    "CheckpointLoaderSimple": {"ckpt_name": "miniature_native.safetensors"},
+    "LoraLoader": {"lora_name": "miniature_outlined_native.safetensors"},
+    "ADV2V_ModelFromComfy": {"motion_module": "miniature_motion_native.safetensors"},
 }
+# The denoise, guidance and clip with which the miniature shows what it can.
+AS_SHOWN = {
+    "ADV2V_LoadVideo": {"video": "miniature_clip.mp4", "select_every_nth_frame": 8},
+    "LoadVideo": {"file": "miniature_clip.mp4"},
+    "ADV2V_SelectFrames": {"select_every_nth_frame": 8},
+    "ADV2V_Sampler": {
+        "steps": 8,
+        "denoise": 0.5,
+        "guidance_scale": 5.0,
+        "scheduler": "karras",
+        "seed": 1,
+    },
+    "ADV2V_LoraStack": {"lora_1": "None", "lora_2": "None"},
+}
+SOURCE = ("red", "blue")
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)
 def template(request, object_info):
-    """A template's name, workflow, and prompt for the tiny models."""
+    """A template's name, workflow, and prompt for the miniature."""
     path = PACK / "workflows" / f"{request.param}.json"
     workflow = json.loads(path.read_text(encoding="utf-8"))
-    if any(node["type"] == "CheckpointLoaderSimple" for node in workflow["nodes"]):
-        request.getfixturevalue("native_weights")
     return request.param, workflow, small(to_api(workflow, object_info))
 
 
@@ -63,41 +79,11 @@ def small(prompt):
         if any(node["class_type"] == kind for node in prompt.values()):
             prompt = with_values(prompt, kind, **values)
     for node in prompt.values():
-        if node["class_type"] == "CLIPVisionLoader":  # its models have no small size
-            node |= {"class_type": "TinyClipVision", "inputs": {"channels": 24}}
         slots = [name for name in node["inputs"] if re.fullmatch(r"lora_\d+", name)]
         for name in slots:
             if node["inputs"][name] != "None":
                 node["inputs"][name] = LORA
     return prompt
-
-
-@pytest.fixture(scope="module")
-def native_weights(server, random_weights):
-    """Files that ComfyUI's own loader takes for Stable Diffusion 1.5, with a UNet of one level."""
-    unet = random_weights.UNET | {
-        "block_out_channels": (320,),
-        "cross_attention_dim": 768,
-        "down_block_types": ("CrossAttnDownBlock2D",),
-        "up_block_types": ("CrossAttnUpBlock2D",),
-    }
-    vae = random_weights.VAE | {
-        "block_out_channels": (128, 256, 512, 512),
-        "layers_per_block": 2,
-    }
-    text_encoder = random_weights.TEXT_ENCODER | {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-    }
-    torch.manual_seed(0)
-    files = {
-        "checkpoints": random_weights.checkpoint(unet, vae, text_encoder),
-        "animatediff_models": random_weights.motion_module(unet),
-        "loras": random_weights.lora(unet),
-    }
-    for folder, tensors in files.items():
-        save_file(tensors, server.folder / "models" / folder / "native.safetensors")
 
 
 def pictures(path):
@@ -150,6 +136,71 @@ def test_template_runs_and_is_cached(server, template):
     again = server.run(prompt, workflow)
     assert set(message(again, "execution_cached")["nodes"]) == set(prompt)
     assert sorted(path.parent.iterdir()) == files
+
+
+@pytest.fixture
+def opened(object_info):
+    """Open a template as a prompt for the miniature and its own clip."""
+
+    def prompt(name):
+        workflow = json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+        made = small(to_api(workflow, object_info))
+        for kind, values in AS_SHOWN.items():
+            if any(node["class_type"] == kind for node in made.values()):
+                made = with_values(made, kind, **values)
+        return made
+
+    return prompt
+
+
+def colours(frames):
+    """The names of object and background in each frame."""
+    seen = [measures().look(frame.astype(np.float32) / 255) for frame in frames]
+    name = measures().colour_name
+    return {(name(frame.object_colour), name(frame.background_colour)) for frame in seen}
+
+
+@cache
+def measures():
+    sys.path.insert(0, str(PACK / "demo"))
+    try:
+        return importlib.import_module("training.measures")
+    finally:
+        sys.path.remove(str(PACK / "demo"))
+
+
+PROMPT = "a green circle on a purple background"
+
+
+def test_native_nodes_show_what_the_packs_own_loader_shows(server, opened):
+    own = with_values(opened(GRAPH), "ADV2V_Sampler", positive=PROMPT, negative="")
+    native = opened("Native nodes (MODEL, CLIP, VAE, VIDEO)")
+    native = with_values(native, "LoraLoader", strength_model=0.0, strength_clip=0.0)
+    texts = [key for key, node in native.items() if node["class_type"] == "CLIPTextEncode"]
+    (sampler,) = (node for node in native.values() if node["class_type"] == "ADV2V_Sampler")
+    for key in texts:
+        is_positive = sampler["inputs"]["positive_conditioning"] == [key, 0]
+        native[key]["inputs"]["text"] = PROMPT if is_positive else ""
+    first, second = (
+        np.array(pictures(server.files(server.run(prompt))[0]), np.float32)
+        for prompt in (own, native)
+    )
+    assert first.shape == second.shape
+    assert colours(first) == colours(second) == {("green", "purple")}
+    assert np.abs(first - second).mean() < 4
+
+
+def test_a_style_image_gives_its_colours(server, opened):
+    frames = pictures(server.folder / "input" / "miniature_clip.mp4")
+    assert colours(frames[::6]) == {SOURCE}
+    picture = Image.new("RGB", (256, 256), "#9a38bd")
+    ImageDraw.Draw(picture).ellipse((60, 70, 190, 200), fill="#2ea845")
+    picture.save(server.folder / "input" / "green_on_purple.png")
+    prompt = with_values(opened("Style Image"), "LoadImage", image="green_on_purple.png")
+    prompt = with_values(prompt, "ADV2V_IPAdapter", weight=1.0)
+    prompt = with_values(prompt, "ADV2V_Sampler", positive="", negative="")
+    made = pictures(server.files(server.run(prompt))[0])
+    assert colours(made) == {("green", "purple")}
 
 
 def test_lora_changes_the_result(server, object_info):

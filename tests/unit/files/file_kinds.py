@@ -542,6 +542,20 @@ OTHERS = {
         "SDXL",
         says="SDXL",
     ),
+    "vision model": Row(
+        lambda: named("vision_model.embeddings.class_embedding", "visual_projection.weight"),
+        "other model",
+        "",
+        "Hugging Face's",
+        says="a vision model of CLIP. It belongs into models/clip_vision",
+    ),
+    "vision model of OpenCLIP": Row(
+        lambda: named("visual.transformer.resblocks.0.ln_1.weight", "visual.proj"),
+        "other model",
+        "",
+        "OpenCLIP's",
+        says="a vision model of CLIP",
+    ),
     "upscaler": Row(
         lambda: named("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),
         "other model",

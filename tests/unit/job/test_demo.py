@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import runpy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,18 @@ KINDS = {
     "animatediff_models": "motion module",
     "loras": "LoRA",
     "controlnet": "ControlNet",
+    "ipadapter": "IP-Adapter",
+    "clip_vision": "other model",
 }
+# Of sizes that ComfyUI's own loaders do not know.
+NOT_FOR_COMFYUI = ("clip_vision", "ipadapter")
 LIMIT = 24_000_000
 
 
 def test_the_miniature_is_small():
     names = {path.stem for path in FILES}
     wanted = {"miniature", "miniature_motion", "miniature_outlined", "miniature_few_steps"}
-    wanted |= {"miniature_canny"}
+    wanted |= {"miniature_canny", "miniature_vision", "miniature_style"}
     assert wanted <= names
     total = sum(path.stat().st_size for path in [*FILES, DEMO / "clip.mp4"])
     assert total <= LIMIT
@@ -36,20 +41,65 @@ def test_the_miniature_is_small():
 def test_each_file_is_what_its_folder_says(path):
     report = identify(path)
     assert report.kind == KINDS[path.parent.name]
-    assert report.usable
+    assert report.usable or "a vision model" in report.message
     with safe_open(path, "pt") as weights:
         dtypes = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
     assert dtypes == {"F16"}
 
 
-def test_install_models(tmp_path, capsys):
-    (tmp_path / "models").mkdir()
-    assert main(["demo", "--install-models", str(tmp_path)]) == 0
-    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    relative = {path.relative_to(tmp_path).as_posix() for path in written}
-    expected = {path.relative_to(DEMO).as_posix() for path in FILES}
-    assert relative == expected | {"input/miniature_clip.mp4"}
-    assert all(path.stat().st_size for path in written)
+@pytest.fixture
+def install(tmp_path, capsys):
+    """Run the command, and give the files that it says it has written."""
+
+    def run(*options):
+        (tmp_path / "models").mkdir(exist_ok=True)
+        assert main(["demo", "--install-models", str(tmp_path), *options]) == 0
+        written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+        left = {path for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == set(written)
+        return {path.relative_to(tmp_path).as_posix(): path for path in written}
+
+    yield run
+    shutil.rmtree(tmp_path / "models")
+
+
+SMALL = {
+    path.relative_to(DEMO).as_posix() for path in FILES if path.parent.name not in NOT_FOR_COMFYUI
+} | {"input/miniature_clip.mp4"}
+
+
+def test_install_models(install):
+    written = install()
+    assert set(written) == SMALL
+    assert all(path.stat().st_size for path in written.values())
+
+
+def test_install_models_for_native_nodes(install):
+    written = install("--native")
+    assert set(written) - SMALL == {
+        "models/checkpoints/miniature_native.safetensors",
+        "models/animatediff_models/miniature_motion_native.safetensors",
+        "models/loras/miniature_outlined_native.safetensors",
+        "models/loras/miniature_few_steps_native.safetensors",
+        "models/clip_vision/miniature_vision.safetensors",
+        "models/ipadapter/miniature_style.safetensors",
+    }
+    for name in set(written) - SMALL:
+        report = identify(written[name])
+        assert report.kind == KINDS[written[name].parent.name]
+        assert report.kind == "other model" or report.usable
+    assert 1.9e9 < sum(path.stat().st_size for path in written.values()) < 2.2e9
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):
+    blocked = tmp_path / "models" / "checkpoints"
+    blocked.parent.mkdir()
+    blocked.write_text("a file where a folder must be")
+    assert main(["demo", "--install-models", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "miniature.safetensors cannot be written" in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_a_folder_that_is_no_comfyui_is_refused(tmp_path, capsys):

@@ -37,8 +37,8 @@ FOLDERS = {"checkpoints", "animatediff_models", "loras"}
 FOLDERS |= {"controlnet", "ipadapter", "clip_vision"}
 # Stored under a name that says nothing; ComfyUI's users know it by this one.
 RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": "image_encoder/model.safetensors"}
-# The miniature has no part for these.
-BEYOND_THE_MINIATURE = {"CheckpointLoaderSimple", "ADV2V_IPAdapter"}
+# ComfyUI's own, which know Stable Diffusion's and CLIP's sizes alone.
+NATIVE_LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader"}
 # The nodes' titles stand above their places.
 TITLE_PIXELS = 30
 
@@ -123,8 +123,9 @@ def test_template_says_where_its_models_are(name):
         assert model["url"].endswith(f"/{RENAMED.get(model['name'], model['name'])}")
         assert model["name"] in values
         assert f"({model['url']})" in note and f"`models/{model['directory']}`" in note
-    needs_more = any(node["type"] in BEYOND_THE_MINIATURE for node in nodes)
-    assert ("demo --install-models" in note) is not needs_more
+    takes_native = any(node["type"] in NATIVE_LOADERS for node in nodes)
+    command = "`animatediff-v2v demo --install-models COMFYUI_DIR"
+    assert (f"{command} --native` (2 GB)" if takes_native else f"{command}`") in note
     assert f"# {name}\n" in note
 
 
