@@ -60,6 +60,12 @@ def test_the_page_has_a_picture_that_is_there_and_small(node_id):
             assert picture.width >= 250 and picture.height >= 100
 
 
+@pytest.mark.parametrize("node_id", schemas())
+def test_the_page_shows_what_the_node_does(node_id):
+    made = [path for _, path in PICTURE.findall(page(node_id)) if path.endswith("_miniature.jpg")]
+    assert len(made) == (node_id != "ADV2V_MotionLoraStack"), "the miniature has no motion LoRA"
+
+
 def test_nothing_is_left_over():
     assert {path.stem for path in DOCS.glob("*.md")} == set(schemas())
     used = {path for node_id in schemas() for _, path in PICTURE.findall(page(node_id))}

@@ -1,0 +1,308 @@
+"""Draw what the help pages show: the demo's clip, and what each node makes of it.
+
+Usage: python demo/help_pictures.py [NAME ...]   (all of them if no name is given)
+
+All is made with the miniature.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from animatediff_v2v.pipeline import FrameSelection
+from animatediff_v2v.pipeline.files import LoraEntry, load_checkpoint
+from animatediff_v2v.pipeline.models import Models, load_models
+from animatediff_v2v.pipeline.models.controlnet import load_control_network
+from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
+from animatediff_v2v.pipeline.prompts.schedule import encode_schedule
+from animatediff_v2v.pipeline.request import SamplingSettings
+from animatediff_v2v.pipeline.sampling import (
+    Conditioning,
+    ContextOptions,
+    Control,
+    Guidance,
+    SpeedOptions,
+    StyleImages,
+)
+from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
+from animatediff_v2v.pipeline.video_to_video import encode_prompts, restyle_latents
+from animatediff_v2v.pipeline.widening import widened_checkpoint, widened_motion_module
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from run import CLIP, GREEN, MODELS, YELLOW
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from training.networks import new_vision_model
+from training.scenes import draw, random_scene
+from training.vision import looked_at
+
+PICTURES = Path(__file__).parents[1] / "web" / "docs" / "pictures"
+CHECKPOINT = MODELS / "checkpoints" / "miniature.safetensors"
+MOTION_MODULE = MODELS / "animatediff_models" / "miniature_motion.safetensors"
+PLACE = {"device": torch.device("cpu"), "dtype": torch.float32}
+COLUMNS, SIDE, GAP, LINE = 6, 96, 4, 20
+GROUND, INK = "#1d2430", "#f2f4f8"
+
+Frames = NDArray[np.uint8]
+"""[frames, height, width, 3]."""
+Rows = Mapping[str, Frames]
+"""Clips under what is to be said of them."""
+
+
+def clip(**selection: float) -> Frames:
+    """The demo's clip, or a selection of its frames."""
+    with VideoReader(CLIP, selection=FrameSelection(**selection)) as reader:
+        return np.stack(list(reader))
+
+
+@cache
+def source() -> Frames:
+    """What is restyled: 16 frames of the clip."""
+    return clip(select_every_nth_frame=2, frame_load_cap=16)
+
+
+@cache
+def models(lora: float = 0.0, motion: bool = True) -> Models:
+    """The miniature, with its style LoRA or without its motion module."""
+    path = MODELS / "loras" / "miniature_outlined.safetensors"
+    return load_models(
+        CHECKPOINT,
+        motion_module=MOTION_MODULE if motion else None,
+        loras=[LoraEntry(path, model_strength=lora, clip_strength=lora)] if lora else [],
+        **PLACE,
+    )
+
+
+def restyled(
+    prompt: str | Conditioning = GREEN,
+    *,
+    networks: Models | None = None,
+    frames: Frames | None = None,
+    controls: Sequence[Control] = (),
+    styles: Sequence[StyleImages] = (),
+    **settings: object,
+) -> Frames:
+    """The clip after a prompt, with the demo's settings where no others are given."""
+    networks = networks or models()
+    pixels = torch.from_numpy(source() if frames is None else frames) / 255
+    if isinstance(prompt, str):
+        prompt = encode_prompts(networks.text_encoder, prompt, "")
+    usual = SamplingSettings(
+        seed=7, steps=8, guidance=Guidance(scale=5.0), scheduler="karras", denoise=0.5
+    )
+    latents = restyle_latents(
+        networks,
+        networks.codec.encode(pixels),
+        conditioning=prompt,
+        settings=replace(usual, **settings),
+        controls=controls,
+        styles=styles,
+    )
+    made = torch.cat(list(networks.codec.decode(latents))).cpu()
+    return (made * 255).round().to(torch.uint8).numpy()
+
+
+def load_video() -> Rows:
+    return {
+        f"select_every_nth_frame {nth}: the first frames": clip(
+            select_every_nth_frame=nth, frame_load_cap=COLUMNS
+        )
+        for nth in (1, 4, 8)
+    }
+
+
+def select_frames() -> Rows:
+    few = {"select_every_nth_frame": 4, "frame_load_cap": COLUMNS}
+    return {
+        "every 4th frame": clip(**few),
+        "skip_first_frames 12": clip(skip_first_frames=12, **few),
+        "start_time 1.5": clip(start_time_seconds=1.5, **few),
+    }
+
+
+def load_model() -> Rows:
+    return {
+        "the clip": source(),
+        "without a motion module each frame is painted for itself": restyled(
+            networks=models(motion=False)
+        ),
+        "with it the clip is calm": restyled(),
+    }
+
+
+def lora_stack() -> Rows:
+    return {
+        f"a LoRA for outlines, strength {strength:g}": restyled(YELLOW, networks=models(strength))
+        for strength in (0.0, 0.5, 1.0)
+    }
+
+
+def model_from_comfy() -> Rows:
+    """The checkpoint as ComfyUI's own loader reads it, without a ComfyUI."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, motion = (
+            Path(folder, "checkpoint.safetensors"),
+            Path(folder, "motion.safetensors"),
+        )
+        save_file(widened_checkpoint(load_checkpoint(CHECKPOINT)), checkpoint)
+        save_file(widened_motion_module(load_file(MOTION_MODULE)), motion)
+        native = load_models(checkpoint, motion_module=motion, **PLACE)
+        made = restyled(networks=native)
+    return {"the clip": source(), "a checkpoint of ComfyUI's own loader": made}
+
+
+def sampler() -> Rows:
+    rows = {f"denoise {denoise:g}": restyled(denoise=denoise) for denoise in (0.3, 0.5, 0.8)}
+    return {"the clip": source()} | rows
+
+
+def context_options() -> Rows:
+    frames = clip()
+    return {
+        f"48 frames in windows of {length}, overlap {overlap}": restyled(
+            frames=frames, context=ContextOptions(length=length, overlap=overlap)
+        )[12:18]
+        for length, overlap in ((4, 0), (16, 4))
+    }
+
+
+def prompt_schedule() -> Rows:
+    frames, shape = clip(), "square on a blue background"
+    prompts = {0: f"a red {shape}", 24: f"a yellow {shape}", 47: f"a green {shape}"}
+    encoder = models().text_encoder
+    negative = encode_prompts(encoder, "", "").negative
+    travelling = Conditioning(encode_schedule(prompts, encoder.encode), negative)
+    context = ContextOptions(length=16, overlap=8)
+    return {
+        f"0: {prompts[0]}   24: a yellow ...   47: a green ...": restyled(
+            travelling, frames=frames, context=context
+        )
+    }
+
+
+def control_frames() -> Rows:
+    makers = {
+        name: ControlFrameOptions(preprocessor=name) for name in ("canny", "luminance", "tile")
+    }
+    rows = {name: np.stack([maker.of(f) for f in source()]) for name, maker in makers.items()}
+    return {"the clip": source()} | rows
+
+
+def controlnet() -> Rows:
+    path = MODELS / "controlnet" / "miniature_canny.safetensors"
+    edges = control_frames()["canny"]
+    control = Control(network=load_control_network(path, **PLACE), frames=torch.from_numpy(edges))
+    return {
+        "the clip": source(),
+        "denoise 1 alone: nothing holds the clip": restyled(denoise=1.0),
+        "denoise 1 with a ControlNet on its edges": restyled(denoise=1.0, controls=[control]),
+    }
+
+
+def ip_adapter() -> Rows:
+    rows = {"the clip": source()}
+    scene = replace(random_scene(np.random.default_rng(3)), style=None)
+    for says, colour, background in (
+        ("no words, but this picture", "yellow", "purple"),
+        ("and this one", "green", "red"),
+    ):
+        picture = draw(replace(scene, colour=colour, background=background), 0.5)
+        made = restyled("", styles=[style_of(picture)])
+        shown = np.concatenate([(picture[np.newaxis] * 255).astype(np.uint8), moments(made)[1:]])
+        rows[f"{says}, and what becomes of the clip"] = shown
+    return rows
+
+
+def style_of(picture: NDArray[np.float32]) -> StyleImages:
+    vision = new_vision_model().eval()
+    weights = load_file(MODELS / "clip_vision" / "miniature_vision.safetensors")
+    vision.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    with torch.no_grad():
+        embeddings: Tensor = looked_at(vision, [picture])
+    adapter = load_ip_adapter_network(MODELS / "ipadapter" / "miniature_style.safetensors", **PLACE)
+    return StyleImages(adapter=adapter, embeddings=embeddings, empty=torch.zeros_like(embeddings))
+
+
+def speed() -> Rows:
+    ways = {
+        "all that is to be computed, 20 steps": SpeedOptions(),
+        "deep_cache_interval 3": SpeedOptions(deep_cache_interval=3),
+        "guidance_end 0.6": SpeedOptions(guidance_end=0.6),
+    }
+    return {says: restyled(steps=20, speed=options) for says, options in ways.items()}
+
+
+def encode_video() -> Rows:
+    rows = {"what comes in": source()}
+    with tempfile.TemporaryDirectory() as folder:
+        for crf in (19, 51):
+            path = Path(folder, f"{crf}.mp4")
+            with VideoWriter(path, width=128, height=128, frame_rate=8, crf=crf) as writer:
+                writer.write(source())
+            with VideoReader(path) as reader:
+                rows[f"mp4-h264, crf {crf}: {path.stat().st_size / 1000:.0f} kB"] = np.stack(
+                    list(reader)
+                )
+    return rows
+
+
+def video_to_video() -> Rows:
+    return {"the clip": source(), GREEN: restyled(), YELLOW: restyled(YELLOW)}
+
+
+MAKERS: dict[str, Callable[[], Rows]] = {
+    maker.__name__: maker
+    for maker in (
+        load_video,
+        select_frames,
+        load_model,
+        lora_stack,
+        model_from_comfy,
+        sampler,
+        context_options,
+        prompt_schedule,
+        control_frames,
+        controlnet,
+        ip_adapter,
+        speed,
+        encode_video,
+        video_to_video,
+    )
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or MAKERS:
+        path = PICTURES / f"{name}_miniature.jpg"
+        sheet(MAKERS[name]()).save(path, quality=88, optimize=True)
+        print(path)
+
+
+def sheet(rows: Rows) -> Image.Image:
+    """Lay clips out, a row each, under what is said of them."""
+    width = COLUMNS * (SIDE + GAP) + GAP
+    picture = Image.new("RGB", (width, len(rows) * (LINE + SIDE + GAP) + GAP), GROUND)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for row, (says, frames) in enumerate(rows.items()):
+        y = GAP + row * (LINE + SIDE + GAP)
+        pen.text((GAP + 2, y + 1), says, font=font, fill=INK)
+        for column, frame in enumerate(moments(frames)):
+            small = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            picture.paste(small, (GAP + column * (SIDE + GAP), y + LINE))
+    return picture
+
+
+def moments(frames: Frames) -> Frames:
+    """As many frames as there are columns, spread over a clip."""
+    return frames[np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)]
+
+
+if __name__ == "__main__":
+    main()
