@@ -3,9 +3,9 @@
 Each channel is there several times, and what reads channels reads the first copy. So the wide
 network computes what the narrow one does (Net2Net, arXiv 1511.05641): copies change neither mean
 nor variance of what a norm looks at, attention is scaled back, and layers that the narrow network
-has not let everything through. In one place this holds to about 2 % only: where the UNet joins
-features of its outermost level with those from below, of which there are other numbers of copies,
-a norm's 32 groups fall otherwise.
+has not let everything through. In two places this holds to a few percent only: where the UNet
+joins features of its outermost level with those from below, of which there are other numbers of
+copies, a norm's 32 groups fall otherwise.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def widened_vision_model(tensors: Mapping[str, Tensor]) -> Tensors:
     """Give a vision model of the sizes of CLIP's ViT-L/14, in Hugging Face's layout, fp16."""
     layers = {re.sub(_CLIP_LAYER, ".layers.{}.", name): t for name, t in tensors.items()}
     shapes = {
-        name.format(layer): _clip_shape(name, tensor, VISION_CHANNELS, VISION_EMBEDDING)
+        name.format(layer): _vision_shape(name, tensor)
         for name, tensor in layers.items()
         for layer in range(VISION_LAYERS if "{}" in name else 1)
     }
@@ -217,22 +217,18 @@ def _text_table() -> list[TensorSpec]:
     return list(text_encoder_table(config))
 
 
-def _clip_shape(name: str, narrow: Tensor, channels: int, embedding: int) -> tuple[int, ...]:
-    """The shape of a vision model's tensor at another width."""
-    if name == "visual_projection.weight":
-        return embedding, channels
-    if name.endswith("position_embedding.weight"):
-        return narrow.shape[0], channels
-    if name.endswith("patch_embedding.weight"):
-        return channels, *narrow.shape[1:]
-    inner = 4 * channels
-    by_layer = {
+def _vision_shape(name: str, narrow: Tensor) -> tuple[int, ...]:
+    channels, inner = VISION_CHANNELS, 4 * VISION_CHANNELS
+    shapes = {
+        "visual_projection.weight": (VISION_EMBEDDING, channels),
+        "position_embedding.weight": (narrow.shape[0], channels),
+        "patch_embedding.weight": (channels, *narrow.shape[1:]),
         "mlp.fc1.weight": (inner, channels),
         "mlp.fc1.bias": (inner,),
         "mlp.fc2.weight": (channels, inner),
     }
     usual = (channels,) * narrow.ndim
-    return next((shape for end, shape in by_layer.items() if name.endswith(end)), usual)
+    return next((shape for end, shape in shapes.items() if name.endswith(end)), usual)
 
 
 def _weight(
