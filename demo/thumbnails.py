@@ -1,8 +1,6 @@
 """Draw the templates' thumbnails: the demo's clip, what becomes of it, and the nodes that do it.
 
 Usage: python demo/run.py && python demo/thumbnails.py
-
-Where demo/run.py has not been run, the restyled frames are left out.
 """
 
 from __future__ import annotations
@@ -11,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import help_pictures
 import numpy as np
-from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader
-from numpy.typing import NDArray
+from animatediff_v2v.pipeline.video import VideoReader
+from help_pictures import Frames
 from PIL import Image, ImageDraw, ImageFont
 
 DEMO = Path(__file__).parent
@@ -30,21 +29,24 @@ COLOURS = {
     "restyle": "#6f9a6f",
     "result": "#b58b2a",
 }
-SEASONS = {"spring": "#9fd48a", "summer": "#f2d35b", "autumn": "#e08a4a", "winter": "#bcd6ea"}
+PROMPTS = {"red": "#dc4a3a", "yellow": "#f2d35b", "green": "#5fbf6a"}
 
 
 @dataclass(frozen=True)
 class Card:
-    """What one thumbnail says; `result` is a clip of demo/run.py, `nodes` are names with groups."""
+    """What one thumbnail says.
+
+    clips: a result of demo/run.py, which stands below the source, or what makes all that is shown.
+    nodes: names with groups.
+    """
 
     title: str
     subtitle: str
-    result: str | None
+    clips: str | Callable[[], Sequence[Frames]]
     nodes: Sequence[Sequence[tuple[str, str]]]
     frames: int = 4
     windows: int = 0
-    seasons: bool = False
-    outlines: bool = False
+    prompts: bool = False
 
 
 CARDS = {
@@ -89,24 +91,28 @@ CARDS = {
     "Prompt Travel": Card(
         "Prompt Travel",
         "a prompt that changes on the way",
-        None,
+        lambda: [help_pictures.clip(), *help_pictures.prompt_schedule().values()],
         [[("Prompt Schedule", "prompts"), ("Sampler", "restyle")]],
-        seasons=True,
+        prompts=True,
     ),
     "ControlNet": Card(
         "ControlNet",
         "new colours, the same outlines",
-        None,
+        lambda: [
+            help_pictures.source(),
+            help_pictures.control_frames()["canny"],
+            [*help_pictures.controlnet().values()][-1],
+        ],
         [
             [("Control Frames", "structure"), ("ControlNet", "structure")],
             [("Sampler", "restyle"), ("Encode Video", "result")],
         ],
-        outlines=True,
+        frames=6,
     ),
     "Style Image": Card(
         "Style Image",
         "the style of a picture, by IP-Adapter",
-        None,
+        lambda: [*help_pictures.ip_adapter().values()][:2],
         [
             [("Load Image", "clip"), ("IP-Adapter", "structure")],
             [("Load CLIP Vision", "model"), ("Sampler", "restyle")],
@@ -137,45 +143,42 @@ def draw(card: Card) -> Image.Image:
     pen.text((EDGE, 64), card.title, font=letters(68), fill=INK)
     pen.text((EDGE, 152), card.subtitle, font=letters(40), fill=SOFT)
     y = 236
-    for clip in (DEMO / "clip.mp4", DEMO / "out" / f"{card.result}.mp4"):
-        if clip.exists():
-            y += strip(picture, y, clip, card.frames) + 20
-    if card.outlines:
-        outline = ControlFrameOptions(preprocessor="canny").of
-        y += strip(picture, y, DEMO / "clip.mp4", card.frames, change=outline) + 20
+    for frames in shown(card):
+        y += strip(picture, y, frames, card.frames) + 20
     y += 12
     for index in range(card.windows):
         share = (DRAWN - 2 * EDGE) / (card.windows + 1)
         x = EDGE + index * share
         pen.rounded_rectangle((x, y, x + 2 * share, y + 24), 10, fill=COLOURS["restyle"])
         y += 36
-    if card.seasons:
-        y += seasons(pen, y)
+    if card.prompts:
+        y += prompts(pen, y)
     nodes(pen, max(y + 16, 640), card.nodes)
     return picture
 
 
-def strip(
-    picture: Image.Image,
-    y: int,
-    clip: Path,
-    count: int,
-    *,
-    change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda frame: frame,
-) -> int:
+def shown(card: Card) -> Sequence[Frames]:
+    """The clips of a card, one below the other."""
+    if not isinstance(card.clips, str):
+        return card.clips()
+    with VideoReader(DEMO / "out" / f"{card.clips}.mp4") as reader:
+        return [help_pictures.clip(), np.stack(list(reader))]
+
+
+def strip(picture: Image.Image, y: int, frames: Frames, count: int) -> int:
     """Paste frames side by side, and give their height."""
-    with VideoReader(clip) as reader:
-        frames = [Image.fromarray(change(frame)) for frame in reader]
     width = (DRAWN - 2 * EDGE - 16 * (count - 1)) // count
     for index in range(count):
         frame = frames[round(index * (len(frames) - 1) / (count - 1))]
-        picture.paste(frame.resize((width, width)), (EDGE + index * (width + 16), y))
+        picture.paste(
+            Image.fromarray(frame).resize((width, width)), (EDGE + index * (width + 16), y)
+        )
     return width
 
 
-def seasons(pen: ImageDraw.ImageDraw, y: int) -> int:
-    width = (DRAWN - 2 * EDGE) // len(SEASONS)
-    for index, (name, colour) in enumerate(SEASONS.items()):
+def prompts(pen: ImageDraw.ImageDraw, y: int) -> int:
+    width = (DRAWN - 2 * EDGE) // len(PROMPTS)
+    for index, (name, colour) in enumerate(PROMPTS.items()):
         x = EDGE + index * width
         pen.rectangle((x, y, x + width, y + 64), fill=colour)
         middle = (x + width / 2, y + 32)
