@@ -234,7 +234,7 @@ def speed() -> Rows:
     ways = {
         "all that is to be computed, 20 steps": SpeedOptions(),
         "deep_cache_interval 3": SpeedOptions(deep_cache_interval=3),
-        "guidance_end 0.6": SpeedOptions(guidance_end=0.6),
+        "guidance_end 0.8": SpeedOptions(guidance_end=0.8),
     }
     return {says: restyled(steps=20, speed=options) for says, options in ways.items()}
 

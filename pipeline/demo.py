@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -46,7 +47,7 @@ def install_models(comfyui: Path, *, native: bool = False) -> list[Path]:
     Raises AnimateDiffV2VError when it is no such folder, when the miniature is not here (it comes
     with the repository, not with a wheel), or when a file cannot be written.
     """
-    if not (comfyui / "models").is_dir():
+    if not os.path.isdir(comfyui / "models"):  # noqa: PTH112 - Path's raises without the right
         raise AnimateDiffV2VError(
             f"{comfyui} has no folder named models: give the folder of ComfyUI itself, or its "
             "--base-directory."
@@ -71,7 +72,12 @@ def _write_widened(path: Path, comfyui: Path) -> Path:
     suffix = "" if folder in _ONLY_WIDENED else NATIVE_SUFFIX
     target = comfyui / "models" / folder / f"{path.stem}{suffix}.safetensors"
     tensors = _WIDENED[folder](path)
-    _write(target, partial(save_file, tensors))
+
+    def write(unfinished: Path) -> None:
+        save_file(tensors, unfinished)
+        shutil.copymode(path, unfinished)  # it was for its owner alone
+
+    _write(target, write)
     return target
 
 

@@ -82,7 +82,9 @@ def _contents(keys: Keys, config: dict[str, Any]) -> str:
     parts[-1] += " (old layout)" if old else ""
     parts += ["a second UNet (EMA), which is ignored"] if keys.starts("model_ema.") else []
     if config["block_out_channels"] != (320, 640, 1280, 1280):
-        parts.append(f"smaller: channels {'-'.join(map(str, config['block_out_channels']))}")
+        parts.append(
+            f"of its own size: channels {'-'.join(map(str, config['block_out_channels']))}"
+        )
     return ", ".join(parts)
 
 

@@ -150,9 +150,10 @@ def _vision_model(keys: Keys) -> Finding | None:
     if not hugging_face and not keys.starts("visual.transformer."):
         return None
     return Finding(
-        "other model",
+        "vision model",
         "a vision model of CLIP",
         layout="Hugging Face's" if hugging_face else "OpenCLIP's",
+        usable=True,
         advice="It belongs into models/clip_vision: Load CLIP Vision gives it to IP-Adapter.",
     )
 

@@ -19,6 +19,7 @@ Kind = Literal[
     "textual inversion",
     "ControlNet",
     "IP-Adapter",
+    "vision model",
     "other model",
     "not a model",
 ]

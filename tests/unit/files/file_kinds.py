@@ -544,14 +544,14 @@ OTHERS = {
     ),
     "vision model": Row(
         lambda: named("vision_model.embeddings.class_embedding", "visual_projection.weight"),
-        "other model",
+        "vision model",
         "",
         "Hugging Face's",
         says="a vision model of CLIP. It belongs into models/clip_vision",
     ),
     "vision model of OpenCLIP": Row(
         lambda: named("visual.transformer.resblocks.0.ln_1.weight", "visual.proj"),
-        "other model",
+        "vision model",
         "",
         "OpenCLIP's",
         says="a vision model of CLIP",

@@ -66,6 +66,12 @@ def test_the_page_shows_what_the_node_does(node_id):
     assert len(made) == (node_id != "ADV2V_MotionLoraStack"), "the miniature has no motion LoRA"
 
 
+@pytest.mark.parametrize("schema", schemas().values(), ids=lambda schema: schema.node_id)
+def test_the_readme_names_the_node_as_comfyui_shows_it(schema):
+    readme = (DOCS.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"| {schema.display_name} (`{schema.node_id}`) | " in readme
+
+
 def test_nothing_is_left_over():
     assert {path.stem for path in DOCS.glob("*.md")} == set(schemas())
     used = {path for node_id in schemas() for _, path in PICTURE.findall(page(node_id))}
