@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from ..host.comfy_server import MODEL_FOLDERS, PACK, ComfyServer
@@ -49,7 +49,9 @@ def server(tmp_path_factory, random_weights):
         source = demo if demo.exists() else running.folder / "input" / "clip.mp4"
         shutil.copy(source, running.folder / "input" / "picture.mp4")
         # ComfyUI comes with one.
-        Image.linear_gradient("L").convert("RGB").save(running.folder / "input" / "example.png")
+        example = Image.new("RGB", (256, 256), "#9338bd")
+        ImageDraw.Draw(example).ellipse((48, 64, 176, 192), fill="#f2de38")
+        example.save(running.folder / "input" / "example.png")
         _name_as_templates_do(running.folder / "models", weights)
         yield running
 

@@ -82,7 +82,7 @@ GRAPHS = {
     ),
     "ip_adapter": (
         [
-            [("LoadImage", {}), ("CLIPVisionLoader", {})],
+            [("CLIPVisionLoader", {}), ("LoadImage", {})],
             [(STYLE, {"ip_adapter": "ip-adapter-plus_sd15.safetensors"})],
             [(SAMPLER, PROMPT)],
         ],
