@@ -25,8 +25,7 @@ from animatediff_v2v.pipeline.request import SamplingSettings
 from animatediff_v2v.pipeline.sampling import ContextOptions, Control, Guidance, StyleImages
 from animatediff_v2v.pipeline.video import ControlFrameOptions
 from animatediff_v2v.pipeline.video_to_video import encode_prompts, restyle_latents
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 DEMO = Path(__file__).parents[1] / "demo"
 MODELS = DEMO / "models"
@@ -37,7 +36,7 @@ sys.path.insert(0, str(DEMO))
 
 from training import measures  # noqa: E402
 from training.measures import Frames, Seen  # noqa: E402
-from training.networks import new_vision_model  # noqa: E402
+from training.networks import read_vision_model  # noqa: E402
 from training.scenes import FRAMES, Scene, caption, clip_times, draw, random_scene  # noqa: E402
 from training.vision import looked_at  # noqa: E402
 
@@ -277,7 +276,7 @@ def _outlines(clip: Clip) -> Tensor:
 
 def style_image_row(clips: Sequence[Clip]) -> Iterator[Row]:
     """Whether a picture gives its colours where the prompt says nothing."""
-    vision, adapter = vision_model(), load_ip_adapter_network(IP_ADAPTER, **PLACE)
+    vision, adapter = read_vision_model(VISION_MODEL), load_ip_adapter_network(IP_ADAPTER, **PLACE)
     found = []
     for clip in clips:
         with torch.no_grad():
@@ -298,14 +297,6 @@ def _look_alike(clip: Clip) -> Frames:
     rng = np.random.default_rng((HELD_OUT_SEED, clip.index, 1))
     colours = {"colour": clip.wanted.colour, "background": clip.wanted.background}
     return draw(replace(random_scene(rng), **colours, style=None), 0.5)
-
-
-@lru_cache(maxsize=1)
-def vision_model() -> nn.Module:
-    """The miniature's CLIP vision model."""
-    vision = new_vision_model()
-    vision.load_state_dict({k: v.float() for k, v in load_file(VISION_MODEL).items()})
-    return vision.eval()
 
 
 def windows_row(clips: Sequence[Clip]) -> Iterator[Row]:

@@ -39,7 +39,7 @@ from PIL import Image, ImageDraw, ImageFont
 from run import CLIP, GREEN, MODELS, YELLOW
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from training.networks import new_vision_model
+from training.networks import read_vision_model
 from training.scenes import draw, random_scene
 from training.vision import looked_at
 
@@ -221,9 +221,7 @@ def ip_adapter() -> Rows:
 
 
 def style_of(picture: NDArray[np.float32]) -> StyleImages:
-    vision = new_vision_model().eval()
-    weights = load_file(MODELS / "clip_vision" / "miniature_vision.safetensors")
-    vision.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    vision = read_vision_model(MODELS / "clip_vision" / "miniature_vision.safetensors")
     with torch.no_grad():
         embeddings: Tensor = looked_at(vision, [picture])
     adapter = load_ip_adapter_network(MODELS / "ipadapter" / "miniature_style.safetensors", **PLACE)

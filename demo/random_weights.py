@@ -4,9 +4,8 @@ Usage: python demo/random_weights.py FOLDER
 
 The files are checkpoint.safetensors (Stable Diffusion's LDM layout, with VAE and text encoder),
 motion_module.safetensors (AnimateDiff's original layout, v2-shaped), style_lora.safetensors
-(kohya's layout), controlnet.safetensors and ip_adapter.safetensors (their original layouts). They
-load like real ones and are for trying out the machinery: the pictures that they make are patterns
-of noise.
+(kohya's layout) and controlnet.safetensors (its original layout). They load like real ones and are
+for trying out the machinery: the pictures that they make are patterns of noise.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 
 import torch
 from animatediff_v2v.pipeline.files.controlnet import controlnet_table
-from animatediff_v2v.pipeline.files.ip_adapter import IpAdapterSizes, ip_adapter_table
 from animatediff_v2v.pipeline.files.text_encoder_layout import text_encoder_table
 from animatediff_v2v.pipeline.files.unet_layout import unet_table
 from animatediff_v2v.pipeline.files.vae_layout import vae_table
@@ -65,13 +63,12 @@ def main() -> int:
 
 
 def write_weights(folder: Path) -> None:
-    """Write the five files, the same bytes each time."""
+    """Write the four files, the same bytes each time."""
     torch.manual_seed(SEED)
     save_file(checkpoint(), folder / "checkpoint.safetensors")
     save_file(motion_module(), folder / "motion_module.safetensors")
     save_file(lora(), folder / "style_lora.safetensors")
     save_file(controlnet(), folder / "controlnet.safetensors")
-    save_file(ip_adapter(), folder / "ip_adapter.safetensors")
 
 
 def checkpoint(
@@ -125,19 +122,6 @@ def controlnet(unet: dict[str, Any] = UNET) -> dict[str, Tensor]:
     }
     drawn = _drawn((spec.ldm_name, spec.shape) for spec in controlnet_table(config))
     return {f"control_model.{name}": tensor for name, tensor in drawn.items()}
-
-
-def ip_adapter(unet: dict[str, Any] = UNET) -> dict[str, Tensor]:
-    """Draw an IP-Adapter for a UNet of this architecture, and a vision model of 24 channels."""
-    channels, layers = unet["block_out_channels"], unet["layers_per_block"]
-    attends = [kind.startswith("CrossAttn") for kind in unet["down_block_types"]]
-    down = [width for width, does in zip(channels, attends, strict=True) if does]
-    widths = [width for width in down for _ in range(layers)]
-    widths += [width for width in reversed(down) for _ in range(layers + 1)]
-    widths.append(channels[-1])
-    sizes = IpAdapterSizes(24, unet["cross_attention_dim"], tokens=4, layers=tuple(widths))
-    specs = ip_adapter_table(sizes, "base", list(range(1, 2 * len(widths), 2)))
-    return _drawn((spec.ldm_name, spec.shape) for spec in specs)
 
 
 def lora(unet: dict[str, Any] = UNET, *, rank: int = 4) -> dict[str, Tensor]:

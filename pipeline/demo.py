@@ -25,7 +25,7 @@ from .widening import (
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 _CHECKPOINT = DEMO_FOLDER / "models" / "checkpoints" / "miniature.safetensors"
-NATIVE_SUFFIX = "_native"
+_NATIVE_SUFFIX = "_native"
 # What ComfyUI's own loaders take at the sizes that they know, from the file of the same folder.
 _WIDENED: dict[str, Callable[[Path], Tensors]] = {
     "checkpoints": lambda path: widened_checkpoint(load_checkpoint(path)),
@@ -69,7 +69,7 @@ def install_models(comfyui: Path, *, native: bool = False) -> list[Path]:
 
 def _write_widened(path: Path, comfyui: Path) -> Path:
     folder = path.parent.name
-    suffix = "" if folder in _ONLY_WIDENED else NATIVE_SUFFIX
+    suffix = "" if folder in _ONLY_WIDENED else _NATIVE_SUFFIX
     target = comfyui / "models" / folder / f"{path.stem}{suffix}.safetensors"
     tensors = _WIDENED[folder](path)
 

@@ -55,11 +55,16 @@ class _Examiner(nn.Module):
         tokens = encoded(self.text_encoder, texts)
         shares = (tokens @ self.questions.T).softmax(dim=1)
         heard = shares.transpose(1, 2) @ tokens
-        losses = [
-            functional.cross_entropy(answer(heard[:, index]), truths[:, index])
-            for index, answer in enumerate(self.answers)
-        ]
-        return torch.stack(losses).mean()
+        return error_of(self.answers, heard, truths)
+
+
+def error_of(answers: nn.ModuleList, perceived: Tensor, truths: Tensor) -> Tensor:
+    """Mean cross-entropy of answers, each to its own of `perceived` [n, answers, channels]."""
+    losses = [
+        functional.cross_entropy(answer(perceived[:, index]), truths[:, index])
+        for index, answer in enumerate(answers)
+    ]
+    return torch.stack(losses).mean()
 
 
 def trained_text_encoder(folder: Path) -> ClipTextModel:

@@ -20,7 +20,7 @@ from animatediff_v2v.pipeline.models.ip_adapter import IpAdapter
 from animatediff_v2v.pipeline.models.motion_module import MotionModules, sinusoidal_encoding
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -174,6 +174,13 @@ def write_motion_module(path: Path, modules: nn.Module) -> None:
 def write_vision_model(path: Path, vision: nn.Module) -> None:
     """Write a vision model as one fp16 file in the layout of Hugging Face's CLIP."""
     _save(vision.state_dict(), path)
+
+
+def read_vision_model(path: Path) -> CLIPVisionModelWithProjection:
+    """Read what `write_vision_model` wrote, in float32."""
+    vision = new_vision_model()
+    vision.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    return vision.eval()
 
 
 def write_ip_adapter(path: Path, adapter: IpAdapter) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
-from .captions import KNOWN, truth
+from .captions import KNOWN, error_of, truth
 from .loop import Plan, train
 from .networks import VISION, VISION_CHANNELS, new_vision_model
 from .scenes import Picture, draw, random_scene
@@ -42,12 +42,8 @@ class _Examiner(nn.Module):
         self.answers = nn.ModuleList(nn.Linear(VISION_CHANNELS, len(v)) for v in KNOWN.values())
 
     def forward(self, pictures: Iterable[Picture], truths: Tensor) -> Tensor:
-        seen = looked_at(self.vision, pictures)
-        losses = [
-            functional.cross_entropy(answer(seen), truths[:, index])
-            for index, answer in enumerate(self.answers)
-        ]
-        return torch.stack(losses).mean()
+        seen = looked_at(self.vision, pictures).unsqueeze(1)
+        return error_of(self.answers, seen.expand(-1, len(self.answers), -1), truths)
 
 
 def trained_vision(folder: Path) -> CLIPVisionModelWithProjection:

@@ -67,7 +67,7 @@ def _name_as_templates_do(models, weights):
                 if target.suffix == ".ckpt":
                     torch.save(load_file(tiny[model["directory"]]), target)
                 else:
-                    # Of a vision model there is none in small; it is listed, not loaded.
+                    # What there is none of in small is listed, not loaded.
                     source = tiny.get(model["directory"], tiny["checkpoints"])
                     shutil.copy(source, target)
     motion_loras = models / "animatediff_motion_lora"

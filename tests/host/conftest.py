@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,11 +28,9 @@ SAMPLE_RATE = 48_000
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory, random_weights):
-    """The trained miniature, and random weights for what no test of pictures needs."""
+def weights(tmp_path_factory):
+    """The trained miniature."""
     folder = tmp_path_factory.mktemp("weights")
-    command = [sys.executable, str(PACK / "demo" / "random_weights.py"), str(folder)]
-    subprocess.run(command, check=True)
     for name, path in MINIATURE_FILES.items():
         shutil.copy(MINIATURE / path, folder / name)
     return folder
