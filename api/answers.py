@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
-from .executor import Job, Made
+from .executor import VIDEO_TYPE, Made
 from .hosts import MOUNT, QUEUE
 from .problems import Answer
 from .schemas import ENDPOINTS
@@ -83,15 +83,16 @@ def result(request: StoredRequest, origin: str) -> Any:
     return body | {"video": body["video"] | {"url": origin + body["video"]["url"]}}
 
 
-def output(request: StoredRequest, job: Job, made: Made, token: str) -> Answer:
+def output(request: StoredRequest, made: Made, token: str) -> Answer:
     """What a request answers whose video is served under `token`."""
-    output_model = ENDPOINTS[request.endpoint_id].output
+    endpoint = ENDPOINTS[request.endpoint_id]
+    asked = endpoint.input.model_validate(request.input)
     name = made.path.name
     video = {
         "url": f"{FILES}/{token}/{quote(name)}",
-        "content_type": made.content_type,
+        "content_type": VIDEO_TYPE,
         "file_name": name,
         "file_size": made.path.stat().st_size,
     }
-    values = {"video": video, "seed": job.seed, "timings": made.timings}
-    return Answer(200, output_model.model_validate(values).model_dump())
+    values = {"video": video, "seed": asked.usable_seed, "timings": made.timings}
+    return Answer(200, endpoint.output.model_validate(values).model_dump())

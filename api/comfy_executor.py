@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..pipeline import AnimateDiffV2VError, Cancelled
-from .comfy_graph import OUTPUT_NODE, PROGRESS_EVENT, graph
+from .comfy_graph import OUTPUT_FOLDER, OUTPUT_NODE, PROGRESS_EVENT, graph
 from .executor import Job, Listener, Made, without_folders
 
 logger = logging.getLogger(__name__)
 
 INPUT_FOLDER = "animatediff_v2v_api"
-CONTENT_TYPE = "video/mp4"
 SECONDS_BETWEEN_CHECKS = 2.0
 # How often a prompt is looked for in vain before it is taken to be gone: an event may be under way.
 CHECKS_BEFORE_GONE = 2
@@ -42,6 +41,9 @@ class ComfyQueue(Protocol):
 
     def input_folder(self, name: str) -> Path:
         """A folder in the input folder."""
+
+    def output_folder(self, name: str) -> Path:
+        """A folder in the output folder."""
 
     def shown_file(self, shown: Mapping[str, str]) -> Path:
         """The file that a node told the frontend to show."""
@@ -125,6 +127,11 @@ class ComfyExecutor:
         finally:
             self._prompts.pop(job.request_id, None)
 
+    def left(self, request_id: str) -> Path | None:
+        """Find the video of a prompt; ComfyUI's history ends with the process, files stay."""
+        videos = self._queue.output_folder(OUTPUT_FOLDER).glob(f"{request_id}_*.mp4")
+        return next(videos, None)
+
     async def cancel(self, request_id: str) -> None:
         """Take a job out of the queue, or stop it if it is the one that runs."""
         prompt = self._prompts.get(request_id)
@@ -180,7 +187,7 @@ class ComfyExecutor:
     def _made(self, output: Mapping[str, Any]) -> Made:
         (shown,) = output["images"]
         (timings,) = output["timings"]
-        return Made(self._queue.shown_file(shown), CONTENT_TYPE, dict(timings))
+        return Made(self._queue.shown_file(shown), dict(timings))
 
     def _failure(self, data: Mapping[str, Any]) -> Exception:
         sentence = str(data["exception_message"]).strip()

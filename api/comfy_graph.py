@@ -8,6 +8,7 @@ from typing import Any
 from .executor import Job
 
 OUTPUT_NODE = "restyle"
+OUTPUT_FOLDER = "animatediff_v2v"
 # What nodes tell of their progress in words; see nodes/host/progress.py.
 PROGRESS_EVENT = "animatediff_v2v.progress"
 LORAS_OF_A_NODE = 10
@@ -44,7 +45,7 @@ def graph(job: Job, *, video: str) -> Graph:
             "denoise": job.denoise,
             "force_rate": job.force_rate,
             "duration": job.duration_seconds,
-            "filename_prefix": f"animatediff_v2v/{job.request_id}",
+            "filename_prefix": f"{OUTPUT_FOLDER}/{job.request_id}",
             **stacks,
         },
     }

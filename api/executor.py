@@ -10,6 +10,8 @@ from typing import Protocol
 
 from ..pipeline.sampling import Sampler, Scheduler
 
+VIDEO_TYPE = "video/mp4"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -45,10 +47,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """The restyled video; `timings` in seconds by phase."""
+    """The restyled video, an mp4; `timings` in seconds by phase."""
 
     path: Path
-    content_type: str
     timings: dict[str, float]
 
 
@@ -80,6 +81,9 @@ class Executor(Protocol):
         Raises Cancelled when it was stopped, by `cancel` or by somebody else; RequestRefused or
         AnimateDiffV2VError when its input will not do; anything else is a fault of ours.
         """
+
+    def left(self, request_id: str) -> Path | None:
+        """Find the whole video of a job whose process ended before it could tell anybody."""
 
     async def cancel(self, request_id: str) -> None:
         """Take a job out of the queue, or stop it if it runs; no other job is touched."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -78,9 +79,11 @@ class LocalExecutor:
         self._loaded: tuple[tuple[object, ...], Models] | None = None
 
     async def start(self) -> None:
-        """Make the folders."""
+        """Make the folders, and remove what a killed process had begun to write."""
         self.input_folder.mkdir(parents=True, exist_ok=True)
         self._output_folder.mkdir(parents=True, exist_ok=True)
+        for begun in self._output_folder.glob(".*.part"):
+            await asyncio.to_thread(shutil.rmtree, begun, ignore_errors=True)
 
     async def stop(self) -> None:
         """Stop the running job and wait for its thread."""
@@ -102,6 +105,11 @@ class LocalExecutor:
             return await self._run(ticket, listener)
         finally:
             self._leave(ticket)
+
+    def left(self, request_id: str) -> Path | None:
+        """Find the video of a job; it gets its name when it is whole."""
+        path = self._output(request_id)
+        return path if path.is_file() else None
 
     async def cancel(self, request_id: str) -> None:
         """Take a job out of the queue, or stop it at its next step."""
@@ -168,20 +176,22 @@ class LocalExecutor:
             ticket.stop.set()
             raise
         timings = {name: round(seconds, 3) for name, seconds in asdict(result.timings).items()}
-        return Made(result.path, result.content_type, timings)
+        return Made(result.path, timings)
 
     def _work(self, ticket: _Ticket, tell: Tell) -> Result:
         with _last_word(tell):
             stop_if(ticket.stop.is_set)
             job = ticket.job
             models = self._networks(_model_files(job, self._models), tell)
-            output = self._output_folder / f"{job.request_id}{FORMAT.extension}"
             return video_to_video(
-                _request(job, output),
+                _request(job, self._output(job.request_id)),
                 models,
                 progress=lambda step: tell(step.message),
                 is_cancelled=ticket.stop.is_set,
             )
+
+    def _output(self, request_id: str) -> Path:
+        return self._output_folder / f"{request_id}{FORMAT.extension}"
 
     def _networks(self, files: ModelFiles, tell: Tell) -> Models:
         key = _identity(files)

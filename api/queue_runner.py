@@ -33,7 +33,7 @@ SECONDS_BETWEEN_PRUNING = 3600
 SECONDS_OF_A_DAY = 86_400
 
 Prepare = Callable[[StoredRequest], Awaitable[Job]]
-Publish = Callable[[StoredRequest, Job, Made], Awaitable[Answer]]
+Publish = Callable[[StoredRequest, Made], Awaitable[Answer]]
 CleanUp = Callable[[StoredRequest, Job | None], Awaitable[None]]
 Finished = Callable[[StoredRequest], Awaitable[None]]
 
@@ -82,13 +82,12 @@ class QueueRunner:
     async def start(self) -> None:
         """Take up what an earlier process left: what had not begun is queued again.
 
-        What had begun ends with an error, as nobody knows how far it came.
+        What had begun ends: with its video if that is whole, else with an error.
         """
         await self._executor.start()
         for request in await asyncio.to_thread(self._store.unfinished):
             if request.is_cancelled or request.state == "running":
-                answer = CANCELLED if request.is_cancelled else INTERRUPTED
-                await self._end(request, answer)
+                await self._end(request, await self._answer_of_left(request))
             else:
                 self._begin(request)
         for request in await asyncio.to_thread(self._store.webhooks_due):
@@ -168,7 +167,7 @@ class QueueRunner:
                 job = await self._prepare(request)
             unfinished.is_in_executor = True
             made = await self._executor.run(job, _Listener(self._store, unfinished))
-            answer = await self._publish(request, job, made)
+            answer = await self._publish(request, made)
         except asyncio.CancelledError:
             if not (unfinished.is_cancelled or unfinished.is_late):
                 raise  # the server stops, and takes the request up when it starts again
@@ -182,6 +181,16 @@ class QueueRunner:
         await self._end(request, answer)
         self._unfinished.pop(request.id, None)
         _wake(unfinished)
+
+    async def _answer_of_left(self, request: StoredRequest) -> Answer:
+        """What a request answers that an earlier process ran."""
+        if request.is_cancelled:
+            return CANCELLED
+        path = await asyncio.to_thread(self._executor.left, request.id)
+        if path is None or request.started is None:
+            return INTERRUPTED
+        seconds = max(0.0, path.stat().st_mtime - request.started)
+        return await self._publish(request, Made(path, {"total": round(seconds, 3)}))
 
     async def _end(self, request: StoredRequest, answer: Answer) -> None:
         if answer.error is not None:

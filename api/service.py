@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
 from . import answers
-from .executor import Executor, Job, Made, ModelLibrary
+from .executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
 from .fetching import FetchLimits
 from .guard import Guard
 from .inputs import Inputs
@@ -125,11 +125,11 @@ class _Parts:
     webhooks: WebhookSender
     executor: Executor
 
-    async def publish(self, request: StoredRequest, job: Job, made: Made) -> Answer:
+    async def publish(self, request: StoredRequest, made: Made) -> Answer:
         """Give the file a URL, and word the output."""
-        output = Output(made.path, made.content_type)
+        output = Output(made.path, VIDEO_TYPE)
         token = await asyncio.to_thread(self.store.add_output, request.id, output)
-        return answers.output(request, job, made, token)
+        return answers.output(request, made, token)
 
     async def clean_up(self, request: StoredRequest, job: Job | None) -> None:
         """Remove the video that was brought in for a request."""

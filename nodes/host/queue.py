@@ -51,6 +51,10 @@ class PromptQueue:
         """A folder in ComfyUI's input folder; nodes find a file in it as `name/file`."""
         return Path(folder_paths.get_input_directory()) / name
 
+    def output_folder(self, name: str) -> Path:
+        """A folder in ComfyUI's output folder."""
+        return Path(folder_paths.get_output_directory()) / name
+
     def shown_file(self, shown: Mapping[str, str]) -> Path:
         """The file that a node told the frontend to show."""
         folder = Path(folder_paths.get_directory_by_type(shown["type"]))

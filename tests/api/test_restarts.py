@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .homes import JOB_SECONDS
+
 MANY = int(os.environ.get("API_REQUESTS", "30"))
 INTERRUPTED = {
     "detail": "The server was restarted while the request ran; submit it again",
@@ -53,6 +55,40 @@ def test_a_cancellation_outlives_a_kill(fresh_home):
         )
     home.restart(kill=True)
     assert home.result(waiting).status_code == 499
+
+
+def test_a_whole_video_is_not_lost_when_its_end_was_not_noted(fresh_home):
+    home = fresh_home
+    request = home.submit(seed=7)
+    made = home.result(request).json()
+    # As if the server had died between the file's name and the note.
+    with sqlite3.connect(home.data / "api.sqlite") as database:
+        database.execute(
+            "UPDATE requests SET state = 'running', finished = NULL, status = NULL, "
+            "answer = NULL WHERE id = ?",
+            (request["request_id"],),
+        )
+        database.execute("DELETE FROM outputs")
+    home.restart(kill=True)
+    again = home.result(request).json()
+    assert again["seed"] == 7
+    assert set(again["timings"]) == {"total"}
+    assert 0 <= again["timings"]["total"] <= JOB_SECONDS
+    assert again["video"]["file_name"] == made["video"]["file_name"]
+    video = home.get(again["video"]["url"], key=None)
+    assert len(video.content) == made["video"]["file_size"]
+
+
+def test_what_was_begun_and_not_whole_leaves_no_file(fresh_home):
+    home = fresh_home
+    if home.is_comfyui:
+        pytest.skip("the output folder is ComfyUI's and its users': nothing is removed there")
+    running = home.submit_long()
+    home.stop(kill=True)
+    (home.outputs / f".{running['request_id']}.x1.part").mkdir(exist_ok=True)
+    home.start()
+    assert home.result(running).json() == INTERRUPTED
+    assert list(home.outputs.iterdir()) == []
 
 
 def test_many_requests_and_two_restarts(fresh_home):
