@@ -22,6 +22,7 @@ from .models.controlnet import ControlNetwork
 from .models.counted_memory import LiveBytes, live_bytes, twin, weight_bytes
 from .models.feature_cache import FeatureCache
 from .models.latent_codec import VaeCodec, usual_frames_per_pass
+from .models.layers import lay_out_weights
 from .models.memory import MemoryBound, Portions
 from .models.text_encoder import ClipTextEncoder
 from .progress import Phase
@@ -162,6 +163,7 @@ class _Waiting:
         if not self._is_away:
             moved = {name: weight.to(device) for name, weight in self._weights.items()}
             self._network.load_state_dict(moved, assign=True)
+            lay_out_weights(self._network, device)
             self._is_away = True
 
     def leave(self) -> None:

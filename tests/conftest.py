@@ -1,10 +1,16 @@
 """What tests of all parts share: tiny networks with seeded random weights."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton's kernels then run in its interpreter; it must be told before it is imported.
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from animatediff_v2v.pipeline import load_models
 from hypothesis import settings
 

@@ -16,6 +16,7 @@ from ...pipeline.models import ReadyNetworks
 from ...pipeline.models.fp8_weights import copy_in_fp8, has_fp8_weights
 from ...pipeline.models.latent_codec import VaeCodec, usual_frames_per_pass
 from ...pipeline.models.latest_clip import LatestClip
+from ...pipeline.models.layers import lay_out_weights
 from ...pipeline.models.text_encoder import ClipTextEncoder
 from .places import Places
 from .progress import raise_if_interrupted
@@ -65,7 +66,9 @@ class WholeModelPatcher(ModelPatcher):
     ) -> Any:
         """Load everything, whatever the budget says."""
         del extra_memory
-        return super().partially_load(device_to, 1e32, force_patch_weights=force_patch_weights)
+        taken = super().partially_load(device_to, 1e32, force_patch_weights=force_patch_weights)
+        lay_out_weights(self.model, device_to)
+        return taken
 
     def partially_unload(self, device_to: Any, memory_to_free: float = 0, **_: Any) -> int:
         """Free nothing, so that the manager unloads the whole network instead."""

@@ -29,6 +29,7 @@ from ..files import (
 from .fp8_weights import store_in_fp8
 from .latent_codec import LatentCodec, VaeCodec
 from .latest_clip import LatestClip
+from .layers import lay_out_weights, usual_layers
 from .memory import MemoryBound, Portions
 from .motion_module import MotionModules, positional_tables
 from .stored_weights import store_weights
@@ -302,6 +303,7 @@ def _filled(
         for name, tensor in tensors.items()
     }
     network.load_state_dict(placed, strict=True, assign=True)
+    lay_out_weights(network, place.waiting)
     return network.eval().requires_grad_(False)
 
 
@@ -310,9 +312,10 @@ def _filled_vae(
 ) -> AutoencoderKL:
     vae = _filled(lambda: AutoencoderKL(**config), tensors, place)
     take_fewer_tensors(vae)
+    has_channels_last = usual_layers(place.device, place.dtype).memory_format == torch.channels_last
+    if place.device.type == "cpu" or has_channels_last:
+        double_in_one_step(vae)  # with channels first, and on other devices, it was not measured
     if place.device.type == "cpu":
-        # Both were measured there alone.
-        double_in_one_step(vae)
         vae.to(memory_format=torch.channels_last)
     return vae
 

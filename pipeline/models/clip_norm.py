@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class ClipGroupNorm(nn.GroupNorm):
@@ -26,12 +27,11 @@ class ClipGroupNorm(nn.GroupNorm):
 def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
     """Normalise [clips * num_frames, channels, ...] row by row, or clip by clip.
 
-    norm: an nn.GroupNorm or a ClipGroupNorm.
+    norm: a ClipGroupNorm, or what has the weights of an nn.GroupNorm.
     """
     if isinstance(norm, ClipGroupNorm):
         return norm.over_clips(features, num_frames)
-    normed: Tensor = norm(features)
-    return normed
+    return functional.group_norm(features, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
 def span_clips(network: nn.Module) -> None:

@@ -122,7 +122,9 @@ def _layers() -> Layers:
         for function in (plain.resnet, plain.transformer, plain.motion)
     )
 
-    def run_resnet(block: Any, features: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
+    def run_resnet(
+        block: Any, features: Tensor, embedding: Tensor | None, num_frames: int
+    ) -> Tensor:
         run = plain.resnet if _has_a_one(features) else resnet
         return run(block, features, embedding, num_frames)
 
@@ -149,7 +151,7 @@ def _layers() -> Layers:
         moved = [motion(module, clip, num_frames, None) for clip in clips]
         return moved[0] if len(moved) == 1 else torch.cat(moved)
 
-    return Layers(run_resnet, run_transformer, run_motion)
+    return Layers(run_resnet, run_transformer, run_motion, plain.activated_norm)
 
 
 def _has_a_one(features: Tensor) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .motion_module import MotionModule
-from .spatial_layers import Prompts, resnet, transformer
+from .spatial_layers import Prompts, activated_norm, resnet, transformer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,15 @@ class Layers:
     takes last how many pixels of frames to work on at a time; None is all.
     """
 
-    resnet: Callable[[Any, Tensor, Tensor, int], Tensor]
-    """Takes also the time step's embedding."""
+    resnet: Callable[[Any, Tensor, Tensor | None, int], Tensor]
+    """Takes also the time step's embedding; None in the VAE."""
     transformer: Callable[[Any, Tensor, Prompts, int, int | None], Tensor]
     """Takes also what `encoded_prompts` gives."""
     motion: Callable[[MotionModule, Tensor, int, int | None], Tensor]
+    activated_norm: Callable[[Any, Tensor, int], Tensor]
+    """Takes a group norm."""
+    memory_format: torch.memory_format = torch.preserve_format
+    """How the weights of convolutions best lie in memory; they work with any."""
 
 
 def motion_module(
@@ -35,4 +44,35 @@ def motion_module(
     return moved
 
 
-PLAIN_LAYERS = Layers(resnet, transformer, motion_module)
+PLAIN_LAYERS = Layers(resnet, transformer, motion_module, activated_norm)
+
+
+def lay_out_weights(network: nn.Module, device: torch.device) -> None:
+    """Let the convolutions' weights lie in memory as the usual layers on a device want them."""
+    kernels = next((weight for weight in network.parameters() if weight.dim() == 4), None)
+    if kernels is not None:
+        form = usual_layers(device, kernels.dtype).memory_format
+        network.to(memory_format=form)  # type: ignore[call-overload]
+
+
+@cache
+def usual_layers(device: torch.device, dtype: torch.dtype) -> Layers:
+    """The fastest layers there are: with Triton on a GPU of NVIDIA, in 16 bits, the fused ones.
+
+    What they give is the same but for rounding.
+    """
+    if device.type != "cuda" or torch.version.hip is not None or dtype.itemsize != 2:
+        return PLAIN_LAYERS
+    try:
+        # It may be missing, as on Windows, or find no compiler: that is known once it has run.
+        from .fused_layers import FUSED_LAYERS, try_out  # noqa: PLC0415
+
+        try_out(device, dtype)
+    except Exception as reason:
+        logger.warning(
+            "The networks run without fused kernels and take longer: Triton does not work here "
+            "(%s: %s). The package triton, on Windows triton-windows, brings it.",
+            type(reason).__name__, reason,
+        )  # fmt: skip
+        return PLAIN_LAYERS
+    return FUSED_LAYERS

@@ -20,21 +20,23 @@ from .image_attention import ImagePrompt
 from .stored_weights import linear, project_together, weight_in
 
 
-def resnet(block: Any, features: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
+def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: int) -> Tensor:
     """A residual block.
 
     features: [clips * num_frames, channels, height, width].
-    embedding: [1, channels], of the time step, after its activation.
+    embedding: [1, channels], of the time step, after its activation; None for a block without one.
     """
-    hidden = block.conv1(_activated(block.norm1, features, num_frames))
-    hidden = hidden + block.time_emb_proj(embedding)[:, :, None, None]
-    hidden = block.conv2(_activated(block.norm2, hidden, num_frames))
+    hidden = block.conv1(activated_norm(block.norm1, features, num_frames))
+    if embedding is not None:
+        hidden = hidden + block.time_emb_proj(embedding)[:, :, None, None]
+    hidden = block.conv2(activated_norm(block.norm2, hidden, num_frames))
     shortcut = features if block.conv_shortcut is None else block.conv_shortcut(features)
-    result: Tensor = hidden + shortcut
+    result: Tensor = hidden.add_(shortcut)
     return result
 
 
-def _activated(norm: Any, features: Tensor, num_frames: int) -> Tensor:
+def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
+    """A group norm and SiLU."""
     return functional.silu(group_norm(norm, features, num_frames), inplace=True)
 
 
@@ -131,12 +133,12 @@ def _self_attention(layer: Any, tokens: Tensor) -> Tensor:
 
 def _attended_itself(attention: Any, tokens: Tensor) -> Tensor:
     query, key, value = project_together(tokens, attention.to_q, attention.to_k, attention.to_v)
-    return _attended(attention, query, [Source(key, value)])
+    return attend_to(attention, query, [Source(key, value)])
 
 
 def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
     attention = layer.attn2
-    attended = _attended(attention, attention.to_q(layer.norm2(tokens)), sources)
+    attended = attend_to(attention, attention.to_q(layer.norm2(tokens)), sources)
     result: Tensor = attention.to_out[0](attended)
     return result
 
@@ -153,7 +155,8 @@ def gate(doubled: Tensor) -> Tensor:
     return functional.gelu(gating).mul_(hidden)
 
 
-def _attended(attention: Any, query: Tensor, sources: Sequence[Source]) -> Tensor:
+def attend_to(attention: Any, query: Tensor, sources: Sequence[Source]) -> Tensor:
+    """What queries [rows, pixels, channels] find in all sources together, before `to_out`."""
     result: Tensor | None = None
     for source in sources:
         attended = attend(query, source.key, source.value, heads=attention.heads)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..files import MotionFamily
 from .additions import NO_RESIDUALS, Residuals, add_each
-from .clip_norm import group_norm, span_clips
+from .clip_norm import span_clips
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .image_attention import ImagePrompt, number_cross_attentions
 from .layers import PLAIN_LAYERS, Layers
@@ -96,7 +96,8 @@ class MotionUNet(nn.Module):
 
         sample: [clips * num_frames, 4, height, width], the scaled latents over sqrt(sigma^2 + 1).
         timestep: [1], the training step, 0 to 999.
-        context: [clips * num_frames, tokens, channels], the encoded prompt of each frame.
+        context: [clips or clips * num_frames, tokens, channels], the encoded prompt of each clip or
+        frame.
         residuals: what ControlNets and T2I-Adapters add.
         images: what the UNet attends to beside the text, by IP-Adapters.
         deep: features of an earlier pass, in place of all layers but the outermost; or it takes up
@@ -108,7 +109,8 @@ class MotionUNet(nn.Module):
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
         embedding = functional.silu(embedding)
-        context = _of_each_clip(context, num_frames)
+        if len(context) == len(sample):
+            context = _of_each_clip(context, num_frames)
         tokens_at_once = portions.tokens if portions else usual_tokens(sample.device)
         inputs = _Inputs(embedding, context, images, num_frames, layers, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
@@ -120,9 +122,8 @@ class MotionUNet(nn.Module):
                 features = features + residuals.middle
         skips = add_each(skips, residuals.skips[:depth])
         features = self._up(features, skips, inputs, deep)
-        noise: Tensor = unet.conv_out(
-            unet.conv_act(group_norm(unet.conv_norm_out, features, num_frames))
-        )
+        features = layers.activated_norm(unet.conv_norm_out, features, num_frames)
+        noise: Tensor = unet.conv_out(features)
         return noise
 
     def _down(

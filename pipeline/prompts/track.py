@@ -40,6 +40,11 @@ class PromptTrack:
             )
 
     @property
+    def is_constant(self) -> bool:
+        """Whether all frames have one encoding."""
+        return len(self.frames) == 1
+
+    @property
     def tokens(self) -> int:
         """Length of the encoding, a multiple of 77."""
         return int(self.encodings.shape[1])
@@ -53,7 +58,7 @@ class PromptTrack:
 
     def at(self, frames: Sequence[int]) -> Tensor:
         """The encodings at these frames, [len(frames), tokens, channels]."""
-        if len(self.frames) == 1:
+        if self.is_constant:
             return self.encodings.expand(len(frames), -1, -1)
         return torch.stack([self._at(frame) for frame in frames])
 

@@ -190,7 +190,7 @@ class GuidedModel:
         rows = [frame for one in passes for frame in one.window]
         # What the UNet was trained on has unit variance.
         sample = (noisy[rows] / (sigma**2 + 1).sqrt()).to(device, dtype)
-        context = torch.cat([one.prompt.at(one.window) for one in passes]).to(device, dtype)
+        context = _context(passes).to(device, dtype)
         timestep = self._schedule.timestep(sigma).to(device)
         keys, is_whole = [one.key for one in passes], passes[0].is_whole
         deep = self._cache.for_passes(keys, like=sample, are_whole=is_whole)
@@ -223,6 +223,7 @@ class GuidedModel:
         residuals = NO_RESIDUALS
         for control in self._controls:
             if control.span.contains(sigma, self._schedule):
+                context = context.repeat_interleave(len(rows) // len(context), dim=0)
                 residuals = residuals.plus(
                     control.residuals(sample, timestep, context, rows, depth)
                 )
@@ -236,3 +237,10 @@ class GuidedModel:
             for track in self._styles
             if track.style.span.contains(sigma, self._schedule)
         ]
+
+
+def _context(passes: Sequence[_Pass]) -> Tensor:
+    """The prompt of each pass, or of each frame where one of them changes along the clip."""
+    if all(one.prompt.is_constant for one in passes):
+        return torch.cat([one.prompt.encodings for one in passes])
+    return torch.cat([one.prompt.at(one.window) for one in passes])

@@ -16,7 +16,7 @@ from ..errors import AnimateDiffV2VError
 from ..models.compiled_layers import compiled_layers
 from ..models.feature_cache import FeatureCache
 from ..models.latest_clip import LatestClip
-from ..models.layers import PLAIN_LAYERS, Layers
+from ..models.layers import Layers, usual_layers
 from ..models.memory import Portions
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
@@ -106,7 +106,7 @@ def sample_latents(
         return latents.clone()
     speed, notice = speed or SpeedOptions(), CompilingNotice(progress)
     with ExitStack() as opened:
-        layers = PLAIN_LAYERS
+        layers = usual_layers(unet.device, unet.dtype)
         if speed.compile:
             layers = opened.enter_context(compiled_layers(unet.device, on_compile=notice.compiling))
         window = window_for(unet, len(latents), context)
@@ -202,7 +202,7 @@ class _Job:
             self.sigmas.tolist(),
             self.sampler,
             self.context,
-            self.layers is not PLAIN_LAYERS,
+            self.layers is not usual_layers(self.unet.device, self.unet.dtype),
         )
 
 

@@ -146,7 +146,8 @@ class Pretended:
         self.passes = []
 
     def __call__(self, sample, timestep, context, num_frames, *, deep=None, **_additions):
-        prompt = context.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+        each_row = context.repeat_interleave(len(sample) // len(context), dim=0)
+        prompt = each_row.mean(dim=(1, 2)).view(-1, 1, 1, 1)
         time = float(timestep) / 1000
         features = torch.sin(3 * sample + prompt) + time
         if deep is not None:

@@ -37,7 +37,8 @@ class Smooth:
     def __call__(self, sample, timestep, context, num_frames, **_additions):
         self.calls += 1
         level = float(timestep) / 999
-        prompt = context.mean(dim=(1, 2)).view(-1, 1, 1, 1)
+        each_row = context.repeat_interleave(len(sample) // len(context), dim=0)
+        prompt = each_row.mean(dim=(1, 2)).view(-1, 1, 1, 1)
         return sample * (0.2 + 0.7 * level) + 0.1 * torch.sin(sample) + 0.2 * prompt
 
 

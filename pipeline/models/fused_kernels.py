@@ -1,0 +1,329 @@
+"""What lies between the matrix products of the networks, each step one kernel, written in Triton.
+
+All work on tokens, [rows, pixels, channels], contiguous: with channels last, features lie in memory
+so. They compute in float32 whatever their tensors are, and take the biases of the products before
+them, which cost a product more than they cost here. Every sum runs in one order: the same input
+gives the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Numbers that a program holds at a time: sixteen in each thread of four warps.
+_TILE = 2048
+# Tiles that a program goes through when it sums up, the more the larger a frame is.
+_FEWEST_TILES, _MOST_TILES = 4, 32
+# Parts of a frame that are summed up apart, where these limits allow it.
+_PARTS = 64
+
+
+@triton.jit
+def _spread_of_parts(
+    features, sums, pixels, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, WIDE: tl.constexpr,
+    TILES: tl.constexpr,
+):  # fmt: skip
+    """Mean, and sum of squared distances to it, of each channel in a part of the pixels.
+
+    sums: [2, rows, parts, channels].
+    """
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
+    begin = part * PIXELS * TILES
+    start = features + row * pixels * CHANNELS + channel
+    # Distances to any one of the values are small enough to be squared and summed.
+    origin = tl.load(start + begin.to(tl.int64) * CHANNELS).to(tl.float32)
+    distances = tl.zeros([PIXELS, WIDE], tl.float32)
+    squares = tl.zeros([PIXELS, WIDE], tl.float32)
+    for tile in range(TILES):
+        pixel = begin + tile * PIXELS + tl.arange(0, PIXELS)
+        inside = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
+        places = pixel.to(tl.int64)[:, None] * CHANNELS
+        values = tl.load(start[None, :] + places, mask=inside, other=0.0).to(tl.float32)
+        distance = tl.where(inside, values - origin[None, :], 0.0)
+        distances += distance
+        squares += distance * distance
+    count = tl.minimum(pixels - begin, PIXELS * TILES).to(tl.float32)
+    distance = tl.sum(distances, axis=0)
+    place = (row * tl.num_programs(1) + part) * CHANNELS + channel
+    tl.store(sums + place, origin + distance / count)
+    place += tl.num_programs(0) * tl.num_programs(1) * CHANNELS
+    tl.store(sums + place, tl.sum(squares, axis=0) - distance * distance / count)
+
+
+@triton.jit
+def _factors_of_groups(
+    sums, weight, bias, shift, factors, pixels, parts, eps, CHANNELS: tl.constexpr,
+    GROUP: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr, PIXELS_OF_PART: tl.constexpr,
+    HAS_SHIFT: tl.constexpr,
+):  # fmt: skip
+    """What each channel is multiplied by, and what is added, to normalise its group.
+
+    Means and distances of parts are joined after Chan, Golub and LeVeque, 1979.
+    factors: [2, rows, channels].
+    """
+    spreads = sums + tl.num_programs(0) * parts * CHANNELS
+    row, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    member = tl.arange(0, WIDE)
+    known = member < GROUP
+    channel = group * GROUP + member
+    added = tl.zeros([WIDE], tl.float32)
+    if HAS_SHIFT:
+        added = tl.load(shift + channel, mask=known, other=0.0).to(tl.float32)
+    total = tl.zeros([PARTS, WIDE], tl.float32)
+    first = 0
+    while first < parts:
+        part = first + tl.arange(0, PARTS)
+        inside = (part < parts)[:, None] & known[None, :]
+        place = (row * parts + part)[:, None] * CHANNELS + channel[None, :]
+        count = tl.minimum(pixels - part * PIXELS_OF_PART, PIXELS_OF_PART).to(tl.float32)
+        mean = tl.load(sums + place, mask=inside, other=0.0) + added[None, :]
+        total += tl.where(inside, mean * count[:, None], 0.0)
+        first += PARTS
+    members = pixels.to(tl.float32) * GROUP
+    centre = tl.sum(total) / members
+    spread = tl.zeros([PARTS, WIDE], tl.float32)
+    first = 0
+    while first < parts:
+        part = first + tl.arange(0, PARTS)
+        inside = (part < parts)[:, None] & known[None, :]
+        place = (row * parts + part)[:, None] * CHANNELS + channel[None, :]
+        count = tl.minimum(pixels - part * PIXELS_OF_PART, PIXELS_OF_PART).to(tl.float32)
+        apart = tl.load(sums + place, mask=inside, other=0.0) + added[None, :] - centre
+        within = tl.load(spreads + place, mask=inside, other=0.0)
+        spread += tl.where(inside, within + apart * apart * count[:, None], 0.0)
+        first += PARTS
+    scale = tl.rsqrt(tl.sum(spread) / members + eps)
+    factor = tl.load(weight + channel, mask=known, other=0.0).to(tl.float32) * scale
+    offset = tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)
+    place = row * CHANNELS + channel
+    tl.store(factors + place, factor, mask=known)
+    place += tl.num_programs(0) * CHANNELS
+    tl.store(factors + place, offset + (added - centre) * factor, mask=known)
+
+
+@triton.jit
+def _scaled(
+    features, factors, result, pixels, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
+    WIDE: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """Each channel times its factor plus its offset, then its activation."""
+    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
+    pixel = tile * PIXELS + tl.arange(0, PIXELS)
+    inside = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
+    places = (row * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
+    factor = tl.load(factors + row * CHANNELS + channel)
+    offset = tl.load(factors + (tl.num_programs(0) + row) * CHANNELS + channel)
+    values = tl.load(features + places, mask=inside, other=0.0).to(tl.float32)
+    values = values * factor[None, :] + offset[None, :]
+    if SILU:
+        values = values * tl.sigmoid(values)
+    tl.store(result + places, values.to(result.dtype.element_ty), mask=inside)
+
+
+def group_norm(
+    tokens: Tensor, norm: Any, *, shift: Tensor | None = None, silu: bool = False
+) -> Tensor:
+    """Normalise [rows, pixels, channels] by groups of channels, each row by itself.
+
+    norm: a GroupNorm.
+    shift: [channels], added to the tokens before; what they are otherwise is nowhere needed.
+    silu: whether an activation follows.
+    """
+    rows, pixels, channels = tokens.shape
+    wide = _width(channels)
+    tile = _TILE // wide
+    wanted = _power_of_two(_ceil(pixels, tile * _PARTS))
+    tiles = max(_FEWEST_TILES, min(_MOST_TILES, wanted))
+    parts = _ceil(pixels, tile * tiles)
+    sums = tokens.new_empty(2, rows, parts, channels, dtype=torch.float32)
+    _spread_of_parts[rows, parts, channels // wide](
+        tokens, sums, pixels, CHANNELS=channels, PIXELS=tile, WIDE=wide, TILES=tiles
+    )
+    factors = tokens.new_empty(2, rows, channels, dtype=torch.float32)
+    group = channels // norm.num_groups
+    _factors_of_groups[rows, norm.num_groups](
+        sums, norm.weight, norm.bias, shift, factors, pixels, parts, norm.eps,
+        CHANNELS=channels, GROUP=group, WIDE=_power_of_two(group),
+        PARTS=min(_PARTS, _power_of_two(parts)), PIXELS_OF_PART=tile * tiles,
+        HAS_SHIFT=shift is not None,
+    )  # fmt: skip
+    result = torch.empty_like(tokens)
+    _scaled[rows, _ceil(pixels, tile), channels // wide](
+        tokens, factors, result, pixels, CHANNELS=channels, PIXELS=tile, WIDE=wide, SILU=silu
+    )
+    return result
+
+
+# Triton's own take microseconds each.
+def _ceil(length: int, part: int) -> int:
+    return -(-length // part)
+
+
+def _power_of_two(length: int) -> int:
+    return 1 << (length - 1).bit_length()
+
+
+def _width(channels: int) -> int:
+    """The largest power of two that divides the channels, as far as a tile has place for it."""
+    return min(channels & -channels, 512)
+
+
+@triton.jit
+def _added(
+    left, right, bias, result, tokens, CHANNELS: tl.constexpr, TOKENS: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    channel = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    inside = (token < tokens)[:, None] & (channel < CHANNELS)[None, :]
+    place = token[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(left + place, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(bias + channel).to(tl.float32)[None, :]
+    value += tl.load(right + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
+
+
+def add_with_bias(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+    """Both [rows, pixels, channels], and a bias of [channels], together."""
+    channels = left.shape[-1]
+    tokens, wide = left.numel() // channels, _width(channels)
+    result = torch.empty_like(left)
+    _added[_ceil(tokens, _TILE // wide), channels // wide](
+        left, right, bias, result, tokens, CHANNELS=channels, TOKENS=_TILE // wide, WIDE=wide
+    )
+    return result
+
+
+@triton.jit
+def _gated(
+    doubled, bias, result, tokens, CHANNELS: tl.constexpr, TOKENS: tl.constexpr, WIDE: tl.constexpr
+):
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    channel = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    inside = (token < tokens)[:, None] & (channel < CHANNELS)[None, :]
+    place = token[:, None] * (2 * CHANNELS) + channel[None, :]
+    hidden = tl.load(doubled + place, mask=inside, other=0.0).to(tl.float32)
+    gating = tl.load(doubled + place + CHANNELS, mask=inside, other=0.0).to(tl.float32)
+    hidden += tl.load(bias + channel).to(tl.float32)[None, :]
+    gating += tl.load(bias + CHANNELS + channel).to(tl.float32)[None, :]
+    gelu = 0.5 * gating * (1.0 + tl.erf(gating * 0.7071067811865476))
+    place = token[:, None] * CHANNELS + channel[None, :]
+    tl.store(result + place, (hidden * gelu).to(result.dtype.element_ty), mask=inside)
+
+
+def gate(doubled: Tensor, bias: Tensor) -> Tensor:
+    """One half of [..., 2 * channels] through the other (GEGLU, arXiv 2002.05202).
+
+    bias: [2 * channels], added before.
+    """
+    channels = doubled.shape[-1] // 2
+    tokens, wide = doubled.numel() // (2 * channels), _width(channels)
+    result = doubled.new_empty(*doubled.shape[:-1], channels)
+    _gated[_ceil(tokens, _TILE // wide), channels // wide](
+        doubled, bias, result, tokens, CHANNELS=channels, TOKENS=_TILE // wide, WIDE=wide
+    )
+    return result
+
+
+@triton.jit
+def _normed_sum(
+    tokens, change, change_bias, weight, bias, table, total, result, length, pixels, frames, eps,
+    CHANNELS: tl.constexpr, WIDE: tl.constexpr, TOKENS: tl.constexpr, HAS_CHANGE: tl.constexpr,
+    HAS_TABLE: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    channel = tl.arange(0, WIDE)
+    known = channel < CHANNELS
+    inside = (token < length)[:, None] & known[None, :]
+    place = token[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(change + place, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(change_bias + channel, mask=known, other=0.0).to(tl.float32)[None, :]
+    if HAS_CHANGE:
+        value += tl.load(tokens + place, mask=inside, other=0.0).to(tl.float32)
+    rounded = value.to(total.dtype.element_ty)
+    tl.store(total + place, rounded, mask=inside)
+    value = rounded.to(tl.float32)
+    mean = tl.sum(value, axis=1) / CHANNELS
+    distance = tl.where(inside, value - mean[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(distance * distance, axis=1) / CHANNELS + eps)
+    factor = tl.load(weight + channel, mask=known, other=0.0).to(tl.float32)
+    offset = tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)
+    value = distance * scale[:, None] * factor[None, :] + offset[None, :]
+    if HAS_TABLE:
+        entry = (token // pixels % frames)[:, None] * CHANNELS + channel[None, :]
+        value += tl.load(table + entry, mask=inside, other=0.0).to(tl.float32)
+    tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
+
+
+def add_and_norm(
+    tokens: Tensor | None, change: Tensor, bias: Tensor, norm: Any, *, table: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Give `tokens` + `change` + `bias`, [rows, pixels, channels], and each of its tokens normed.
+
+    tokens: None is 0.
+    norm: a LayerNorm.
+    table: [frames, channels], of which entry f is added to the normed row f, f + frames, ...
+    """
+    _, pixels, channels = change.shape
+    length, wide = change.numel() // channels, _power_of_two(channels)
+    at_once = max(1, _TILE // wide)
+    total, result = torch.empty_like(change), torch.empty_like(change)
+    _normed_sum[(_ceil(length, at_once),)](
+        tokens, change, bias, norm.weight, norm.bias, table, total, result, length, pixels,
+        1 if table is None else len(table), norm.eps,
+        CHANNELS=channels, WIDE=wide, TOKENS=at_once, HAS_CHANGE=tokens is not None,
+        HAS_TABLE=table is not None,
+    )  # fmt: skip
+    return total, result
+
+
+@triton.jit
+def _attended_over_frames(
+    joined, result, pixels, scale, FRAMES: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
+    LONG: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    clip_and_pixel, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    clip, pixel = clip_and_pixel // pixels, clip_and_pixel % pixels
+    frame, part = tl.arange(0, LONG), tl.arange(0, WIDE)
+    inside = (frame < FRAMES)[:, None] & (part < SIZE)[None, :]
+    token = (clip * FRAMES + frame) * pixels + pixel
+    channels = HEADS * SIZE
+    place = token[:, None] * (3 * channels) + head * SIZE + part[None, :]
+    query = tl.load(joined + place, mask=inside, other=0.0)
+    key = tl.load(joined + place + channels, mask=inside, other=0.0)
+    value = tl.load(joined + place + 2 * channels, mask=inside, other=0.0)
+    score = tl.dot(query, tl.trans(key)) * scale
+    score = tl.where((frame < FRAMES)[None, :], score, float("-inf"))
+    share = tl.exp(score - tl.max(score, axis=1)[:, None])
+    share /= tl.sum(share, axis=1)[:, None]
+    attended = tl.dot(share.to(value.dtype), value)
+    place = token[:, None] * channels + head * SIZE + part[None, :]
+    tl.store(result + place, attended.to(result.dtype.element_ty), mask=inside)
+
+
+def attend_over_frames(joined: Tensor, num_frames: int, *, heads: int, key_scale: float) -> Tensor:
+    """Softmax attention of each pixel to itself in the frames of its clip.
+
+    joined: [clips * num_frames, pixels, 3 * channels], queries, keys and values side by side.
+    key_scale: multiplies the keys.
+    Returns [clips * num_frames, pixels, channels].
+    """
+    rows, pixels, tripled = joined.shape
+    channels = tripled // 3
+    size = channels // heads
+    result = joined.new_empty(rows, pixels, channels)
+    _attended_over_frames[rows // num_frames * pixels, heads](
+        joined, result, pixels, key_scale * size**-0.5,
+        FRAMES=num_frames, HEADS=heads, SIZE=size,
+        LONG=max(16, _power_of_two(num_frames)),
+        WIDE=max(16, _power_of_two(size)),
+        num_warps=1,
+    )  # fmt: skip
+    return result

@@ -1,0 +1,181 @@
+"""The layers of UNet and VAE on a GPU with Triton: few kernels between the matrix products.
+
+Features keep their channels last from layer to layer, which are tokens as transformers take them:
+nothing is laid out anew. Products and convolutions have no biases, what follows them adds these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .clip_norm import ClipGroupNorm
+from .fused_kernels import add_and_norm, add_with_bias, attend_over_frames, gate, group_norm
+from .layers import Layers
+from .motion_module import HEADS, MotionModule
+from .spatial_layers import Prompts, Source, attend_to, in_parts
+from .stored_weights import weight_in
+
+
+def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: int) -> Tensor:
+    """A residual block; see spatial_layers.resnet. Without an embedding it knows no time step."""
+    tokens, size = _tokens(features), features.shape[2:]
+    hidden = _normed(block.norm1, tokens, num_frames, silu=True)
+    hidden = _convolved(block.conv1, hidden, size)
+    shift = block.conv1.bias
+    if embedding is not None:
+        shift = shift + block.time_emb_proj(embedding)[0]
+    hidden = _normed(block.norm2, hidden, num_frames, shift=shift, silu=True)
+    hidden = _convolved(block.conv2, hidden, size)
+    shortcut, bias = tokens, block.conv2.bias
+    if block.conv_shortcut is not None:
+        shortcut, bias = _product(block.conv_shortcut, tokens), bias + block.conv_shortcut.bias
+    return _features(add_with_bias(hidden, shortcut, bias), size)
+
+
+def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
+    """A group norm and SiLU."""
+    return _features(_normed(norm, _tokens(features), num_frames, silu=True), features.shape[2:])
+
+
+def transformer(
+    block: Any,
+    features: Tensor,
+    prompts: Prompts,
+    num_frames: int,
+    tokens_at_once: int | None = None,
+) -> Tensor:
+    """A transformer over the pixels of each row; see spatial_layers.transformer."""
+    tokens, size = _tokens(features), features.shape[2:]
+    changes = _product(block.proj_in, _normed(block.norm, tokens, num_frames))
+
+    def changed(part: slice) -> Tensor:
+        pending: Pending = None, changes[part], block.proj_in.bias
+        for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
+            pending = _transformed(layer, pending, [each.of(part) for each in sources])
+        change = _product(block.proj_out, _settled(pending))
+        return add_with_bias(tokens[part], change, block.proj_out.bias)
+
+    rows, pixels, _ = tokens.shape
+    rows_at_once = None if tokens_at_once is None else max(1, tokens_at_once // pixels)
+    return _features(in_parts(changed, rows, rows_at_once, dim=0), size)
+
+
+# Tokens, and what is still to be added to them: a change and its bias. None is no tokens yet.
+Pending = tuple[Tensor | None, Tensor, Tensor]
+
+
+def _settled(pending: Pending) -> Tensor:
+    tokens, change, bias = pending
+    assert tokens is not None
+    return add_with_bias(tokens, change, bias)
+
+
+def _transformed(layer: Any, pending: Pending, sources: Sequence[Source]) -> Pending:
+    tokens, normed = add_and_norm(*pending, layer.norm1)
+    own = layer.attn1
+    query, key, value = _together(normed, own.to_q, own.to_k, own.to_v).chunk(3, dim=-1)
+    change = _product(own.to_out[0], attend_to(own, query, [Source(key, value)]))
+    del query, key, value
+    tokens, normed = add_and_norm(tokens, change, own.to_out[0].bias, layer.norm2)
+    cross = layer.attn2
+    change = _product(cross.to_out[0], attend_to(cross, _product(cross.to_q, normed), sources))
+    tokens, normed = add_and_norm(tokens, change, cross.to_out[0].bias, layer.norm3)
+    change = _product(layer.ff.net[0].proj, normed)
+    del normed  # what is gated takes the most memory of all
+    change = gate(change, layer.ff.net[0].proj.bias)
+    return tokens, _product(layer.ff.net[2], change), layer.ff.net[2].bias
+
+
+def motion(
+    module: MotionModule, features: Tensor, num_frames: int, tokens_at_once: int | None = None
+) -> Tensor:
+    """Let the frames of each clip see each other; see motion_module."""
+    layer = module.temporal_transformer
+    tokens, size = _tokens(features), features.shape[2:]
+    changes = _product(layer.proj_in, _normed(layer.norm, tokens, num_frames))
+
+    def moved(part: slice) -> Tensor:
+        pending: Pending = None, changes[:, part].contiguous(), layer.proj_in.bias
+        for block in layer.transformer_blocks:
+            pending = _temporal(block, pending, num_frames)
+        change = _product(layer.proj_out, _settled(pending))
+        return add_with_bias(tokens[:, part].contiguous(), change, layer.proj_out.bias)
+
+    rows, pixels, _ = tokens.shape
+    pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
+    return _features(in_parts(moved, pixels, pixels_at_once, dim=1), size)
+
+
+def _temporal(block: Any, pending: Pending, num_frames: int) -> Pending:
+    tokens, change, bias = pending
+    for norm, attention in zip(block.norms, block.attention_blocks, strict=True):
+        table = attention.pos_encoder.pe[0, :num_frames]
+        tokens, normed = add_and_norm(tokens, change, bias, norm, table=table)
+        joined = _together(normed, attention.to_q, attention.to_k, attention.to_v)
+        attended = attend_over_frames(
+            joined, num_frames, heads=HEADS, key_scale=attention.key_scale
+        )
+        change, bias = _product(attention.to_out[0], attended), attention.to_out[0].bias
+        del joined, attended
+    tokens, normed = add_and_norm(tokens, change, bias, block.ff_norm)
+    change = _product(block.ff.net[0].proj, normed)
+    del normed
+    change = gate(change, block.ff.net[0].proj.bias)
+    return tokens, _product(block.ff.net[2], change), block.ff.net[2].bias
+
+
+def _tokens(features: Tensor) -> Tensor:
+    """[rows, channels, height, width] as [rows, pixels, channels], contiguous."""
+    features = features.contiguous(memory_format=torch.channels_last)
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _features(tokens: Tensor, size: Sequence[int]) -> Tensor:
+    """[rows, pixels, channels] as [rows, channels, height, width], with channels last."""
+    rows, _, channels = tokens.shape
+    return tokens.view(rows, *size, channels).permute(0, 3, 1, 2)
+
+
+def _normed(norm: Any, tokens: Tensor, num_frames: int, **options: Any) -> Tensor:
+    if not isinstance(norm, ClipGroupNorm):
+        return group_norm(tokens, norm, **options)
+    rows, pixels, channels = tokens.shape
+    clips = tokens.view(rows // num_frames, num_frames * pixels, channels)
+    return group_norm(clips, norm, **options).view(tokens.shape)
+
+
+def _convolved(conv: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:
+    """A convolution without its bias."""
+    features = _features(tokens, size)
+    weight = weight_in(conv, tokens.dtype)
+    return _tokens(functional.conv2d(features, weight, None, conv.stride, conv.padding))
+
+
+def _product(layer: Any, tokens: Tensor) -> Tensor:
+    """A linear layer, or a convolution of one pixel's width, without its bias."""
+    return functional.linear(tokens, weight_in(layer, tokens.dtype).flatten(1))
+
+
+def _together(tokens: Tensor, *layers: Any) -> Tensor:
+    """What linear layers without bias make of the same tokens, side by side.
+
+    The weights are joined anew each time, so that each stays what a memory manager or a LoRA knows.
+    """
+    weight = torch.cat([weight_in(layer, tokens.dtype) for layer in layers])
+    return functional.linear(tokens, weight)
+
+
+FUSED_LAYERS = Layers(
+    resnet, transformer, motion, activated_norm, memory_format=torch.channels_last
+)
+
+
+def try_out(device: torch.device, dtype: torch.dtype) -> None:
+    """Run the smallest kernel. Raises whatever Triton raises where it does not work."""
+    gate(torch.zeros(1, 1, 32, device=device, dtype=dtype), torch.zeros(32, device=device))
+    torch.cuda.synchronize(device)

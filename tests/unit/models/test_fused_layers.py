@@ -1,0 +1,169 @@
+"""Fused layers against the plain ones: on a GPU if there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from animatediff_v2v.pipeline.models import layers as module
+from animatediff_v2v.pipeline.models import vae_resnet
+from animatediff_v2v.pipeline.models.clip_norm import span_clips
+from animatediff_v2v.pipeline.models.latent_codec import VaeCodec
+from animatediff_v2v.pipeline.models.layers import PLAIN_LAYERS, lay_out_weights, usual_layers
+from animatediff_v2v.pipeline.models.memory import Portions
+from animatediff_v2v.pipeline.models.motion_module import MotionModule
+from animatediff_v2v.pipeline.models.spatial_layers import encoded_prompts
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import nn
+
+pytest.importorskip("triton", reason="Triton is not installed")
+from animatediff_v2v.pipeline.models.fused_layers import FUSED_LAYERS
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# In float32 both sum in another order alone; a GPU's products there are of 19 bits.
+TOLERANCE = 2e-6 if DEVICE.type == "cpu" else 2e-3
+FRAMES = 3
+LAYERS = {
+    "resnet": lambda: ResnetBlock2D(
+        in_channels=96, out_channels=96, temb_channels=32, groups=32, eps=1e-5
+    ),
+    "resnet to fewer channels": lambda: ResnetBlock2D(
+        in_channels=96, out_channels=64, temb_channels=32, groups=32, eps=1e-5
+    ),
+    "transformer": lambda: Transformer2DModel(
+        8, 12, in_channels=96, num_layers=2, cross_attention_dim=48, norm_num_groups=32
+    ),
+    "motion": lambda: MotionModule(96, 24),
+}
+
+
+def relative(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+def drawn(layer):
+    generator = torch.Generator().manual_seed(7)
+    for tensor in (*layer.parameters(), *layer.buffers()):
+        tensor.detach().normal_(0, 0.2, generator=generator)
+    return layer.to(DEVICE)
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def run(layers, kind, layer, features, tokens_at_once):
+    if kind.startswith("resnet"):
+        return layers.resnet(layer, features, draw(1, 32, seed=2), FRAMES)
+    if kind == "motion":
+        return layers.motion(layer, features, FRAMES, tokens_at_once)
+    prompts = encoded_prompts(layer, draw(2, 7, 48, seed=3), (), rows=len(features))
+    return layers.transformer(layer, features, prompts, FRAMES, tokens_at_once)
+
+
+@pytest.mark.parametrize("tokens_at_once", [None, 50], ids=["whole", "in parts"])
+@pytest.mark.parametrize("over_clips", [False, True], ids=["by frame", "by clip"])
+@pytest.mark.parametrize("kind", LAYERS)
+@torch.inference_mode()
+def test_each_layer_gives_the_same(kind, over_clips, tokens_at_once):
+    layer = drawn(LAYERS[kind]())
+    if over_clips:
+        span_clips(nn.ModuleList([layer]))
+    # Far from zero, as squares of what is not centred would lose their digits.
+    features = 3 * draw(2 * FRAMES, 96, 4, 6) + 40
+    plain = run(PLAIN_LAYERS, kind, layer, features, tokens_at_once)
+    fused = run(FUSED_LAYERS, kind, layer, features, tokens_at_once)
+    assert fused.is_contiguous(memory_format=torch.channels_last)
+    # What the layer adds, without what it only passes on.
+    passed = features.mean() if plain.shape == features.shape else 0
+    assert relative(fused - passed, plain - passed) < TOLERANCE
+
+
+@torch.inference_mode()
+def test_more_frames_than_a_tile_and_sharper_attention():
+    layer = drawn(MotionModule(64, 24))
+    for attention in layer.temporal_transformer.transformer_blocks[0].attention_blocks:
+        attention.key_scale = 1.5
+    features = draw(20, 64, 2, 3)
+    plain = PLAIN_LAYERS.motion(layer, features, 20, None)
+    assert relative(FUSED_LAYERS.motion(layer, features, 20, None), plain) < TOLERANCE
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (40, 52), (96, 120)])
+@torch.inference_mode()
+def test_norms_of_frames_of_any_size(height, width):
+    """One pixel; parts of a tile; several parts; several tiles of parts."""
+    norm = drawn(nn.GroupNorm(32, 64))
+    features = 2 * draw(2, 64, height, width) - 30
+    plain = PLAIN_LAYERS.activated_norm(norm, features, 1)
+    assert relative(FUSED_LAYERS.activated_norm(norm, features, 1), plain) < 10 * TOLERANCE
+
+
+@torch.inference_mode()
+def test_the_unet_gives_the_same(models):
+    # Weights in the dtype it computes in, as on a GPU.
+    unet = copy.deepcopy(models.unet).float().to(DEVICE, memory_format=FUSED_LAYERS.memory_format)
+    context = draw(1, 77, unet.unet.config.cross_attention_dim, seed=1)
+    given = (draw(2, 4, 4, 4), torch.tensor([481.0], device=DEVICE), context, 2)
+    fused = unet(*given, layers=FUSED_LAYERS, portions=Portions(passes=2, tokens=16))
+    assert relative(fused, unet(*given)) < 10 * TOLERANCE
+
+
+def test_the_vae_gives_the_same(models, monkeypatch):
+    codec = VaeCodec(copy.deepcopy(models.codec.vae).to(DEVICE))
+    frames = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(4))
+    latents = codec.encode(frames)
+    decoded = torch.cat(list(codec.decode(latents)))
+    monkeypatch.setattr(vae_resnet, "usual_layers", lambda *_: FUSED_LAYERS)
+    assert relative(codec.encode(frames), latents) < 10 * TOLERANCE
+    assert relative(torch.cat(list(codec.decode(latents))), decoded) < 10 * TOLERANCE
+
+
+@pytest.fixture
+def fresh():
+    usual_layers.cache_clear()
+    yield
+    usual_layers.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [("cpu", torch.float32), ("cpu", torch.float16), ("mps", torch.float16)],
+)
+def test_plain_layers_are_usual_without_a_gpu(device, dtype, fresh):
+    assert usual_layers(torch.device(device), dtype) is PLAIN_LAYERS
+
+
+def test_in_32_bits_layers_are_plain(fresh):
+    assert usual_layers(torch.device("cuda"), torch.float32) is PLAIN_LAYERS
+
+
+def test_where_triton_fails_a_line_says_so_once(fresh, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr("animatediff_v2v.pipeline.models.fused_layers.try_out", fail)
+    with caplog.at_level(logging.WARNING, logger=module.__name__):
+        for _ in range(2):
+            assert usual_layers(torch.device("cuda"), torch.float16) is PLAIN_LAYERS
+    (record,) = caplog.records
+    assert "Failed to find C compiler" in record.message
+    assert "triton-windows" in record.message
+
+
+def test_where_triton_works_layers_are_fused(fresh, monkeypatch):
+    monkeypatch.setattr("animatediff_v2v.pipeline.models.fused_layers.try_out", lambda *_: None)
+    assert usual_layers(torch.device("cuda"), torch.bfloat16) is FUSED_LAYERS
+
+
+def test_weights_are_laid_out_as_the_layers_want_them(fresh, monkeypatch):
+    network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Linear(8, 8)).half()
+    lay_out_weights(network, torch.device("cpu"))
+    assert network[0].weight.is_contiguous()
+    monkeypatch.setattr(module, "usual_layers", lambda *_: FUSED_LAYERS)
+    lay_out_weights(network, torch.device("cuda"))
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    lay_out_weights(network[1], torch.device("cuda"))  # no convolution, nothing to do
