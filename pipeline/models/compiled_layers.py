@@ -151,7 +151,7 @@ def _layers() -> Layers:
         moved = [motion(module, clip, num_frames, None) for clip in clips]
         return moved[0] if len(moved) == 1 else torch.cat(moved)
 
-    return Layers(run_resnet, run_transformer, run_motion, plain.activated_norm)
+    return Layers(run_resnet, run_transformer, run_motion, plain.activated_norm, plain.upsampler)
 
 
 def _has_a_one(features: Tensor) -> bool:

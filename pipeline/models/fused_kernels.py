@@ -327,3 +327,40 @@ def attend_over_frames(joined: Tensor, num_frames: int, *, heads: int, key_scale
         num_warps=1,
     )  # fmt: skip
     return result
+
+
+@triton.jit
+def _doubling_taps(
+    weight, result, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, WIDE: tl.constexpr
+):  # fmt: skip
+    """One of 4x4 taps of the transposed convolution, the sum of one, two or four of 3x3."""
+    tap = tl.program_id(0)
+    row, column = tap // 4, tap % 4
+    source = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    target = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
+    inside = (target < OUTPUTS)[:, None] & (source < INPUTS)[None, :]
+    place = target.to(tl.int64)[:, None] * (9 * INPUTS) + source[None, :]
+    total = tl.zeros([WIDE, WIDE], tl.float32)
+    for down in range(2):
+        for right in range(2):
+            # Turned by half: a transposed convolution spreads what a correlation collects.
+            y, x = 3 - row - down, 3 - column - right
+            nearest = tl.minimum(tl.maximum(y, 0), 2) * 3 + tl.minimum(tl.maximum(x, 0), 2)
+            taps = tl.load(weight + place + nearest * INPUTS, mask=inside, other=0.0)
+            is_there = (y >= 0) & (y < 3) & (x >= 0) & (x < 3)
+            total += tl.where(is_there, taps.to(tl.float32), 0.0)
+    place = source.to(tl.int64)[:, None] * (16 * OUTPUTS) + tap * OUTPUTS + target[None, :]
+    inside = (source < INPUTS)[:, None] & (target < OUTPUTS)[None, :]
+    tl.store(result + place, tl.trans(total).to(result.dtype.element_ty), mask=inside)
+
+
+def doubling_kernel(weight: Tensor) -> Tensor:
+    """See upsampling.doubling_kernel: [in, out, 4, 4] for [out, in, 3, 3], channels last."""
+    outputs, inputs = weight.shape[:2]
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    result = weight.new_empty(inputs, 4, 4, outputs)
+    wide = 64
+    _doubling_taps[16, _ceil(inputs, wide), _ceil(outputs, wide)](
+        weight, result, INPUTS=inputs, OUTPUTS=outputs, WIDE=wide
+    )
+    return result.permute(0, 3, 1, 2)

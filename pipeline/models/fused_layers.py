@@ -14,10 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from .clip_norm import ClipGroupNorm
-from .fused_kernels import add_and_norm, add_with_bias, attend_over_frames, gate, group_norm
+from .fused_kernels import (
+    add_and_norm,
+    add_with_bias,
+    attend_over_frames,
+    doubling_kernel,
+    gate,
+    group_norm,
+)
 from .layers import Layers
 from .motion_module import HEADS, MotionModule
 from .spatial_layers import Prompts, Source, attend_to, in_parts
+from .spatial_layers import upsampler as plain_upsampler
 from .stored_weights import weight_in
 
 
@@ -40,6 +48,19 @@ def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: i
 def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
     """A group norm and SiLU."""
     return _features(_normed(norm, _tokens(features), num_frames, silu=True), features.shape[2:])
+
+
+def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge features and convolve them; to twice the size, which is usual, in one step.
+
+    The kernel for that is made anew each time: it would take twice the memory of the weight.
+    """
+    if size != (2 * features.shape[2], 2 * features.shape[3]):
+        return plain_upsampler(layer, features, size)
+    conv = layer.conv
+    kernel = doubling_kernel(weight_in(conv, features.dtype))
+    features = features.contiguous(memory_format=torch.channels_last)
+    return functional.conv_transpose2d(features, kernel, conv.bias, stride=2, padding=1)
 
 
 def transformer(
@@ -171,7 +192,7 @@ def _together(tokens: Tensor, *layers: Any) -> Tensor:
 
 
 FUSED_LAYERS = Layers(
-    resnet, transformer, motion, activated_norm, memory_format=torch.channels_last
+    resnet, transformer, motion, activated_norm, upsampler, memory_format=torch.channels_last
 )
 
 

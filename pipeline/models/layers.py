@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .motion_module import MotionModule
-from .spatial_layers import Prompts, activated_norm, resnet, transformer
+from .spatial_layers import Prompts, activated_norm, resnet, transformer, upsampler
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ class Layers:
     motion: Callable[[MotionModule, Tensor, int, int | None], Tensor]
     activated_norm: Callable[[Any, Tensor, int], Tensor]
     """Takes a group norm."""
+    upsampler: Callable[[Any, Tensor, tuple[int, int]], Tensor]
+    """Takes the height and width to come to."""
     memory_format: torch.memory_format = torch.preserve_format
     """How the weights of convolutions best lie in memory; they work with any."""
 
@@ -44,7 +46,7 @@ def motion_module(
     return moved
 
 
-PLAIN_LAYERS = Layers(resnet, transformer, motion_module, activated_norm)
+PLAIN_LAYERS = Layers(resnet, transformer, motion_module, activated_norm, upsampler)
 
 
 def lay_out_weights(network: nn.Module, device: torch.device) -> None:

@@ -40,6 +40,12 @@ def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
     return functional.silu(group_norm(norm, features, num_frames), inplace=True)
 
 
+def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Enlarge features to a height and width, and convolve them."""
+    enlarged: Tensor = layer(features, size)
+    return enlarged
+
+
 class Source(NamedTuple):
     """Something that pixels attend to: keys and values, [rows, tokens, channels]."""
 

@@ -174,7 +174,8 @@ class MotionUNet(nn.Module):
             if layer == len(block.resnets) - 1:
                 for upsampler in block.upsamplers or ():
                     # Sizes that do not halve evenly come back to the size of the skip.
-                    features = upsampler(features, skips[-1].shape[2:])
+                    height, width = skips[-1].shape[2:]
+                    features = inputs.layers.upsampler(upsampler, features, (height, width))
         return features
 
 

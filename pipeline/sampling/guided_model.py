@@ -149,7 +149,7 @@ class GuidedModel:
             # Of a frame that a wide stride brings into a window twice, the last place counts, as
             # in AnimateDiff-Evolved.
             places = {frame: place for place, frame in enumerate(one.window)}
-            frames, rows = list(places), list(places.values())
+            frames, rows = _indices(list(places)), _indices(list(places.values()))
             total[frames] += (noise * weights)[rows] * one.factor
             counts[frames] += weights[rows] * one.factor
         return self._schedule.denoised(noisy, total.div_(counts), sigma)
@@ -237,6 +237,14 @@ class GuidedModel:
             for track in self._styles
             if track.style.span.contains(sigma, self._schedule)
         ]
+
+
+def _indices(places: list[int]) -> slice | list[int]:
+    """The same places, as a slice where they follow one another: nothing is gathered then."""
+    first, last = places[0], places[-1]
+    if places == list(range(first, last + 1)):
+        return slice(first, last + 1)
+    return places
 
 
 def _context(passes: Sequence[_Pass]) -> Tensor:

@@ -17,6 +17,7 @@ from animatediff_v2v.pipeline.models.motion_module import MotionModule
 from animatediff_v2v.pipeline.models.spatial_layers import encoded_prompts
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -110,6 +111,15 @@ def test_the_unet_gives_the_same(models):
     given = (draw(2, 4, 4, 4), torch.tensor([481.0], device=DEVICE), context, 2)
     fused = unet(*given, layers=FUSED_LAYERS, portions=Portions(passes=2, tokens=16))
     assert relative(fused, unet(*given)) < 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 10)], ids=["doubled", "uneven"])
+@torch.inference_mode()
+def test_upsampling_gives_the_same(size):
+    layer = drawn(Upsample2D(96, use_conv=True, out_channels=80))
+    features = draw(3, 96, 4, 5)
+    plain = PLAIN_LAYERS.upsampler(layer, features, size)
+    assert relative(FUSED_LAYERS.upsampler(layer, features, size), plain) < TOLERANCE
 
 
 def test_the_vae_gives_the_same(models, monkeypatch):
