@@ -18,9 +18,9 @@ from torch import Tensor
 # Numbers that a program holds at a time: sixteen in each thread of four warps.
 _TILE = 2048
 # Tiles that a program goes through when it sums up, the more the larger a frame is.
-_FEWEST_TILES, _MOST_TILES = 4, 32
+_FEWEST_TILES, _MOST_TILES = 8, 64
 # Parts of a frame that are summed up apart, where these limits allow it.
-_PARTS = 64
+_PARTS = 32
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def _spread_of_parts(
 
     sums: [2, rows, parts, channels].
     """
-    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    part, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
     begin = part * PIXELS * TILES
     start = features + row * pixels * CHANNELS + channel
@@ -50,7 +50,7 @@ def _spread_of_parts(
         squares += distance * distance
     count = tl.minimum(pixels - begin, PIXELS * TILES).to(tl.float32)
     distance = tl.sum(distances, axis=0)
-    place = (row * tl.num_programs(1) + part) * CHANNELS + channel
+    place = (row * tl.num_programs(0) + part) * CHANNELS + channel
     tl.store(sums + place, origin + distance / count)
     place += tl.num_programs(0) * tl.num_programs(1) * CHANNELS
     tl.store(sums + place, tl.sum(squares, axis=0) - distance * distance / count)
@@ -85,7 +85,7 @@ def _factors_of_groups(
         mean = tl.load(sums + place, mask=inside, other=0.0) + added[None, :]
         total += tl.where(inside, mean * count[:, None], 0.0)
         first += PARTS
-    members = pixels.to(tl.float32) * GROUP
+    members = pixels * (GROUP * 1.0)  # the number 1 is a constant to Triton, and has no dtype
     centre = tl.sum(total) / members
     spread = tl.zeros([PARTS, WIDE], tl.float32)
     first = 0
@@ -113,13 +113,13 @@ def _scaled(
     WIDE: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """Each channel times its factor plus its offset, then its activation."""
-    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
     pixel = tile * PIXELS + tl.arange(0, PIXELS)
     inside = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
     places = (row * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
     factor = tl.load(factors + row * CHANNELS + channel)
-    offset = tl.load(factors + (tl.num_programs(0) + row) * CHANNELS + channel)
+    offset = tl.load(factors + (tl.num_programs(1) + row) * CHANNELS + channel)
     values = tl.load(features + places, mask=inside, other=0.0).to(tl.float32)
     values = values * factor[None, :] + offset[None, :]
     if SILU:
@@ -143,7 +143,7 @@ def group_norm(
     tiles = max(_FEWEST_TILES, min(_MOST_TILES, wanted))
     parts = _ceil(pixels, tile * tiles)
     sums = tokens.new_empty(2, rows, parts, channels, dtype=torch.float32)
-    _spread_of_parts[rows, parts, channels // wide](
+    _spread_of_parts[parts, rows, channels // wide](
         tokens, sums, pixels, CHANNELS=channels, PIXELS=tile, WIDE=wide, TILES=tiles
     )
     factors = tokens.new_empty(2, rows, channels, dtype=torch.float32)
@@ -155,7 +155,8 @@ def group_norm(
         HAS_SHIFT=shift is not None,
     )  # fmt: skip
     result = torch.empty_like(tokens)
-    _scaled[rows, _ceil(pixels, tile), channels // wide](
+    # The first axis of a grid alone may be longer than 65,535.
+    _scaled[_ceil(pixels, tile), rows, channels // wide](
         tokens, factors, result, pixels, CHANNELS=channels, PIXELS=tile, WIDE=wide, SILU=silu
     )
     return result
