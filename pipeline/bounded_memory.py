@@ -161,8 +161,9 @@ class _Waiting:
 
     def go(self, device: torch.device) -> None:
         if not self._is_away:
-            moved = {name: weight.to(device) for name, weight in self._weights.items()}
-            self._network.load_state_dict(moved, assign=True)
+            self._network.load_state_dict(
+                {name: weight.to(device) for name, weight in self._weights.items()}, assign=True
+            )
             lay_out_weights(self._network, device)
             self._is_away = True
 

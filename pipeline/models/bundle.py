@@ -296,13 +296,17 @@ def _filled(
     with torch.device("meta"):
         network = build()
     kept = store_weights(network) if stored else set()
-    placed = {
-        name: tensor.to(place.waiting)
-        if name in kept and tensor.dtype.itemsize < place.dtype.itemsize
-        else tensor.to(place.waiting, place.dtype)
-        for name, tensor in tensors.items()
-    }
-    network.load_state_dict(placed, strict=True, assign=True)
+    network.load_state_dict(
+        {
+            name: tensor.to(place.waiting)
+            if name in kept and tensor.dtype.itemsize < place.dtype.itemsize
+            else tensor.to(place.waiting, place.dtype)
+            for name, tensor in tensors.items()
+        },
+        strict=True,
+        assign=True,
+    )
+    # Nothing else holds the weights now: one at a time is there twice.
     lay_out_weights(network, place.waiting)
     return network.eval().requires_grad_(False)
 

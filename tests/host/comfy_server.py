@@ -1,4 +1,7 @@
-"""A real ComfyUI in a process of its own, with this pack alone and tiny models."""
+"""A real ComfyUI in a process of its own, with this pack alone and tiny models.
+
+It runs on the CPU unless COMFYUI_GPU is set to anything.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ class ComfyServer:
 
     def __enter__(self):
         command = [os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py"]
-        command += ["--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
+        command += [] if os.environ.get("COMFYUI_GPU") else ["--cpu"]
+        command += ["--listen", "127.0.0.1", "--port", str(self.port)]
         command += ["--base-directory", str(self.folder), "--disable-api-nodes"]
         command += ["--database-url", f"sqlite:///{self.folder / 'user' / 'comfyui.db'}"]
         command += ["--preview-method", "latent2rgb", *self._flags]

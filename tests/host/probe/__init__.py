@@ -42,7 +42,8 @@ class NeighbourWork:
 
     def work(self, model, images):
         memory.load_models_gpu([model])
-        result = model.model(torch.ones(1, model.model.in_features))
+        ones = torch.ones(1, model.model.in_features, device=model.model.weight.device)
+        result = model.model(ones)
         return {"ui": {"text": [f"{float(result):.3f}, {len(images)}"]}}
 
 
