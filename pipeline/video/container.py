@@ -24,9 +24,11 @@ CONTAINERS = (
     "yuv4mpegpipe,h264,hevc,mjpeg,obu,m4v,rm"
 )
 
+_PYAV = int(av.__version__.split(".", maxsplit=1)[0])
 # Up to 17.0, PyAV crashes on FLV when it is given options for streams.
-_TAKES_STREAM_OPTIONS = int(av.__version__.split(".", maxsplit=1)[0]) >= 18
-_STREAM_OPTIONS = {"max_pixels": str(LARGEST_PICTURE_PIXELS)} if _TAKES_STREAM_OPTIONS else {}
+_STREAM_OPTIONS = {"max_pixels": str(LARGEST_PICTURE_PIXELS)} if _PYAV >= 18 else {}
+# Before 19.0, PyAV otherwise refuses a file whose metadata are no text.
+_METADATA_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 
 
 def check_file(path: Path) -> None:
@@ -45,9 +47,9 @@ def open_container(path: Path) -> InputContainer:
     """Open a media file; raises AnimateDiffV2VError when it is none."""
     check_file(path)
     try:
-        return av.open(
+        container: InputContainer = av.open(
             f"file:{path}",
-            metadata_errors="replace",
+            **_METADATA_OPTIONS,
             options=_STREAM_OPTIONS,
             container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
         )
@@ -57,6 +59,7 @@ def open_container(path: Path) -> InputContainer:
             " something else under a video's name; give an mp4, mov, mkv, webm, avi, gif or"
             " webp file."
         ) from error
+    return container
 
 
 def _reason(error: Exception) -> str:

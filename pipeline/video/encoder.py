@@ -20,7 +20,10 @@ _REASONS = (
     ("permission denied", "the folder may not be written to; choose another one"),
     ("read-only file system", "the folder may not be written to; choose another one"),
     ("file too large", "the file system takes no file of that size; choose another folder"),
-    ("unknown encoder", "this ffmpeg has not got the encoder; choose another format"),
+    (
+        "unknown encoder",
+        "this ffmpeg has not got the encoder; choose another format, or update imageio-ffmpeg",
+    ),
     ("cannot allocate memory", "there is not enough memory; choose a smaller size"),
 )
 

@@ -126,6 +126,14 @@ def test_metadata_comes_back(tmp_path, name):
     assert {key: stored.get(key) for key in texts} == texts
 
 
+def test_metadata_that_are_no_text_are_no_obstacle(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write(path, stripes(3), metadata={"prompt": "ABCDEFGH"})
+    path.write_bytes(path.read_bytes().replace(b"ABCDEFGH", b"\xff\xfeCDEF\xc3G"))
+    frames, _, _ = read(path)
+    assert len(frames) == 3
+
+
 @pytest.mark.parametrize("name", ["mp4-h264", "gif", "webp", "mkv-ffv1"])
 @pytest.mark.parametrize("size", [(95, 63), (96, 63), (33, 64)])
 def test_odd_sizes(tmp_path, name, size):
