@@ -110,7 +110,8 @@ def _inputs() -> list[io.Input]:
             default=False,
             optional=True,
             tooltip="Compile the UNet's layers, once: minutes in the first run, whose outcome is "
-            "kept on disk. The result stays the same but for rounding. For graphics cards with "
-            "Triton, where the gain was not measured; slower on a CPU.",
+            "kept on disk. The result stays the same but for rounding. For graphics cards of AMD "
+            "and Intel, where the gain was not measured; slower on NVIDIA's with Triton, whose "
+            "layers are fused anyway, and on a CPU.",
         ),
     ]

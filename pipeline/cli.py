@@ -238,8 +238,8 @@ def _add_speed(speed: argparse._ArgumentGroup) -> None:
         "--compile",
         action="store_true",
         help="compile the UNet's layers, which takes minutes and is kept on disk; the result stays "
-        "equal to rounding. For GPUs with Triton, where it was not measured; slower on a CPU; "
-        "not together with --max-memory",
+        "equal to rounding. For GPUs of AMD and Intel, where it was not measured; slower on "
+        "NVIDIA's with Triton and on a CPU; not together with --max-memory",
     )
 
 

@@ -6,8 +6,9 @@ nothing is laid out anew. Products and convolutions have no biases, what follows
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +29,21 @@ from .spatial_layers import Prompts, Source, attend_to, in_parts
 from .spatial_layers import upsampler as plain_upsampler
 from .stored_weights import weight_in
 
+Run = TypeVar("Run", bound=Callable[..., Tensor])
 
+
+def _on_its_device(run: Run) -> Run:
+    """Triton launches kernels on the current device, wherever their tensors are."""
+
+    @wraps(run)
+    def guarded(layer: Any, features: Tensor, *others: Any) -> Tensor:
+        with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
+            return run(layer, features, *others)
+
+    return cast("Run", guarded)
+
+
+@_on_its_device
 def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: int) -> Tensor:
     """A residual block; see spatial_layers.resnet. Without an embedding it knows no time step."""
     tokens, size = _tokens(features), features.shape[2:]
@@ -45,11 +60,13 @@ def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: i
     return _features(add_with_bias(hidden, shortcut, bias), size)
 
 
+@_on_its_device
 def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
     """A group norm and SiLU."""
     return _features(_normed(norm, _tokens(features), num_frames, silu=True), features.shape[2:])
 
 
+@_on_its_device
 def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge features and convolve them; to twice the size, which is usual, in one step.
 
@@ -63,6 +80,7 @@ def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.conv_transpose2d(features, kernel, conv.bias, stride=2, padding=1)
 
 
+@_on_its_device
 def transformer(
     block: Any,
     features: Tensor,
@@ -112,6 +130,7 @@ def _transformed(layer: Any, pending: Pending, sources: Sequence[Source]) -> Pen
     return tokens, _product(layer.ff.net[2], change), layer.ff.net[2].bias
 
 
+@_on_its_device
 def motion(
     module: MotionModule, features: Tensor, num_frames: int, tokens_at_once: int | None = None
 ) -> Tensor:
@@ -197,6 +216,9 @@ FUSED_LAYERS = Layers(
 
 
 def try_out(device: torch.device, dtype: torch.dtype) -> None:
-    """Run the smallest kernel. Raises whatever Triton raises where it does not work."""
-    gate(torch.zeros(1, 1, 32, device=device, dtype=dtype), torch.zeros(32, device=device))
-    torch.cuda.synchronize(device)
+    """Run a kernel with a product and one without. Raises what Triton raises where it fails."""
+    tokens = torch.zeros(16, 1, 96, device=device, dtype=dtype)
+    with torch.cuda.device(device):
+        gate(tokens, tokens[0, 0])
+        attend_over_frames(tokens, 16, heads=1, key_scale=1.0)
+        torch.cuda.synchronize()

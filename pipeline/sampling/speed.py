@@ -32,7 +32,8 @@ class SpeedOptions:
     networks that a job loads; `load_models` has an argument of the same name."""
     compile: bool = False
     """Run the UNet's layers as compiled code, equal to rounding. The first job of a process takes
-    minutes more. For GPUs: on a CPU it is hardly faster. See compiled_layers."""
+    minutes more. For GPUs of AMD and Intel: slower on NVIDIA's with Triton, whose layers are fused
+    anyway, and on a CPU. See compiled_layers."""
 
     def __post_init__(self) -> None:
         """Refuse what is no interval."""
