@@ -21,6 +21,8 @@ _TILE = 2048
 _FEWEST_TILES, _MOST_TILES = 8, 64
 # Parts of a frame that are summed up apart, where these limits allow it.
 _PARTS = 32
+# Frames that a program of attention over time holds at a time, all of a window.
+MOST_FRAMES = 32
 
 
 @triton.jit
@@ -313,6 +315,7 @@ def attend_over_frames(joined: Tensor, num_frames: int, *, heads: int, key_scale
     """Softmax attention of each pixel to itself in the frames of its clip.
 
     joined: [clips * num_frames, pixels, 3 * channels], queries, keys and values side by side.
+    num_frames: at most MOST_FRAMES; of more, a program would not have room for the queries.
     key_scale: multiplies the keys.
     Returns [clips * num_frames, pixels, channels].
     """

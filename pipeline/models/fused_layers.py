@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from .clip_norm import ClipGroupNorm
 from .fused_kernels import (
+    MOST_FRAMES,
     add_and_norm,
     add_with_bias,
     attend_over_frames,
@@ -25,9 +26,10 @@ from .fused_kernels import (
 )
 from .layers import Layers
 from .motion_module import HEADS, MotionModule
+from .motion_module import attend_over_frames as plain_attend_over_frames
 from .spatial_layers import Prompts, Source, attend_to, in_parts
 from .spatial_layers import upsampler as plain_upsampler
-from .stored_weights import weight_in
+from .stored_weights import project_side_by_side, weight_in
 
 Run = TypeVar("Run", bound=Callable[..., Tensor])
 
@@ -117,7 +119,7 @@ def _settled(pending: Pending) -> Tensor:
 def _transformed(layer: Any, pending: Pending, sources: Sequence[Source]) -> Pending:
     tokens, normed = add_and_norm(*pending, layer.norm1)
     own = layer.attn1
-    query, key, value = _together(normed, own.to_q, own.to_k, own.to_v).chunk(3, dim=-1)
+    query, key, value = project_side_by_side(normed, own.to_q, own.to_k, own.to_v).chunk(3, dim=-1)
     change = _product(own.to_out[0], attend_to(own, query, [Source(key, value)]))
     del query, key, value
     tokens, normed = add_and_norm(tokens, change, own.to_out[0].bias, layer.norm2)
@@ -156,10 +158,8 @@ def _temporal(block: Any, pending: Pending, num_frames: int) -> Pending:
     for norm, attention in zip(block.norms, block.attention_blocks, strict=True):
         table = attention.pos_encoder.pe[0, :num_frames]
         tokens, normed = add_and_norm(tokens, change, bias, norm, table=table)
-        joined = _together(normed, attention.to_q, attention.to_k, attention.to_v)
-        attended = attend_over_frames(
-            joined, num_frames, heads=HEADS, key_scale=attention.key_scale
-        )
+        joined = project_side_by_side(normed, attention.to_q, attention.to_k, attention.to_v)
+        attended = _attended_over_frames(joined, num_frames, attention.key_scale)
         change, bias = _product(attention.to_out[0], attended), attention.to_out[0].bias
         del joined, attended
     tokens, normed = add_and_norm(tokens, change, bias, block.ff_norm)
@@ -167,6 +167,17 @@ def _temporal(block: Any, pending: Pending, num_frames: int) -> Pending:
     del normed
     change = gate(change, block.ff.net[0].proj.bias)
     return tokens, _product(block.ff.net[2], change), block.ff.net[2].bias
+
+
+def _attended_over_frames(joined: Tensor, num_frames: int, key_scale: float) -> Tensor:
+    """See fused_kernels.attend_over_frames, whose programs hold a window of usual length."""
+    if num_frames <= MOST_FRAMES:
+        return attend_over_frames(joined, num_frames, heads=HEADS, key_scale=key_scale)
+    rows, pixels, channels = joined.shape
+    clips = joined.view(rows // num_frames, num_frames, pixels, channels).transpose(1, 2)
+    query, key, value = (each.contiguous() for each in clips.chunk(3, dim=-1))
+    attended = plain_attend_over_frames(query, key * key_scale, value)
+    return attended.transpose(1, 2).reshape(rows, pixels, channels // 3)
 
 
 def _tokens(features: Tensor) -> Tensor:
@@ -199,15 +210,6 @@ def _convolved(conv: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:
 def _product(layer: Any, tokens: Tensor) -> Tensor:
     """A linear layer, or a convolution of one pixel's width, without its bias."""
     return functional.linear(tokens, weight_in(layer, tokens.dtype).flatten(1))
-
-
-def _together(tokens: Tensor, *layers: Any) -> Tensor:
-    """What linear layers without bias make of the same tokens, side by side.
-
-    The weights are joined anew each time, so that each stays what a memory manager or a LoRA knows.
-    """
-    weight = torch.cat([weight_in(layer, tokens.dtype) for layer in layers])
-    return functional.linear(tokens, weight)
 
 
 FUSED_LAYERS = Layers(

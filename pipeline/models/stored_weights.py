@@ -130,8 +130,13 @@ def project_together(tokens: Tensor, *layers: nn.Linear) -> list[Tensor]:
     """
     if not _pays(tokens, layers):
         return [layer(tokens) for layer in layers]
+    return list(project_side_by_side(tokens, *layers).chunk(len(layers), dim=-1))
+
+
+def project_side_by_side(tokens: Tensor, *layers: nn.Linear) -> Tensor:
+    """The same in one tensor, [..., channels of all layers], by one product, on an accelerator."""
     weight = torch.cat([weight_in(layer, tokens.dtype) for layer in layers])
-    return list(functional.linear(tokens, weight).chunk(len(layers), dim=-1))
+    return functional.linear(tokens, weight)
 
 
 def _pays(tokens: Tensor, layers: Sequence[nn.Linear]) -> bool:

@@ -83,14 +83,15 @@ def test_each_layer_gives_the_same(kind, over_clips, tokens_at_once):
     assert relative(fused - passed, plain - passed) < TOLERANCE
 
 
+@pytest.mark.parametrize("frames", [20, 40], ids=["than a tile", "than a program holds"])
 @torch.inference_mode()
-def test_more_frames_than_a_tile_and_sharper_attention():
-    layer = drawn(MotionModule(64, 24))
+def test_more_frames_and_sharper_attention(frames):
+    layer = drawn(MotionModule(64, 48))
     for attention in layer.temporal_transformer.transformer_blocks[0].attention_blocks:
         attention.key_scale = 1.5
-    features = draw(20, 64, 2, 3)
-    plain = PLAIN_LAYERS.motion(layer, features, 20, None)
-    assert relative(FUSED_LAYERS.motion(layer, features, 20, None), plain) < TOLERANCE
+    features = draw(frames, 64, 2, 3)
+    plain = PLAIN_LAYERS.motion(layer, features, frames, None)
+    assert relative(FUSED_LAYERS.motion(layer, features, frames, None), plain) < TOLERANCE
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (40, 52), (96, 120)])
