@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
 from ..errors import AnimateDiffV2VError
-from .container import demuxed, moving_pictures, open_container
+from .audio_decoder import AudioTrack, Block, decoded_audio
+from .container import moving_pictures, open_container
 from .pictures import is_pictures
 
 logger = logging.getLogger(__name__)
@@ -25,6 +24,8 @@ logger = logging.getLogger(__name__)
 # Codecs need a little of what came before to sound right (Opus 80 ms, AAC two blocks).
 PREROLL_SECONDS = 1
 GAP_SECONDS = 0.01
+
+Chunk = tuple[int, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,6 @@ class AudioSpan:
             )
 
 
-@dataclass(frozen=True)
-class AudioTrack:
-    """The shape of a track that is about to be read."""
-
-    channels: int
-    sample_rate: int
-
-
 def read_audio(path: str | Path, *, start_seconds: float, duration_seconds: float) -> Audio | None:
     """Read a span of a clip's default audio track, counted from its first video frame.
 
@@ -97,36 +90,41 @@ def read_audio(path: str | Path, *, start_seconds: float, duration_seconds: floa
 
 
 @contextmanager
-def audio_chunks(
-    span: AudioSpan,
-) -> Iterator[tuple[AudioTrack, Iterator[tuple[int, NDArray[np.float32]]]] | None]:
+def audio_chunks(span: AudioSpan) -> Iterator[tuple[AudioTrack, Iterator[Chunk]] | None]:
     """Open a span's track: its shape, and (offset in samples, float32 [channels, samples]) pairs.
 
-    None when the clip has no audio track, or one that does not say what it is.
+    None when the clip has no audio track, or one of which nothing can be decoded.
     Raises AnimateDiffV2VError when the file cannot be opened.
     """
-    if is_pictures(Path(span.path)):
+    path = Path(span.path)
+    if is_pictures(path):
         yield None
         return
-    with open_container(Path(span.path)) as container:
-        stream = _default_stream(container)
-        if stream is None:
+    with open_container(path) as container:
+        index = _default_track(container)
+        start = _picture_start(container) + Fraction(span.start_seconds)
+    if index is None:
+        yield None
+        return
+    preroll = start - PREROLL_SECONDS if span.start_seconds > PREROLL_SECONDS else None
+    with decoded_audio(path, index=index, from_seconds=preroll) as opened:
+        if opened is None:
+            logger.warning("The audio track of %s cannot be decoded and is left out.", path)
             yield None
             return
-        track = AudioTrack(stream.codec_context.channels, stream.codec_context.sample_rate)
-        if not track.channels or not track.sample_rate:
-            logger.warning("The audio track of %s is damaged and is left out.", span.path)
-            yield None
-            return
-        yield track, _chunks(container, stream, track=track, span=span)
+        track, blocks = opened
+        length = round(Fraction(span.duration_seconds) * track.sample_rate)
+        yield track, _chunks(blocks, track=track, start=start, length=length)
 
 
-def _default_stream(container: InputContainer) -> AudioStream | None:
-    streams = [each for each in container.streams.audio if each.codec_context is not None]
+def _default_track(container: InputContainer) -> int | None:
+    """Number, among all streams of the file, of the audio track that players begin with."""
+    known = [each for each in container.streams.audio if each.codec_context is not None]
+    streams = known or list(container.streams.audio)
     for stream in streams:
         if stream.disposition & av.stream.Disposition.default:
-            return stream
-    return streams[0] if streams else None
+            return stream.index
+    return streams[0].index if streams else None
 
 
 def _picture_start(container: InputContainer) -> Fraction:
@@ -138,48 +136,20 @@ def _picture_start(container: InputContainer) -> Fraction:
 
 
 def _chunks(
-    container: InputContainer, stream: AudioStream, *, track: AudioTrack, span: AudioSpan
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (offset in samples from the span's start, float32 [channels, samples])."""
-    start = _picture_start(container) + Fraction(span.start_seconds)
-    length = round(Fraction(span.duration_seconds) * track.sample_rate)
-    if span.start_seconds > PREROLL_SECONDS:
-        _seek(container, stream, start - PREROLL_SECONDS)
+    blocks: Iterator[Block], *, track: AudioTrack, start: Fraction, length: int
+) -> Iterator[Chunk]:
+    """Yield (offset in samples from `start`, float32 [channels, samples]) of `length` samples."""
     following = None
-    for frame in _decoded(container, stream, track, span.path):
+    for seconds, samples in blocks:
         offset = following or 0
-        if frame.pts is not None:
-            offset = round((frame.pts * frame.time_base - start) * track.sample_rate)
+        if seconds is not None:
+            offset = round((seconds - start) * track.sample_rate)
             # Matroska rounds times to milliseconds; that is no gap between two blocks.
             if following is not None and abs(offset - following) < track.sample_rate * GAP_SECONDS:
                 offset = following
-        samples = frame.to_ndarray()
         following = offset + samples.shape[1]
         if offset >= length:
             return
         inside = samples[:, max(0, -offset) : length - offset]
         if inside.shape[1]:
             yield max(0, offset), inside
-
-
-def _seek(container: InputContainer, stream: AudioStream, seconds: Fraction) -> None:
-    if stream.time_base is not None:
-        container.seek(int(seconds / stream.time_base), stream=stream, backward=True)
-
-
-def _decoded(
-    container: InputContainer, stream: AudioStream, track: AudioTrack, path: Path | str
-) -> Iterator[Any]:
-    """Yield frames of planar float32 in the track's layout and rate."""
-    resampler = av.AudioResampler(
-        format="fltp", layout=stream.codec_context.layout.name, rate=track.sample_rate
-    )
-    damaged = 0
-    for packet in demuxed(container, stream):
-        try:
-            for frame in stream.codec_context.decode(packet):
-                yield from resampler.resample(frame)
-        except (av.error.FFmpegError, ValueError) as error:
-            damaged += 1
-            if damaged == 1:
-                logger.warning("The audio of %s is damaged (%s); the rest is used.", path, error)

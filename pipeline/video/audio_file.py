@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .audio import Audio, AudioSpan, AudioTrack, audio_chunks
+from .audio import Audio, AudioSpan, audio_chunks
+from .audio_decoder import AudioTrack
+from .formats import OutputFormat
+
+logger = logging.getLogger(__name__)
 
 AUDIO_FILE = "audio.f32"
 
@@ -32,16 +38,50 @@ class StoredAudio:
         return [*kind, "-stream_loop", str(passes - 1), "-i", self.path.name]
 
 
-def store_audio(audio: Audio | AudioSpan, *, folder: Path) -> StoredAudio | None:
+def usable_audio(
+    audio: Audio | AudioSpan | None, *, form: OutputFormat
+) -> Audio | AudioSpan | None:
+    """Return the sound that a file of this format gets; None, with a sentence, where it has none.
+
+    Asked before the first frame: a track that cannot be decoded is not found after hours.
+    Raises AnimateDiffV2VError when the file of a span cannot be opened.
+    """
+    if audio is None:
+        return None
+    if form.audio_encoder is None:
+        logger.info("%s files have no sound; the audio is left out.", form.name)
+        return None
+    channels = audio.waveform.shape[0] if isinstance(audio, Audio) else _channels(audio)
+    if channels is None:
+        return None
+    if channels not in form.audio_channels:
+        logger.warning(
+            "The sound has %d channels, which %s files cannot hold; it is mixed down to stereo.",
+            channels,
+            form.name,
+        )
+    return audio
+
+
+def _channels(span: AudioSpan) -> int | None:
+    with audio_chunks(span) as opened:
+        return None if opened is None else opened[0].channels
+
+
+def store_audio(
+    audio: Audio | AudioSpan, *, folder: Path, form: OutputFormat
+) -> StoredAudio | None:
     """Write the samples into `folder`; None for a span of a silent clip."""
     path = folder / AUDIO_FILE
     if isinstance(audio, Audio):
-        np.ascontiguousarray(audio.waveform.T, dtype="<f4").tofile(path)
-        return StoredAudio(path, AudioTrack(audio.waveform.shape[0], audio.sample_rate))
+        waveform = _fitting(audio.waveform, form)
+        np.ascontiguousarray(waveform.T, dtype="<f4").tofile(path)
+        return StoredAudio(path, AudioTrack(waveform.shape[0], audio.sample_rate))
     with audio_chunks(audio) as opened:
         if opened is None:
             return None
         track, chunks = opened
+        track = AudioTrack(_fitting_channels(track.channels, form), track.sample_rate)
         sample_bytes = track.channels * 4
         with path.open("wb") as file:
             file.truncate(
@@ -49,5 +89,19 @@ def store_audio(audio: Audio | AudioSpan, *, folder: Path) -> StoredAudio | None
             )
             for offset, samples in chunks:
                 file.seek(offset * sample_bytes)
-                file.write(np.ascontiguousarray(samples.T, dtype="<f4").data)
+                file.write(np.ascontiguousarray(_fitting(samples, form).T, dtype="<f4").data)
     return StoredAudio(path, track)
+
+
+def _fitting_channels(channels: int, form: OutputFormat) -> int:
+    return channels if channels in form.audio_channels else 2
+
+
+def _fitting(samples: NDArray[np.float32], form: OutputFormat) -> NDArray[np.float32]:
+    """Mix float32 [channels, samples] down to stereo where the format cannot hold the channels.
+
+    Speakers come in pairs of left and right, so every second channel makes up one side.
+    """
+    if samples.shape[0] in form.audio_channels:
+        return samples
+    return np.stack([samples[0::2].mean(axis=0), samples[1::2].mean(axis=0)])

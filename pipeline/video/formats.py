@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,7 @@ class OutputFormat:
     quality_option: ffmpeg's option that takes `crf`; empty where the quality is fixed.
     default_crf, highest_crf: 0 is best; only where there is a quality option.
     audio_encoder: None for formats without sound.
+    audio_channels: how many channels the sound may have.
     container_options: what the container needs, whatever the encoder.
     size_multiple: sides are padded up to a multiple of this.
     highest_frame_rate: frames per second that players still show.
@@ -66,6 +67,7 @@ class OutputFormat:
     highest_crf: int = 0
     audio_encoder: str | None = None
     audio_options: tuple[str, ...] = ()
+    audio_channels: Collection[int] = range(1, 9)
     container_options: tuple[str, ...] = ()
     size_multiple: int = 1
     highest_frame_rate: int = 1000
@@ -177,6 +179,7 @@ _ALL = (
         highest_crf=63,
         audio_encoder="libopus",
         audio_options=("-b:a", "160k"),
+        audio_channels=(1, 2, 5, 6, 7, 8),
         size_multiple=2,
     ),
     OutputFormat(
@@ -190,6 +193,7 @@ _ALL = (
         alpha_pixel_format="yuva444p10le",
         alpha_options=("-profile:v", "4444", "-alpha_bits", "16"),
         audio_encoder="pcm_s16le",
+        audio_channels=range(1, 65),
         size_multiple=2,
         container_options=_MP4,
     ),

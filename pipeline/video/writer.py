@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import AnimateDiffV2VError
 from .audio import Audio, AudioSpan
-from .audio_file import StoredAudio, store_audio
+from .audio_file import StoredAudio, store_audio, usable_audio
 from .command import (
     METADATA_FILE,
     PICTURE_FOLDER,
@@ -87,7 +87,7 @@ class VideoWriter:
         self._loop_count = _checked_loops(loop_count)
         self._pingpong, self._hardware = pingpong, hardware
         self._metadata = dict(metadata or {})
-        self._audio_source = audio
+        self._audio_source = usable_audio(audio, form=self.format)
         self._audio: StoredAudio | None = None
         self._padding = (0, 0)
         self._pictures: RawPictures | None = None
@@ -228,10 +228,7 @@ class VideoWriter:
     def _stored_audio(self) -> StoredAudio | None:
         if self._audio_source is None:
             return None
-        if self.format.audio_encoder is None:
-            logger.info("%s files have no sound; the audio is left out.", self.format.name)
-            return None
-        return store_audio(self._audio_source, folder=self._folder)
+        return store_audio(self._audio_source, folder=self._folder, form=self.format)
 
     def _check_frames(self, frames: NDArray[np.uint8]) -> None:
         channels = {self._pictures.channels} if self._pictures else {3, 4}

@@ -1,10 +1,12 @@
 """The sound of a span is the sound of that span."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.video import Audio, AudioSpan, read_audio
+from animatediff_v2v.pipeline.video import Audio, AudioSpan, VideoWriter, probe_video, read_audio
 
 RATE = 48000
 H264 = ("-c:v", "libx264", "-preset", "ultrafast")
@@ -74,6 +76,60 @@ def test_channels(tmp_path, clips, channels):
     assert np.abs(audio.waveform[0]).max() > 0.2
 
 
+def spread(channels):
+    """Give a filter that copies one channel to as many, without a layout that has a name."""
+    copies = "|".join(f"c{index}=c0" for index in range(channels))
+    return ("-af", f"pan={channels}c|{copies}")
+
+
+LAYOUTS = {
+    "7.1.flac.mkv": (8, ("-c:a", "flac")),
+    "7.1.opus.mkv": (8, ("-c:a", "libopus", "-b:a", "512k")),
+    "7.1.pcm.mov": (8, ("-c:a", "pcm_s16le")),
+    "6.1.flac.mkv": (7, ("-c:a", "flac")),
+    "16.pcm.mov": (16, ("-c:a", "pcm_s24le")),
+    "16.pcm.mkv": (16, ("-c:a", "pcm_f32le")),
+    "64.pcm.mov": (64, ("-c:a", "pcm_s16le")),
+    "pan 7.pcm.mov": (7, (*spread(7), "-c:a", "pcm_s16le")),
+    "pan 8.pcm.mov": (8, (*spread(8), "-c:a", "pcm_f32le")),
+    "pan 12.pcm.avi": (12, (*spread(12), "-c:a", "pcm_s16le")),
+    "pan 16.pcm.mkv": (16, (*spread(16), "-c:a", "pcm_s16le")),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_many_channels_are_heard_in_sync(tmp_path, clips, name):
+    channels, output = LAYOUTS[name]
+    path = clip_with_sound(tmp_path / name, clips, channels=channels, output=output)
+    audio = read_audio(path, start_seconds=1.48, duration_seconds=1)
+    assert audio.waveform.shape == (channels, RATE)
+    wanted = click_track(1)[round(1.48 * RATE) : round(2.48 * RATE), 0]
+    for heard in audio.waveform:
+        # The low-frequency channel of Opus lets little of a tone through.
+        assert abs(lag_seconds(heard, wanted)) <= 0.02
+        assert "opus" in name or np.abs(heard).max() > 0.2
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 96000, 192000])
+def test_sample_rates(tmp_path, clips, rate):
+    output = ("-ar", rate, "-c:a", "pcm_s16le")
+    path = clip_with_sound(tmp_path / "a.mov", clips, channels=1, output=output)
+    audio = read_audio(path, start_seconds=1.5, duration_seconds=0.5)
+    assert (audio.sample_rate, audio.waveform.shape) == (rate, (1, rate // 2))
+    assert np.abs(audio.waveform[0, : rate // 10]).max() > 0.2
+    assert np.abs(audio.waveform[0, rate * 3 // 20 : rate * 9 // 20]).max() < 0.01
+
+
+def test_sound_that_starts_late_follows_silence(tmp_path, clips):
+    whole = clip_with_sound(tmp_path / "whole.mkv", clips, output=("-c:a", "pcm_s16le"))
+    path = tmp_path / "late.mkv"
+    inputs = ["-i", whole, "-itsoffset", "1", "-i", whole]
+    clips.ffmpeg(*inputs, "-map", "0:v", "-map", "1:a", "-c", "copy", path)
+    audio = read_audio(path, start_seconds=0, duration_seconds=2)
+    assert np.abs(audio.waveform[:, : RATE - 100]).max() == 0
+    assert abs(lag_seconds(audio.waveform[0, RATE:], click_track(1)[:RATE, 0])) <= 0.002
+
+
 def test_sound_that_ends_early_is_followed_by_silence(tmp_path, clips):
     path = clip_with_sound(tmp_path / "a.mp4", clips, sound_seconds=1)
     audio = read_audio(path, start_seconds=0, duration_seconds=4)
@@ -135,6 +191,19 @@ def test_a_damaged_track_is_logged_and_does_not_end_the_run(tmp_path, clips, cap
     audio = read_audio(path, start_seconds=0, duration_seconds=2)
     assert audio is None or audio.waveform.shape == (2, 2 * RATE)
     assert "damaged" in caplog.text
+
+
+def test_a_track_that_cannot_be_decoded_is_said_before_the_first_frame(tmp_path, clips, caplog):
+    path = clip_with_sound(tmp_path / "a.mkv", clips, output=("-c:a", "flac"))
+    path.write_bytes(path.read_bytes().replace(b"fLaC", b"fLaX").replace(b"A_FLAC", b"A_FLAX"))
+    span = AudioSpan(path, 0, 1)
+    writer = VideoWriter(
+        tmp_path / "out.mp4", width=64, height=64, frame_rate=Fraction(8), audio=span
+    )
+    assert "cannot be decoded and is left out" in caplog.text
+    with writer:
+        writer.write(np.zeros((8, 64, 64, 3), np.uint8))
+    assert not probe_video(tmp_path / "out.mp4").has_audio
 
 
 @pytest.mark.parametrize(

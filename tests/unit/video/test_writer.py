@@ -188,6 +188,22 @@ def test_channels_are_kept(tmp_path, name, layout):
         assert np.corrcoef(heard[index, 2000:20000], tones[index, 2000:20000])[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("name", ["mp4-h264", "webm-vp9", "mkv-ffv1", "mov-prores"])
+@pytest.mark.parametrize("channels", [3, 4, 7, 8, 9, 16])
+def test_channels_that_a_format_cannot_hold_are_mixed_down(tmp_path, caplog, name, channels):
+    tone = np.sin(np.arange(24000) * 0.05) * 0.3
+    tones = np.zeros((channels, 24000), np.float32)
+    tones[0::2] = tone
+    path = tmp_path / f"clip{FORMATS[name].extension}"
+    write(path, stripes(12), format=name, audio=Audio(tones, 48000))
+    heard = read_audio(path, start_seconds=0, duration_seconds=0.48).waveform
+    held = channels in FORMATS[name].audio_channels
+    assert heard.shape == (channels if held else 2, 23040)
+    assert np.corrcoef(heard[0, 2000:20000], tone[2000:20000])[0, 1] > 0.9
+    assert np.abs(heard[1, 2000:20000]).max() < 0.05
+    assert ("mixed down to stereo" in caplog.text) != held
+
+
 def test_a_silent_clip_as_sound_source_is_no_error(tmp_path):
     write(tmp_path / "silent.mp4", stripes(4))
     write(tmp_path / "clip.mp4", stripes(4), audio=AudioSpan(tmp_path / "silent.mp4", 0, 1))

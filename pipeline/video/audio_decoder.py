@@ -1,0 +1,105 @@
+"""Decoding sound, in a process of its own.
+
+Some layouts of seven and more channels make PyAV read beyond its memory and so end the process;
+ffmpeg reads them all, and what it may not survive is its own affair. It hands plain samples with
+their times through a pipe, in its NUT format.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from .container import CONTAINERS, LARGEST_PICTURE_PIXELS, demuxed
+from .encoder import ffmpeg_executable, quiet_process_options
+
+logger = logging.getLogger(__name__)
+
+# NUT has no times below zero, but sound may begin before the picture.
+SHIFT_SECONDS = 100_000
+
+# Seconds on the file's clock (None where it says nothing), float32 [channels, samples].
+Block = tuple[Fraction | None, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class AudioTrack:
+    """The shape of a track that is about to be read."""
+
+    channels: int
+    sample_rate: int
+
+
+@contextmanager
+def decoded_audio(
+    path: Path, *, index: int, from_seconds: Fraction | None
+) -> Iterator[tuple[AudioTrack, Iterator[Block]] | None]:
+    """Decode a track from about `from_seconds` on; None when nothing of it can be decoded.
+
+    index: the track's number among all streams of the file.
+    """
+    arguments = _arguments(path, index=index, from_seconds=from_seconds)
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [ffmpeg_executable(), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            **quiet_process_options(),
+        )
+        assert process.stdout is not None
+        try:
+            yield _opened(process.stdout, path=path)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            complaints.seek(0)
+            said = complaints.readline().decode(errors="replace").strip()
+            if said:
+                logger.warning("The audio of %s is damaged (%s); the rest is used.", path, said)
+
+
+def _arguments(path: Path, *, index: int, from_seconds: Fraction | None) -> list[str]:
+    safe = ["-format_whitelist", CONTAINERS, "-protocol_whitelist", "file,subfile"]
+    safe += ["-max_pixels", str(LARGEST_PICTURE_PIXELS)]
+    seek = []
+    if from_seconds is not None:
+        seek = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss", f"{float(from_seconds):.6f}"]
+    output = ["-c:a", "pcm_f32le", "-output_ts_offset", str(SHIFT_SECONDS)]
+    output += ["-avoid_negative_ts", "disabled", "-f", "nut", "pipe:1"]
+    source = ["-i", f"file:{path}", "-map", f"0:{index}"]
+    return ["-hide_banner", "-v", "error", "-nostdin", "-copyts", *safe, *seek, *source, *output]
+
+
+def _opened(pipe: Any, *, path: Path) -> tuple[AudioTrack, Iterator[Block]] | None:
+    try:
+        container = av.open(pipe, format="nut")
+    except (av.error.FFmpegError, ValueError):
+        return None
+    stream = container.streams.audio[0]
+    context = stream.codec_context
+    track = AudioTrack(context.channels, context.sample_rate)
+    return track, _blocks(container, stream, track)
+
+
+def _blocks(container: InputContainer, stream: AudioStream, track: AudioTrack) -> Iterator[Block]:
+    for packet in demuxed(container, stream):
+        samples = np.frombuffer(memoryview(packet), dtype="<f4").reshape(-1, track.channels).T
+        seconds = None
+        if packet.pts is not None and packet.time_base is not None:
+            seconds = packet.pts * packet.time_base - SHIFT_SECONDS
+        yield seconds, samples
