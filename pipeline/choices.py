@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import reprlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from fractions import Fraction
+from functools import cache
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from .errors import AnimateDiffV2VError
 
@@ -19,3 +29,132 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
     """Raise unless `value` is a number from `low` to `high`."""
     if not low <= value <= high:
         raise AnimateDiffV2VError(f"{name} is {value:g}; it must be from {low:g} to {high:g}.")
+
+
+def check_types(settings: Any) -> None:
+    """Check each field of a frozen dataclass against its annotation, as its first act at birth.
+
+    A text where a path belongs becomes a Path, and a list where a tuple belongs a tuple. Ranges and
+    finiteness are left to the dataclass.
+    Raises AnimateDiffV2VError naming the first field of another type, with its value.
+    """
+    kind: Any = type(settings)
+    for name, hint in _hints(kind).items():
+        value = getattr(settings, name)
+        fitted = checked_type(name, value, hint)
+        if fitted is not value:
+            object.__setattr__(settings, name, fitted)
+
+
+def checked_type(name: str, value: Any, hint: Any) -> Any:
+    """Return `value` as an annotation has it: see `check_types`.
+
+    Raises AnimateDiffV2VError when it is of another type.
+    """
+    try:
+        return _fitted(value, hint)
+    except TypeError:
+        raise AnimateDiffV2VError(
+            f"{name} is {shown(value)}; it must be {_described(hint)}."
+        ) from None
+
+
+def checked_path(name: str, value: Any) -> Path:
+    """Return a path or the text of one as a Path; raises AnimateDiffV2VError for all else."""
+    path: Path = checked_type(name, value, Path)
+    return path
+
+
+def shown(value: Any) -> str:
+    """Give a value as a sentence about it shows it, on one line and cut where it is long."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # whatever a foreign object's own __repr__ raises
+        return f"a {type(value).__name__}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}
+
+
+def _fitted(value: Any, hint: Any) -> Any:
+    """Return `value`, made fit for an annotation; raises TypeError when it does not fit."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _fitted_to_one(value, parts)
+    if origin is tuple:
+        return tuple(_fitted(each, parts[0]) for each in _items(value))
+    if origin in (dict, Mapping):
+        return _fitted_mapping(value, *parts)
+    if hint is Path:
+        return _path(value)
+    fits = isinstance(value, str if origin is Literal else _KINDS.get(hint, origin or hint))
+    return value if fits and (hint is bool or not isinstance(value, bool)) else _misfit()
+
+
+def _fitted_to_one(value: Any, hints: tuple[Any, ...]) -> Any:
+    for hint in hints:
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            continue
+        with suppress(TypeError):
+            return _fitted(value, hint)
+    return _misfit()
+
+
+def _fitted_mapping(value: Any, key_hint: Any, value_hint: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return _misfit()
+    for key, each in value.items():
+        _fitted(key, key_hint)
+        _fitted(each, value_hint)
+    return value
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str | PathLike) or not value or "\0" in str(value):
+        return _misfit()
+    return value if isinstance(value, Path) else Path(value)
+
+
+def _items(value: Any) -> Any:
+    return value if isinstance(value, tuple | list) else _misfit()
+
+
+def _misfit() -> NoReturn:
+    raise TypeError
+
+
+# Numbers of numpy are numbers as well.
+_KINDS: dict[Any, Any] = {int: Integral, float: Real, Fraction: Real, type(None): type(None)}
+_WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    Fraction: "a number",
+    str: "text",
+    Path: "a path, as pathlib.Path or text",
+    Callable: "a function",
+    type(None): "None",
+}
+
+
+def _described(hint: Any) -> str:
+    """Tell in words what an annotation takes."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        words = " or ".join(_described(part) for part in parts)
+    elif origin is Literal:
+        words = f"one of {', '.join(parts)}"
+    elif origin is tuple:
+        words = f"a list or tuple, each item {_described(parts[0])}"
+    elif origin in (dict, Mapping):
+        words = f"a dictionary, each value {_described(parts[1])}"
+    else:
+        words = _WORDS.get(origin or hint) or f"of the type {hint.__name__}"
+    return words

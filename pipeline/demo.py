@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .choices import checked_path
 from .errors import AnimateDiffV2VError
 from .files import load_checkpoint
 from .widening import (
@@ -47,6 +48,7 @@ def install_models(comfyui: Path, *, native: bool = False) -> list[Path]:
     Raises AnimateDiffV2VError when it is no such folder, when the miniature is not here (it comes
     with the repository, not with a wheel), or when a file cannot be written.
     """
+    comfyui = checked_path("comfyui", comfyui)
     if not os.path.isdir(comfyui / "models"):  # noqa: PTH112 - Path's raises without the right
         raise AnimateDiffV2VError(
             f"{comfyui} has no folder named models: give the folder of ComfyUI itself, or its "

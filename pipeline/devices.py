@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .choices import checked_type
 from .errors import AnimateDiffV2VError
 
 
@@ -12,6 +13,7 @@ def resolve_device(name: str) -> torch.device:
 
     Raises AnimateDiffV2VError when there is no such device on this machine.
     """
+    checked_type("device", name, str)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

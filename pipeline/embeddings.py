@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .choices import checked_path
 from .errors import AnimateDiffV2VError
 from .files import read_weights
 from .prompts.chunks import FindEmbedding
@@ -20,6 +21,7 @@ def embedding_finder(folder: Path) -> FindEmbedding:
 
     Raises AnimateDiffV2VError when the folder does not exist.
     """
+    folder = checked_path("folder", folder)
     if not folder.is_dir():
         raise AnimateDiffV2VError(f"{folder} is no folder; give one that holds embeddings.")
     root = folder.resolve()

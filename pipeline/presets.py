@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from .choices import checked
+from .choices import check_types, checked
 from .models import Models
 from .request import SamplingSettings
 from .sampling import Sampler, Scheduler
@@ -28,6 +28,10 @@ class Defaults:
     guidance_scale: float
     sampler: Sampler
     scheduler: Scheduler
+
+    def __post_init__(self) -> None:
+        """Refuse values of other types."""
+        check_types(self)
 
 
 PRESETS: dict[Preset, Defaults] = {

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .choices import checked, in_range
+from .choices import check_types, checked, in_range
 from .errors import AnimateDiffV2VError
 from .files import LoraEntry
 from .sampling import (
@@ -58,7 +58,8 @@ class ModelFiles:
     clip_skip: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse values that no model takes."""
+        """Refuse values that no model takes; take paths as text, and lists for tuples."""
+        check_types(self)
         checked("dtype", self.dtype, Dtype)
         if self.clip_skip < 1:
             raise AnimateDiffV2VError(
@@ -88,10 +89,12 @@ class ControlFile:
     span: Span = WHOLE_SCHEDULE
 
     def __post_init__(self) -> None:
-        """Refuse a source that is none, and a strength out of range."""
+        """Refuse a source that is none, and a strength out of range; take paths as text."""
+        given = self.source
+        check_types(self)
         in_range("control strength", self.strength, 0, MAX_STRENGTH)
-        if not isinstance(self.source, Path):
-            checked("control source", self.source, Preprocessor)
+        if isinstance(given, str) and not (Path(given).suffix or Path(given).is_dir()):
+            checked("control source", given, Preprocessor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,7 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         """Refuse what no sampler takes, before anything is loaded."""
+        check_types(self)
         check_seed(self.seed)
         checked("sampler", self.sampler, Sampler)
         checked("scheduler", self.scheduler, Scheduler)
@@ -152,6 +156,10 @@ class Request:
     metadata: dict[str, str] = field(default_factory=dict)
     controls: tuple[ControlFile, ...] = ()
     """ControlNets that hold the structure; their effects add up."""
+
+    def __post_init__(self) -> None:
+        """Refuse values of other types; take paths as text, and lists for tuples."""
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .bounded_memory import BoundedJob, Work, longest_window
+from .choices import checked_type
 from .devices import resolve_device, resolve_dtype
 from .embeddings import embedding_finder
 from .errors import AnimateDiffV2VError
@@ -65,6 +66,14 @@ def video_to_video(
     The output appears under its name when it is whole; on any error nothing of it is left.
     Raises AnimateDiffV2VError for whatever is wrong with files or values, Cancelled when stopped.
     """
+    checked_type("request", request, Request)
+    checked_type("models", models, Models | ModelFiles)
+    for name, function in (
+        ("progress", progress),
+        ("is_cancelled", is_cancelled),
+        ("before_phase", before_phase),
+    ):
+        checked_type(name, function, Callable)
     clock = _Clock()
     started = time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
@@ -131,6 +140,7 @@ def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
     fp8_weights: store those of the UNet in 8 bits.
     With `files.max_memory_gb` they wait in main memory; video_to_video brings them to the device.
     """
+    checked_type("files", files, ModelFiles)
     device = resolve_device(files.device)
     bound = None
     if files.max_memory_gb is not None:

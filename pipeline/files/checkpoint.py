@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from .reading import Weights, read_weights
 from .recognition import refusal
@@ -54,7 +55,7 @@ def load_checkpoint(path: str | Path) -> CheckpointWeights:
         AnimateDiffV2VError: the file cannot be read, is no checkpoint of Stable Diffusion 1.5,
             or a tensor is missing or misshapen.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     weights = _read(path, wanted="checkpoint")
     unet = _find_unet(weights, path)
     if unet is None:
@@ -88,7 +89,7 @@ def load_vae(path: str | Path) -> Network:
         AnimateDiffV2VError: the file cannot be read, holds no VAE of Stable Diffusion 1.5, or a
             tensor is missing or misshapen.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     vae = _find_vae(_read(path, wanted="VAE"), path, prefixes=VAE_PREFIXES)
     if vae is None:
         raise AnimateDiffV2VError(f"{path} holds no VAE. {_elsewhere('VAE')}")
@@ -105,7 +106,7 @@ def load_text_encoder(path: str | Path) -> Network:
         AnimateDiffV2VError: the file cannot be read, holds no text encoder of Stable Diffusion
             1.5, or a tensor is missing or misshapen.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     weights = _read(path, wanted="text encoder")
     text_encoder = _find_text_encoder(weights, path, prefixes=_TEXT_PREFIXES)
     if text_encoder is None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from .guidance_kinds import is_t2i_adapter
 from .kinds import Keys
@@ -58,7 +59,7 @@ def load_control(path: str | Path) -> ControlWeights:
         AnimateDiffV2VError: the file cannot be read, is no such network, or a tensor is missing
             or misshapen.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     stored = read_weights(path)
     wrong = refusal(stored, path, wanted=("ControlNet",))
     if wrong:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from .guidance_kinds import IpAdapterFamily, ip_adapter_family
 from .kinds import Keys
@@ -60,7 +61,7 @@ def load_ip_adapter(path: str | Path) -> IpAdapterWeights:
         AnimateDiffV2VError: the file cannot be read, is no such adapter, or a tensor is missing
             or misshapen.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     weights = read_weights(path)
     wrong = refusal(weights, path, wanted=("IP-Adapter",))
     family = ip_adapter_family(Keys(shapes_of(weights)))

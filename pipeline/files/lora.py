@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..choices import check_types
 from ..errors import AnimateDiffV2VError
 from .kinds import Kind
 from .lora_formulas import Parameters, add_change, family_name, family_of
@@ -35,6 +36,10 @@ class LoraEntry:
     path: Path
     model_strength: float = 1.0
     clip_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values of other types; take the path as text too."""
+        check_types(self)
 
 
 @dataclass(frozen=True)

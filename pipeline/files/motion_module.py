@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from .motion_kinds import FRAMES_WITHOUT_TABLE, MotionFamily, motion_family
 from .reading import read_weights
@@ -61,7 +62,7 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
         AnimateDiffV2VError: the file cannot be read, is no such motion module, or a tensor is
             missing or misshapen.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     stored = read_weights(path)
     wrong = refusal(stored, path, wanted=("motion module",))
     if wrong:

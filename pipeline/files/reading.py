@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from .pickles import read_pickle
 
@@ -46,7 +47,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         AnimateDiffV2VError: the file is missing, a folder, empty, cut short, a web page, a Git
             LFS pointer, no model file at all, or a pickle that asks for foreign classes.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     return _read_safetensors(path) if _format(path) == "safetensors" else read_pickle(path)
 
 
@@ -64,7 +65,7 @@ def read_header(path: str | Path) -> dict[str, TensorHeader]:
     Raises:
         AnimateDiffV2VError: as `read_weights`.
     """
-    path = Path(path)
+    path = checked_path("path", path)
     if _format(path) == "safetensors":
         return _safetensors_header(path)
     return {

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from . import adapter_kinds, checkpoint_kinds, guidance_kinds, motion_kinds
 from .kinds import Finding, Keys, Kind, Rule
@@ -57,7 +58,7 @@ class FileReport:
 
 def identify(path: str | Path) -> FileReport:
     """Tell what a file is without reading its tensors; a bad file gives a report as well."""
-    path = Path(path)
+    path = checked_path("path", path)
     try:
         header = read_header(path)
     except AnimateDiffV2VError as error:

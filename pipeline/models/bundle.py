@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..choices import checked_path, checked_type
 from ..errors import AnimateDiffV2VError
 from ..files import (
     CheckpointWeights,
@@ -115,12 +116,19 @@ def load_models(
     ready: networks from an earlier call with the same files for them, which are taken as they are.
     Raises AnimateDiffV2VError when a file is missing, is of another kind, or lacks a part.
     """
+    for name, value, kind in (
+        ("device", device, torch.device),
+        ("dtype", dtype, torch.dtype),
+        ("motion_scale", motion_scale, float),
+        ("clip_skip", clip_skip, int),
+    ):
+        checked_type(name, value, kind)
     if None in ready:
         base = BaseNetworks(checkpoint, vae=vae, text_encoder=text_encoder)
         ready = base.networks(
-            motion_module=motion_module,
-            loras=loras,
-            motion_loras=motion_loras,
+            motion_module=checked_type("motion_module", motion_module, Path | None),
+            loras=checked_type("loras", loras, tuple[LoraEntry, ...]),
+            motion_loras=checked_type("motion_loras", motion_loras, tuple[LoraEntry, ...]),
             device=device,
             dtype=dtype,
             waiting=waiting,
@@ -140,6 +148,9 @@ class BaseNetworks:
         self, checkpoint: Path, *, vae: Path | None = None, text_encoder: Path | None = None
     ) -> None:
         """Map the files; see load_models."""
+        checkpoint = checked_path("checkpoint", checkpoint)
+        vae = checked_type("vae", vae, Path | None)
+        text_encoder = checked_type("text_encoder", text_encoder, Path | None)
         weights = load_checkpoint(checkpoint)
         self._unet_config = weights.unet_config
         self._text_config, text_tensors = _text_encoder(checkpoint, text_encoder, weights)

@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..choices import check_types
 from ..errors import AnimateDiffV2VError
 
 
@@ -29,6 +30,7 @@ class PromptTrack:
 
     def __post_init__(self) -> None:
         """Refuse keyframes that do not fit together."""
+        check_types(self)
         if self.encodings.ndim != 3 or len(self.encodings) != len(self.frames):
             raise AnimateDiffV2VError(
                 f"The encoded prompt has the shape {list(self.encodings.shape)} for "

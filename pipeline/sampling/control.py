@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..choices import in_range
+from ..choices import check_types, in_range
 from ..errors import AnimateDiffV2VError
 from ..models.additions import Residuals
 from ..models.controlnet import ControlNetwork
@@ -43,6 +43,7 @@ class Control:
 
     def __post_init__(self) -> None:
         """Refuse what no sampler can use."""
+        check_types(self)
         in_range("control strength", self.strength, 0, MAX_STRENGTH)
         if self.frames.ndim != 4 or self.frames.shape[-1] < 3 or 0 in self.frames.shape:
             raise AnimateDiffV2VError(

@@ -11,7 +11,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ..choices import in_range
+from ..choices import check_types, in_range
 from ..errors import AnimateDiffV2VError
 from ..models.additions import NO_RESIDUALS, Residuals
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
@@ -39,6 +39,7 @@ class Guidance:
 
     def __post_init__(self) -> None:
         """Refuse what is no scale and no interval."""
+        check_types(self)
         if not math.isfinite(self.scale) or self.scale < 0:
             raise AnimateDiffV2VError(
                 f"guidance_scale is {self.scale:g}; it must be 0 or more, 7 is usual."
@@ -61,6 +62,10 @@ class Conditioning:
     negative: PromptTrack
     source: PromptTrack | None = None
     """What the source shows, for unsampling; None takes the positive prompt."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not encoded."""
+        check_types(self)
 
     @classmethod
     def of(cls, positive: Tensor, negative: Tensor) -> Conditioning:

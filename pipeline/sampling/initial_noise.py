@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..choices import checked
+from ..choices import checked, checked_type
 from ..errors import AnimateDiffV2VError
 from .windows import ContextOptions
 
@@ -46,6 +46,7 @@ def initial_noise(
 
 def check_seed(seed: int) -> None:
     """Raise unless `seed` is one that every client can repeat exactly."""
+    checked_type("seed", seed, int)
     if not 0 <= seed <= MAX_SEED:
         raise AnimateDiffV2VError(f"seed is {seed}; it must be from 0 to {MAX_SEED} (2^53 - 1).")
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..choices import checked
+from ..choices import checked, checked_type
 from ..errors import AnimateDiffV2VError
 from ..models.compiled_layers import compiled_layers
 from ..models.feature_cache import FeatureCache
@@ -88,6 +88,13 @@ def sample_latents(
     Raises AnimateDiffV2VError for values out of range and where `speed` asks for compiled code that
     cannot be had, Cancelled when `is_cancelled` says so.
     """
+    checked_type("latents", latents, Tensor)
+    checked_type("conditioning", conditioning, Conditioning)
+    checked_type("guidance", guidance, Guidance | None)
+    checked_type("context", context, ContextOptions | None)
+    checked_type("speed", speed, SpeedOptions | None)
+    checked_type("steps", steps, int)
+    checked_type("denoise", denoise, float)
     _check_latents(latents)
     _check_additions(unet, latents, controls, styles, source_blend)
     checked("sampler", sampler, Sampler)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..choices import in_range
+from ..choices import check_types, in_range
 from ..errors import AnimateDiffV2VError
 from .control import check_shape
 from .noise_schedule import NoiseSchedule
@@ -31,6 +31,7 @@ class SourceBlend:
 
     def __post_init__(self) -> None:
         """Refuse what is no share and no mask."""
+        check_types(self)
         in_range("source_blend", self.strength, 0, 1)
         in_range("source_blend_end", self.end, 0, 1)
         if self.mask is not None and (self.mask.ndim != 3 or 0 in self.mask.shape):

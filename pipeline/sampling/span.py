@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..choices import in_range
+from ..choices import check_types, in_range
 from .noise_schedule import NoiseSchedule
 
 
@@ -24,6 +24,7 @@ class Span:
 
     def __post_init__(self) -> None:
         """Refuse what is no span."""
+        check_types(self)
         in_range("start", self.start, 0, 1)
         in_range("end", self.end, self.start, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..choices import in_range
+from ..choices import check_types, in_range
 from ..errors import AnimateDiffV2VError
 from .guided_model import Guidance
 
@@ -37,6 +37,7 @@ class SpeedOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is no interval."""
+        check_types(self)
         if not 1 <= self.deep_cache_interval <= MAX_INTERVAL:
             raise AnimateDiffV2VError(
                 f"deep_cache_interval is {self.deep_cache_interval}; it must be from 1 to "

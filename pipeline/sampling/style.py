@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..choices import checked, in_range
+from ..choices import check_types, checked, in_range
 from ..errors import AnimateDiffV2VError
 from ..models.image_attention import ImagePrompt
 from ..models.ip_adapter import IpAdapter
@@ -47,6 +47,7 @@ class StyleImages:
 
     def __post_init__(self) -> None:
         """Refuse what no sampler can use."""
+        check_types(self)
         checked("arrangement", self.arrangement, Arrangement)
         in_range("weight", self.weight, -MAX_WEIGHT, MAX_WEIGHT)
         for frame, factor in (self.weights or {}).items():

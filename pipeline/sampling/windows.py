@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..choices import checked, in_range
+from ..choices import check_types, checked, in_range
 from ..errors import AnimateDiffV2VError
 
 ContextSchedule = Literal["standard_static", "standard_uniform", "looped_uniform", "batched"]
@@ -40,6 +40,7 @@ class ContextOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that make no windows."""
+        check_types(self)
         checked("schedule", self.schedule, ContextSchedule)
         checked("fuse", self.fuse, FuseMethod)
         in_range("context length", self.length, 1, MAX_LENGTH)

@@ -14,6 +14,7 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from ..choices import check_types, checked_path
 from ..errors import AnimateDiffV2VError
 from .audio_decoder import AudioTrack, Block, decoded_audio
 from .container import moving_pictures, open_container
@@ -58,12 +59,13 @@ class Audio:
 class AudioSpan:
     """Sound that stays in its file until it is written: a span of it, in seconds of the picture."""
 
-    path: Path | str
+    path: Path
     start_seconds: float
     duration_seconds: float
 
     def __post_init__(self) -> None:
         """Check that the span is one; raises AnimateDiffV2VError."""
+        check_types(self)
         if not (self.start_seconds >= 0 and self.duration_seconds >= 0):
             raise AnimateDiffV2VError(
                 f"The audio span starts at {self.start_seconds} s and lasts"
@@ -78,7 +80,9 @@ def read_audio(path: str | Path, *, start_seconds: float, duration_seconds: floa
     sound in the span there is silence. None when the clip has no track or none of it decodes.
     Raises AnimateDiffV2VError when the file cannot be opened.
     """
-    with audio_chunks(AudioSpan(path, start_seconds, duration_seconds)) as opened:
+    with audio_chunks(
+        AudioSpan(checked_path("path", path), start_seconds, duration_seconds)
+    ) as opened:
         if opened is None:
             return None
         track, chunks = opened

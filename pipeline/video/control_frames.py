@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ..choices import checked, in_range
+from ..choices import check_types, checked, in_range
 from ..errors import AnimateDiffV2VError
 
 Preprocessor = Literal["canny", "luminance", "tile"]
@@ -39,6 +39,7 @@ class ControlFrameOptions:
 
     def __post_init__(self) -> None:
         """Refuse what gives no frames."""
+        check_types(self)
         checked("preprocessor", self.preprocessor, Preprocessor)
         in_range("low_threshold", self.low_threshold, 0, _MAX_THRESHOLD)
         in_range("high_threshold", self.high_threshold, 0, _MAX_THRESHOLD)

@@ -258,6 +258,6 @@ FORMATS: Mapping[str, OutputFormat] = {each.name: each for each in _ALL}
 
 def output_format(name: str) -> OutputFormat:
     """Find a format by its name; raises AnimateDiffV2VError naming those there are."""
-    if name not in FORMATS:
+    if not isinstance(name, str) or name not in FORMATS:
         raise AnimateDiffV2VError(f"format is {name!r}; give one of {', '.join(FORMATS)}.")
     return FORMATS[name]

@@ -12,6 +12,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from .container import check_picture_size, demuxed, open_container, video_stream
 from .info import Timing, VideoInfo, rate_readings, timing_from_times
@@ -30,8 +31,12 @@ def probe_video(path: str | Path) -> VideoInfo:
 
     Raises AnimateDiffV2VError when the file is missing, is no video, or shows no picture.
     """
-    path = Path(path)
-    if is_pictures(path):
+    path = checked_path("path", path)
+    try:
+        pictures = is_pictures(path)
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise AnimateDiffV2VError(f"{path} cannot be read: {error.strerror}.") from error
+    if pictures:
         return probe_pictures(path)
     with open_container(path) as container:
         stream = video_stream(container, path=path)

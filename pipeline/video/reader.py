@@ -11,6 +11,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from ..choices import checked_type
 from ..errors import AnimateDiffV2VError
 from .ahead import Ahead
 from .conversion import FrameConverter
@@ -55,6 +56,9 @@ class VideoReader:
         fit: "crop" cuts the middle out, "pad" puts black bars, "stretch" distorts.
         Raises AnimateDiffV2VError when the clip cannot be read or nothing would be selected.
         """
+        checked_type("selection", selection, FrameSelection | None)
+        checked_type("width", width, int)
+        checked_type("height", height, int)
         self.selection = selection or FrameSelection()
         self.info: VideoInfo = probe_video(path)
         if self.info.container == "folder" and self.selection.force_rate:

@@ -27,6 +27,8 @@ def exact_rate(value: int | float | str | Fraction, *, name: str = "frame_rate")
     Raises AnimateDiffV2VError when `value` is no number, negative, or above 1000.
     """
     try:
+        if isinstance(value, bool):
+            raise TypeError
         rate = Fraction(value)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError):
         raise AnimateDiffV2VError(
@@ -82,7 +84,8 @@ class FrameSelection:
 
     def _check_seconds(self, name: str, *, remedy: str) -> None:
         value = getattr(self, name)
-        if not isinstance(value, int | float | Fraction) or not 0 <= value < math.inf:
+        is_number = isinstance(value, int | float | Fraction) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf:
             raise AnimateDiffV2VError(f"{name} is {value!r}; give seconds, 0 or more ({remedy}).")
 
     def kept_count(self, frame_count: int) -> int:

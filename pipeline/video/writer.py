@@ -15,6 +15,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from ..choices import checked_path, checked_type
 from ..errors import AnimateDiffV2VError
 from .audio import Audio, AudioSpan
 from .audio_file import StoredAudio, store_audio, usable_audio
@@ -77,7 +78,7 @@ class VideoWriter:
         Raises AnimateDiffV2VError for a folder that is missing or not writable, a wrong
         extension, and values out of range.
         """
-        self.path = Path(path).absolute()
+        self.path = checked_path("path", path).absolute()
         self.format: OutputFormat = output_format(format)
         self.width, self.height = _checked_size(width, height)
         self.frame_rate = _checked_rate(frame_rate, form=self.format)
@@ -85,8 +86,10 @@ class VideoWriter:
         self.file_size = 0
         self._crf = self.format.checked_crf(crf)
         self._loop_count = _checked_loops(loop_count)
-        self._pingpong, self._hardware = pingpong, hardware
-        self._metadata = dict(metadata or {})
+        self._pingpong = checked_type("pingpong", pingpong, bool)
+        self._hardware = checked_type("hardware", hardware, bool)
+        self._metadata = dict(checked_type("metadata", metadata, dict[str, str] | None) or {})
+        checked_type("audio", audio, Audio | AudioSpan | None)
         self._audio_source = usable_audio(audio, form=self.format)
         self._audio: StoredAudio | None = None
         self._padding = (0, 0)
