@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 CLIENTS := .venv-clients
+LOCKING := .venv-lock
+# What a machine's own settings of pip and uv add would be missing elsewhere.
+FROM_THE_INDEX := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= UV_NO_CONFIG=1 UV_FIND_LINKS= UV_SYSTEM_CERTS=1
 
-.PHONY: demo test lint unit clients test-host test-browser clean
+.PHONY: demo test lint unit clients test-host test-browser lock clean
 
 demo: $(VENV)/.ready-to-run
 	$(RUN)/python demo/run.py
@@ -50,5 +53,16 @@ $(VENV)/.ready-to-test: $(VENV)/.ready-to-run
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 
+# Newer versions are taken with UPGRADE=--upgrade, or of one package with UPGRADE="--upgrade-package torch".
+lock: $(LOCKING)/.ready
+	$(FROM_THE_INDEX) $(LOCKING)/bin/uv pip compile --quiet --universal --python-version 3.10 --all-extras \
+		--no-annotate --custom-compile-command "make lock" $(UPGRADE) \
+		--output-file constraints.txt pyproject.toml
+
+$(LOCKING)/.ready:
+	$(PYTHON) -m venv $(LOCKING)
+	$(LOCKING)/bin/python -m pip install --quiet uv
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(CLIENTS) demo/out
+	rm -rf $(VENV) $(CLIENTS) $(LOCKING) demo/out

@@ -83,7 +83,7 @@ def _serve(parsed: argparse.Namespace) -> int:
             raise
         raise AnimateDiffV2VError(
             f"serve needs the Python package {error.name!r}: run "
-            '`python -m pip install -e ".[api]"` in the folder of the repository.'
+            "`python -m pip install -r requirements.txt` in the folder of the repository."
         ) from error
     return serve(parsed)
 
