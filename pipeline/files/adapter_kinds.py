@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from .architectures import architecture_of
 from .kinds import Finding, Keys
-from .lora_keys import split_key
+from .lora_formulas import family_name
+from .lora_keys import network_and_place, split_key
+from .tensor_specs import Shape
 
 _SD15_ONLY = "This pack runs Stable Diffusion 1.5 only."
 _UNIQUE_TO_LORAS = frozenset(
@@ -31,9 +35,14 @@ _NAMES = {
     "SD2": "Stable Diffusion 2",
     "SDXL": "SDXL",
     "SDXL refiner": "the SDXL refiner",
-    "SD3": "Stable Diffusion 3",
-    "Flux": "Flux",
 }
+# Layers of Stable Diffusion's UNet and of its text encoder, in diffusers' names and in LDM's.
+_LAYER = re.compile(
+    r"(?:down|up)_blocks_\d+_(?:attentions|resnets|downsamplers|upsamplers|motion_modules)_"
+    r"|mid_block_(?:attentions|resnets|motion_modules)_|(?:input|output)_blocks_\d+_\d|middle_block_\d"
+    r"|conv_(?:in|out|norm_out)$|time_embed|out_[02]$"
+    r"|(?:text_model_)?(?:encoder_layers_\d+_|embeddings_|final_layer_norm)"
+)
 
 
 def _textual_inversion(keys: Keys) -> Finding | None:
@@ -62,15 +71,21 @@ def _lora(keys: Keys) -> Finding | None:
     parameters = {parameter for _, parameter in splits.values()}
     if not parameters & _UNIQUE_TO_LORAS and not {"a1", "b1"} <= parameters:
         return None
+    other = architecture_of(keys)
+    if other is not None:
+        return _not_ours(other.name, other.label, keys)
     base = _lora_base(keys, splits)
     if base not in ("SD1.5", ""):
-        phrase = f"a LoRA for {_NAMES.get(base, base)}"
-        return Finding("LoRA", phrase, base, _lora_layout(keys), advice=_other_base(base))
+        return _not_ours(_NAMES.get(base, base), base, keys)
     modules = {module for module, _ in splits.values()}
     adapter = keys.has(".processor.") and all(re.match(r"(down|mid|up)_block", m) for m in modules)
+    families = _families(keys, splits)
+    named = "a LoRA" if families in ("LoRA", "") else f"a LoRA of the family {families}"
+    if ", " in families:
+        named = f"a LoRA of the families {families}"
     return Finding(
         "v3 domain adapter" if adapter else "LoRA",
-        "the v3 domain adapter, or a LoRA in its layout" if adapter else "a LoRA",
+        "the v3 domain adapter, or a LoRA in its layout" if adapter else named,
         base,
         _lora_layout(keys),
         contents=f"{len(modules)} layers",
@@ -79,21 +94,28 @@ def _lora(keys: Keys) -> Finding | None:
     )
 
 
-def _other_base(base: str) -> str:
-    name = _NAMES.get(base, base)
-    return f"This pack runs Stable Diffusion 1.5, and LoRAs do not carry over from {name}."
+def _families(keys: Keys, splits: dict[str, tuple[str, str]]) -> str:
+    """The families of its layers, the commonest first: "LoHa, DoRA"."""
+    layers: dict[str, dict[str, Shape]] = defaultdict(dict)
+    for name, (module, parameter) in splits.items():
+        layers[module][parameter] = keys.shapes[name]
+    counts = Counter(filter(None, map(family_name, layers.values())))
+    return ", ".join(family for family, _ in counts.most_common())
+
+
+def _not_ours(name: str, label: str, keys: Keys) -> Finding:
+    advice = f"This pack runs Stable Diffusion 1.5, and LoRAs do not carry over from {name}."
+    return Finding("LoRA", f"a LoRA for {name}", label, _lora_layout(keys), advice=advice)
 
 
 def _lora_base(keys: Keys, splits: dict[str, tuple[str, str]]) -> str:
     """The base model by the layers' names, or else by the width of the text that they take."""
-    unet = keys.has("attentions_", "attentions.", "put_blocks_", "put_blocks.", "resnets")
     deep = keys.has("transformer_blocks_1_", "transformer_blocks.1.")
     by_name = {
-        "Flux": keys.has("double_blocks", "single_blocks", "single_transformer_blocks"),
-        "SD3": keys.has("joint_blocks", "joint_transformer_blocks", "add_k_proj"),
-        "SDXL": keys.has("lora_te2_", "text_encoder_2.") or (unet and deep),
-        "another architecture": not unet
-        and keys.has("transformer_blocks", "model.blocks", "model.layers"),
+        "SDXL": keys.has("lora_te2_", "text_encoder_2.", "text_encoders.clip_g.") or deep,
+        "another architecture": not any(
+            _LAYER.match(network_and_place(module)[1]) for module, _ in splits.values()
+        ),
     }
     by_width = (
         BASE_BY_CROSS_ATTENTION[width]

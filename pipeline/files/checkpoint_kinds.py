@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .architectures import architecture_of, with_article
 from .kinds import Finding, Keys
 from .tensor_specs import Shapes
 from .text_encoder_layout import infer_text_encoder_config
@@ -17,12 +18,11 @@ def _refused(phrase: str, base_model: str, layout: str = "LDM") -> Finding:
     return Finding("checkpoint", phrase, base_model, layout, advice=_SD15_ONLY)
 
 
-def _transformer(keys: Keys) -> Finding | None:
-    if keys.has("double_blocks.0.", "single_transformer_blocks.0."):
-        return _refused("a Flux model", "Flux")
-    if keys.has("joint_blocks.0.", "transformer_blocks.0.attn.add_k_proj"):
-        return _refused("a Stable Diffusion 3 model", "SD3")
-    return None
+def _other_architecture(keys: Keys) -> Finding | None:
+    other = architecture_of(keys)
+    if other is None:
+        return None
+    return _refused(f"{with_article(other.name)} model", other.label, layout="")
 
 
 def _checkpoint(keys: Keys) -> Finding | None:
@@ -137,4 +137,4 @@ def _text_encoder(keys: Keys) -> Finding | None:
     )
 
 
-RULES = (_transformer, _checkpoint, _vae, _text_encoder)
+RULES = (_other_architecture, _checkpoint, _vae, _text_encoder)

@@ -38,6 +38,7 @@ class Finding:
         max_frames: of a motion module, the longest clip that it takes at once.
         usable: whether this pack can use it.
         advice: a sentence that says what to do with it.
+        also: kinds that it can be used as beside its own.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Finding:
     max_frames: int | None = None
     usable: bool = False
     advice: str = ""
+    also: tuple[Kind, ...] = ()
 
 
 @dataclass(frozen=True)

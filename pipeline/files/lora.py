@@ -226,7 +226,7 @@ def _tensor_changes(module: LoraModule, name: str) -> Iterator[tuple[str, Parame
 
 
 def _family(module: LoraModule) -> str:
-    return family_name(module.parameters) or "full difference"
+    return family_name(shapes_of(module.parameters)) or "full difference"
 
 
 def _merged(base: Weights, changes: _Changes) -> Tensors:

@@ -31,7 +31,7 @@ class Family:
     delta: _Delta
 
 
-def family_of(parameters: Parameters) -> Family | None:
+def family_of(parameters: Mapping[str, object]) -> Family | None:
     """The family that these parameters of one layer belong to, None where it is not known."""
     present = parameters.keys()
     for family in _FAMILIES:
@@ -84,13 +84,16 @@ def _add_low_rank(weight: torch.Tensor, parameters: Parameters, *, strength: flo
     if (up.shape[0], down.shape[1]) != rows.shape or up.shape[1] != down.shape[0]:
         raise ValueError(f"its change has the shape {[up.shape[0], down.shape[1]]}")
     scale = _alpha_over_rank(parameters, rank=down.shape[0])
-    rows.addmm_(up, down, alpha=strength * scale)
+    if down.shape[0]:
+        rows.addmm_(up, down, alpha=strength * scale)
     return weight
 
 
 def _alpha_over_rank(parameters: Parameters, *, rank: int) -> float:
-    alpha = float(parameters["alpha"]) if "alpha" in parameters else 0.0
-    return alpha / rank if alpha else 1.0  # an alpha of 0 means: no scaling
+    """The scale of a low-rank change: 0 for an alpha of 0, as in ComfyUI; 1 without an alpha."""
+    if "alpha" not in parameters or not rank:
+        return 1.0  # of rank 0 there is nothing to scale
+    return float(parameters["alpha"]) / rank
 
 
 def _lora_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
@@ -250,17 +253,20 @@ _FAMILIES = (
 )
 
 
-def family_name(parameters: Parameters) -> str:
-    """The family's name with its variant: "LoCon", "DoRA", "BOFT" and so on; "" if unknown."""
-    family = family_of(parameters)
+def family_name(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Name the family of a layer's parameters, by their shapes, with its variant.
+
+    "LoCon", "DoRA", "BOFT" and so on; "" where no family has these parameters.
+    """
+    family = family_of(shapes)
     if family is None:
         return ""
     name = family.name
-    if name == "LoRA" and parameters["lora_down"].ndim == 4:
-        name = "LoCon" if parameters["lora_down"].shape[2:] != (1, 1) else name
-        name = "LoCon (Tucker)" if "lora_mid" in parameters else name
-    if name == "OFT" and parameters["oft_blocks"].ndim == 4:
+    if name == "LoRA" and len(shapes["lora_down"]) == 4:
+        name = "LoCon" if shapes["lora_down"][2:] != (1, 1) else name
+        name = "LoCon (Tucker)" if "lora_mid" in shapes else name
+    if name == "OFT" and len(shapes["oft_blocks"]) == 4:
         name = "BOFT"
-    if "dora_scale" in parameters:
+    if "dora_scale" in shapes:
         name = "DoRA" if name == "LoRA" else f"{name} with DoRA"
     return name

@@ -52,6 +52,7 @@ _PREFIXES: tuple[tuple[str, Network | None], ...] = (
     ("unet.", "unet"),
     ("text_encoder.", "text_encoder"),
     ("cond_stage_model.transformer.", "text_encoder"),
+    ("text_encoders.clip_l.transformer.", "text_encoder"),  # what ComfyUI extracts or trains
 )
 
 
@@ -82,7 +83,7 @@ def group_by_module(weights: Mapping[str, torch.Tensor]) -> tuple[list[LoraModul
             strange.append(key)
             continue
         module_name, parameter = split
-        place = _network_and_place(module_name)
+        place = network_and_place(module_name)
         module = modules.setdefault(place, LoraModule(*place))
         module.parameters[parameter] = tensor
         module.keys[parameter] = key
@@ -101,7 +102,8 @@ def split_key(key: str) -> tuple[str, str] | None:
     return None
 
 
-def _network_and_place(module: str) -> tuple[Network | None, str]:
+def network_and_place(module: str) -> tuple[Network | None, str]:
+    """The network that a layer's name begins with, and the layer in underscores."""
     network: Network | None = None
     for prefix, named in _PREFIXES:
         if module.startswith(prefix):

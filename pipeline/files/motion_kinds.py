@@ -42,19 +42,23 @@ def _refused(phrase: str, base_model: str = "SD1.5") -> Finding:
 def _motion_lora(keys: Keys) -> Finding | None:
     if not keys.has("motion_modules"):
         return None
-    names = (name for name in keys.shapes if "motion_modules" in name)
-    splits = [split for name in names if (split := split_key(name))]
-    if not any(parameter != "weight" for _, parameter in splits):
+    splits = [split for name in keys.shapes if (split := split_key(name))]
+    layers = {module for module, parameter in splits if parameter != "weight"}
+    in_motion = {layer for layer in layers if "motion_modules" in layer}
+    if not in_motion:
         return None
-    original = keys.has("temporal_transformer")
+    both = bool(layers - in_motion)
     return Finding(
         "motion LoRA",
-        "a motion LoRA",
+        "a motion LoRA and a LoRA in one file" if both else "a motion LoRA",
         base_model="SD1.5",
-        layout="original" if original else "diffusers",
-        contents=f"{len({module for module, _ in splits})} layers",
+        layout="original" if keys.has("temporal_transformer") else "diffusers",
+        contents=f"{len(in_motion)} layers"
+        + (f", and {len(layers - in_motion)} of a LoRA" if both else ""),
         usable=True,
-        advice="Use it as a motion LoRA on a v2 motion module.",
+        advice="Use it as a motion LoRA on a v2 motion module"
+        + (", and as a LoRA for the rest of it." if both else "."),
+        also=("LoRA",) if both else (),
     )
 
 

@@ -107,7 +107,7 @@ def refusal(weights: Weights, path: str | Path, *, wanted: Sequence[Kind]) -> st
         wanted: the kinds that would do, the usual one first.
     """
     found = find_kind(shapes_of(weights))
-    if found.usable and found.kind in wanted:
+    if found.usable and not {found.kind, *found.also}.isdisjoint(wanted):
         return None
     if found.kind in wanted:
         return f"{path} is {found.phrase}. {found.advice}".strip()

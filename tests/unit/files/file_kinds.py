@@ -307,6 +307,22 @@ MOTION = {
         taken_by=("motion LoRA",),
     ),
 }
+PAIR = {"lora_up.weight": (32, 4), "lora_down.weight": (4, 32)}
+LORA_FAMILIES = {
+    "DoRA": PAIR | {"dora_scale": (32, 1)},
+    "LoHa": {
+        "hada_w1_a": (32, 4),
+        "hada_w1_b": (4, 32),
+        "hada_w2_a": (32, 4),
+        "hada_w2_b": (4, 32),
+    },
+    "LoKr": {"lokr_w1": (4, 4), "lokr_w2": (8, 8)},
+    "OFT": {"oft_blocks": (8, 4, 4)},
+    "BOFT": {"oft_blocks": (3, 8, 4, 4)},
+    "GLoRA": {f"{part}.weight": (32, 32) for part in ("a1", "a2", "b1", "b2")},
+    "(IA)^3": {"weight": (32,), "on_input": ()},
+    "full difference": {"diff": (32, 32)},
+}
 LORAS = {
     "kohya": Row(
         lambda: lora(f"{KOHYA}_attn2_to_k"),
@@ -333,7 +349,6 @@ LORAS = {
         layout="PEFT",
         taken_by=("LoRA",),
     ),
-    "every family": Row(mini.every_lora_family, "LoRA", "", taken_by=("LoRA",)),
     "v3 domain adapter": Row(
         lambda: lora(f"{BLOCK}.attn2.processor.to_k_lora", up="up", down="down"),
         "v3 domain adapter",
@@ -354,11 +369,67 @@ LORAS = {
     "Flux": Row(
         lambda: lora("lora_unet_double_blocks_0_img_attn_proj"), "LoRA", "Flux", says="Flux"
     ),
-    "video transformer": Row(
-        lambda: peft("diffusion_model.blocks.0.cross_attn.k"),
+    "another architecture": Row(
+        lambda: peft("diffusion_model.towers.0.cross.k"),
         "LoRA",
         "another architecture",
         says="another architecture",
+    ),
+    "ComfyUI, text encoder": Row(
+        lambda: lora(
+            "text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj"
+        ),
+        "LoRA",
+        "",
+        says="This is a LoRA. Use it as a LoRA.",
+    ),
+    "ComfyUI, text encoder of SDXL": Row(
+        lambda: lora(
+            "text_encoders.clip_g.transformer.text_model.encoder.layers.0.self_attn.q_proj"
+        ),
+        "LoRA",
+        "SDXL",
+        says="SDXL",
+    ),
+    "middle block alone, kohya on LDM names": Row(
+        lambda: lora("lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q", width=32),
+        "LoRA",
+        "",
+        says="Use it as a LoRA",
+    ),
+    "middle block alone, LDM names": Row(
+        lambda: lora("diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k", width=768),
+        "LoRA",
+        "SD1.5",
+        says="Use it as a LoRA",
+    ),
+    "middle block alone, diffusers": Row(
+        lambda: peft("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"),
+        "LoRA",
+        "",
+        says="Use it as a LoRA",
+    ),
+    "a motion LoRA and a LoRA": Row(
+        lambda: motion_lora() | lora(f"{KOHYA}_attn2_to_k"),
+        "motion LoRA",
+        says="Use it as a motion LoRA on a v2 motion module, and as a LoRA for the rest of it",
+        contents="1 layers, and 1 of a LoRA",
+        taken_by=("motion LoRA", "LoRA"),
+    ),
+    **{
+        family: Row(
+            lambda shapes=shapes: zeros(
+                **{f"{KOHYA}_attn1_to_q.{parameter}": shape for parameter, shape in shapes.items()}
+            ),
+            "LoRA",
+            "",
+            says=f"This is a LoRA of the family {family}. Use it as a LoRA.",
+            taken_by=("LoRA",),
+        )
+        for family, shapes in LORA_FAMILIES.items()
+    },
+    "two families": Row(
+        mini.every_lora_family, "LoRA", "", says="of the families", taken_by=("LoRA",)
     ),
 }
 OTHERS = {

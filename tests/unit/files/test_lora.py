@@ -122,6 +122,8 @@ TEXT_SPELLINGS = {
     "diffusers, older": "text_encoder.text_model.encoder.layers.0.self_attn.to_q_lora.{}.weight",
     "PEFT": "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_{}.weight",
     "PEFT, transformers 5": "text_encoder.encoder.layers.0.self_attn.q_proj.lora_{}.weight",
+    "ComfyUI": "text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj."
+    "lora_{}.weight",
 }
 
 

@@ -234,12 +234,47 @@ def test_low_rank_of_any_shape(rows, columns, rank, strength, alpha):
     torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_an_alpha_of_zero_does_not_scale():
+@pytest.mark.parametrize("case", ["LoRA", "LoHa", "LoKr, both in low rank", "GLoRA"])
+def test_an_alpha_of_zero_changes_nothing(case):
+    """As in ComfyUI, for every family that scales by alpha over rank."""
     weight = weight_of("linear")
-    parameters, _ = lora(weight)
-    _, expected = lora_without_alpha(weight)
+    parameters, _ = CASES[case][0](weight)
     found = add_change(weight.clone(), parameters | {"alpha": torch.tensor(0.0)}, strength=1.0)
-    torch.testing.assert_close(found, expected)
+    assert torch.equal(found, weight)
+
+
+NO_RANK = {
+    "LoRA": {"lora_up": (OUT, 0), "lora_down": (0, IN)},
+    "LoCon": {"lora_up": (OUT, 0, 1, 1), "lora_down": (0, IN, 3, 3)},
+    "LoCon (Tucker)": {
+        "lora_up": (OUT, 0, 1, 1),
+        "lora_down": (0, IN, 1, 1),
+        "lora_mid": (0, 0, 3, 3),
+    },
+    "LoHa": {
+        "hada_w1_a": (OUT, 0),
+        "hada_w1_b": (0, IN),
+        "hada_w2_a": (OUT, 0),
+        "hada_w2_b": (0, IN),
+    },
+    "LoKr": {
+        "lokr_w1_a": (4, 0),
+        "lokr_w1_b": (0, 4),
+        "lokr_w2_a": (OUT // 4, 0),
+        "lokr_w2_b": (0, IN // 4),
+    },
+    "GLoRA": {"a1": (IN, 0), "a2": (0, IN), "b1": (OUT, 0), "b2": (0, IN)},
+}
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 8.0])
+@pytest.mark.parametrize("case", NO_RANK)
+def test_a_rank_of_zero_changes_nothing(case, alpha):
+    weight = weight_of("convolution" if case.startswith("LoCon") else "linear")
+    parameters = {name: torch.zeros(shape) for name, shape in NO_RANK[case].items()}
+    if alpha is not None:
+        parameters["alpha"] = torch.tensor(alpha)
+    assert torch.equal(add_change(weight.clone(), parameters, strength=1.0), weight)
 
 
 @pytest.mark.parametrize("case", ["LoRA", "LoHa", "LoKr", "GLoRA", "OFT", "full difference"])
@@ -264,6 +299,5 @@ def test_wrong_shapes_are_refused(case):
     ],
 )
 def test_names(parameters, name):
-    tensors = {parameter: torch.zeros(shape) for parameter, shape in parameters.items()}
-    assert family_name(tensors) == name
-    assert (family_of(tensors) is None) == (name == "")
+    assert family_name(parameters) == name
+    assert (family_of(parameters) is None) == (name == "")
