@@ -6,9 +6,11 @@ were judged. So a name that answers differently the second time gains nothing.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -32,6 +34,10 @@ _STANDING_FOR_IPV4 = [
     )
 ]
 _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
+# Names that lead nowhere on the internet: RFC 6761, 6762 and 8375, and ICANN's .internal.
+PRIVATE_NAMES = (".localhost", ".local", ".home.arpa", ".internal")
+LOOKUP_SECONDS = 3.0
+LOOKUPS_AT_ONCE = 4
 _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 
 
@@ -92,9 +98,49 @@ class PublicResolver(AbstractResolver):
         await self._system.close()
 
 
+class Lookup:
+    """Tells beforehand that a URL leads to an address that is not public.
+
+    In threads of its own: names that are slow to look up hold nothing else up.
+    """
+
+    def __init__(self) -> None:
+        """Look nothing up yet."""
+        self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
+
+    async def check(self, url: URL) -> None:
+        """Refuse a URL that surely leads inside; raises AddressRefused.
+
+        A name that is not found, or not in time, passes: the call itself is judged again.
+        """
+        check_literal(url)
+        host = (url.raw_host or "").rstrip(".").lower()
+        if host.endswith(PRIVATE_NAMES) or f".{host}" in PRIVATE_NAMES:
+            raise _inside(host)
+        loop = asyncio.get_running_loop()
+        look = loop.run_in_executor(self._threads, _addresses, host)
+        try:
+            found = await asyncio.wait_for(look, LOOKUP_SECONDS)
+        except (OSError, UnicodeError, TimeoutError, asyncio.TimeoutError):
+            return
+        _check(host, found)
+
+    def close(self) -> None:
+        """Wait for no lookup any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _addresses(host: str) -> list[str]:
+    return [str(each[4][0]) for each in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+
+
 def _check(host: str, addresses: list[str]) -> None:
     if not all(is_public(address) for address in addresses):
-        raise AddressRefused(f"{host} is not on the public internet, and only that may be called.")
+        raise _inside(host)
+
+
+def _inside(host: str) -> AddressRefused:
+    return AddressRefused(f"{host} is not on the public internet, and only that may be called.")
 
 
 def open_session(*, seconds: float, public_only: bool = True) -> aiohttp.ClientSession:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import hmac
-import ipaddress
 import json
 import logging
 import os
@@ -56,22 +55,17 @@ LOCAL = Caller(key_id="local", name="local")
 class KeyRing:
     """The keys in a file, which is read again whenever it has changed."""
 
-    def __init__(self, folder: Path, *, keyless_loopback: bool = False) -> None:
-        """Use the keys in `folder`, where api-keys.json is made when the first one is added.
-
-        keyless_loopback: let calls from this machine in whatever key they have.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Use the keys in `folder`, where api-keys.json is made when the first one is added."""
         self._path = folder / FILE_NAME
-        self._keyless_loopback = keyless_loopback
         self._read_at: tuple[int, int] | None = None
         self._keys: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
-    def check(self, authorization: str | None, remote: str | None) -> Caller | None:
+    def check(self, authorization: str | None) -> Caller | None:
         """Tell who calls, or None for somebody unknown.
 
         authorization: the header, `Key <id>:<secret>` or `Bearer <id>:<secret>`.
-        remote: the IP address that the connection comes from, None if that is not certain.
         """
         key_id, secret = credentials(authorization) or ("", "")
         try:
@@ -83,8 +77,6 @@ class KeyRing:
         matches = hmac.compare_digest(_hash(secret), stored["hash"] if stored else _NOBODY)
         if stored and matches:
             return Caller(key_id=key_id, name=stored["name"])
-        if self._keyless_loopback and remote is not None and _is_loopback(remote):
-            return LOCAL
         return None
 
     def add(self, name: str) -> str:
@@ -131,7 +123,7 @@ class KeyRing:
 
     def _read(self) -> dict[str, dict[str, str]]:
         try:
-            keys = json.loads(self._path.read_text(encoding="utf-8"))
+            keys = json.loads(self._path.read_text(encoding="utf-8-sig"))
             return {
                 str(key): {"name": each["name"], "hash": each["hash"]} for key, each in keys.items()
             }
@@ -163,15 +155,6 @@ def credentials(authorization: str | None) -> tuple[str, str] | None:
 def _hash(secret: str) -> str:
     # Secrets are 256 random bits, which nobody can guess: a slow hash would protect no better.
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _is_loopback(remote: str) -> bool:
-    try:
-        ip = ipaddress.ip_address(remote)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
 
 
 @dataclass

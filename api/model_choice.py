@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from ..pipeline import AnimateDiffV2VError
@@ -42,20 +42,25 @@ def letters(name: str) -> str:
 def checkpoint_for(base_model: str, library: ModelLibrary, settings: Settings) -> str:
     """Find the checkpoint that a hosted base_model means.
 
-    Raises RequestRefused (one_of) when none does.
+    Raises RequestRefused (one_of) when none does, or more than one.
     """
     names = library.names(CHECKPOINTS)
     wanted = settings.base_models.get(base_model, base_model)
     found = named(wanted, names)
-    if found is None:
-        raise refused(
-            "base_model",
-            f"base_model {base_model!r} is not installed: put its file into models/{CHECKPOINTS}, "
-            f"or name another one for it under base_models in {FILE_NAME}",
-            "one_of",
-            expected=sorted({*settings.base_models, *names}),
+    if len(found) == 1:
+        return found[0]
+    if found:
+        sentence = (
+            f"base_model {base_model!r} can mean {' or '.join(found)}: send one of them, or name "
+            f"it under base_models in {FILE_NAME}"
         )
-    return found
+    else:
+        sentence = (
+            f"base_model {base_model!r} is not installed: put its file into models/{CHECKPOINTS}, "
+            f"or name another one for it under base_models in {FILE_NAME}"
+        )
+    choices = sorted({*settings.base_models, *names})
+    raise refused("base_model", sentence, "one_of", expected=choices)
 
 
 def default_checkpoint(library: ModelLibrary, settings: Settings) -> str:
@@ -65,10 +70,10 @@ def default_checkpoint(library: ModelLibrary, settings: Settings) -> str:
     """
     names = library.names(CHECKPOINTS)
     wanted = settings.base_models.get(settings.default_base_model, settings.default_base_model)
-    found = named(wanted, names) or next(iter(names), None)
-    if found is None:
+    found = [*named(wanted, names), *names]
+    if not found:
         raise AnimateDiffV2VError(f"No checkpoint is installed in models/{CHECKPOINTS}.")
-    return found
+    return found[0]
 
 
 def motion_module_for(library: ModelLibrary, settings: Settings, *, is_turbo: bool) -> str:
@@ -81,15 +86,35 @@ def motion_module_for(library: ModelLibrary, settings: Settings, *, is_turbo: bo
     chosen: str = getattr(settings, setting)
     if chosen:
         found = named(chosen, names)
-        if found is None:
+        if len(found) != 1:
+            reason = f"can mean {' or '.join(found)}" if found else "is not there"
             raise AnimateDiffV2VError(
-                f"The {setting} of {FILE_NAME}, {chosen!r}, is not in models/{MOTION_MODULES}."
+                f"The {setting} of {FILE_NAME}, {chosen!r} in models/{MOTION_MODULES}, {reason}."
             )
-        return found
+        return found[0]
     if not names:
         raise AnimateDiffV2VError(f"No motion module is installed in models/{MOTION_MODULES}.")
     order = [*TURBO_MODULES, *QUALITY_MODULES] if is_turbo else QUALITY_MODULES
     return min(names, key=lambda name: (_rank(name, order), name))
+
+
+def shortcomings(library: ModelLibrary, settings: Settings) -> Iterator[str]:
+    """Say what requests will be refused for, as the model folders and the settings are now."""
+    for choose in (
+        lambda: default_checkpoint(library, settings),
+        lambda: motion_module_for(library, settings, is_turbo=False),
+        lambda: motion_module_for(library, settings, is_turbo=True),
+    ):
+        try:
+            choose()
+        except AnimateDiffV2VError as error:
+            yield str(error)
+    for base_model, file_name in settings.base_models.items():
+        if len(named(file_name, library.names(CHECKPOINTS))) != 1:
+            yield (
+                f"base_models of {FILE_NAME} gives {file_name!r} for {base_model!r}, which is "
+                f"not one file of models/{CHECKPOINTS}."
+            )
 
 
 def motion_lora_for(motion: str, library: ModelLibrary) -> str:
@@ -105,19 +130,22 @@ def motion_lora_for(motion: str, library: ModelLibrary) -> str:
     )
 
 
-def named(wanted: str, names: Iterable[str]) -> str | None:
-    """Find a file by its exact name, else by its letters, else by one that begins with them.
+def named(wanted: str, names: Iterable[str]) -> list[str]:
+    """Find the file of exactly that name, else all of the same letters and digits.
 
     >>> named("cardosAnimev20", ["b.ckpt", "cardosAnime_v20.safetensors"])
-    'cardosAnime_v20.safetensors'
+    ['cardosAnime_v20.safetensors']
     """
     names = sorted(names)
     if wanted in names:
-        return wanted
+        return [wanted]
     sought = letters(wanted)
-    exact = (name for name in names if letters(name) == sought)
-    longer = (name for name in names if sought and letters(name).startswith(sought))
-    return next(exact, None) or next(longer, None)
+    return [name for name in names if sought and letters(name) == sought]
+
+
+def is_distilled(motion_module: str) -> bool:
+    """Whether a motion module is one for few steps, as far as its name tells."""
+    return _rank(motion_module, TURBO_MODULES) < len(TURBO_MODULES)
 
 
 def _rank(name: str, order: Sequence[str]) -> int:

@@ -108,7 +108,7 @@ class Routes:
         endpoint = ENDPOINTS[request.path.split(f"{MOUNT}/{host}/", maxsplit=1)[1]]
         webhook_url = request.query.get("fal_webhook")
         if webhook_url is not None:
-            self._webhooks.check(webhook_url)
+            await self._webhooks.check(webhook_url)
         start_before = _start_before(request)
         body = await read_json(request, max_bytes=self._settings.max_body_bytes)
         asked, video_file = await self._checked(endpoint, body)

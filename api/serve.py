@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 from aiohttp import web
 
+from ..pipeline import AnimateDiffV2VError
+from .listening import bind, run
 from .local_executor import LocalExecutor, ModelFolders
 from .service import Service
 from .settings import Settings, load_settings
-
-# Clients that wait for a result would otherwise hold the server up for a minute.
-SECONDS_FOR_LAST_WORDS = 2.0
 
 
 def application(folder: Path, *, models: Path, settings: Settings) -> web.Application:
@@ -34,15 +34,25 @@ def application(folder: Path, *, models: Path, settings: Settings) -> web.Applic
 def serve(parsed: argparse.Namespace) -> int:
     """Answer until the process is stopped."""
     logging.getLogger(__package__).setLevel(logging.INFO)
+    check_folder(parsed.folder)
     settings = load_settings(parsed.folder)
+    sockets = bind(parsed.host, parsed.port)
     app = application(parsed.folder, models=parsed.models, settings=settings)
-    print(f"http://{parsed.host}:{parsed.port}/animatediff-v2v", flush=True)
-    web.run_app(
-        app,
-        host=parsed.host,
-        port=parsed.port,
-        shutdown_timeout=SECONDS_FOR_LAST_WORDS,
-        print=None,
-        access_log=None,
-    )
+    port = sockets[0].getsockname()[1]
+    print(f"http://{parsed.host}:{port}/animatediff-v2v", flush=True)
+    run(app, sockets)
     return 0
+
+
+def check_folder(folder: Path) -> None:
+    """Make the data folder if need be; raises AnimateDiffV2VError where it cannot be used."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise AnimateDiffV2VError(
+            f"{folder} is a file, or lies below one: FOLDER names a folder, which is made."
+        ) from error
+    except OSError as error:
+        raise AnimateDiffV2VError(f"{folder} cannot be made: {error.strerror}.") from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise AnimateDiffV2VError(f"{folder} cannot be written to by this user.")

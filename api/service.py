@@ -17,7 +17,9 @@ from .fetching import FetchLimits
 from .guard import Guard
 from .inputs import Inputs
 from .keys import KeyRing
+from .loopback import unsupported
 from .loras import LoraShelf
+from .model_choice import shortcomings
 from .problems import Answer
 from .queue_runner import QueueRunner
 from .routes import Routes
@@ -39,6 +41,7 @@ class Service:
     """The API of one data folder, which holds its database, uploads, keys and settings."""
 
     settings: Settings
+    library: ModelLibrary
     lock: FolderLock
     store: Store
     runner: QueueRunner
@@ -79,13 +82,15 @@ class Service:
         )
         return Service(
             settings=settings,
+            library=library,
             lock=lock,
             store=store,
             runner=runner,
             inputs=inputs,
             webhooks=webhooks,
             guard=Guard(
-                KeyRing(folder, keyless_loopback=settings.keyless_loopback),
+                KeyRing(folder),
+                keyless_loopback=_keyless(settings),
                 allowed_hosts=settings.allowed_hosts,
                 max_body_bytes=settings.max_body_bytes,
                 requests_per_minute=settings.requests_per_minute,
@@ -108,6 +113,10 @@ class Service:
         await asyncio.to_thread(self.inputs.sweep, self.store.unfinished())
         await self.webhooks.start()
         await self.runner.start()
+        # The same sentence of both motion modules is said once.
+        lacks = await asyncio.to_thread(lambda: [*shortcomings(self.library, self.settings)])
+        for sentence in dict.fromkeys(lacks):
+            logger.warning("Requests will be refused: %s", sentence)
         logger.info("AnimateDiff V2V answers the hosted API; its page is at /animatediff-v2v.")
 
     async def _stop(self, _app: web.Application) -> None:
@@ -154,6 +163,14 @@ class _Parts:
             answer=replace(request.answer, body=body),
         )
         await asyncio.to_thread(self.store.webhook_taken, request.id)
+
+
+def _keyless(settings: Settings) -> bool:
+    """Whether this user's own programs need no key, which not every system can tell."""
+    reason = unsupported() if settings.keyless_loopback else None
+    if reason is not None:
+        logger.warning("keyless_loopback is off, and every call needs a key: %s.", reason)
+    return settings.keyless_loopback and reason is None
 
 
 def _signer(folder: Path) -> Signer | None:

@@ -55,7 +55,7 @@ class Settings(BaseModel):
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside localhost and IP addresses, under which clients may call."""
     keyless_loopback: bool = False
-    """Whether calls from this machine itself need no key."""
+    """Whether programs of the user who runs the server need no key; on Linux alone."""
     requests_per_minute: int = Field(600, ge=1)
     """Of one key, following a request not counted."""
     private_webhooks: bool = False
@@ -71,7 +71,10 @@ def load_settings(folder: Path) -> Settings:
     values: Any = {}
     if path.is_file():
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            # Editors on Windows begin a file with a mark that JSON does not know.
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise AnimateDiffV2VError(f"{path} is not written in UTF-8: save it so.") from error
         except (OSError, ValueError, RecursionError) as error:
             raise AnimateDiffV2VError(f"{path} cannot be read as JSON: {error}.") from error
     try:

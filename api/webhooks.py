@@ -22,8 +22,9 @@ import aiohttp
 from yarl import URL
 
 from ..pipeline.errors import AnimateDiffV2VError
-from .addresses import check_literal, open_session
+from .addresses import AddressRefused, Lookup, check_literal, open_session
 from .problems import Answer, Detail, RequestRefused, unprocessable
+from .settings import FILE_NAME as SETTINGS_FILE
 from .signing import Signer
 
 logger = logging.getLogger(__name__)
@@ -86,9 +87,13 @@ class WebhookSender:
         self._rest_until: dict[str, float] = {}  # deliveries that a fault of ours ended
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="webhooks")
         self._connection: sqlite3.Connection | None = None
+        self._lookup = Lookup()
 
-    def check(self, url: str) -> None:
-        """Refuse a target that cannot be called; raises RequestRefused."""
+    async def check(self, url: str) -> None:
+        """Refuse a target that cannot be called; raises RequestRefused.
+
+        A name that cannot be looked up now may be there when the request ends.
+        """
         if self._signer is None:
             raise _refused(
                 "Webhooks are signed, and this server lacks the Python package 'cryptography'",
@@ -102,9 +107,12 @@ class WebhookSender:
             raise _refused("fal_webhook must be an http or https URL")
         if not self._allow_private:
             try:
-                check_literal(target)
-            except AnimateDiffV2VError as error:
-                raise _refused(f"fal_webhook cannot be called: {error}") from error
+                await self._lookup.check(target)
+            except AddressRefused as error:
+                raise _refused(
+                    f"fal_webhook cannot be called: {error} The owner of the server can allow it: "
+                    f"private_webhooks in {SETTINGS_FILE}"
+                ) from error
 
     async def start(self) -> None:
         """Take up the deliveries that an earlier process left.
@@ -123,6 +131,7 @@ class WebhookSender:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._run(self._close)
         self._thread.shutdown()
+        self._lookup.close()
 
     async def enqueue(self, *, request_id: str, user_id: str, url: str, answer: Answer) -> None:
         """Deliver how a request ended. A second call for the same request changes nothing."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 
 import pytest
 from aiohttp import web
@@ -11,6 +12,9 @@ from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.problems import RequestRefused, flat
 
 BODY_LIMIT = 100
+on_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells a connection's user"
+)
 NO_USER = (401, "No user found for Key ID and Secret")
 MALFORMED = (
     401,
@@ -52,9 +56,9 @@ def asked_all(tmp_path, calls, *, settings=None):
     options |= settings or {}
 
     async def run():
-        keys = KeyRing(tmp_path, keyless_loopback=options["keyless_loopback"])
         guard = Guard(
-            keys,
+            KeyRing(tmp_path),
+            keyless_loopback=options["keyless_loopback"],
             allowed_hosts=options["allowed_hosts"],
             max_body_bytes=BODY_LIMIT,
             requests_per_minute=options["rate"],
@@ -163,18 +167,12 @@ def test_hosts(tmp_path, host, shown, key):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
+@on_linux
 def test_pages_of_others_cannot_use_what_needs_no_key(tmp_path, headers, comes_in, method):
     headers = {name: value.format(host="127.0.0.1:8188") for name, value in headers.items()}
     headers |= {"Host": "127.0.0.1:8188"}
     got = asked(tmp_path, method, "/fal/who", headers=headers, settings={"keyless_loopback": True})
     assert got == ((200, "local") if comes_in else FOREIGN_PAGE)
-
-
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"])
-def test_what_a_proxy_passes_on_is_not_from_here(tmp_path, name):
-    settings = {"keyless_loopback": True}
-    headers = {name: "127.0.0.1"}
-    assert asked(tmp_path, "GET", "/fal/who", headers=headers, settings=settings) == NO_USER
 
 
 async def _pieces(size):

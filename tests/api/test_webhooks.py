@@ -4,6 +4,8 @@ import asyncio
 import builtins
 import json
 import sqlite3
+import threading
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -167,7 +169,7 @@ def test_without_the_package(tmp_path, monkeypatch):
     with pytest.raises(AnimateDiffV2VError, match="python -m pip install cryptography"):
         Signer.load(tmp_path)
     with pytest.raises(RequestRefused) as error:
-        sender(tmp_path, None).check("https://example.com/")
+        asyncio.run(sender(tmp_path, None).check("https://example.com/"))
     (detail,) = error.value.answer.body["detail"]
     assert (error.value.answer.status, detail["type"]) == (422, "feature_not_supported")
     sentence = "Webhooks are signed, and this server lacks the Python package 'cryptography'"
@@ -283,7 +285,10 @@ def test_one_that_does_not_answer_holds_up_no_other(tmp_path, signer, monkeypatc
 # --- to whom -----------------------------------------------------------------------------------
 
 URL_REFUSED = "fal_webhook must be an http or https URL"
-NOT_PUBLIC = " is not on the public internet, and only that may be called."
+NOT_PUBLIC = (
+    " is not on the public internet, and only that may be called. The owner of the server can "
+    "allow it: private_webhooks in api.json"
+)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +296,14 @@ NOT_PUBLIC = " is not on the public internet, and only that may be called."
     [
         ("https://example.com/hook?token=1", None),
         ("http://example.com:8080/", None),
-        ("http://localhost/", None),  # a name: judged when it is looked up, below
+        ("http://nowhere.test/", None),  # may be there when the request ends
+        ("http://slow.test/", None),
+        ("http://localhost:3000/hook", f"fal_webhook cannot be called: localhost{NOT_PUBLIC}"),
+        ("http://LOCALHOST./", f"fal_webhook cannot be called: localhost{NOT_PUBLIC}"),
+        ("http://app.localhost/", f"fal_webhook cannot be called: app.localhost{NOT_PUBLIC}"),
+        ("http://nas.local/", f"fal_webhook cannot be called: nas.local{NOT_PUBLIC}"),
+        ("http://inside.test/", f"fal_webhook cannot be called: inside.test{NOT_PUBLIC}"),
+        ("http://mixed.test/", f"fal_webhook cannot be called: mixed.test{NOT_PUBLIC}"),
         ("", URL_REFUSED),
         ("example.com/hook", URL_REFUSED),
         ("ftp://example.com/", URL_REFUSED),
@@ -305,16 +317,29 @@ NOT_PUBLIC = " is not on the public internet, and only that may be called."
         ("http://169.254.169.254/", f"fal_webhook cannot be called: 169.254.169.254{NOT_PUBLIC}"),
     ],
 )
-def test_targets(tmp_path, signer, url, sentence):
+def test_targets(tmp_path, signer, url, sentence, monkeypatch):
+    monkeypatch.setattr(addresses, "_addresses", looked_up)
+    monkeypatch.setattr(addresses, "LOOKUP_SECONDS", 0.05)
     checking = sender(tmp_path, signer, allow_private_targets=False)
     if sentence is None:
-        checking.check(url)
+        asyncio.run(checking.check(url))
         return
     with pytest.raises(RequestRefused) as error:
-        checking.check(url)
+        asyncio.run(checking.check(url))
     (detail,) = error.value.answer.body["detail"]
     assert error.value.answer.status == 422
     assert (detail["loc"], detail["msg"]) == (["query", "fal_webhook"], sentence)
+
+
+def looked_up(host):
+    """Answer as a resolver, in a thread of its own."""
+    assert threading.current_thread() is not threading.main_thread()
+    if host == "slow.test":
+        time.sleep(0.2)
+    if host == "nowhere.test":
+        raise OSError("unknown")
+    inside = {"inside.test": ["192.168.1.7"], "mixed.test": ["8.8.8.8", "10.0.0.1"]}
+    return inside.get(host, ["8.8.8.8"])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1"])

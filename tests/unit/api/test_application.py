@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.serve import application
 from animatediff_v2v.api.settings import Settings
 from animatediff_v2v.api.store import Store
@@ -27,9 +28,11 @@ def call(tmp_path, story, *, models=(), **settings):
         app = application(
             tmp_path / "data",
             models=tmp_path / "models",
-            settings=Settings(keyless_loopback=True, **settings),
+            settings=Settings(**settings),
         )
-        async with TestClient(TestServer(app)) as client:
+        key = KeyRing(tmp_path / "data").add("test")
+        headers = {"Authorization": f"Key {key}"}
+        async with TestClient(TestServer(app), headers=headers) as client:
             return await story(client)
 
     return asyncio.run(run())
@@ -105,3 +108,37 @@ def test_the_stream_ends_with_the_request(tmp_path):
     content_type, text = call(tmp_path, story, models=BOTH)
     assert content_type == "text/event-stream"
     assert '"COMPLETED"' in text.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("models", "settings", "said"),
+    [
+        (
+            (),
+            {},
+            [
+                "No checkpoint is installed in models/checkpoints.",
+                "No motion module is installed in models/animatediff_models.",
+            ],
+        ),
+        (BOTH, {}, []),
+        (
+            BOTH,
+            {"base_models": {"mine": "gone.ckpt"}, "turbo_motion_module": "x"},
+            [
+                "The turbo_motion_module of api.json, 'x' in models/animatediff_models, is not "
+                "there.",
+                "base_models of api.json gives 'gone.ckpt' for 'mine', which is not one file of "
+                "models/checkpoints.",
+            ],
+        ),
+    ],
+)
+def test_what_is_missing_is_said_at_the_start(tmp_path, caplog, models, settings, said):
+    async def story(_client):
+        return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+
+    warnings = call(tmp_path, story, models=models, **settings)
+    assert [each for each in warnings if each.startswith("Requests")] == [
+        f"Requests will be refused: {each}" for each in said
+    ]

@@ -41,7 +41,9 @@ CHECKPOINTS = [
         ("cardosAnimev20", {}, "sd15/cardosAnime_v20.safetensors"),
         ("sd15/cardosAnime_v20.safetensors", {}, "sd15/cardosAnime_v20.safetensors"),
         ("darkSushiMixMix_colorful", {}, "darkSushiMixMix_colorful.safetensors"),
-        ("darkSushiMixMix", {}, "darkSushiMixMix_colorful.safetensors"),
+        ("DARKSUSHIMIXMIX-colorful", {}, "darkSushiMixMix_colorful.safetensors"),
+        ("darkSushiMixMix", {}, None),  # a beginning is no name
+        ("c", {}, None),
         ("cardosAnimev20", {"cardosAnimev20": "anything.ckpt"}, "anything.ckpt"),
         ("mine", {"mine": "anything"}, "anything.ckpt"),
         ("mine", {"mine": "gone.ckpt"}, None),
@@ -58,6 +60,13 @@ def test_base_models(base_model, mapping, expected):
         assert detail["ctx"]["expected"] == sorted({*CHECKPOINTS, *mapping})
     else:
         assert checkpoint_for(base_model, library, settings) == expected
+
+
+def test_a_name_of_two_files_means_neither():
+    library = Library(checkpoints=["a/real-V2.ckpt", "b/realv2.safetensors"])
+    with pytest.raises(RequestRefused, match=r"can mean a/real-V2\.ckpt or b/realv2"):
+        checkpoint_for("realV2", library, Settings())
+    assert checkpoint_for("a/real-V2.ckpt", library, Settings()) == "a/real-V2.ckpt"
 
 
 def test_endpoints_without_a_choice_take_what_there_is():
@@ -84,6 +93,8 @@ MODULES = ["AnimateLCM_sd15_t2v.ckpt", "mm_sd_v14.ckpt", "mm_sd_v15_v2.ckpt", "o
         (MODULES, False, {"motion_module": "odd"}, "odd.ckpt"),
         (MODULES, True, {"turbo_motion_module": "mm_sd_v14.ckpt"}, "mm_sd_v14.ckpt"),
         (MODULES, True, {"turbo_motion_module": "gone"}, "turbo_motion_module of api.json, 'gone'"),
+        (MODULES, False, {"motion_module": "mm_sd_v15"}, "'mm_sd_v15' .* is not there"),
+        (["a/x.ckpt", "b/x.ckpt"], False, {"motion_module": "x"}, "can mean a/x.ckpt or b/x.ckpt."),
         ([], False, {}, "No motion module is installed"),
     ],
 )
@@ -117,6 +128,8 @@ def test_motions_are_motion_loras():
         ({"max_queued": 0}, None, "max_queued: Input should be greater than or equal to 1"),
         ([], None, "cannot be used"),
         ("{", None, "cannot be read as JSON"),
+        (b'\xef\xbb\xbf{"enabled": true}', None, True),  # as editors on Windows begin a file
+        ('{"enabled": true}'.encode("utf-16"), None, "is not written in UTF-8: save it so"),
     ],
 )
 def test_settings(tmp_path, monkeypatch, content, switch, expected):
@@ -124,8 +137,8 @@ def test_settings(tmp_path, monkeypatch, content, switch, expected):
     if switch is not None:
         monkeypatch.setenv("ANIMATEDIFF_V2V_API", switch)
     if content is not None:
-        text = content if isinstance(content, str) else json.dumps(content)
-        (tmp_path / "api.json").write_text(text)
+        text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+        (tmp_path / "api.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     if isinstance(expected, bool):
         assert load_settings(tmp_path).enabled is expected
     else:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+
+import pytest
 from animatediff_v2v.api.command import main
 
 
@@ -10,3 +14,52 @@ def test_a_models_folder_that_is_not_there_is_refused(tmp_path, capsys):
     assert main(["serve", str(tmp_path / "data"), "--models", str(missing)]) == 2
     assert f"{missing} is no folder" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--port", "{taken}"], "Port {taken} of 127.0.0.1 is in use: stop what answers there"),
+        (["--port", "99999"], "--port 99999 is no port; it can be 0 to 65535."),
+        (["--port", "-1"], "--port -1 is no port"),
+        (["--host", "nowhere.invalid"], "--host 'nowhere.invalid' is no address or name of this"),
+        (["--host", "192.0.2.1"], "--host '192.0.2.1' is no address of this machine"),
+        (["--host", "."], "--host '.' is no address or name of this machine"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_refused(tmp_path, capsys, options, sentence):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        filled = [each.format(taken=port) for each in options]
+        assert main(["serve", str(tmp_path / "data"), "--models", str(tmp_path), *filled]) == 2
+    said = capsys.readouterr().err
+    assert sentence.format(taken=port) in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_folder_that_is_a_file_is_refused(tmp_path, capsys, below):
+    file = tmp_path / "notes.txt"
+    file.touch()
+    assert main(["serve", str(file / below), "--models", str(tmp_path), "--port", "0"]) == 2
+    assert "is a file, or lies below one: FOLDER names a folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows asks the file, not this function")
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_arguments: False)
+    assert main(["serve", str(tmp_path / "data"), "--models", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'data'} cannot be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (b"\xef\xbb\xbf{oops", "api.json cannot be read as JSON"),
+        ('{"enabled": true}'.encode("utf-16"), "api.json is not written in UTF-8"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused(tmp_path, capsys, settings, sentence):
+    (tmp_path / "api.json").write_bytes(settings)
+    assert main(["serve", str(tmp_path), "--models", str(tmp_path), "--port", "0"]) == 2
+    assert sentence in capsys.readouterr().err
