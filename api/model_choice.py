@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from ..pipeline import AnimateDiffV2VError
@@ -100,11 +100,12 @@ def motion_module_for(library: ModelLibrary, settings: Settings, *, is_turbo: bo
 
 def shortcomings(library: ModelLibrary, settings: Settings) -> Iterator[str]:
     """Say what requests will be refused for, as the model folders and the settings are now."""
-    for choose in (
+    choices: list[Callable[[], str]] = [
         lambda: default_checkpoint(library, settings),
         lambda: motion_module_for(library, settings, is_turbo=False),
         lambda: motion_module_for(library, settings, is_turbo=True),
-    ):
+    ]
+    for choose in choices:
         try:
             choose()
         except AnimateDiffV2VError as error:
