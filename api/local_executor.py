@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from ..pipeline import (
     load_files,
     video_to_video,
 )
+from ..pipeline.part_folder import remove_abandoned
 from ..pipeline.progress import stop_if
 from ..pipeline.video import FORMATS, exact_rate
 from .executor import Job, Listener, Made, without_folders
@@ -82,8 +82,7 @@ class LocalExecutor:
         """Make the folders, and remove what a killed process had begun to write."""
         self.input_folder.mkdir(parents=True, exist_ok=True)
         self._output_folder.mkdir(parents=True, exist_ok=True)
-        for begun in self._output_folder.glob(".*.part"):
-            await asyncio.to_thread(shutil.rmtree, begun, ignore_errors=True)
+        await asyncio.to_thread(remove_abandoned, self._output_folder)
 
     async def stop(self) -> None:
         """Stop the running job and wait for its thread."""
@@ -223,6 +222,7 @@ def _request(job: Job, output: Path) -> Request:
             duration_seconds=job.duration_seconds,
         ),
         format=FORMAT.name,
+        overwrite=True,  # the name is the request's own: an earlier try of the same job
     )
 
 

@@ -66,7 +66,7 @@ def restyle(output: Path, prompt: str, options: list[str]) -> int:
     command += ["--checkpoint", str(MODELS / "checkpoints" / "miniature.safetensors")]
     command += ["--motion-module"]
     command += [str(MODELS / "animatediff_models" / "miniature_motion.safetensors")]
-    command += ["--negative-prompt", "", "--denoise", "0.5", "--seed", "7"]
+    command += ["--negative-prompt", "", "--denoise", "0.5", "--seed", "7", "--overwrite"]
     command += ["--select-every-nth-frame", str(EVERY_NTH_FRAME)]
     print(shlex.join(["animatediff-v2v", *command]))
     return animatediff_v2v(command)
@@ -85,7 +85,7 @@ def write_side_by_side(path: Path, clips: dict[str, Frames]) -> None:
     frames = np.concatenate([np.repeat(heads[np.newaxis], len(body), axis=0), body], axis=1)
     height, width = frames.shape[1:3]
     with VideoWriter(
-        path, format="gif", width=width, height=height, frame_rate=FRAME_RATE
+        path, format="gif", width=width, height=height, frame_rate=FRAME_RATE, overwrite=True
     ) as writer:
         writer.write(frames)
 

@@ -51,7 +51,9 @@ def main() -> int:
 def write_clip(path: Path) -> None:
     """Write the clip, three seconds of 128x128 at 16 frames per second, with sound."""
     sound = Audio(_sound(), SAMPLE_RATE)
-    with VideoWriter(path, width=SIZE, height=SIZE, frame_rate=FRAME_RATE, audio=sound) as writer:
+    with VideoWriter(
+        path, width=SIZE, height=SIZE, frame_rate=FRAME_RATE, audio=sound, overwrite=True
+    ) as writer:
         for time in clip_times(FRAMES):
             frame = (draw(SCENE, time) * 255).round().astype(np.uint8)
             writer.write(frame[np.newaxis])

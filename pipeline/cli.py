@@ -101,6 +101,9 @@ def _parser(add_commands: Callable[[Any], None]) -> argparse.ArgumentParser:
         help="also write what the templates Native nodes and Style Image need: the miniature at "
         "the sizes that ComfyUI's own loaders know, 2 GB",
     )
+    demo.add_argument(
+        "--overwrite", action="store_true", help="replace files of the same names and other content"
+    )
     add_commands(commands)
     return parser
 
@@ -116,6 +119,9 @@ def _add_run(commands: Any) -> None:
     run.add_argument("input", type=Path, metavar="INPUT", help="the video to restyle")
     run.add_argument("output", type=Path, metavar="OUTPUT", help="the mp4 to write")
     run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    run.add_argument(
+        "--overwrite", action="store_true", help="replace OUTPUT if there is a file of that name"
+    )
     _add_model_files(run.add_argument_group("model files"))
     _add_picture(run.add_argument_group("picture"))
     _add_frames(run.add_argument_group("frames"))
@@ -257,6 +263,7 @@ def _run(parsed: argparse.Namespace) -> int:
         width=parsed.width,
         height=parsed.height,
         controls=control_files(parsed.control, parsed.control_source),
+        overwrite=parsed.overwrite,
     )
     files = ModelFiles(
         checkpoint=parsed.checkpoint,
@@ -291,7 +298,9 @@ def _inspect(parsed: argparse.Namespace) -> int:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
-    for path in install_models(parsed.install_models, native=parsed.native):
+    for path in install_models(
+        parsed.install_models, native=parsed.native, overwrite=parsed.overwrite
+    ):
         print(path)
     return 0
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from .choices import checked_path
 from .errors import AnimateDiffV2VError
 from .files import load_checkpoint
+from .output_file import check_can_replace
+from .part_folder import PartFolder
 from .widening import (
     Tensors,
     widened_checkpoint,
@@ -39,12 +41,13 @@ _WIDENED: dict[str, Callable[[Path], Tensors]] = {
 _ONLY_WIDENED = ("clip_vision", "ipadapter")
 
 
-def install_models(comfyui: Path, *, native: bool = False) -> list[Path]:
+def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = False) -> list[Path]:
     """Copy the miniature's model files and its clip into a ComfyUI: the paths that were written.
 
     comfyui: the folder that holds ComfyUI's `models` and `input`.
     native: also write what the templates need that use ComfyUI's own loaders: the miniature at the
     sizes of Stable Diffusion 1.5 and CLIP, 2.0 GB.
+    overwrite: replace files of the same names and other content; without it they are refused.
     Raises AnimateDiffV2VError when it is no such folder, when the miniature is not here (it comes
     with the repository, not with a wheel), or when a file cannot be written.
     """
@@ -64,12 +67,15 @@ def install_models(comfyui: Path, *, native: bool = False) -> list[Path]:
     targets = {path: comfyui / path.relative_to(DEMO_FOLDER) for path in usable}
     targets[clip] = comfyui / "input" / "miniature_clip.mp4"
     for source, target in targets.items():
-        _write(target, partial(shutil.copyfile, source))
+        _write(target, partial(shutil.copyfile, source), overwrite=overwrite)
     widened = [path for path in models if native and path.parent.name in _WIDENED]
-    return [*targets.values(), *(_write_widened(path, comfyui) for path in widened)]
+    return [
+        *targets.values(),
+        *(_write_widened(path, comfyui, overwrite=overwrite) for path in widened),
+    ]
 
 
-def _write_widened(path: Path, comfyui: Path) -> Path:
+def _write_widened(path: Path, comfyui: Path, *, overwrite: bool) -> Path:
     folder = path.parent.name
     suffix = "" if folder in _ONLY_WIDENED else _NATIVE_SUFFIX
     target = comfyui / "models" / folder / f"{path.stem}{suffix}.safetensors"
@@ -79,19 +85,24 @@ def _write_widened(path: Path, comfyui: Path) -> Path:
         save_file(tensors, unfinished)
         shutil.copymode(path, unfinished)  # it was for its owner alone
 
-    _write(target, write)
+    _write(target, write, overwrite=overwrite)
     return target
 
 
-def _write(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all."""
-    unfinished = target.with_name(f"{target.name}.part")
+def _write(target: Path, write: Callable[[Path], object], *, overwrite: bool) -> None:
+    """Write a file whole or not at all; one that is there already with this content stays."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write(unfinished)
-        unfinished.replace(target)
+        part_folder = PartFolder(target)
+        try:
+            unfinished = part_folder.path / target.name
+            write(unfinished)
+            if target.is_file() and filecmp.cmp(unfinished, target, shallow=False):
+                return
+            check_can_replace(target, overwrite=overwrite)
+            unfinished.replace(target)
+        finally:
+            part_folder.remove()
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):  # where its folder cannot be, it is not either
-            unfinished.unlink()
         reason = getattr(error, "strerror", None) or error
         raise AnimateDiffV2VError(f"{target} cannot be written: {reason}.") from None

@@ -156,10 +156,19 @@ class Request:
     metadata: dict[str, str] = field(default_factory=dict)
     controls: tuple[ControlFile, ...] = ()
     """ControlNets that hold the structure; their effects add up."""
+    overwrite: bool = False
+    """Replace an output that is there already; otherwise the job is refused. An output that is one
+    of the inputs is refused in any case."""
 
     def __post_init__(self) -> None:
         """Refuse values of other types; take paths as text, and lists for tuples."""
         check_types(self)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The videos that the job reads."""
+        sources = (control.source for control in self.controls)
+        return [self.input, *(source for source in sources if isinstance(source, Path))]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from .models.controlnet import ControlNetwork, load_control_network
 from .models.unet import MotionUNet
+from .part_folder import PartFolder
 from .request import ControlFile, Request
 from .sampling import Control
 from .video import ControlFrameOptions, Preprocessor, VideoReader
@@ -40,8 +40,9 @@ class SpooledControls:
         self._stack = ExitStack()
         self.networks = [_network(control, unet) for control in request.controls]
         if request.controls:
-            folder = TemporaryDirectory(dir=request.output.parent, prefix=".", suffix=".part")
-            self._fill(Path(self._stack.enter_context(folder)))
+            folder = PartFolder(request.output)
+            self._stack.callback(folder.remove)
+            self._fill(folder.path)
 
     def _fill(self, folder: Path) -> None:
         """Make a file for each source; videos of control frames are read into theirs at once."""

@@ -26,6 +26,7 @@ from .errors import AnimateDiffV2VError
 from .models import LatentCodec, Models, TextEncoder, load_models
 from .models.compiled_layers import check_can_compile
 from .models.memory import MemoryBound
+from .output_file import check_output
 from .presets import warn_of_mismatch
 from .progress import (
     IsCancelled,
@@ -63,7 +64,8 @@ def video_to_video(
     is_cancelled: asked as often; True stops the job.
     before_phase: called before the networks of a phase are used, for a host that moves them.
 
-    The output appears under its name when it is whole; on any error nothing of it is left.
+    The output appears under its name when it is whole; on any error nothing of it is left. A file
+    that has appeared under that name in the meantime stays, and the output's name gets a number.
     Raises AnimateDiffV2VError for whatever is wrong with files or values, Cancelled when stopped.
     """
     checked_type("request", request, Request)
@@ -74,6 +76,7 @@ def video_to_video(
         ("before_phase", before_phase),
     ):
         checked_type(name, function, Callable)
+    check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     clock = _Clock()
     started = time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
@@ -109,9 +112,9 @@ def video_to_video(
         finishing = time.perf_counter()
     clock.add("write", time.perf_counter() - finishing)
     clock.total = time.perf_counter() - started
-    progress(Progress("write", 1.0, f"wrote {request.output.name}"))
+    progress(Progress("write", 1.0, f"wrote {writer.path.name}"))
     return Result(
-        path=request.output,
+        path=writer.path if writer.path.name != request.output.name else request.output,
         content_type=FORMATS[request.format].content_type,
         file_size=writer.file_size,
         frame_count=writer.frame_count,
@@ -240,6 +243,7 @@ def _writer(request: Request, reader: VideoReader) -> VideoWriter:
         crf=request.crf,
         audio=_sound(reader),
         metadata=request.metadata,
+        overwrite=request.overwrite,
     )
 
 

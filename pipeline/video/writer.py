@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +15,8 @@ from numpy.typing import NDArray
 
 from ..choices import checked_path, checked_type
 from ..errors import AnimateDiffV2VError
+from ..output_file import check_output, is_there
+from ..part_folder import PartFolder, check_name
 from .audio import Audio, AudioSpan
 from .audio_file import StoredAudio, store_audio, usable_audio
 from .command import (
@@ -62,6 +62,7 @@ class VideoWriter:
         loop_count: int = 0,
         metadata: Mapping[str, str] | None = None,
         hardware: bool = False,
+        overwrite: bool = False,
     ) -> None:
         """Check everything that can be checked before the first frame.
 
@@ -73,10 +74,12 @@ class VideoWriter:
             ever; in other files the frames are written again that often, with their sound.
         metadata: texts stored in the file, for instance the workflow.
         hardware: encode on the graphics card where one of its encoders opens.
+        overwrite: replace a file that is there already; False refuses it. One that appears while
+            frames are being written stays in any case without it: the video gets a number.
         Frames wait on the disk until the end when they are needed more than once (pingpong,
         loops, a gif's palette), and go straight to the encoder otherwise.
         Raises AnimateDiffV2VError for a folder that is missing or not writable, a wrong
-        extension, and values out of range.
+        extension, a file that is there, and values out of range.
         """
         self.path = checked_path("path", path).absolute()
         self.format: OutputFormat = output_format(format)
@@ -96,10 +99,12 @@ class VideoWriter:
         self._pictures: RawPictures | None = None
         self._encoder: EncoderProcess | None = None
         self._spool: FrameSpool | None = None
-        _check_target(self.path, self.format)
-        self._folder = _hidden_folder(self.path)
-        # Also when the block is never entered, or the program ends inside it.
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._overwrite = checked_type("overwrite", overwrite, bool)
+        _checked_target(self.path, self.format)
+        sources = [audio.path] if isinstance(audio, AudioSpan) else []
+        check_output(self.path, inputs=sources, overwrite=overwrite)
+        self._part_folder = _part_folder(self.path)
+        self._folder = self._part_folder.path
 
     def __enter__(self) -> VideoWriter:
         """Return the writer itself."""
@@ -139,7 +144,7 @@ class VideoWriter:
                 self._encoder.kill()
             if self._spool is not None:
                 self._spool.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._part_folder.remove()
 
     def _padded(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if any(self._padding):
@@ -177,6 +182,13 @@ class VideoWriter:
             whole = self._join(self._audio)
         if self.path.is_dir():
             self.path.rmdir()
+        elif not self._overwrite and is_there(self.path):
+            taken, self.path = self.path, _free_name(self.path)
+            logger.warning(
+                "%s has appeared since the job began and stays as it is; the video is %s.",
+                taken,
+                self.path,
+            )
         whole.replace(self.path)
         files = self.path.iterdir() if self.path.is_dir() else [self.path]
         self.file_size = sum(each.stat().st_size for each in files)
@@ -272,6 +284,14 @@ def _checked_loops(loop_count: int) -> int:
     return loop_count
 
 
+def _checked_target(path: Path, form: OutputFormat) -> None:
+    check_name(path)
+    try:
+        _check_target(path, form)
+    except OSError as error:
+        raise _disk_error(error, path=path) from error
+
+
 def _check_target(path: Path, form: OutputFormat) -> None:
     if form.extension and path.suffix.lower() != form.extension:
         raise AnimateDiffV2VError(
@@ -288,10 +308,15 @@ def _check_target(path: Path, form: OutputFormat) -> None:
         raise AnimateDiffV2VError(f"There is no folder {path.parent}; make it first.")
 
 
-def _hidden_folder(path: Path) -> Path:
+def _free_name(path: Path) -> Path:
+    """Number a file's name so that there is none of it yet: out-2.mp4 beside out.mp4."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(each for each in numbered if not is_there(each))
+
+
+def _part_folder(path: Path) -> PartFolder:
     try:
-        prefix = f".{path.stem[:40]}."
-        return Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=path.parent))
+        return PartFolder(path)
     except OSError as error:
         raise _disk_error(error, path=path) from error
 

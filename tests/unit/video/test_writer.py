@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tempfile
 import threading
 import typing
 from fractions import Fraction
@@ -271,7 +272,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(writer_module.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(AnimateDiffV2VError, match="may not be written to"):
         VideoWriter(tmp_path / "a.mp4", width=96, height=64, frame_rate=Fraction(8))
 
@@ -292,7 +293,12 @@ def test_a_cancelled_job_leaves_nothing(tmp_path, error, pingpong):
     with (
         pytest.raises(error),
         VideoWriter(
-            tmp_path / "clip.mp4", width=96, height=64, frame_rate=Fraction(8), pingpong=pingpong
+            tmp_path / "clip.mp4",
+            width=96,
+            height=64,
+            frame_rate=Fraction(8),
+            pingpong=pingpong,
+            overwrite=True,
         ) as writer,
     ):
         writer.write(stripes(40))
@@ -410,7 +416,10 @@ def test_two_writers_at_once_do_not_meet(tmp_path, clips):
         assert read_back == list(range(k * 100, k * 100 + 20))
 
 
-def test_the_finished_file_replaces_an_older_one(tmp_path):
+def test_the_finished_file_replaces_an_older_one_where_it_may(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"older")
-    write(tmp_path / "clip.mp4", stripes(4))
+    with pytest.raises(AnimateDiffV2VError, match="exists already: choose another name, or set"):
+        write(tmp_path / "clip.mp4", stripes(4))
+    assert (tmp_path / "clip.mp4").read_bytes() == b"older"
+    write(tmp_path / "clip.mp4", stripes(4), overwrite=True)
     assert probe_video(tmp_path / "clip.mp4").frame_count == 4
