@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..pipeline.sampling import Sampler, Scheduler
+if TYPE_CHECKING:  # PyTorch, which a server without ComfyUI leaves to its workers
+    from ..pipeline.sampling import Sampler, Scheduler
 
 VIDEO_TYPE = "video/mp4"
 
@@ -44,6 +45,25 @@ class Job:
     sequence: int = 0
     """Rises from request to request."""
 
+    @property
+    def models(self) -> tuple[object, ...]:
+        """The networks it needs: equal for jobs that need the same."""
+        return self.checkpoint, self.motion_module, self.loras, self.motion_loras
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as values that JSON knows; see from_json."""
+        return asdict(self) | {"video": str(self.video)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Job:
+        """Make the job that gave these values."""
+        loras, motion_loras = (
+            tuple((name, strength) for name, strength in values[kind])
+            for kind in ("loras", "motion_loras")
+        )
+        read = {"video": Path(values["video"]), "loras": loras, "motion_loras": motion_loras}
+        return Job(**{**values, **read})
+
 
 @dataclass(frozen=True)
 class Made:
@@ -51,6 +71,10 @@ class Made:
 
     path: Path
     timings: dict[str, float]
+
+
+class WorkerDied(Exception):
+    """The process that ran a job ended before the job did; nothing is wrong with the request."""
 
 
 class Listener(Protocol):
@@ -79,7 +103,8 @@ class Executor(Protocol):
         """Queue a job and wait until it is done.
 
         Raises Cancelled when it was stopped, by `cancel` or by somebody else; RequestRefused or
-        AnimateDiffV2VError when its input will not do; anything else is a fault of ours.
+        AnimateDiffV2VError when its input will not do; WorkerDied when it may be run once more;
+        anything else is a fault of ours.
         """
 
     def left(self, request_id: str) -> Path | None:
@@ -93,6 +118,34 @@ class Executor(Protocol):
 
     def length(self) -> int:
         """How many run or wait."""
+
+
+class Worker(Protocol):
+    """Runs one job at a time somewhere else: in another process, or on another machine."""
+
+    is_ready: bool
+    """Whether it can be given a job; not asked while it runs one."""
+    models: tuple[object, ...] | None
+    """The networks of its last job, as Job.models has them; None if it has loaded none."""
+
+    async def start(self, when_ready: Callable[[], None]) -> None:
+        """Begin, and wait until jobs can be run.
+
+        when_ready: called each time that the worker has been replaced after its death.
+        Raises AnimateDiffV2VError when it cannot run any job here.
+        """
+
+    async def stop(self) -> None:
+        """End the job that runs and the worker, in a bounded time."""
+
+    async def run(self, job: Job, output: Path, says: Callable[[str], None]) -> dict[str, float]:
+        """Write the restyled video to `output` and give the seconds by phase.
+
+        Raises what Executor.run does.
+        """
+
+    def stop_job(self) -> None:
+        """Make the job that runs, if one does, end as soon as that goes, with Cancelled."""
 
 
 class ModelLibrary(Protocol):

@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from ..pipeline import AnimateDiffV2VError
-from ..pipeline.sampling import MAX_SEED
+from ..pipeline.ranges import DRAWN_SEED
 from . import answers
 from .guard import as_response, caller_of, needs_no_key, read_json
 from .hosts import HOSTS, MOUNT, QUEUE, RUN, local_path, own_url
@@ -147,7 +147,7 @@ class Routes:
             raise RequestRefused(flat(500, str(error), "internal_server_error")) from error
         values = asked.model_dump()
         if asked.seed is None:
-            values["seed"] = random.SystemRandom().randint(0, MAX_SEED)
+            values["seed"] = random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)
         if asked.video_url[:5].lower() != "data:":
             return values, None
         return values | {"video_url": "data:"}, await self._inputs.unpack(asked.video_url)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, SEED
 from ..pipeline.request import NEGATIVE_PROMPT
-from ..pipeline.sampling import MAX_SEED
 
 LONGEST_PROMPT = 10_000
 LONGEST_REFERENCE = 4_096
@@ -33,7 +33,12 @@ class LoraWeight(BaseModel):
         max_length=LONGEST_REFERENCE,
         description="A name in models/loras, an upload, a URL, or a Hugging Face repository.",
     )
-    scale: Finite = Field(1.0, ge=-10, le=10, description="0 is without effect, 1 as trained.")
+    scale: Finite = Field(
+        1.0,
+        ge=LORA_STRENGTH.low,
+        le=LORA_STRENGTH.high,
+        description="0 is without effect, 1 as trained.",
+    )
     force: bool = Field(False, description="Taken and ignored, as LoRAs are always merged.")
 
 
@@ -47,8 +52,8 @@ class RestyleInput(BaseModel):
     negative_prompt: Prompt = Field(NEGATIVE_PROMPT, description="What it shall not show.")
     seed: int | None = Field(
         None,
-        ge=0,
-        le=2**64 - 1,
+        ge=SEED.low,
+        le=SEED.high,
         description="Chooses the noise; drawn if absent. Of one above 2^53 - 1 the remainder "
         "counts, which JavaScript can hold; the answer names it.",
     )
@@ -56,7 +61,7 @@ class RestyleInput(BaseModel):
     @property
     def usable_seed(self) -> int | None:
         """The seed as the sampler takes it."""
-        return None if self.seed is None else self.seed % (MAX_SEED + 1)
+        return None if self.seed is None else self.seed % (DRAWN_SEED.high + 1)
 
 
 class AnimateDiffV2VInput(RestyleInput):
@@ -79,7 +84,10 @@ class AnimateDiffV2VInput(RestyleInput):
         default_factory=list, max_length=MOST_LORAS, description="LoRAs to merge, in order."
     )
     select_every_nth_frame: int = Field(
-        2, ge=1, le=1000, description="2 keeps every second frame; the duration stays."
+        2,
+        ge=NTH_FRAME.low,
+        le=NTH_FRAME.high,
+        description="2 keeps every second frame; the duration stays.",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..pipeline import AnimateDiffV2VError, ContextOptions
+from ..pipeline.ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
 from ..pipeline.sampling import ContextSchedule, FuseMethod
 from .sockets import CATEGORY, Context
 from .window_checks import check_window_length
@@ -54,24 +55,24 @@ def _context_inputs() -> list[io.Input]:
         io.Int.Input(
             "length",
             default=16,
-            min=1,
-            max=128,
+            min=CONTEXT_LENGTH.low,
+            max=CONTEXT_LENGTH.high,
             tooltip="Frames in a window. Motion modules were trained on 16 and end at 24 (v1) or "
             "32; longer takes more memory.",
         ),
         io.Int.Input(
             "overlap",
             default=4,
-            min=0,
-            max=127,
+            min=CONTEXT_OVERLAP.low,
+            max=CONTEXT_OVERLAP.high,
             tooltip="Frames that neighbouring windows share, less than the length. More makes "
             "smoother passages and takes longer.",
         ),
         io.Int.Input(
             "stride",
             default=1,
-            min=1,
-            max=32,
+            min=CONTEXT_STRIDE.low,
+            max=CONTEXT_STRIDE.high,
             tooltip="Uniform schedules only: above 1 windows also take every 2nd, 4th, ... frame, "
             "which ties distant frames together and takes longer.",
         ),

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError
+from ..pipeline.ranges import CANNY_THRESHOLD, TILE_FACTOR
 from ..pipeline.video import ControlFrameOptions, Preprocessor
 from . import host
 from .sockets import CATEGORY
@@ -88,8 +89,8 @@ def _inputs() -> list[io.Input]:
         io.Int.Input(
             "tile_factor",
             default=8,
-            min=1,
-            max=64,
+            min=TILE_FACTOR.low,
+            max=TILE_FACTOR.high,
             tooltip="tile only: how many times smaller the picture is made before it is enlarged "
             "again. 1 leaves it as it is.",
         ),
@@ -100,8 +101,8 @@ def _threshold(which: str, default: float, does: str) -> io.Input:
     return io.Float.Input(
         f"{which}_threshold",
         default=default,
-        min=0.0,
-        max=2040.0,
+        min=CANNY_THRESHOLD.low,
+        max=CANNY_THRESHOLD.high,
         step=1.0,
         tooltip=f"canny only: the change of brightness at which an edge {does}, as in OpenCV. "
         "Lower finds more edges.",

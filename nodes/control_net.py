@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipeline.models.controlnet import ControlNetwork, load_control_network
+from ..pipeline.ranges import CONTROL_STRENGTH
 from ..pipeline.sampling import Control, Span
-from ..pipeline.sampling.control import MAX_STRENGTH
 from . import host
 from .fingerprint import file_fingerprint
 from .sockets import CATEGORY, ControlSocket
@@ -98,8 +98,8 @@ def _inputs() -> list[io.Input]:
         io.Float.Input(
             "strength",
             default=1.0,
-            min=0.0,
-            max=MAX_STRENGTH,
+            min=CONTROL_STRENGTH.low,
+            max=CONTROL_STRENGTH.high,
             step=0.05,
             tooltip="How strictly the structure is held: 0 not at all, 1 as trained. 0.5 to 1 is "
             "usual.",

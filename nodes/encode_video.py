@@ -10,6 +10,7 @@ from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError
+from ..pipeline.ranges import CRF, FRAME_RATE, LOOP_COUNT
 from ..pipeline.video import FORMATS, Audio, OutputFormat, VideoWriter, exact_rate
 from . import host
 from .sockets import CATEGORY
@@ -17,7 +18,7 @@ from .sockets import CATEGORY
 # Frames that are converted to 8 bits at a time.
 FRAMES_PER_CHUNK = 16
 # -1 in the widget: the format's own choice.
-CRF_OF_FORMAT = -1
+CRF_OF_FORMAT = CRF.low
 # What browsers play, or show as a moving picture.
 SHOWN_BY_BROWSERS = ("mp4-h264", "mp4-av1", "webm-vp9", "gif", "webp")
 
@@ -107,8 +108,8 @@ def _inputs() -> list[io.Input]:
         io.Float.Input(
             "fps",
             default=12.0,
-            min=0.01,
-            max=1000.0,
+            min=FRAME_RATE.low,
+            max=FRAME_RATE.high,
             step=0.01,
             tooltip="Frames per second. Connect the fps of Load Video to keep the speed.",
         ),
@@ -124,8 +125,8 @@ def _inputs() -> list[io.Input]:
         io.Int.Input(
             "crf",
             default=CRF_OF_FORMAT,
-            min=CRF_OF_FORMAT,
-            max=100,
+            min=CRF.low,
+            max=CRF.high,
             tooltip="Quality: 0 is best and largest. -1 takes the format's usual value (19 for "
             "mp4-h264, 24 for webm-vp9). gif, mov-prores and mkv-ffv1 have none to choose.",
         ),
@@ -174,8 +175,8 @@ def _playing_inputs() -> list[io.Input]:
         io.Int.Input(
             "loop_count",
             default=0,
-            min=0,
-            max=100,
+            min=LOOP_COUNT.low,
+            max=LOOP_COUNT.high,
             tooltip="How often the clip is repeated. Other files get longer by it; gif and webp "
             "do not, and repeat for ever at 0.",
         ),

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.models.ip_adapter import IpAdapter, load_ip_adapter_network
+from ..pipeline.ranges import STYLE_WEIGHT
 from ..pipeline.sampling import Arrangement, Span, StyleImages
-from ..pipeline.sampling.style import MAX_WEIGHT, parse_weights
+from ..pipeline.sampling.style import parse_weights
 from . import host
 from .fingerprint import file_fingerprint
 from .sockets import CATEGORY, StyleSocket
@@ -114,8 +115,8 @@ def _inputs() -> list[io.Input]:
         io.Float.Input(
             "weight",
             default=0.8,
-            min=-MAX_WEIGHT,
-            max=MAX_WEIGHT,
+            min=STYLE_WEIGHT.low,
+            max=STYLE_WEIGHT.high,
             step=0.05,
             tooltip="How much the images count beside the prompt: 0 not at all, 1 as trained. 0.5 "
             "to 0.8 leaves room for the prompt.",

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..pipeline import LoraEntry, ModelFiles, load_models
 from ..pipeline.embeddings import embedding_finder
 from ..pipeline.files import find_lora
+from ..pipeline.ranges import CLIP_SKIP, MOTION_SCALE
 from . import host
 from .fingerprint import file_fingerprint
 from .lora_stack import LoraStackEntries, without_idle
@@ -133,8 +134,8 @@ def _load_inputs() -> list[io.Input]:
             "motion_scale",
             optional=True,
             default=1.0,
-            min=0.0,
-            max=10.0,
+            min=MOTION_SCALE.low,
+            max=MOTION_SCALE.high,
             step=0.05,
             tooltip="Sharpens what frames take from each other: above 1 more motion, below 1 "
             "less. 1 is as trained.",
@@ -143,8 +144,8 @@ def _load_inputs() -> list[io.Input]:
             "clip_skip",
             optional=True,
             default=1,
-            min=1,
-            max=12,
+            min=CLIP_SKIP.low,
+            max=CLIP_SKIP.high,
             tooltip="Which layer of the text encoder is read: 1 the last, 2 the one before it, "
             "which many anime checkpoints were trained with.",
         ),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from comfy_api.latest import io
 
+from ..pipeline.ranges import LORA_STRENGTH
 from . import host
 from .fingerprint import file_fingerprint
 from .sockets import CATEGORY, LoraStackSocket
@@ -85,7 +86,13 @@ def without_idle(stack: LoraStackEntries) -> list[tuple[str, float, float]]:
 
 
 def _slot(number: int) -> list[io.Input]:
-    strength = {"optional": True, "default": 1.0, "min": -10.0, "max": 10.0, "step": 0.05}
+    strength = {
+        "optional": True,
+        "default": 1.0,
+        "min": LORA_STRENGTH.low,
+        "max": LORA_STRENGTH.high,
+        "step": 0.05,
+    }
     return [
         io.Combo.Input(
             f"lora_{number}",

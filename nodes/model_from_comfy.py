@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..pipeline import Models
 from ..pipeline.files import unet_of
 from ..pipeline.models import build_motion_unet
+from ..pipeline.ranges import MOTION_SCALE
 from . import host
 from .load_model import (
     MOTION_MODULE_TOOLTIP,
@@ -66,8 +67,8 @@ class ModelFromComfy(io.ComfyNode):
                     "motion_scale",
                     optional=True,
                     default=1.0,
-                    min=0.0,
-                    max=10.0,
+                    min=MOTION_SCALE.low,
+                    max=MOTION_SCALE.high,
                     step=0.05,
                     tooltip="Sharpens what frames take from each other: above 1 more motion, "
                     "below 1 less. 1 is as trained.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..pipeline.ranges import LORA_STRENGTH
 from . import host
 from .fingerprint import file_fingerprint
 from .load_model import MotionStack
@@ -34,8 +35,8 @@ class MotionLoraStack(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=-10.0,
-                    max=10.0,
+                    min=LORA_STRENGTH.low,
+                    max=LORA_STRENGTH.high,
                     step=0.05,
                     tooltip="How strongly it moves: 0 not at all, 1 as trained, below 0 the other "
                     "way. 0.6 to 1 is usual.",

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings, SpeedOptions
 from ..pipeline.presets import Defaults, Preset, with_preset
+from ..pipeline.ranges import GUIDANCE_SCALE, SEED, SHARE, STEPS
 from ..pipeline.request import NEGATIVE_PROMPT
 from ..pipeline.sampling import (
-    MAX_SEED,
     BetaScheduleChoice,
     NoiseType,
     Scheduler,
@@ -215,8 +215,8 @@ def steps_input(name: str) -> io.Input:
     return io.Int.Input(
         name,
         default=25,
-        min=1,
-        max=1000,
+        min=STEPS.low,
+        max=STEPS.high,
         tooltip="Denoising steps. More is finer and takes proportionally longer; 20 to 30 is "
         "usual, 4 to 8 with AnimateLCM or Lightning.",
     )
@@ -227,8 +227,8 @@ def guidance_input() -> io.Input:
     return io.Float.Input(
         "guidance_scale",
         default=7.0,
-        min=0.0,
-        max=100.0,
+        min=GUIDANCE_SCALE.low,
+        max=GUIDANCE_SCALE.high,
         step=0.1,
         tooltip="How strongly the prompt is followed; 7 is usual, above 12 colours burn. 1 takes "
         "half the time and ignores the negative prompt.",
@@ -240,8 +240,8 @@ def seed_input() -> io.Input:
     return io.Int.Input(
         "seed",
         default=0,
-        min=0,
-        max=MAX_SEED,
+        min=SEED.low,
+        max=SEED.high,
         control_after_generate=True,
         tooltip="Chooses the noise. The same seed and settings give the same clip.",
     )
@@ -269,8 +269,8 @@ def method_inputs(**more: Any) -> list[io.Input]:
         io.Float.Input(
             "denoise",
             default=0.7,
-            min=0.0,
-            max=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
             step=0.01,
             **more,
             tooltip="How much is made new: 0 gives the source back, 0.5 keeps shapes, 0.7 keeps "
@@ -376,8 +376,8 @@ def _guiding_inputs() -> list[io.Input]:
         io.Float.Input(
             "source_blend",
             default=0.0,
-            min=0.0,
-            max=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
             step=0.01,
             optional=True,
             advanced=True,
@@ -387,8 +387,8 @@ def _guiding_inputs() -> list[io.Input]:
         io.Float.Input(
             "source_blend_end",
             default=0.5,
-            min=0.0,
-            max=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
             step=0.01,
             optional=True,
             advanced=True,
@@ -426,8 +426,8 @@ def _guidance_limit(name: str, default: float) -> io.Input:
     return io.Float.Input(
         f"guidance_{name}",
         default=default,
-        min=0.0,
-        max=1.0,
+        min=SHARE.low,
+        max=SHARE.high,
         step=0.01,
         optional=True,
         advanced=True,

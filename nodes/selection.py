@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, FrameSelection
+from ..pipeline.ranges import FORCED_FRAME_RATE, FRAMES, NTH_FRAME, SECONDS, SIDE
 from ..pipeline.video import Fit, VideoReader, read_audio
 from . import host
 from .sockets import VideoInfoSocket
@@ -26,16 +27,16 @@ def selection_inputs() -> list[io.Input]:
         io.Int.Input(
             "skip_first_frames",
             default=0,
-            min=0,
-            max=1_000_000,
+            min=FRAMES.low,
+            max=FRAMES.high,
             tooltip="Frames to leave out at the beginning, counted after force_rate and before "
             "every nth is taken.",
         ),
         io.Int.Input(
             "frame_load_cap",
             default=0,
-            min=0,
-            max=1_000_000,
+            min=FRAMES.low,
+            max=FRAMES.high,
             tooltip="The most frames to keep; 0 keeps all. Each takes 3 MB of memory at 512x512.",
         ),
         rate_input(),
@@ -66,7 +67,13 @@ def _later_inputs() -> list[io.Input]:
 
 def nth_input() -> io.Input:
     """How many frames are left out between two that are kept."""
-    return io.Int.Input("select_every_nth_frame", default=2, min=1, max=1000, tooltip=NTH_TOOLTIP)
+    return io.Int.Input(
+        "select_every_nth_frame",
+        default=2,
+        min=NTH_FRAME.low,
+        max=NTH_FRAME.high,
+        tooltip=NTH_TOOLTIP,
+    )
 
 
 def rate_input(**more: Any) -> io.Input:
@@ -74,8 +81,8 @@ def rate_input(**more: Any) -> io.Input:
     return io.Float.Input(
         "force_rate",
         default=0.0,
-        min=0.0,
-        max=240.0,
+        min=FORCED_FRAME_RATE.low,
+        max=FORCED_FRAME_RATE.high,
         step=0.01,
         **more,
         tooltip="Frames per second to put the clip on first, by repeating or leaving out "
@@ -94,8 +101,8 @@ def _size_input(name: str) -> io.Input:
     return io.Int.Input(
         name,
         default=0,
-        min=0,
-        max=8192,
+        min=SIDE.low,
+        max=SIDE.high,
         step=8,
         tooltip=f"Pixels; the {name} comes out as a multiple of 8. Where the aspect does not fit, "
         "fit decides. 0 keeps the clip's own aspect; if both are 0 a clip longer than 768 comes "
@@ -107,8 +114,8 @@ def _seconds_input(name: str, tooltip: str) -> io.Input:
     return io.Float.Input(
         name,
         default=0.0,
-        min=0.0,
-        max=1_000_000.0,
+        min=SECONDS.low,
+        max=SECONDS.high,
         step=0.01,
         optional=True,
         advanced=True,

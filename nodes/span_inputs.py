@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..pipeline import AnimateDiffV2VError
+from ..pipeline.ranges import SHARE
 from ..pipeline.sampling import Span
 
 
@@ -17,8 +18,8 @@ def span_inputs(what: str) -> list[io.Input]:
         io.Float.Input(
             "start",
             default=0.0,
-            min=0.0,
-            max=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
             step=0.01,
             tooltip=f"Share of the noise schedule from which {what} acts, as ComfyUI's "
             "start_percent: 0 is its noisiest level, whatever the denoise.",
@@ -26,8 +27,8 @@ def span_inputs(what: str) -> list[io.Input]:
         io.Float.Input(
             "end",
             default=1.0,
-            min=0.0,
-            max=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
             step=0.01,
             tooltip=f"Share of the noise schedule up to which {what} acts, as ComfyUI's "
             "end_percent; 0.5 to 0.8 leaves the last details free.",

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..pipeline import AnimateDiffV2VError, SpeedOptions
 from ..pipeline.models.compiled_layers import check_can_compile
-from ..pipeline.sampling.speed import MAX_INTERVAL
+from ..pipeline.ranges import DEEP_CACHE_INTERVAL, SHARE
 from . import host
 from .sockets import CATEGORY, SpeedSocket
 
@@ -74,8 +74,8 @@ def _inputs() -> list[io.Input]:
         io.Int.Input(
             "deep_cache_interval",
             default=1,
-            min=1,
-            max=MAX_INTERVAL,
+            min=DEEP_CACHE_INTERVAL.low,
+            max=DEEP_CACHE_INTERVAL.high,
             tooltip="In every how many steps the whole UNet runs; in the others its deep layers "
             "are those of the latest whole one (DeepCache). 1 is off, 2 leaves about 0.6 of the "
             "work, 3 about half. For 20 steps and more; takes up to 2 GB of main memory.",
@@ -83,8 +83,8 @@ def _inputs() -> list[io.Input]:
         io.Float.Input(
             "guidance_start",
             default=0.0,
-            min=0.0,
-            max=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
             step=0.01,
             tooltip="Share of the noise schedule at which guidance starts. Before it the scale is "
             "1, which takes half the time. Where the Sampler limits guidance too, both limits "
@@ -93,8 +93,8 @@ def _inputs() -> list[io.Input]:
         io.Float.Input(
             "guidance_end",
             default=1.0,
-            min=0.0,
-            max=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
             step=0.01,
             tooltip="Share of the noise schedule at which guidance ends. Shares count the whole "
             "schedule: at a denoise of 0.5 sampling begins in its second half.",

@@ -16,6 +16,8 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from .errors import AnimateDiffV2VError
 
+LONGEST_WRITTEN_BITS = 128
+
 
 def checked(name: str, value: Any, choices: Any) -> Any:
     """Return `value` if it is one of the Literal type `choices`, or raise naming them all."""
@@ -25,10 +27,22 @@ def checked(name: str, value: Any, choices: Any) -> Any:
     return value
 
 
-def in_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise unless `value` is a number from `low` to `high`."""
+def in_range(name: str, value: float, low: float, high: float, *, hint: str = "") -> None:
+    """Raise unless `value` is a number from `low` to `high`; `hint` ends the sentence."""
     if not low <= value <= high:
-        raise AnimateDiffV2VError(f"{name} is {value:g}; it must be from {low:g} to {high:g}.")
+        raise AnimateDiffV2VError(
+            f"{name} is {_written(value)}; it must be from {_written(low)} to {_written(high)}"
+            f"{hint and f', {hint}'}."
+        )
+
+
+def _written(value: float) -> str:
+    """Write whole numbers with all their digits, as far as anybody reads them."""
+    if not isinstance(value, int):
+        return f"{float(value):g}"
+    if value.bit_length() <= LONGEST_WRITTEN_BITS:
+        return str(value)
+    return f"{'-' if value < 0 else ''}2^{value.bit_length() - 1} or more"
 
 
 def check_types(settings: Any) -> None:

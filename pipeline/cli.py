@@ -20,8 +20,9 @@ from .errors import AnimateDiffV2VError
 from .files import FileReport, identify
 from .presets import preset_defaults
 from .progress import Progress
+from .ranges import DRAWN_SEED
 from .request import NEGATIVE_PROMPT, Dtype, ModelFiles, Request, SamplingSettings
-from .sampling import MAX_SEED, ContextOptions, Guidance, Sampler, Scheduler, SpeedOptions
+from .sampling import ContextOptions, Guidance, Sampler, Scheduler, SpeedOptions
 from .video import FrameSelection
 from .video_to_video import video_to_video
 
@@ -198,7 +199,7 @@ def _add_picture(picture: argparse._ArgumentGroup) -> None:
     picture.add_argument(
         "--denoise", type=float, default=0.7, help="how much is made new, from 0 to 1"
     )
-    picture.add_argument("--seed", type=int, help="up to 2^53-1; random if absent")
+    picture.add_argument("--seed", type=int, help="up to 2^64-1; random if absent")
     picture.add_argument("--sampler", help=", ".join(get_args(Sampler)))
     picture.add_argument("--scheduler", help=", ".join(get_args(Scheduler)))
 
@@ -323,7 +324,7 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
         return default if value is None else value
 
     return SamplingSettings(
-        seed=chosen(parsed.seed, random.SystemRandom().randint(0, MAX_SEED)),
+        seed=chosen(parsed.seed, random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)),
         steps=chosen(parsed.steps, defaults.steps),
         guidance=Guidance(scale=chosen(parsed.guidance_scale, defaults.guidance_scale)),
         sampler=chosen(parsed.sampler, defaults.sampler),

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .choices import check_types, checked, in_range
-from .errors import AnimateDiffV2VError
+from .choices import check_types, checked
 from .files import LoraEntry
+from .prompts.weights import check_prompt
+from .ranges import (
+    CLIP_SKIP,
+    CONTROL_STRENGTH,
+    MEMORY_GB,
+    MOTION_SCALE,
+    SEED,
+    SHARE,
+    SIDE,
+    STEPS,
+)
 from .sampling import (
     BetaScheduleChoice,
     ContextOptions,
@@ -19,8 +28,6 @@ from .sampling import (
     Scheduler,
     SpeedOptions,
 )
-from .sampling.control import MAX_STRENGTH
-from .sampling.initial_noise import check_seed
 from .sampling.span import WHOLE_SCHEDULE, Span
 from .video import Fit, FormatName, FrameSelection, Preprocessor
 
@@ -61,18 +68,15 @@ class ModelFiles:
         """Refuse values that no model takes; take paths as text, and lists for tuples."""
         check_types(self)
         checked("dtype", self.dtype, Dtype)
-        if self.clip_skip < 1:
-            raise AnimateDiffV2VError(
-                f"clip_skip is {self.clip_skip}; 1 is the last layer, 2 the one before it."
-            )
-        if not 0 <= self.motion_scale <= 10:
-            raise AnimateDiffV2VError(
-                f"motion_scale is {self.motion_scale:g}; it must be from 0 to 10, 1 is as trained."
-            )
-        if self.max_memory_gb is not None and not 0 < self.max_memory_gb < math.inf:
-            raise AnimateDiffV2VError(
-                f"max_memory_gb is {self.max_memory_gb:g}; it must be more than 0, 4 suits 16 "
-                "frames of 512x512 in float16."
+        CLIP_SKIP.check(
+            "clip_skip", self.clip_skip, hint="1 is the last layer, 2 the one before it"
+        )
+        MOTION_SCALE.check("motion_scale", self.motion_scale, hint="1 is as trained")
+        if self.max_memory_gb is not None:
+            MEMORY_GB.check(
+                "max_memory_gb",
+                self.max_memory_gb,
+                hint="4 suits 16 frames of 512x512 in float16",
             )
 
 
@@ -92,7 +96,7 @@ class ControlFile:
         """Refuse a source that is none, and a strength out of range; take paths as text."""
         given = self.source
         check_types(self)
-        in_range("control strength", self.strength, 0, MAX_STRENGTH)
+        CONTROL_STRENGTH.check("control strength", self.strength)
         if isinstance(given, str) and not (Path(given).suffix or Path(given).is_dir()):
             checked("control source", given, Preprocessor)
 
@@ -124,15 +128,13 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         """Refuse what no sampler takes, before anything is loaded."""
         check_types(self)
-        check_seed(self.seed)
+        SEED.check("seed", self.seed)
         checked("sampler", self.sampler, Sampler)
         checked("scheduler", self.scheduler, Scheduler)
         checked("beta_schedule", self.beta_schedule, BetaScheduleChoice)
         checked("noise_type", self.noise_type, NoiseType)
-        if self.steps < 1:
-            raise AnimateDiffV2VError(f"steps is {self.steps}; it must be at least 1.")
-        if not 0 <= self.denoise <= 1:
-            raise AnimateDiffV2VError(f"denoise is {self.denoise:g}; it must be from 0 to 1.")
+        STEPS.check("steps", self.steps)
+        SHARE.check("denoise", self.denoise)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +165,10 @@ class Request:
     def __post_init__(self) -> None:
         """Refuse values of other types; take paths as text, and lists for tuples."""
         check_types(self)
+        SIDE.check("width", self.width, hint="0 keeps the clip's own")
+        SIDE.check("height", self.height, hint="0 keeps the clip's own")
+        check_prompt(self.prompt, name="prompt")
+        check_prompt(self.negative_prompt, name="negative_prompt")
 
     @property
     def inputs(self) -> list[Path]:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ...pipeline import AnimateDiffV2VError
 from ...pipeline.models import LatentCodec, TextEncoder
+from ...pipeline.models.latent_codec import check_decoded, check_encoded
+from ...pipeline.prompts.weights import check_prompt
 
 
 def trim_window(video: Any) -> tuple[float, float]:
@@ -67,6 +69,7 @@ class HostTextEncoder(TextEncoder):
 
     def encode(self, prompt: str) -> Tensor:
         """Give [1, 77 * chunks, channels], float32, on the CPU."""
+        check_prompt(prompt)
         encoded: Tensor = self._clip.encode_from_tokens(self._clip.tokenize(prompt))
         return encoded.float().cpu()
 
@@ -103,12 +106,12 @@ class HostCodec(LatentCodec):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
             latents: Tensor = self._vae.encode(pixels)
-        return latents.float().cpu()
+        return check_encoded(latents.float().cpu())
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1."""
         for part in self._parts(latents):
-            yield self._vae.decode(part).float().cpu()
+            yield check_decoded(self._vae.decode(part).float().cpu())
 
     def _parts(self, rows: Tensor) -> Sequence[Tensor]:
         return rows.split(self.FRAMES_AT_ONCE)

@@ -15,6 +15,8 @@ import torch
 
 from ..choices import check_types
 from ..errors import AnimateDiffV2VError
+from ..ranges import LORA_STRENGTH
+from .finite import check_finite, is_finite
 from .kinds import Kind
 from .lora_formulas import Parameters, add_change, family_name, family_of
 from .lora_keys import LoraModule, group_by_module, places_of
@@ -40,6 +42,8 @@ class LoraEntry:
     def __post_init__(self) -> None:
         """Refuse values of other types; take the path as text too."""
         check_types(self)
+        for strength in (self.model_strength, self.clip_strength):
+            LORA_STRENGTH.check(f"the strength of {self.path.name}", strength, hint="1 is usual")
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,8 @@ def _merge(
 def _add_file(
     weights: Weights, path: Path, *, strengths: Mapping[str, float], plan: _Plan
 ) -> LoraReport:
+    for key, tensor in weights.items():
+        check_finite(tensor, name=key, path=path)
     modules, unmatched = group_by_module(weights)
     add_alphas(modules, path)
     families: Counter[str] = Counter()
@@ -239,6 +245,11 @@ def _merged(base: Weights, changes: _Changes) -> Tensors:
             for change in active:
                 weight = _changed(weight, change)
             merged[name] = weight.to(old.dtype)
+            if not is_finite(merged[name]):
+                raise AnimateDiffV2VError(
+                    f"{active[-1].path} makes the weight {name} infinite in {old.dtype}: give it, "
+                    "or the LoRAs before it, a lower strength."
+                )
     return merged
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from ..errors import AnimateDiffV2VError
+from .finite import check_finite
 
 Layout = Literal["ldm", "diffusers"]
 Shape = tuple[int, ...]
@@ -58,7 +59,8 @@ def take_tensors(
         path: the file, for the error message.
 
     Raises:
-        AnimateDiffV2VError: a tensor is missing or has another shape; names the first one.
+        AnimateDiffV2VError: a tensor is missing, has another shape or holds numbers that are
+            not finite; names the first one.
     """
     taken = {}
     for spec in specs:
@@ -68,6 +70,7 @@ def take_tensors(
             raise AnimateDiffV2VError(
                 f"{path} is incomplete: the tensor {name} of shape {list(spec.shape)} is missing."
             )
+        check_finite(tensor, name=name, path=path)
         taken[spec.name] = _shaped(tensor, spec.shape, name=name, path=path)
     return taken
 

@@ -10,6 +10,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from ..errors import AnimateDiffV2VError
+from ..files.finite import is_finite
 from .memory import ShrinkingBatch
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,13 @@ logger = logging.getLogger(__name__)
 PIXELS_PER_PASS = 2 * 512 * 512
 FRAMES_PER_PASS = 8
 FRAMES_OF_THE_VAE = "frames of the VAE"
+
+
+_NOT_FINITE = (
+    "that are not finite (NaN or infinite), which are black in a video: some VAEs overflow in "
+    "float16. Compute in more room (--dtype float32 or bfloat16; ComfyUI: --fp32-vae or "
+    "--bf16-vae), or take another VAE, for example vae-ft-mse-840000-ema-pruned."
+)
 
 
 def usual_frames_per_pass(height: int, width: int) -> int:
@@ -94,12 +103,27 @@ class VaeCodec:
         scale = 127.5 if frames.dtype == torch.uint8 else 0.5
         pixels = (pixels.float() / scale - 1.0).permute(0, 3, 1, 2).to(self.vae.dtype)
         mean: Tensor = self.vae.encode(pixels).latent_dist.mode()
-        return mean.float().cpu()
+        return check_encoded(mean.float().cpu())
 
     def _decode(self, latents: Tensor) -> Tensor:
         pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
+        check_decoded(pixels)
         images: Tensor = (pixels.float() * 0.5 + 0.5).clamp(0.0, 1.0)
         return images.permute(0, 2, 3, 1)
+
+
+def check_encoded(latents: Tensor) -> Tensor:
+    """Return `latents`; raise AnimateDiffV2VError if they are not finite."""
+    if not is_finite(latents):
+        raise AnimateDiffV2VError(f"The VAE makes latents of the frames {_NOT_FINITE}")
+    return latents
+
+
+def check_decoded(frames: Tensor) -> Tensor:
+    """Return `frames`; raise AnimateDiffV2VError if they are not finite."""
+    if not is_finite(frames):
+        raise AnimateDiffV2VError(f"The VAE gives frames {_NOT_FINITE}")
+    return frames
 
 
 def _by_place(

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import AnimateDiffV2VError
+from ..files.finite import is_finite
 from ..prompts.chunks import CHUNK_LENGTH, FindEmbedding, Token, chunk_prompt
+from ..prompts.weights import check_prompt
 from .tokenizer import END_TOKEN, START_TOKEN, tokenize
 
 logger = logging.getLogger(__name__)
@@ -186,6 +188,7 @@ class ClipTextEncoder:
         Weights act as in ComfyUI: each token's output is moved away from, or towards, what the
         empty prompt has at that position.
         """
+        check_prompt(prompt)
         chunks = chunk_prompt(
             prompt,
             tokenize=tokenize,
@@ -213,6 +216,11 @@ class ClipTextEncoder:
                 "and is left out.", name, vectors.shape[1], self.network.channels,
             )  # fmt: skip
             return None
+        if not is_finite(vectors):
+            raise AnimateDiffV2VError(
+                f"embedding:{name} holds numbers that are not finite (NaN or infinite), and every "
+                "frame would come out black: download it again, or leave it out."
+            )
         return vectors
 
     @torch.inference_mode()

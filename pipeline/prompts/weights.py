@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import AnimateDiffV2VError
+from ..ranges import PROMPT_WEIGHT
+
 BRACKET_WEIGHT = 1.1
 # Private-use characters that stand for escaped brackets while the text is taken apart.
 _ESCAPED = {"\\(": "\ue000", "\\)": "\ue001"}
@@ -31,6 +34,20 @@ def parse_weights(prompt: str) -> list[WeightedText]:
     for escape, stand_in in _ESCAPED.items():
         prompt = prompt.replace(escape, stand_in)
     return [WeightedText(_unescape(text), weight) for text, weight in _parse(prompt, 1.0)]
+
+
+def check_prompt(prompt: str, *, name: str = "prompt") -> None:
+    """Raise AnimateDiffV2VError if a weight in `prompt` is no number that a prompt can have.
+
+    name: of the prompt, for the sentence.
+    """
+    for part in parse_weights(prompt):
+        if not PROMPT_WEIGHT.low <= part.weight <= PROMPT_WEIGHT.high:
+            raise AnimateDiffV2VError(
+                f"{name}: the weight of {part.text.strip()!r} is {part.weight:g}; it must be from "
+                f"{PROMPT_WEIGHT.low:g} to {PROMPT_WEIGHT.high:g}, 1.2 is usual. Where brackets "
+                "are part of the text, write \\( and \\)."
+            )
 
 
 def _unescape(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .control import Control
 from .guided_model import Conditioning, Guidance
-from .initial_noise import MAX_SEED, NoiseType
+from .initial_noise import NoiseType
 from .sample import BetaScheduleChoice, sample_latents, window_for
 from .samplers import Sampler
 from .schedulers import Scheduler
@@ -15,7 +15,6 @@ from .style import Arrangement, StyleImages
 from .windows import ContextOptions, ContextSchedule, FuseMethod
 
 __all__ = [
-    "MAX_SEED",
     "Arrangement",
     "BetaScheduleChoice",
     "Conditioning",

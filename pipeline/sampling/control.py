@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..choices import check_types, in_range
+from ..choices import check_types
 from ..errors import AnimateDiffV2VError
 from ..models.additions import Residuals
 from ..models.controlnet import ControlNetwork
 from ..models.unet import MotionUNet
+from ..ranges import CONTROL_STRENGTH
 from .span import WHOLE_SCHEDULE, Span
 
 # What may be cut off a side to make the shapes of control frames and clip equal: a clip is cut to
 # multiples of 8 pixels, and 3 % are a rounding of the size.
 _CUT_PIXELS, _CUT_SHARE = 8, 0.03
-MAX_STRENGTH = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Control:
     def __post_init__(self) -> None:
         """Refuse what no sampler can use."""
         check_types(self)
-        in_range("control strength", self.strength, 0, MAX_STRENGTH)
+        CONTROL_STRENGTH.check("control strength", self.strength)
         if self.frames.ndim != 4 or self.frames.shape[-1] < 3 or 0 in self.frames.shape:
             raise AnimateDiffV2VError(
                 f"The control frames of {self.network.name} have the shape "

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..choices import check_types, in_range
-from ..errors import AnimateDiffV2VError
 from ..models.additions import NO_RESIDUALS, Residuals
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
 from ..models.image_attention import ImagePrompt
@@ -20,6 +19,7 @@ from ..models.layers import PLAIN_LAYERS, Layers
 from ..models.memory import Portions, ShrinkingBatch
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
+from ..ranges import GUIDANCE_SCALE, SHARE
 from .control import Control
 from .noise_schedule import NoiseSchedule
 from .style import StyleTrack
@@ -40,11 +40,8 @@ class Guidance:
     def __post_init__(self) -> None:
         """Refuse what is no scale and no interval."""
         check_types(self)
-        if not math.isfinite(self.scale) or self.scale < 0:
-            raise AnimateDiffV2VError(
-                f"guidance_scale is {self.scale:g}; it must be 0 or more, 7 is usual."
-            )
-        in_range("guidance start", self.start, 0, 1)
+        GUIDANCE_SCALE.check("guidance_scale", self.scale, hint="7 is usual")
+        SHARE.check("guidance start", self.start)
         in_range("guidance end", self.end, self.start, 1)
 
     def scale_at(self, sigma: Tensor, schedule: NoiseSchedule) -> float:

@@ -7,13 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..choices import checked, checked_type
-from ..errors import AnimateDiffV2VError
+from ..choices import checked
+from ..ranges import SEED
 from .windows import ContextOptions
 
 NoiseType = Literal["default", "constant", "repeated_context", "FreeNoise", "unsample"]
-# JSON numbers and JavaScript keep integers up to here exact.
-MAX_SEED = 2**53 - 1
 
 
 def initial_noise(
@@ -28,10 +26,10 @@ def initial_noise(
     stay related (arXiv 2310.15169); shuffled as AnimateDiff-Evolved does for the seed.
 
     For "unsample" there is nothing to draw; see unsampling.
-    Raises AnimateDiffV2VError for an unknown noise type or a seed outside 0 to 2^53 - 1.
+    Raises AnimateDiffV2VError for an unknown noise type or a seed outside 0 to 2^64 - 1.
     """
     checked("noise_type", noise_type, NoiseType)
-    check_seed(seed)
+    SEED.check("seed", seed)
     generator = torch.Generator().manual_seed(seed)
     frames, *shape = like.shape
     if noise_type == "constant":
@@ -42,13 +40,6 @@ def initial_noise(
     if noise_type == "FreeNoise":
         return noise[_shuffled_frames(frames, seed, context)]
     return noise
-
-
-def check_seed(seed: int) -> None:
-    """Raise unless `seed` is one that every client can repeat exactly."""
-    checked_type("seed", seed, int)
-    if not 0 <= seed <= MAX_SEED:
-        raise AnimateDiffV2VError(f"seed is {seed}; it must be from 0 to {MAX_SEED} (2^53 - 1).")
 
 
 def _shuffled_frames(frames: int, seed: int, context: ContextOptions) -> Tensor:

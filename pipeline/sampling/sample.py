@@ -20,10 +20,12 @@ from ..models.layers import Layers, usual_layers
 from ..models.memory import Portions
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
+from ..ranges import SEED
 from .calls import CallCounter, CompilingNotice, part
 from .control import Control
+from .finite_results import check_inputs, stopping
 from .guided_model import Conditioning, Guidance, GuidedModel
-from .initial_noise import NoiseType, check_seed, initial_noise
+from .initial_noise import NoiseType, initial_noise
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS, Denoise, Sampler
 from .schedulers import Scheduler, sampling_sigmas
@@ -96,10 +98,11 @@ def sample_latents(
     checked_type("steps", steps, int)
     checked_type("denoise", denoise, float)
     _check_latents(latents)
+    check_inputs(latents, conditioning)
     _check_additions(unet, latents, controls, styles, source_blend)
     checked("sampler", sampler, Sampler)
     checked("noise_type", noise_type, NoiseType)
-    check_seed(seed)
+    SEED.check("seed", seed)
     spec = SAMPLERS[sampler]
     schedule = NoiseSchedule(_beta_schedule(unet, beta_schedule))
     sigmas = sampling_sigmas(
@@ -141,6 +144,8 @@ def sample_latents(
         if source_blend is not None and not source_blend.is_idle:
             model = source_blend.around(model, source=source, noise=noise, schedule=schedule)
         del source, noise  # of a long clip each is a good part of the memory
+        scale = (guidance or Guidance()).scale
+        model = stopping(model, dtype=unet.dtype, guidance_scale=scale)
         result = spec.run(
             calls.counted(model), noisy, sigmas, spec.step_noise(noisy, seed, sigmas), schedule
         )
@@ -193,7 +198,7 @@ class _Job:
         model = self.model(conditioning.of_source(), Guidance(scale=1.0), calls)
         return unsampled(
             source,
-            calls.counted(model),
+            calls.counted(stopping(model, dtype=self.unet.dtype, guidance_scale=1.0)),
             self.sigmas,
             sampler=self.sampler,
             schedule=self.schedule,

@@ -11,8 +11,8 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from ..choices import checked, in_range
-from ..errors import AnimateDiffV2VError
+from ..choices import checked
+from ..ranges import SHARE, STEPS
 from .noise_schedule import NoiseSchedule
 
 Scheduler = Literal[
@@ -36,12 +36,12 @@ def sampling_sigmas(
     denoise: 1 goes through the whole schedule; below 1 it is the last `steps` steps of a schedule
     of int(steps / denoise), as KSampler has it; 0 gives an empty schedule.
     skip_penultimate: leave out the lowest level above zero, as UniPC is run in ComfyUI.
-    Raises AnimateDiffV2VError for an unknown scheduler, steps below 1 or denoise outside 0 to 1.
+    Raises AnimateDiffV2VError for an unknown scheduler, steps outside 1 to 1000, or
+    denoise outside 0 to 1.
     """
     checked("scheduler", scheduler, Scheduler)
-    in_range("denoise", denoise, 0, 1)
-    if steps < 1:
-        raise AnimateDiffV2VError(f"steps is {steps}; it must be at least 1.")
+    SHARE.check("denoise", denoise)
+    STEPS.check("steps", steps)
     if denoise == 0:
         return torch.empty(0)
     whole = denoise > 0.9999

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..choices import check_types, in_range
+from ..choices import check_types
 from ..errors import AnimateDiffV2VError
+from ..ranges import SHARE
 from .control import check_shape
 from .noise_schedule import NoiseSchedule
 from .samplers import Denoise
@@ -32,8 +33,8 @@ class SourceBlend:
     def __post_init__(self) -> None:
         """Refuse what is no share and no mask."""
         check_types(self)
-        in_range("source_blend", self.strength, 0, 1)
-        in_range("source_blend_end", self.end, 0, 1)
+        SHARE.check("source_blend", self.strength)
+        SHARE.check("source_blend_end", self.end)
         if self.mask is not None and (self.mask.ndim != 3 or 0 in self.mask.shape):
             raise AnimateDiffV2VError(
                 f"The source mask has the shape {list(self.mask.shape)}; it must be "

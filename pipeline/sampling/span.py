@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..choices import check_types, in_range
+from ..ranges import SHARE
 from .noise_schedule import NoiseSchedule
 
 
@@ -25,7 +26,7 @@ class Span:
     def __post_init__(self) -> None:
         """Refuse what is no span."""
         check_types(self)
-        in_range("start", self.start, 0, 1)
+        SHARE.check("start", self.start)
         in_range("end", self.end, self.start, 1)
 
     def contains(self, sigma: Tensor, schedule: NoiseSchedule) -> bool:

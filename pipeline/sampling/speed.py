@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..choices import check_types, in_range
-from ..errors import AnimateDiffV2VError
+from ..ranges import DEEP_CACHE_INTERVAL, SHARE
 from .guided_model import Guidance
-
-MAX_INTERVAL = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +36,10 @@ class SpeedOptions:
     def __post_init__(self) -> None:
         """Refuse what is no interval."""
         check_types(self)
-        if not 1 <= self.deep_cache_interval <= MAX_INTERVAL:
-            raise AnimateDiffV2VError(
-                f"deep_cache_interval is {self.deep_cache_interval}; it must be from 1 to "
-                f"{MAX_INTERVAL}, 1 is off, 2 and 3 are usual."
-            )
-        in_range("guidance_start", self.guidance_start, 0, 1)
+        DEEP_CACHE_INTERVAL.check(
+            "deep_cache_interval", self.deep_cache_interval, hint="1 is off, 2 and 3 are usual"
+        )
+        SHARE.check("guidance_start", self.guidance_start)
         in_range("guidance_end", self.guidance_end, self.guidance_start, 1)
 
     def narrowed(self, guidance: Guidance) -> Guidance:

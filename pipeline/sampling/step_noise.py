@@ -9,13 +9,15 @@ import torch
 import torchsde
 from torch import Tensor
 
+from ..ranges import SEED
+
 # Gives noise of unit variance, [frames, 4, height, width], for the step from one sigma to another.
 StepNoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def independent_noise(like: Tensor, seed: int) -> StepNoise:
     """Draw anew for each step, from a generator that starts one beyond the initial noise's."""
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator().manual_seed((seed + 1) % (SEED.high + 1))
     return lambda _from, _to: torch.randn(like.shape, generator=generator)
 
 

@@ -10,19 +10,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..choices import check_types, checked, in_range
+from ..choices import check_types, checked
 from ..errors import AnimateDiffV2VError
 from ..models.image_attention import ImagePrompt
 from ..models.ip_adapter import IpAdapter
 from ..models.unet import MotionUNet
 from ..prompts.schedule import parse_schedule
 from ..prompts.track import PromptTrack
+from ..ranges import STYLE_WEIGHT
 from .span import WHOLE_SCHEDULE, Span
 from .windows import Window
 
 Arrangement = Literal["average", "concat", "travel", "per_window"]
-
-MAX_WEIGHT = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +48,9 @@ class StyleImages:
         """Refuse what no sampler can use."""
         check_types(self)
         checked("arrangement", self.arrangement, Arrangement)
-        in_range("weight", self.weight, -MAX_WEIGHT, MAX_WEIGHT)
+        STYLE_WEIGHT.check("weight", self.weight)
         for frame, factor in (self.weights or {}).items():
-            in_range(f"the weight at frame {frame}", factor, -MAX_WEIGHT, MAX_WEIGHT)
+            STYLE_WEIGHT.check(f"the weight at frame {frame}", factor)
         dimensions = 3 if self.adapter.takes_tokens else 2
         channels = self.adapter.sizes.image_channels
         for embeddings in (self.embeddings, self.empty):

@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from ..choices import check_types, checked, in_range
-from ..errors import AnimateDiffV2VError
+from ..ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
 
 ContextSchedule = Literal["standard_static", "standard_uniform", "looped_uniform", "batched"]
 FuseMethod = Literal["pyramid", "flat", "overlap-linear"]
 Window = list[int]
-
-MAX_LENGTH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +41,15 @@ class ContextOptions:
         check_types(self)
         checked("schedule", self.schedule, ContextSchedule)
         checked("fuse", self.fuse, FuseMethod)
-        in_range("context length", self.length, 1, MAX_LENGTH)
-        in_range("context stride", self.stride, 1, 32)
-        if not 0 <= self.overlap < self.length:
-            raise AnimateDiffV2VError(
-                f"context overlap is {self.overlap}; it must be from 0 to {self.length - 1}, "
-                f"less than the window's {self.length} frames."
-            )
+        CONTEXT_LENGTH.check("context length", self.length)
+        CONTEXT_STRIDE.check("context stride", self.stride)
+        in_range(
+            "context overlap",
+            self.overlap,
+            CONTEXT_OVERLAP.low,
+            self.length - 1,
+            hint=f"less than the window's {self.length} frames",
+        )
 
 
 def context_windows(num_frames: int, options: ContextOptions, *, step: int = 0) -> list[Window]:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ..choices import check_types, checked, in_range
+from ..choices import check_types, checked
 from ..errors import AnimateDiffV2VError
+from ..ranges import CANNY_THRESHOLD, TILE_FACTOR
 
 Preprocessor = Literal["canny", "luminance", "tile"]
 Frame = NDArray[np.uint8]
 Sizes = NDArray[np.int16]
 
-_MAX_THRESHOLD = 2040  # the largest gradient of 8-bit pixels under a Sobel filter, |dx| + |dy|
 # tan(22.5°) and tan(67.5°): between them an edge runs along a diagonal.
 _FLAT, _STEEP = np.tan(np.pi / 8), np.tan(3 * np.pi / 8)
 
@@ -41,14 +41,14 @@ class ControlFrameOptions:
         """Refuse what gives no frames."""
         check_types(self)
         checked("preprocessor", self.preprocessor, Preprocessor)
-        in_range("low_threshold", self.low_threshold, 0, _MAX_THRESHOLD)
-        in_range("high_threshold", self.high_threshold, 0, _MAX_THRESHOLD)
+        CANNY_THRESHOLD.check("low_threshold", self.low_threshold)
+        CANNY_THRESHOLD.check("high_threshold", self.high_threshold)
         if self.low_threshold > self.high_threshold:
             raise AnimateDiffV2VError(
                 f"low_threshold is {self.low_threshold:g} and high_threshold "
                 f"{self.high_threshold:g}; the low one must not be above the high one."
             )
-        in_range("tile_factor", self.tile_factor, 1, 64)
+        TILE_FACTOR.check("tile_factor", self.tile_factor)
 
     def of(self, frame: Frame) -> Frame:
         """Make the control frame, [height, width, 3], of a frame of that shape."""

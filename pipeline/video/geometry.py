@@ -7,12 +7,12 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from ..errors import AnimateDiffV2VError
+from ..ranges import SIDE
 
 Fit = Literal["crop", "pad", "stretch"]
 
 # The VAE works on blocks of 8 x 8 pixels.
 MULTIPLE = 8
-LARGEST_SIDE = 8192
 # SD1.5 was trained at 512; much beyond 768 it repeats itself and takes long.
 DEFAULT_LONG_SIDE = 768
 
@@ -73,10 +73,7 @@ def output_size(*, source: tuple[int, int], width: int, height: int, fit: Fit) -
     if fit not in get_args(Fit):
         raise AnimateDiffV2VError(f"fit is {fit!r}; give one of {', '.join(get_args(Fit))}.")
     for name, value in (("width", width), ("height", height)):
-        if not 0 <= value <= LARGEST_SIDE:
-            raise AnimateDiffV2VError(
-                f"{name} is {value} pixels; give 1 to {LARGEST_SIDE}, or 0 to keep the clip's own."
-            )
+        SIDE.check(name, value, hint="0 keeps the clip's own")
     aspect = Fraction(*source)
     if width and height:
         return _multiple(width), _multiple(height)
@@ -89,4 +86,4 @@ def output_size(*, source: tuple[int, int], width: int, height: int, fit: Fit) -
 
 
 def _multiple(side: Fraction | int) -> int:
-    return min(LARGEST_SIDE, max(MULTIPLE, round(Fraction(side) / MULTIPLE) * MULTIPLE))
+    return min(SIDE.high, max(MULTIPLE, round(Fraction(side) / MULTIPLE) * MULTIPLE))

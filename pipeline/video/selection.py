@@ -13,10 +13,11 @@ from fractions import Fraction
 from typing import TypeVar
 
 from ..errors import AnimateDiffV2VError
+from ..ranges import FORCED_FRAME_RATE, FRAMES, NTH_FRAME, SECONDS
 
 Frame = TypeVar("Frame")
 
-HIGHEST_RATE = 1000
+HIGHEST_RATE = int(FORCED_FRAME_RATE.high)
 # 23.976, 29.97 and 59.94 are how people write 24000/1001, 30000/1001 and 60000/1001.
 NTSC_TOLERANCE = Fraction(1, 1000)
 
@@ -68,25 +69,14 @@ class FrameSelection:
 
     def __post_init__(self) -> None:
         """Check every field and make the rate exact."""
-        self._check_count("select_every_nth_frame", least=1, remedy="1 keeps every frame")
-        self._check_count("skip_first_frames", least=0, remedy="0 skips none")
-        self._check_count("frame_load_cap", least=0, remedy="0 keeps all")
-        self._check_seconds("start_time_seconds", remedy="0 is the beginning")
-        self._check_seconds("duration_seconds", remedy="0 reaches to the end")
+        NTH_FRAME.check(
+            "select_every_nth_frame", self.select_every_nth_frame, hint="1 keeps every frame"
+        )
+        FRAMES.check("skip_first_frames", self.skip_first_frames, hint="0 skips none")
+        FRAMES.check("frame_load_cap", self.frame_load_cap, hint="0 keeps all")
+        SECONDS.check("start_time_seconds", self.start_time_seconds, hint="0 is the beginning")
+        SECONDS.check("duration_seconds", self.duration_seconds, hint="0 reaches to the end")
         object.__setattr__(self, "force_rate", exact_rate(self.force_rate, name="force_rate"))
-
-    def _check_count(self, name: str, *, least: int, remedy: str) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise AnimateDiffV2VError(
-                f"{name} is {value!r}; give a whole number of {least} or more ({remedy})."
-            )
-
-    def _check_seconds(self, name: str, *, remedy: str) -> None:
-        value = getattr(self, name)
-        is_number = isinstance(value, int | float | Fraction) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < math.inf:
-            raise AnimateDiffV2VError(f"{name} is {value!r}; give seconds, 0 or more ({remedy}).")
 
     def kept_count(self, frame_count: int) -> int:
         """Count the kept frames of `frame_count` frames (those there are after `force_rate`).

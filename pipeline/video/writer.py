@@ -17,6 +17,7 @@ from ..choices import checked_path, checked_type
 from ..errors import AnimateDiffV2VError
 from ..output_file import check_output, is_there
 from ..part_folder import PartFolder, check_name
+from ..ranges import LOOP_COUNT
 from .audio import Audio, AudioSpan
 from .audio_file import StoredAudio, store_audio, usable_audio
 from .command import (
@@ -279,8 +280,7 @@ def _checked_rate(frame_rate: Fraction | float, *, form: OutputFormat) -> Fracti
 
 
 def _checked_loops(loop_count: int) -> int:
-    if isinstance(loop_count, bool) or not isinstance(loop_count, int) or loop_count < 0:
-        raise AnimateDiffV2VError(f"loop_count is {loop_count!r}; give a whole number from 0.")
+    LOOP_COUNT.check("loop_count", loop_count)
     return loop_count
 
 

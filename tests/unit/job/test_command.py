@@ -153,7 +153,14 @@ WRONG_INPUTS = {
     "denoise above 1": (wrong(denoise=1.5), "denoise is 1.5; it must be from 0 to 1"),
     "negative guidance": (wrong(guidance_scale=-1), "guidance_scale is -1"),
     "guidance that is no number": (wrong(guidance_scale="nan"), "guidance_scale is nan"),
-    "seed too large": (wrong(seed=2**53), "9007199254740991"),
+    "seed too large": (wrong(seed=2**64), "18446744073709551615"),
+    "strength without an end": (wrong(lora="LORA:inf"), "the strength of style_lora.safetensors"),
+    "strength that is none": (wrong(motion_lora="LORA:nan"), "is nan; it must be from -10 to 10"),
+    "weight that is none": (wrong(prompt="a (box:nan)"), "prompt: the weight of 'box' is nan;"),
+    "absurd weight": (wrong(negative_prompt="(a:1e30)"), "negative_prompt: the weight of 'a' is 1"),
+    "absurd guidance": (wrong(guidance_scale=1e9), "is 1e+09; it must be from 0 to 100"),
+    "absurd steps": (wrong(steps=10**6), "steps is 1000000; it must be from 1 to 1000"),
+    "absurd size": (wrong(width=10**6), "width is 1000000; it must be from 0 to 8192"),
     "unwritable output": (wrong(output="nowhere/out.mp4"), "nowhere"),
     "output of another kind": (wrong(output="out.txt"), "out.txt"),
     "missing LoRA": (wrong(lora="no_lora.safetensors:0.5"), "no_lora.safetensors"),
@@ -161,7 +168,7 @@ WRONG_INPUTS = {
     "missing prompt": (wrong(prompt=None), "--prompt"),
     "window longer than the module": (wrong(context_length=40), "at most 32 frames"),
     "overlap of a whole window": (wrong(context_overlap=16), "context overlap is 16"),
-    "no memory": (wrong(max_memory=0), "max_memory_gb is 0; it must be more than 0"),
+    "no memory": (wrong(max_memory=0), "max_memory_gb is 0; it must be from 0.001 to 1e+06"),
     "memory without an end": (wrong(max_memory="inf"), "max_memory_gb is inf"),
     "too little memory": (wrong(max_memory=0.001), "windows of 5 frames of 64x64 with these"),
     "missing ControlNet": (wrong(control="no_net.safetensors:0.5"), "no_net.safetensors"),
@@ -191,6 +198,8 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
     if "control" in options:
         net = str(weights / "controlnet.safetensors")
         options["control"] = options["control"].replace("CONTROL", net)
+    for name in {"lora", "motion_lora"} & options.keys():
+        options[name] = options[name].replace("LORA", str(weights / "style_lora.safetensors"))
     options = {name: stand_ins.get(value, value) for name, value in options.items()}
     before = sorted(tmp_path.rglob("*"))
     assert main(command(**options)) == 2

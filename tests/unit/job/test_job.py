@@ -146,7 +146,7 @@ def test_loading_and_running_open_no_connection(files, request_for, monkeypatch)
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"clip_skip": 0}, "clip_skip is 0; 1 is the last layer"),
+        ({"clip_skip": 0}, "clip_skip is 0; it must be from 1 to 12, 1 is the last layer"),
         ({"motion_scale": -1}, "motion_scale is -1; it must be from 0 to 10"),
         ({"dtype": "int4"}, "dtype is 'int4'; it can be auto, float32"),
     ],

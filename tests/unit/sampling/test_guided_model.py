@@ -259,9 +259,9 @@ def test_a_device_s_memory_runs_out_once_in_a_job(caplog):
 
 
 REFUSED = [
-    ({"scale": -0.5}, "guidance_scale is -0.5; it must be 0 or more, 7 is usual."),
-    ({"scale": math.nan}, "guidance_scale is nan; it must be 0 or more"),
-    ({"scale": math.inf}, "guidance_scale is inf; it must be 0 or more"),
+    ({"scale": -0.5}, "guidance_scale is -0.5; it must be from 0 to 100, 7 is usual."),
+    ({"scale": math.nan}, "guidance_scale is nan; it must be from 0 to 100"),
+    ({"scale": math.inf}, "guidance_scale is inf; it must be from 0 to 100"),
     ({"start": -0.1}, "guidance start is -0.1; it must be from 0 to 1."),
     ({"start": 1.5}, "guidance start is 1.5; it must be from 0 to 1."),
     ({"end": 1.5}, "guidance end is 1.5; it must be from 0 to 1."),

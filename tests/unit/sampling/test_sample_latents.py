@@ -11,8 +11,8 @@ from animatediff_v2v.pipeline.errors import AnimateDiffV2VError, Cancelled
 from animatediff_v2v.pipeline.models import latent_codec, memory
 from animatediff_v2v.pipeline.models.memory import Portions
 from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.ranges import SEED
 from animatediff_v2v.pipeline.sampling import (
-    MAX_SEED,
     Conditioning,
     ContextOptions,
     Guidance,
@@ -112,7 +112,7 @@ def test_falling_back_on_windows_is_told(caplog):
 REFUSED = [
     ({"sampler": "dpm_2"}, "sampler is 'dpm_2'; it can be euler, euler_ancestral, heun, dpmpp_2m,"),
     ({"scheduler": "turbo"}, "scheduler is 'turbo'; it can be normal, karras, exponential,"),
-    ({"steps": 0}, "steps is 0; it must be at least 1."),
+    ({"steps": 0}, "steps is 0; it must be from 1 to 1000."),
     ({"denoise": -0.01}, "denoise is -0.01; it must be from 0 to 1."),
     ({"denoise": 1.5}, "denoise is 1.5; it must be from 0 to 1."),
     ({"denoise": math.nan}, "denoise is nan; it must be from 0 to 1."),
@@ -121,8 +121,8 @@ REFUSED = [
         "beta_schedule is 'scaled_linear'; it can be autoselect, sqrt_linear, linear, lcm.",
     ),
     ({"noise_type": "empty"}, "noise_type is 'empty'; it can be default, constant,"),
-    ({"seed": -1}, "seed is -1; it must be from 0 to 9007199254740991 (2^53 - 1)."),
-    ({"seed": MAX_SEED + 1}, "seed is 9007199254740992; it must be from 0 to"),
+    ({"seed": -1}, "seed is -1; it must be from 0 to 18446744073709551615."),
+    ({"seed": SEED.high + 1}, "seed is 18446744073709551616; it must be from 0 to"),
     (
         {"context": ContextOptions(length=33)},  # whatever the clip's length
         "context length is 33, but this motion module knows at most 32 frames at once: use 32 or "

@@ -82,8 +82,8 @@ def test_a_denoise_next_to_1_is_1():
 
 REFUSED = [
     ({"scheduler": "kl_optimal"}, "scheduler is 'kl_optimal'; it can be normal, karras,"),
-    ({"steps": 0}, "steps is 0; it must be at least 1."),
-    ({"steps": -3}, "steps is -3; it must be at least 1."),
+    ({"steps": 0}, "steps is 0; it must be from 1 to 1000."),
+    ({"steps": -3}, "steps is -3; it must be from 1 to 1000."),
     ({"denoise": -0.1}, "denoise is -0.1; it must be from 0 to 1."),
     ({"denoise": 1.01}, "denoise is 1.01; it must be from 0 to 1."),
     ({"denoise": math.nan}, "denoise is nan; it must be from 0 to 1."),

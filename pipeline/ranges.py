@@ -1,0 +1,65 @@
+"""What every number may be: of the library's settings, the command's options, the nodes' widgets.
+
+Ranges are wide: what lies outside gives no picture, overflows, or never ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from .choices import checked_type, in_range
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Range(Generic[Number]):
+    """Numbers from `low` to `high`, both included."""
+
+    low: Number
+    high: Number
+
+    def check(self, name: str, value: float, *, hint: str = "") -> None:
+        """Raise AnimateDiffV2VError naming value and range unless `value` is a number in it.
+
+        hint: ends the sentence: "7 is usual".
+        """
+        checked_type(name, value, type(self.low))
+        in_range(name, value, self.low, self.high, hint=hint)
+
+
+SHARE = Range(0.0, 1.0)
+
+# Sampling.
+STEPS = Range(1, 1000)
+GUIDANCE_SCALE = Range(0.0, 100.0)
+SEED = Range(0, 2**64 - 1)
+# JSON numbers and JavaScript keep integers up to here exact, so none is drawn beyond.
+DRAWN_SEED = Range(0, 2**53 - 1)
+CONTEXT_LENGTH = Range(1, 128)
+CONTEXT_OVERLAP = Range(0, 127)
+CONTEXT_STRIDE = Range(1, 32)
+DEEP_CACHE_INTERVAL = Range(1, 10)
+CONTROL_STRENGTH = Range(0.0, 10.0)
+STYLE_WEIGHT = Range(-5.0, 5.0)
+PROMPT_WEIGHT = Range(-10.0, 10.0)
+
+# Networks.
+LORA_STRENGTH = Range(-10.0, 10.0)
+MOTION_SCALE = Range(0.0, 10.0)
+CLIP_SKIP = Range(1, 12)
+MEMORY_GB = Range(0.001, 1_000_000.0)
+
+# Frames.
+NTH_FRAME = Range(1, 1000)
+FRAMES = Range(0, 1_000_000)
+SECONDS = Range(0.0, 1_000_000.0)
+FORCED_FRAME_RATE = Range(0.0, 1000.0)
+FRAME_RATE = Range(0.01, 1000.0)
+SIDE = Range(0, 8192)
+LOOP_COUNT = Range(0, 100)
+# -1 in the widget stands for the format's own choice; the highest is another for each format.
+CRF = Range(-1, 100)
+CANNY_THRESHOLD = Range(0.0, 2040.0)  # the largest gradient of 8 bits under a Sobel filter
+TILE_FACTOR = Range(1, 64)

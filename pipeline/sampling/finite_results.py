@@ -1,0 +1,57 @@
+"""Stopping a job whose latents overflow: nothing but black frames would come of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import AnimateDiffV2VError
+from ..files.finite import is_finite
+from .guided_model import Conditioning
+from .samplers import Denoise
+
+
+def check_inputs(latents: Tensor, conditioning: Conditioning) -> None:
+    """Raise AnimateDiffV2VError unless latents and encoded prompts are finite."""
+    if not is_finite(latents):
+        raise AnimateDiffV2VError(
+            "The latents to restyle hold numbers that are not finite (NaN or infinite): look at "
+            "what they come from, frames or a VAE in float16."
+        )
+    for track in (conditioning.positive, conditioning.negative, conditioning.source):
+        if track is not None and not is_finite(track.encodings):
+            raise AnimateDiffV2VError(
+                "The encoded prompt holds numbers that are not finite (NaN or infinite): look at "
+                "the text encoder, at LoRAs and embeddings in it, and at weights in the prompt."
+            )
+
+
+def stopping(model: Denoise, *, dtype: torch.dtype, guidance_scale: float) -> Denoise:
+    """Return `model`, raising AnimateDiffV2VError as soon as a result is not finite.
+
+    dtype: that the UNet computes in. guidance_scale: in force, for the sentence.
+    """
+
+    def call(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
+        result = model(noisy, sigma, step)
+        if not is_finite(result):
+            raise AnimateDiffV2VError(
+                f"Step {step + 1} gives latents that are not finite (NaN or infinite), of which "
+                f"only black frames would come. {_causes(dtype, guidance_scale)}"
+            )
+        return result
+
+    return call
+
+
+def _causes(dtype: torch.dtype, guidance_scale: float) -> str:
+    """The likely causes, the likeliest first."""
+    precision = (
+        "The networks compute in float16, which overflows: try --dtype float32 or bfloat16 "
+        "(ComfyUI: --fp32-unet or --bf16-unet). Else a"
+    )
+    return (
+        f"{precision if dtype == torch.float16 else 'Most likely a'} LoRA is too strong or does "
+        f"not suit the checkpoint, another strength is too high, or the guidance scale "
+        f"({guidance_scale:g}) is: lower them."
+    )
