@@ -67,6 +67,20 @@ def _add_serve(commands: Any) -> None:
     )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     serve.add_argument("--port", type=int, default=8187, help="the port to listen on")
+    serve.add_argument(
+        "--device",
+        action="append",
+        help="auto, cuda, cuda:1, mps, cpu; repeat it for several worker processes, each with a "
+        "device of its own",
+    )
+    serve.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
+    serve.add_argument(
+        "--max-memory",
+        type=float,
+        metavar="GB",
+        help="the most of each worker's device memory that weights and tensors may take, as in "
+        "`animatediff-v2v run`",
+    )
 
 
 def _serve(parsed: argparse.Namespace) -> int:

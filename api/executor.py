@@ -73,6 +73,19 @@ class Made:
     timings: dict[str, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """Where a worker computes, and with what.
+
+    models: a folder like ComfyUI's models. device, dtype, max_memory_gb: as ModelFiles has them.
+    """
+
+    models: Path
+    device: str = "auto"
+    dtype: str = "auto"
+    max_memory_gb: float | None = None
+
+
 class WorkerDied(Exception):
     """The process that ran a job ended before the job did; nothing is wrong with the request."""
 
@@ -123,10 +136,12 @@ class Executor(Protocol):
 class Worker(Protocol):
     """Runs one job at a time somewhere else: in another process, or on another machine."""
 
-    is_ready: bool
-    """Whether it can be given a job; not asked while it runs one."""
     models: tuple[object, ...] | None
     """The networks of its last job, as Job.models has them; None if it has loaded none."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be given a job; not asked while it runs one."""
 
     async def start(self, when_ready: Callable[[], None]) -> None:
         """Begin, and wait until jobs can be run.

@@ -5,24 +5,32 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
+from .executor import Worker, WorkerOptions
 from .listening import bind, run
 from .local_executor import LocalExecutor, ModelFolders
+from .process_worker import ProcessWorker
 from .service import Service
 from .settings import Settings, load_settings
 
 
-def application(folder: Path, *, models: Path, settings: Settings) -> web.Application:
+def application(
+    folder: Path, *, models: Path, settings: Settings, workers: Sequence[Worker]
+) -> web.Application:
     """Make the application that answers from `folder`, with the model files in `models`.
 
     Raises AnimateDiffV2VError when another process has the folder.
     """
     executor = LocalExecutor(
-        input_folder=folder / "inputs", output_folder=folder / "outputs", models=models
+        input_folder=folder / "inputs",
+        output_folder=folder / "outputs",
+        models=models,
+        workers=workers,
     )
     library = ModelFolders(models)
     service = Service.of(folder, settings=settings, executor=executor, library=library)
@@ -37,7 +45,9 @@ def serve(parsed: argparse.Namespace) -> int:
     check_folder(parsed.folder)
     settings = load_settings(parsed.folder)
     sockets = bind(parsed.host, parsed.port)
-    app = application(parsed.folder, models=parsed.models, settings=settings)
+    app = application(
+        parsed.folder, models=parsed.models, settings=settings, workers=_workers(parsed)
+    )
     port = sockets[0].getsockname()[1]
     print(f"http://{parsed.host}:{port}/animatediff-v2v", flush=True)
     run(app, sockets)
@@ -56,3 +66,18 @@ def check_folder(folder: Path) -> None:
         raise AnimateDiffV2VError(f"{folder} cannot be made: {error.strerror}.") from error
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise AnimateDiffV2VError(f"{folder} cannot be written to by this user.")
+
+
+def _workers(parsed: argparse.Namespace) -> list[ProcessWorker]:
+    """One for each device."""
+    return [
+        ProcessWorker(
+            WorkerOptions(
+                models=parsed.models,
+                device=device,
+                dtype=parsed.dtype,
+                max_memory_gb=parsed.max_memory,
+            )
+        )
+        for device in parsed.device or ["auto"]
+    ]

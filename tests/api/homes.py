@@ -68,7 +68,7 @@ class Home:
             assert is_running(), self.log()
             try:
                 self.session.get(f"{self.url}/animatediff-v2v/openapi.json", timeout=5)
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.1)
             else:
                 return
@@ -147,8 +147,9 @@ class Home:
 class BareHome(Home):
     """`animatediff-v2v serve`."""
 
-    def __init__(self, folder, clip, models, **settings):
+    def __init__(self, folder, clip, models, *, devices=(), **settings):
         super().__init__(folder / "data", clip, **settings)
+        self._devices = [option for device in devices for option in ("--device", device)]
         self._models, self._log_path, self._folder = models, folder / "server.log", folder
         self.inputs, self.outputs = self.data / "inputs", self.data / "outputs"
         self.port = free_port()
@@ -156,7 +157,7 @@ class BareHome(Home):
 
     def start(self):
         command = [sys.executable, "-m", "animatediff_v2v.api.command", "serve", str(self.data)]
-        command += ["--models", str(self._models), "--port", str(self.port)]
+        command += ["--models", str(self._models), "--port", str(self.port), *self._devices]
         self._log = self._log_path.open("ab")
         self.process = subprocess.Popen(
             command,

@@ -53,7 +53,8 @@ CLOSED = {
 
 @pytest.fixture
 def app(tmp_path):
-    return application(tmp_path / "data", models=tmp_path, settings=Settings(enabled=True))
+    settings = Settings(enabled=True)
+    return application(tmp_path / "data", models=tmp_path, settings=settings, workers=())
 
 
 def test_every_path_is_listed_here(app):

@@ -7,7 +7,9 @@ import ssl
 import threading
 
 from aiohttp import web
+from animatediff_v2v.api.executor import WorkerOptions
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.process_worker import ProcessWorker
 from animatediff_v2v.api.serve import application
 from animatediff_v2v.api.settings import Settings
 
@@ -39,7 +41,8 @@ class TlsServer:
 
     async def _start(self):
         settings = Settings(enabled=True, private_webhooks=True)
-        app = application(self._folder, models=self._models, settings=settings)
+        workers = [ProcessWorker(WorkerOptions(models=self._models))]
+        app = application(self._folder, models=self._models, settings=settings, workers=workers)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)

@@ -29,6 +29,7 @@ def call(tmp_path, story, *, models=(), **settings):
             tmp_path / "data",
             models=tmp_path / "models",
             settings=Settings(**settings),
+            workers=(),
         )
         key = KeyRing(tmp_path / "data").add("test")
         headers = {"Authorization": f"Key {key}"}

@@ -1,0 +1,151 @@
+"""A worker process, with the miniature: what it makes, how it stops and how it is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from animatediff_v2v.api.executor import Job, WorkerDied, WorkerOptions
+from animatediff_v2v.api.process_worker import ProcessWorker
+from animatediff_v2v.api.rendering import Renderer
+from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
+from animatediff_v2v.pipeline.video import VideoWriter, probe_video
+
+from .test_comfy_executor import job
+
+MODELS = Path(__file__).parents[3] / "demo" / "models"
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with VideoWriter(path, width=48, height=48, frame_rate=8) as writer:
+        writer.write(np.full((4, 48, 48, 3), 120, np.uint8))
+    return path
+
+
+@pytest.fixture
+def small(clip):
+    """A job that takes a moment."""
+    return job(
+        video=clip,
+        checkpoint="miniature.safetensors",
+        motion_module="miniature_motion.safetensors",
+    )
+
+
+def test_a_job_is_the_same_after_its_way_through_json(small):
+    whole = replace(small, loras=(("a", 0.5),), motion_loras=(("b", 1.0), ("c", 0.0)))
+    assert Job.from_json(json.loads(json.dumps(whole.as_json()))) == whole
+
+
+def once_it_samples(act):
+    """Act on a job when it says that it samples."""
+    return lambda message: message.startswith("sampling") and act()
+
+
+def options(**values):
+    return WorkerOptions(**{"models": MODELS, "device": "cpu"} | values)
+
+
+def with_worker(story):
+    """Run a story with a worker, which is gone afterwards."""
+
+    async def run():
+        worker = ProcessWorker(options())
+        replaced = asyncio.Event()
+        await worker.start(replaced.set)
+        try:
+            return await story(worker, replaced)
+        finally:
+            await worker.stop()
+
+    return asyncio.run(run())
+
+
+def test_the_life_of_a_worker(small, tmp_path, caplog):
+    """One process, since its start takes seconds: jobs, refusals, a stop, a death, its end."""
+
+    async def story(worker, replaced):
+        pid = worker._process.pid
+        made, said = tmp_path / "made.mp4", []
+        timings = await worker.run(small, made, said.append)
+        assert probe_video(made).frame_count == 4
+        assert timings["total"] > 0 and set(timings) >= {"encode", "sample", "write"}
+        assert said[0] == "loading miniature.safetensors"
+        assert said[-1] == "wrote made.mp4"
+
+        # The same networks again: they are still loaded, and the video is the same.
+        said.clear()
+        again = tmp_path / "again.mp4"
+        await worker.run(small, again, said.append)
+        assert not any(message.startswith("loading") for message in said)
+        assert again.read_bytes() == made.read_bytes()
+
+        with pytest.raises(AnimateDiffV2VError, match="There is no file"):
+            await worker.run(replace(small, checkpoint="nope.ckpt"), made, said.append)
+
+        endless = replace(small, steps=1000)
+        with pytest.raises(Cancelled):
+            await worker.run(endless, tmp_path / "stopped.mp4", once_it_samples(worker.stop_job))
+        assert worker._process.pid == pid and worker.is_ready
+
+        killing = once_it_samples(lambda: os.kill(pid, signal.SIGKILL))
+        with pytest.raises(WorkerDied, match="was ended by SIGKILL"):
+            await worker.run(endless, tmp_path / "killed.mp4", killing)
+        await asyncio.wait_for(replaced.wait(), 120)
+        assert worker.is_ready and worker._process.pid != pid and worker.models is None
+        said.clear()
+        await worker.run(small, made, said.append)
+        assert said[0] == "loading miniature.safetensors"
+
+        # A fault of ours is told in full, and ends the process: it may have damaged more.
+        process = worker._process
+        with pytest.raises(RuntimeError, match=r"(?s)Traceback.*TypeError"):
+            await worker.run(replace(small, loras=((None, 1.0),)), tmp_path / "a.mp4", str)
+        assert await process.wait() == 1
+        return process.pid
+
+    with caplog.at_level(logging.WARNING, "animatediff_v2v.api.process_worker"):
+        pid = with_worker(story)
+    assert "another one takes its place" in caplog.text
+    assert not is_alive(pid)
+    kept = {path.name for path in tmp_path.iterdir() if not path.name.endswith(".part")}
+    assert kept == {"made.mp4", "again.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"device": "cuda:77"}, "device is 'cuda:77', which this machine does not have"),
+        ({"dtype": "float8"}, "dtype is 'float8'; it can be auto"),
+        ({"max_memory_gb": 0.0}, "max_memory_gb is 0; it must be more than 0"),
+    ],
+    ids=["device", "dtype", "memory"],
+)
+def test_options_that_will_not_do_are_refused(values, sentence):
+    with pytest.raises(AnimateDiffV2VError) as caught:
+        Renderer(options(**values))
+    assert str(caught.value).startswith(sentence)
+
+
+def test_a_refusal_is_told_at_the_start():
+    worker = ProcessWorker(options(device="cuda:77"))
+    with pytest.raises(AnimateDiffV2VError, match="device is 'cuda:77'"):
+        asyncio.run(worker.start(lambda: None))
+    assert not worker.is_ready
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
