@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from .errors import AnimateDiffV2VError, Cancelled
-from .files import LoraEntry
-from .models import Models, load_models
-from .progress import Progress
-from .request import ControlFile, ModelFiles, Request, Result, SamplingSettings, Timings
-from .sampling import Conditioning, ContextOptions, Control, Guidance, SpeedOptions, sample_latents
-from .video import FrameSelection
-from .video_to_video import load_files, video_to_video
+from typing import TYPE_CHECKING
+
+from .on_demand import on_demand
+
+if TYPE_CHECKING:
+    from .errors import AnimateDiffV2VError, Cancelled
+    from .files import LoraEntry
+    from .models import Models, load_models
+    from .progress import Progress
+    from .request import ControlFile, ModelFiles, Request, Result, SamplingSettings, Timings
+    from .sampling import (
+        Conditioning,
+        ContextOptions,
+        Control,
+        Guidance,
+        SpeedOptions,
+        sample_latents,
+    )
+    from .video import FrameSelection
+    from .video_to_video import load_files, video_to_video
 
 __all__ = [
     "AnimateDiffV2VError",
@@ -34,3 +46,40 @@ __all__ = [
     "sample_latents",
     "video_to_video",
 ]
+
+on_demand(
+    __name__,
+    {
+        "errors": (
+            "AnimateDiffV2VError",
+            "Cancelled",
+        ),
+        "files": ("LoraEntry",),
+        "models": (
+            "Models",
+            "load_models",
+        ),
+        "progress": ("Progress",),
+        "request": (
+            "ControlFile",
+            "ModelFiles",
+            "Request",
+            "Result",
+            "SamplingSettings",
+            "Timings",
+        ),
+        "sampling": (
+            "Conditioning",
+            "ContextOptions",
+            "Control",
+            "Guidance",
+            "SpeedOptions",
+            "sample_latents",
+        ),
+        "video": ("FrameSelection",),
+        "video_to_video": (
+            "load_files",
+            "video_to_video",
+        ),
+    },
+)

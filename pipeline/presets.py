@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .choices import check_types, checked
-from .models import Models
-from .request import SamplingSettings
 from .sampling import Sampler, Scheduler
+
+if TYPE_CHECKING:
+    from .models import Models
+    from .request import SamplingSettings
 
 logger = logging.getLogger(__name__)
 

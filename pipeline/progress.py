@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from .errors import Cancelled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Phase = Literal["decode", "encode", "sample", "decode_latents", "write"]
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from .checkpoint import (
-    CheckpointWeights,
-    load_checkpoint,
-    load_text_encoder,
-    load_vae,
-    unet_of,
-)
-from .controlnet import ControlWeights, load_control
-from .guidance_kinds import IpAdapterFamily
-from .ip_adapter import IpAdapterSizes, IpAdapterWeights, load_ip_adapter
-from .kinds import Kind
-from .lora import LoraEntry, LoraReport, merge_loras, merge_motion_loras
-from .lora_merger import LoraMerger
-from .lora_reference import find_lora
-from .motion_kinds import MotionFamily
-from .motion_module import MotionModuleWeights, load_motion_module
-from .reading import Weights, read_weights
-from .recognition import FileReport, identify
+from typing import TYPE_CHECKING
+
+from ..on_demand import on_demand
+
+if TYPE_CHECKING:
+    from .checkpoint import (
+        CheckpointWeights,
+        load_checkpoint,
+        load_text_encoder,
+        load_vae,
+        unet_of,
+    )
+    from .controlnet import ControlWeights, load_control
+    from .guidance_kinds import IpAdapterFamily
+    from .ip_adapter import IpAdapterSizes, IpAdapterWeights, load_ip_adapter
+    from .kinds import Kind
+    from .lora import LoraReport, merge_loras, merge_motion_loras
+    from .lora_entry import LoraEntry
+    from .lora_merger import LoraMerger
+    from .lora_reference import find_lora
+    from .motion_kinds import MotionFamily
+    from .motion_module import MotionModuleWeights, load_motion_module
+    from .reading import Weights, read_weights
+    from .recognition import FileReport, identify
 
 __all__ = [
     "CheckpointWeights",
@@ -48,3 +54,48 @@ __all__ = [
     "read_weights",
     "unet_of",
 ]
+
+on_demand(
+    __name__,
+    {
+        "checkpoint": (
+            "CheckpointWeights",
+            "load_checkpoint",
+            "load_text_encoder",
+            "load_vae",
+            "unet_of",
+        ),
+        "controlnet": (
+            "ControlWeights",
+            "load_control",
+        ),
+        "guidance_kinds": ("IpAdapterFamily",),
+        "ip_adapter": (
+            "IpAdapterSizes",
+            "IpAdapterWeights",
+            "load_ip_adapter",
+        ),
+        "kinds": ("Kind",),
+        "lora_entry": ("LoraEntry",),
+        "lora": (
+            "LoraReport",
+            "merge_loras",
+            "merge_motion_loras",
+        ),
+        "lora_merger": ("LoraMerger",),
+        "lora_reference": ("find_lora",),
+        "motion_kinds": ("MotionFamily",),
+        "motion_module": (
+            "MotionModuleWeights",
+            "load_motion_module",
+        ),
+        "reading": (
+            "Weights",
+            "read_weights",
+        ),
+        "recognition": (
+            "FileReport",
+            "identify",
+        ),
+    },
+)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 
-from ..choices import check_types
 from ..errors import AnimateDiffV2VError
-from ..ranges import LORA_STRENGTH
 from .finite import check_finite, is_finite
 from .kinds import Kind
+from .lora_entry import LoraEntry
 from .lora_formulas import Parameters, add_change, family_name, family_of
 from .lora_keys import LoraModule, group_by_module, places_of
 from .motion_module import MotionModuleWeights, diffusers_name
@@ -29,21 +28,6 @@ from .text_encoder_layout import infer_text_encoder_config, text_encoder_table
 from .unet_layout import infer_unet_config, unet_table
 
 Tensors = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class LoraEntry:
-    """One file of a stack. Strengths are usually 0 to 1; 0 leaves that network alone."""
-
-    path: Path
-    model_strength: float = 1.0
-    clip_strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse values of other types; take the path as text too."""
-        check_types(self)
-        for strength in (self.model_strength, self.clip_strength):
-            LORA_STRENGTH.check(f"the strength of {self.path.name}", strength, hint="1 is usual")
 
 
 @dataclass(frozen=True)

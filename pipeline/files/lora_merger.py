@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from ..errors import AnimateDiffV2VError
-from .lora import LoraEntry, LoraReport, merge_loras
+from .lora import LoraReport, merge_loras
+from .lora_entry import LoraEntry
 from .peft_config import config_file
 from .reading import Weights
 

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from .schedule import encode_schedule, parse_schedule
-from .track import PromptTrack
+from typing import TYPE_CHECKING
+
+from ..on_demand import on_demand
+
+if TYPE_CHECKING:
+    from .schedule import encode_schedule, parse_schedule
+    from .track import PromptTrack
 
 __all__ = ["PromptTrack", "encode_schedule", "parse_schedule"]
+
+on_demand(
+    __name__,
+    {
+        "schedule": (
+            "encode_schedule",
+            "parse_schedule",
+        ),
+        "track": ("PromptTrack",),
+    },
+)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import AnimateDiffV2VError
-from .track import PromptTrack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .track import PromptTrack
 
 _LINE = re.compile(r"""^\s*["']?(\d{1,9})["']?\s*:\s*(.*?)\s*$""", re.DOTALL)
 
@@ -59,6 +61,10 @@ def _unquoted(prompt: str) -> str:
 
 def encode_schedule(keyframes: dict[int, str], encode: Callable[[str], Tensor]) -> PromptTrack:
     """Encode each keyframe's prompt with a text encoder's `encode`, aligned to one length."""
+    import torch  # noqa: PLC0415 - keyframes as text need none
+
+    from .track import PromptTrack  # noqa: PLC0415
+
     encoded = [encode(prompt) for prompt in keyframes.values()]
     tokens = math.lcm(*(encoding.shape[1] for encoding in encoded))
     aligned = [encoding.repeat(1, tokens // encoding.shape[1], 1) for encoding in encoded]

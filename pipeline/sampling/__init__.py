@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from .control import Control
-from .guided_model import Conditioning, Guidance
-from .initial_noise import NoiseType
-from .sample import BetaScheduleChoice, sample_latents, window_for
-from .samplers import Sampler
-from .schedulers import Scheduler
-from .source_blend import SourceBlend
-from .span import Span
-from .speed import SpeedOptions
-from .style import Arrangement, StyleImages
-from .windows import ContextOptions, ContextSchedule, FuseMethod
+from typing import TYPE_CHECKING
+
+from ..on_demand import on_demand
+
+if TYPE_CHECKING:
+    from .control import Control
+    from .guidance import Guidance
+    from .guided_model import Conditioning
+    from .names import (
+        Arrangement,
+        BetaScheduleChoice,
+        NoiseType,
+        Sampler,
+        Scheduler,
+    )
+    from .sample import sample_latents, window_for
+    from .source_blend import SourceBlend
+    from .span import Span
+    from .speed import SpeedOptions
+    from .style import StyleImages
+    from .windows import ContextOptions, ContextSchedule, FuseMethod
 
 __all__ = [
     "Arrangement",
@@ -33,3 +43,29 @@ __all__ = [
     "sample_latents",
     "window_for",
 ]
+
+on_demand(
+    __name__,
+    {
+        "control": ("Control",),
+        "guidance": ("Guidance",),
+        "guided_model": ("Conditioning",),
+        "names": (
+            "Arrangement",
+            "BetaScheduleChoice",
+            "NoiseType",
+            "Sampler",
+            "Scheduler",
+        ),
+        "sample": ("sample_latents", "window_for"),
+        "source_blend": ("SourceBlend",),
+        "span": ("Span",),
+        "speed": ("SpeedOptions",),
+        "style": ("StyleImages",),
+        "windows": (
+            "ContextOptions",
+            "ContextSchedule",
+            "FuseMethod",
+        ),
+    },
+)

@@ -11,7 +11,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from ..choices import check_types, in_range
+from ..choices import check_types
 from ..models.additions import NO_RESIDUALS, Residuals
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
 from ..models.image_attention import ImagePrompt
@@ -19,36 +19,11 @@ from ..models.layers import PLAIN_LAYERS, Layers
 from ..models.memory import Portions, ShrinkingBatch
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
-from ..ranges import GUIDANCE_SCALE, SHARE
 from .control import Control
+from .guidance import Guidance
 from .noise_schedule import NoiseSchedule
 from .style import StyleTrack
 from .windows import ContextOptions, Window, context_windows, window_weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guidance:
-    """How strongly the prompt is followed against the negative prompt."""
-
-    scale: float = 7.0
-    """1 follows the prompt alone, and costs half: the negative prompt is not looked at."""
-    start: float = 0.0
-    """Share of the schedule before which the scale is 1."""
-    end: float = 1.0
-    """Share of the schedule after which the scale is 1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is no scale and no interval."""
-        check_types(self)
-        GUIDANCE_SCALE.check("guidance_scale", self.scale, hint="7 is usual")
-        SHARE.check("guidance start", self.start)
-        in_range("guidance end", self.end, self.start, 1)
-
-    def scale_at(self, sigma: Tensor, schedule: NoiseSchedule) -> float:
-        """The scale at a noise level; shares of the schedule count training steps."""
-        last = float(schedule.timestep(schedule.sigmas[-1]))
-        share = 1.0 - float(schedule.timestep(sigma)) / last
-        return self.scale if self.start <= share <= self.end else 1.0
 
 
 @dataclass(frozen=True)

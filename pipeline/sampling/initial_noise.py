@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from ..choices import checked
 from ..ranges import SEED
+from .names import NoiseType
 from .windows import ContextOptions
-
-NoiseType = Literal["default", "constant", "repeated_context", "FreeNoise", "unsample"]
 
 
 def initial_noise(

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,11 +23,13 @@ from ..ranges import SEED
 from .calls import CallCounter, CompilingNotice, part
 from .control import Control
 from .finite_results import check_inputs, stopping
-from .guided_model import Conditioning, Guidance, GuidedModel
-from .initial_noise import NoiseType, initial_noise
+from .guidance import Guidance
+from .guided_model import Conditioning, GuidedModel
+from .initial_noise import initial_noise
+from .names import BetaScheduleChoice, NoiseType, Sampler, Scheduler
 from .noise_schedule import NoiseSchedule
-from .samplers import SAMPLERS, Denoise, Sampler
-from .schedulers import Scheduler, sampling_sigmas
+from .samplers import SAMPLERS, Denoise
+from .schedulers import sampling_sigmas
 from .source_blend import SourceBlend
 from .speed import SpeedOptions
 from .style import StyleImages, StyleTrack
@@ -37,7 +38,6 @@ from .windows import ContextOptions
 
 logger = logging.getLogger(__name__)
 
-BetaScheduleChoice = Literal["autoselect", "sqrt_linear", "linear", "lcm"]
 # Frames in a pass where there is no motion module and frames are independent.
 BATCHED_FRAMES = 16
 # Between the VAE's latents and the ones that Stable Diffusion 1.5 was trained on.

@@ -9,27 +9,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .names import Sampler
 from .noise_schedule import NoiseSchedule
 from .step_noise import StepNoise, brownian_noise, independent_noise
 from .unipc import sample_uni_pc
-
-Sampler = Literal[
-    "euler",
-    "euler_ancestral",
-    "heun",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "dpmpp_sde",
-    "ddim",
-    "uni_pc",
-    "lcm",
-    "tcd",
-]
 
 # How much of a step's noise TCD draws anew (gamma in the paper); its authors' default.
 TCD_GAMMA = 0.3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,11 +12,8 @@ from torch import Tensor
 
 from ..choices import checked
 from ..ranges import SHARE, STEPS
+from .names import Scheduler
 from .noise_schedule import NoiseSchedule
-
-Scheduler = Literal[
-    "normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform", "beta"
-]
 
 # Steps of which a denoise close to 0 uses the last few; more would only differ in rounding.
 LONGEST_SCHEDULE = 100_000

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..choices import check_types, in_range
 from ..ranges import SHARE
-from .noise_schedule import NoiseSchedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .noise_schedule import NoiseSchedule
 
 
 @dataclass(frozen=True)

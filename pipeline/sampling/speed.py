@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..choices import check_types, in_range
 from ..ranges import DEEP_CACHE_INTERVAL, SHARE
-from .guided_model import Guidance
+from .guidance import Guidance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,10 +17,9 @@ from ..models.unet import MotionUNet
 from ..prompts.schedule import parse_schedule
 from ..prompts.track import PromptTrack
 from ..ranges import STYLE_WEIGHT
+from .names import Arrangement
 from .span import WHOLE_SCHEDULE, Span
 from .windows import Window
-
-Arrangement = Literal["average", "concat", "travel", "per_window"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..prompts.track import PromptTrack
 from .control import Control
+from .names import Sampler
 from .noise_schedule import NoiseSchedule
-from .samplers import SAMPLERS, Denoise, Sampler
+from .samplers import SAMPLERS, Denoise
 
 # Samplers that draw noise, or ask for falling levels, go back by the nearest one that does not.
 _BACKWARDS: dict[Sampler, Sampler] = {

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from ..choices import check_types, checked, in_range
 from ..ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ContextSchedule = Literal["standard_static", "standard_uniform", "looped_uniform", "batched"]
 FuseMethod = Literal["pyramid", "flat", "overlap-linear"]
@@ -145,6 +145,8 @@ def _uncovered(windows: list[Window], num_frames: int, length: int) -> list[Wind
 
 def window_weights(window: Window, num_frames: int, options: ContextOptions) -> Tensor:
     """How much each frame of a window counts where windows overlap, [len(window)], float32."""
+    import torch  # noqa: PLC0415 - the options, which are in this module, need none
+
     length = len(window)
     if options.fuse == "pyramid":
         ramp = torch.arange(1, length + 1, dtype=torch.float32)

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from ..choices import check_types, checked
 from ..errors import AnimateDiffV2VError
@@ -68,6 +67,8 @@ def canny(frame: Frame, *, low: float, high: float) -> Frame:
     As OpenCV's Canny with its defaults, which ControlNet Canny was trained on: Sobel gradients of
     3x3 pixels without smoothing, |dx| + |dy| as their size, of the channel where it is largest.
     """
+    from scipy import ndimage  # noqa: PLC0415 - takes long to load, and settings need none
+
     across, down = _strongest_gradient(frame)
     size = np.abs(across) + np.abs(down)
     edge = (size > np.floor(low)) & _is_ridge(size, across, down)

@@ -1,0 +1,24 @@
+"""One file of a stack of LoRAs, and how strongly it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..choices import check_types
+from ..ranges import LORA_STRENGTH
+
+
+@dataclass(frozen=True)
+class LoraEntry:
+    """One file of a stack. Strengths are usually 0 to 1; 0 leaves that network alone."""
+
+    path: Path
+    model_strength: float = 1.0
+    clip_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values of other types; take the path as text too."""
+        check_types(self)
+        for strength in (self.model_strength, self.clip_strength):
+            LORA_STRENGTH.check(f"the strength of {self.path.name}", strength, hint="1 is usual")
