@@ -47,20 +47,27 @@ _LAYER = re.compile(
 
 def _textual_inversion(keys: Keys) -> Finding | None:
     names = list(keys.shapes)
-    known = keys.starts("string_to_param.", "emb_params") or set(names) <= {"clip_l", "clip_g"}
-    plain = len(names) <= 3 and all("." not in name for name in names)
-    shapes = list(keys.shapes.values())
+    shapes = [
+        shape[1:] if len(shape) == 3 and shape[0] == 1 else shape for shape in keys.shapes.values()
+    ]
     widths = {shape[-1] for shape in shapes if 0 < len(shape) <= 2}
-    if not names or not (known or (plain and len(widths) == 1 and widths <= {768, 1024, 1280})):
+    known = keys.starts("string_to_param.", "emb_params") or set(names) <= {"clip_l", "clip_g"}
+    listed = all(re.match(r"\d+\.", name) for name in names)
+    plain = listed or (len(names) <= 3 and all("." not in name for name in names))
+    vectors = max(map(len, shapes), default=3) <= 2 and widths and widths <= {768, 1024, 1280}
+    if not names or not (known or (plain and vectors and (listed or len(widths) == 1))):
         return None
     base = {1024: "SD2", 1280: "SDXL"}.get(max(widths, default=0), "SD1.5")
-    usable = base == "SD1.5"
+    usable = base == "SD1.5" or 768 in widths
+    advice = "Use it in a prompt: embedding: and the file's name." if usable else _SD15_ONLY
+    if usable and base == "SDXL":
+        advice += " Of its two halves the one for CLIP-L counts here."
     return Finding(
         "textual inversion",
         f"a textual inversion for {_NAMES[base]}",
         base,
         usable=usable,
-        advice="Use it in a prompt: embedding: and the file's name." if usable else _SD15_ONLY,
+        advice=advice,
     )
 
 

@@ -29,7 +29,10 @@ _HARMLESS = re.compile(
     r"|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
     r"|torch\.(storage\.)?\w*Storage|torch\.(Size|device)|torch\.(b?float|u?int|bool)\w*"
     r"|torch\.nn\.parameter\.Parameter|torch\._tensor\._rebuild_from_type_v2"
+    r"|torch\.nn\.modules\.container\.ParameterDict|(__builtin__|builtins)\.set"
 )
+# What a ParameterDict in a pickle becomes: its state as attributes, and no code of PyTorch's class.
+_ParameterDict = type("ParameterDict", (), {"__module__": "torch.nn.modules.container"})
 _DAMAGE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
 
 
@@ -43,7 +46,8 @@ def read_pickle(path: Path) -> dict[str, torch.Tensor]:
         archive = zipfile.is_zipfile(path)
         for pickled in _archived_pickle(path) if archive else _legacy_pickles(path):
             _look_through(pickled, path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        with torch.serialization.safe_globals([_ParameterDict]):
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
         tensors = _named_tensors(state)
         for name, tensor in tensors.items():
             _check_storage(tensor, name)
@@ -134,10 +138,11 @@ class _TupleCosts:
 
 def _named_tensors(state: Any) -> dict[str, torch.Tensor]:
     """Open the ``state_dict`` wrapper; give tensors in nested dictionaries dotted names."""
-    if not isinstance(state, Mapping):
-        raise ValueError(f"it holds a {type(state).__name__} where named weights are wanted")
-    inner = state.get("state_dict")
-    pending = [("", 1, inner if isinstance(inner, Mapping) else state)]
+    state = _as_mapping(state)
+    if state is None:
+        raise ValueError("it holds no named weights")
+    inner = _as_mapping(state.get("state_dict"))
+    pending = [("", 1, state if inner is None else inner)]
     seen, tensors = set(), {}
     while pending:
         prefix, depth, mapping = pending.pop()
@@ -145,9 +150,25 @@ def _named_tensors(state: Any) -> dict[str, torch.Tensor]:
         for key, value in mapping.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"{prefix}{key}"] = value.detach()
-            elif isinstance(value, Mapping) and depth < _DEEPEST and id(value) not in seen:
-                pending.append((f"{prefix}{key}.", depth + 1, value))
+            elif depth < _DEEPEST and id(value) not in seen:
+                inside = _as_mapping(value)
+                if inside is not None:
+                    seen.add(id(value))
+                    pending.append((f"{prefix}{key}.", depth + 1, inside))
     return tensors
+
+
+def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
+    """What holds tensors by name: a dictionary, a list by its numbers, or a ParameterDict."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, list):
+        return dict(enumerate(value))
+    if isinstance(value, _ParameterDict):
+        held = vars(value)
+        inside = _as_mapping(held.get("_parameters")) or {}
+        return {n: v for n, v in held.items() if isinstance(v, torch.Tensor)} | dict(inside)
+    return None
 
 
 def _check_storage(tensor: torch.Tensor, name: str) -> None:

@@ -118,6 +118,14 @@ def _not_a_model(head: bytes) -> str | None:
             "is a Git LFS pointer, a note of about 130 bytes in place of the model. "
             "Run `git lfs pull`, or download the file itself."
         )
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff")) or (head[:4], head[8:12]) == (
+        b"RIFF",
+        b"WEBP",
+    ):
+        return (
+            "is a picture. Textual inversions that are hidden in pictures are not read here: "
+            "use the .safetensors or .pt version."
+        )
     if head.startswith(b"GGUF"):
         return "is a GGUF file, which this pack cannot read. Use the .safetensors version."
     return None

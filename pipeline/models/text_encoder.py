@@ -195,6 +195,7 @@ class ClipTextEncoder:
             find_embedding=self._embedding,
             start_token=START_TOKEN,
             end_token=END_TOKEN,
+            on_missing=_warn_of_missing,
         )
         encoded = self._run(chunks)
         weights = torch.tensor([[token.weight for token in chunk] for chunk in chunks])
@@ -207,7 +208,6 @@ class ClipTextEncoder:
     def _embedding(self, name: str) -> Tensor | None:
         vectors = self._find_embedding(name) if self._find_embedding else None
         if vectors is None:
-            logger.warning("embedding:%s in the prompt is not installed and is left out.", name)
             return None
         vectors = vectors.reshape(-1, vectors.shape[-1])
         if vectors.shape[1] != self.network.channels:
@@ -215,7 +215,7 @@ class ClipTextEncoder:
                 "embedding:%s has %d channels, made for another model (this one has %d), "
                 "and is left out.", name, vectors.shape[1], self.network.channels,
             )  # fmt: skip
-            return None
+            return vectors[:0]
         if not is_finite(vectors):
             raise AnimateDiffV2VError(
                 f"embedding:{name} holds numbers that are not finite (NaN or infinite), and every "
@@ -236,6 +236,10 @@ class ClipTextEncoder:
             if isinstance(token.value, Tensor):
                 embedded[0, position] = token.value.to(embedded)
         return embedded
+
+
+def _warn_of_missing(name: str) -> None:
+    logger.warning("embedding:%s in the prompt is not installed and is left out.", name)
 
 
 __all__ = ["ClipTextEncoder", "ClipTextModel", "FindEmbedding", "TextEncoder"]

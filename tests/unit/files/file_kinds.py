@@ -445,7 +445,31 @@ OTHERS = {
         wrap=lambda tensors: {"string_to_token": {"*": 265}, "string_to_param": tensors},
     ),
     "textual inversion, SDXL": Row(
-        lambda: zeros(clip_l=(4, 768), clip_g=(4, 1280)), "textual inversion", "SDXL", says="SDXL"
+        lambda: zeros(clip_l=(4, 768), clip_g=(4, 1280)),
+        "textual inversion",
+        "SDXL",
+        says="the one for CLIP-L counts here",
+    ),
+    "textual inversion, of SD2's width": Row(
+        lambda: zeros(emb_params=(4, 1024)), "textual inversion", "SD2", says="Diffusion 2"
+    ),
+    "textual inversion, with a batch's dimension": Row(
+        lambda: zeros(emb_params=(1, 4, 768)), "textual inversion", says="in a prompt"
+    ),
+    "textual inversion, ParameterDict": Row(
+        lambda: zeros(**{"*": (4, 768)}),
+        "textual inversion",
+        says="in a prompt",
+        wrap=lambda tensors: {
+            "string_to_token": {"*": 265},
+            "string_to_param": torch.nn.ParameterDict(tensors),
+        },
+    ),
+    "textual inversions, a list": Row(
+        lambda: zeros(**{"<cat>": (768,), "<v1.5 dog>": (2, 768)}),
+        "textual inversion",
+        says="in a prompt",
+        wrap=lambda tensors: [{name: tensor} for name, tensor in tensors.items()],
     ),
     "ControlNet": Row(
         lambda: mini.control_to_ldm(mini.state(mini.control_module())),

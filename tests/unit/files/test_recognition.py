@@ -106,7 +106,9 @@ UNREADABLE = {
     "empty": (b"", "empty"),
     "GGUF": (b"GGUF\x03\0\0\0", "GGUF"),
     "text": (b"Entry not found", "no model file"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + b"\0" * 64, "no model file"),
+    "PNG": (b"\x89PNG\r\n\x1a\n" + b"\0" * 64, "is a picture"),
+    "WebP": (b"RIFF\x10\0\0\0WEBPVP8 ", "is a picture"),
+    "JPEG": (b"\xff\xd8\xff\xe0\0\x10JFIF", "is a picture"),
     "truncated archive": (b"PK\x03\x04" + b"\0" * 64, "damaged"),
     "truncated pickle": (b"\x80\x02}q\0", "damaged"),
 }

@@ -15,13 +15,14 @@ THREE = torch.zeros(3, 768)
 LETTERS = [320, 321, 322, 323, 324, 325, 326, 327]  # a to h
 CAT, DOG, FOX, RED, X, COMMA = 2368, 1929, 3240, 736, 343, 267
 E = "vector"
+EMBEDDINGS = {"three": THREE, "three.pt": THREE, "sub/v1.5-three": THREE}
 
 
 def chunked(prompt, *, found=None):
     return chunk_prompt(
         prompt,
         tokenize=tokenize,
-        find_embedding=(found or {"three": THREE, "three.pt": THREE}).get,
+        find_embedding=(found or EMBEDDINGS).get,
         start_token=START_TOKEN,
         end_token=END_TOKEN,
     )
@@ -77,6 +78,15 @@ LAYOUTS = [
     ("a embedding:three.pt cat", [at(1.0, 320, E, E, E, CAT)]),
     ("a embedding: b", [at(1.0, 320)]),
     ("embedding:three<", [at(1.0, E, E, E, 283)]),
+    # What ComfyUI takes for one long name, and leaves out whole.
+    ("embedding:three,cat dog", [at(1.0, E, E, E, COMMA, CAT, DOG)]),
+    ("embedding:three. cat", [at(1.0, E, E, E, 269, CAT)]),
+    ("embedding:three.pt, cat", [at(1.0, E, E, E, COMMA, CAT)]),
+    ("embedding:three;cat", [at(1.0, E, E, E, 282, CAT)]),
+    ("embedding:three,embedding:three cat", [at(1.0, E, E, E, COMMA, E, E, E, CAT)]),
+    ("(embedding:three,cat:1.2) dog", [at(1.2, E, E, E, COMMA, CAT) + at(1.0, DOG)]),
+    ("embedding:nope,cat", [at(1.0, COMMA, CAT)]),
+    ("embedding:sub/v1.5-three,cat", [at(1.0, E, E, E, COMMA, CAT)]),
     (
         "cat " * 74 + "(x:1.2) embedding:three dog",
         [at(1.0, *[CAT] * 74) + at(1.2, X), at(1.0, E, E, E, DOG)],
