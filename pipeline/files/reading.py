@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import torch
 from safetensors import SafetensorError, safe_open
 
 from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
-from .pickles import read_pickle
 
-Weights = Mapping[str, torch.Tensor]
+if TYPE_CHECKING:  # a header is read without PyTorch
+    import torch
+
+Weights: TypeAlias = "Mapping[str, torch.Tensor]"
 
 _SNIFFED_BYTES = 1024
 _LARGEST_HEADER_BYTES = 100_000_000  # what the safetensors format allows
@@ -48,7 +49,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             LFS pointer, no model file at all, or a pickle that asks for foreign classes.
     """
     path = checked_path("path", path)
-    return _read_safetensors(path) if _format(path) == "safetensors" else read_pickle(path)
+    return _read_safetensors(path) if _format(path) == "safetensors" else _read_pickle(path)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read_header(path: str | Path) -> dict[str, TensorHeader]:
         return _safetensors_header(path)
     return {
         name: TensorHeader(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        for name, tensor in read_pickle(path).items()
+        for name, tensor in _read_pickle(path).items()
     }
 
 
@@ -145,7 +146,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
     header = {}
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with safe_open(path, framework="np") as file:
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
                 dtype = part.get_dtype()
@@ -153,6 +154,12 @@ def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
     except _UNREADABLE as error:
         raise AnimateDiffV2VError(_damage(path, error)) from error
     return header
+
+
+def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
+    from .pickles import read_pickle  # noqa: PLC0415 - loads PyTorch
+
+    return read_pickle(path)
 
 
 def _damage(path: Path, error: Exception) -> str:

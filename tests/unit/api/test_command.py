@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from animatediff_v2v.api.command import main
+
+MINIATURE = Path(__file__).parents[3] / "demo/models/checkpoints/miniature.safetensors"
 
 
 def test_a_models_folder_that_is_not_there_is_refused(tmp_path, capsys):
@@ -63,3 +67,17 @@ def test_settings_that_cannot_be_read_are_refused(tmp_path, capsys, settings, se
     (tmp_path / "api.json").write_bytes(settings)
     assert main(["serve", str(tmp_path), "--models", str(tmp_path), "--port", "0"]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_the_server_leaves_pytorch_to_its_workers():
+    """It would take seconds to start and hundreds of megabytes."""
+    script = (
+        "import sys, animatediff_v2v.api.serve, animatediff_v2v.api.worker\n"
+        "from animatediff_v2v.pipeline.files.reading import read_header\n"
+        f"assert read_header({str(MINIATURE)!r})\n"
+        "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr
