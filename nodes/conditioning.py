@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, Conditioning
 from ..pipeline.models import TextEncoder
-from ..pipeline.prompts import PromptTrack, encode_schedule
+from ..pipeline.prompts import PromptSchedule, PromptTrack, encode_schedule
+from ..pipeline.prompts.weights import check_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +25,16 @@ class Prompts:
 
     positive: str
     negative: str
-    positive_schedule: dict[int, str] | None = None
+    positive_schedule: PromptSchedule | None = None
     positive_conditioning: list[list[Any]] | None = None
     negative_conditioning: list[list[Any]] | None = None
     source: str | None = None
     """What the source shows, where it is unsampled."""
 
     def __post_init__(self) -> None:
-        """Refuse two prompts in one place."""
+        """Refuse two prompts in one place, and absurd weights."""
+        for name in ("positive", "negative", "source"):
+            check_prompt(getattr(self, name) or "", name=name)
         if self.positive_schedule is not None and self.positive_conditioning is not None:
             raise AnimateDiffV2VError(
                 "positive_schedule and positive_conditioning are both connected; disconnect one."
@@ -59,7 +62,9 @@ class Prompts:
                 frames=frames,
                 channels=channels,
             )
-        keyframes = self.positive_schedule or {0: self.positive}
+        if self.positive_schedule is None:
+            return PromptTrack(text_encoder.encode(self.positive))
+        keyframes = self.positive_schedule.keyframes(frames)
         return encode_schedule(keyframes, text_encoder.encode)
 
     def _negative(self, text_encoder: TextEncoder, frames: int, channels: int) -> PromptTrack:

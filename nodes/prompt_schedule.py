@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pipeline import AnimateDiffV2VError
-from ..pipeline.prompts import parse_schedule
+from ..pipeline import AnimateDiffV2VError, prompts
 from .sockets import CATEGORY, Schedule
 
 
@@ -31,9 +30,25 @@ class PromptSchedule(io.ComfyNode):
                     "schedule",
                     multiline=True,
                     default="0: a forest in spring\n24: a forest in winter, snow",
-                    tooltip="A line for each keyframe, `frame: prompt`. Frames are those of the "
-                    "output, from 0: with every 2nd frame kept, frame 24 is the source's 48th.",
-                )
+                    tooltip="A line for each keyframe, `frame: prompt`, or the text of another "
+                    "pack's schedule node. Frames are those of the output, from 0: with every 2nd "
+                    "frame kept, frame 24 is the source's 48th.",
+                ),
+                io.String.Input(
+                    "pre_text",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="Put before every prompt, with a space between: what stays the same "
+                    "throughout the video.",
+                ),
+                io.String.Input(
+                    "app_text",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="Put after every prompt, with a space between.",
+                ),
             ],
             outputs=[
                 Schedule.Output(
@@ -44,16 +59,18 @@ class PromptSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, schedule: str) -> io.NodeOutput:
+    def execute(cls, schedule: str, pre_text: str = "", app_text: str = "") -> io.NodeOutput:
         """Read the keyframes."""
-        return io.NodeOutput(parse_schedule(schedule))
+        return io.NodeOutput(prompts.PromptSchedule(schedule, pre_text, app_text))
 
     @classmethod
-    def validate_inputs(cls, schedule: str | None) -> bool | str:
+    def validate_inputs(
+        cls, schedule: str | None, pre_text: str | None = "", app_text: str | None = ""
+    ) -> bool | str:
         """Refuse lines that are no keyframes."""
         try:
             if schedule is not None:
-                parse_schedule(schedule)
+                prompts.PromptSchedule(schedule, pre_text or "", app_text or "")
         except AnimateDiffV2VError as error:
             return str(error)
         return True

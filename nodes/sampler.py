@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings, SpeedOptions
 from ..pipeline.presets import Defaults, Preset, with_preset
+from ..pipeline.prompts import PromptSchedule
 from ..pipeline.ranges import GUIDANCE_SCALE, SEED, SHARE, STEPS
 from ..pipeline.request import NEGATIVE_PROMPT
 from ..pipeline.sampling import (
@@ -66,7 +67,7 @@ class Sampler(io.ComfyNode):
         denoise: float,
         seed: int,
         context_options: ContextOptions | None = None,
-        positive_schedule: dict[int, str] | None = None,
+        positive_schedule: PromptSchedule | None = None,
         positive_conditioning: list[list[Any]] | None = None,
         negative_conditioning: list[list[Any]] | None = None,
         clip: Any = None,

@@ -10,7 +10,7 @@ CATEGORY = "AnimateDiff V2V"
 Model = io.Custom("ADV2V_MODEL")
 # pipeline.sampling.ContextOptions
 Context = io.Custom("ADV2V_CONTEXT_OPTIONS")
-# dict[int, str]: the prompt of each keyframe, as pipeline.prompts.parse_schedule gives it
+# pipeline.prompts.PromptSchedule
 Schedule = io.Custom("ADV2V_PROMPT_SCHEDULE")
 # list[tuple[str, float, float]]: name in models/loras, model strength, clip strength; the
 # convention of many packs

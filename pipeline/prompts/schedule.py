@@ -1,62 +1,164 @@
-"""Prompts that change along a clip, as text: a line for each keyframe, `frame: prompt`."""
+"""Prompts that change along a clip, as text: a prompt for each keyframe."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ..errors import AnimateDiffV2VError
+from .schedule_text import Entry, ScheduleReader
+from .weights import check_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .track import PromptTrack
 
-_LINE = re.compile(r"""^\s*["']?(\d{1,9})["']?\s*:\s*(.*?)\s*$""", re.DOTALL)
+# After all frames that there can be.
+BEYOND = 10**10
+_EXAMPLE = "24: a fox in winter"
+
+
+@dataclass(frozen=True)
+class PromptSchedule:
+    """The text of a schedule, read once the length of the clip is known.
+
+    text: as parse_schedule takes it. pre_text, app_text: put before and after every prompt with a
+    space between, as FizzNodes does it.
+    """
+
+    text: str
+    pre_text: str = ""
+    app_text: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no schedule; raises AnimateDiffV2VError quoting the line."""
+        for name, text in (("pre_text", self.pre_text), ("app_text", self.app_text)):
+            _check_value(text, where=name)
+        _read(self.text, kind="prompt", example=_EXAMPLE)
+
+    def keyframes(self, num_frames: int) -> dict[int, str]:
+        """Return the whole prompt of each keyframe in a clip of `num_frames`, in rising order."""
+        prompts = parse_schedule(self.text, num_frames=num_frames)
+        return {
+            frame: _joined(" ", (self.pre_text, prompt, self.app_text))
+            for frame, prompt in prompts.items()
+        }
 
 
 def parse_schedule(
-    text: str, *, kind: str = "prompt", example: str = "24: a fox in winter"
+    text: str, *, num_frames: int | None = None, kind: str = "prompt", example: str = _EXAMPLE
 ) -> dict[int, str]:
     """Read keyframes, in rising order of their frames.
 
     >>> parse_schedule("0: a fox in spring\\n24: a fox in winter")
     {0: 'a fox in spring', 24: 'a fox in winter'}
 
-    Quotes around frame and prompt and a comma at the end are as welcome as none, since schedules
-    are passed around in that form.
+    Taken is what FizzNodes, AnimateDiff-Evolved and Automatic1111's extension take: JSON with or
+    without its brackets, `frame = "prompt"`, one line for each keyframe with or without quotes;
+    commas at the ends and `//` and `#` comments; prompts of several lines in quotes; lines without
+    a frame before the first and after the last keyframe, which are joined to every prompt by
+    commas. Frames: see frame_index.
 
+    num_frames: of the clip, for frames that are counted from its end or as a share of it.
     kind, example: what a keyframe holds, and a line, for the sentences of errors.
-    Raises AnimateDiffV2VError naming the line that is no keyframe.
+    Raises AnimateDiffV2VError quoting the line that is not understood.
     """
-    keyframes: dict[int, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        match = _LINE.match(line)
-        if match is None:
+    entries = _read(text, kind=kind, example=example)
+    if num_frames is None:
+        relative = next((entry for entry in entries if entry.frames.is_relative), None)
+        if relative is not None:
             raise AnimateDiffV2VError(
-                f"Line {number} of the {kind} schedule is {line.strip()!r}; "
-                f"write `frame: {kind}`, for example `{example}`."
+                f"Line {relative.line} of the {kind} schedule counts frames by the length of the "
+                "clip, which is not known here: name them by their numbers."
             )
-        frame = int(match[1])
-        if frame in keyframes:
-            raise AnimateDiffV2VError(
-                f"Line {number} of the {kind} schedule names frame {frame} a second time."
-            )
-        keyframes[frame] = _unquoted(match[2])
-    if not keyframes:
-        raise AnimateDiffV2VError(
-            f"The {kind} schedule is empty; write lines of `frame: {kind}`, the first for frame 0."
-        )
+    keyframes = _keyframes(entries, num_frames or 1, kind)
     return dict(sorted(keyframes.items()))
 
 
-def _unquoted(prompt: str) -> str:
-    quoted = re.fullmatch(r"""(["'])(.*)\1\s*,?""", prompt, re.DOTALL)
-    return quoted[2] if quoted else prompt
+def _read(text: str, *, kind: str, example: str) -> list[Entry]:
+    found = ScheduleReader(text, kind=kind, example=example).read()
+    if not found.entries:
+        line = next(iter(found.head), "")
+        begin = f"The {kind} schedule is empty"
+        if line:
+            begin = f"Line 1 of the {kind} schedule is {line!r}, and no line names a frame"
+        raise AnimateDiffV2VError(
+            f"{begin}; write `frame: {kind}`, for example `{example}`, the first for frame 0."
+        )
+    head, tail = ", ".join(found.head), ", ".join(found.tail)
+    entries = []
+    for entry in found.entries:
+        value = entry.value
+        if kind == "prompt":
+            value = _joined(", ", (head, value, tail)) if head or tail else value
+            _check_value(value, where=f"Line {entry.line} of the prompt schedule")
+        entries.append(Entry(entry.frames, value, entry.line))
+    return entries
+
+
+def _joined(by: str, parts: Iterable[str]) -> str:
+    stripped = (part.strip().strip(",").strip() if by != " " else part.strip() for part in parts)
+    return by.join(part for part in stripped if part)
+
+
+def _check_value(value: str, *, where: str) -> None:
+    if "--neg" in value:
+        raise AnimateDiffV2VError(
+            f"{where} holds --neg, which this node does not take: write what the video should not "
+            "show into the sampler's negative prompt."
+        )
+    if re.search(r"`[^`]*`", value):
+        raise AnimateDiffV2VError(
+            f"{where} holds an expression between backticks, which is not calculated here: write "
+            "its values as keyframes, for example `0: (snow:0.5)` and `24: (snow:1.2)`."
+        )
+    check_prompt(value, name=where)
+
+
+def _keyframes(entries: list[Entry], num_frames: int, kind: str) -> dict[int, str]:
+    """The value of each frame that is named, those included up to which one is held."""
+    starts: dict[int, Entry] = {}
+    for entry in entries:
+        start = _frame(entry, num_frames, kind)
+        if start in starts:
+            raise AnimateDiffV2VError(
+                f"Line {entry.line} of the {kind} schedule names frame {start} a second time."
+            )
+        starts[start] = entry
+    ordered = sorted(starts.items())
+    keyframes = {start: entry.value for start, entry in ordered}
+    for (start, entry), (following, _) in pairwise([*ordered, (BEYOND, ordered[-1][1])]):
+        last = _last_held(entry, num_frames)
+        if last is not None:
+            before_next = min(last, following - 1)
+            if start < before_next < BEYOND - 1:
+                keyframes[before_next] = entry.value
+    return keyframes
+
+
+def _frame(entry: Entry, num_frames: int, kind: str) -> int:
+    try:
+        return entry.frames.start.frame(num_frames)
+    except (ValueError, ArithmeticError):
+        raise AnimateDiffV2VError(
+            f"Line {entry.line} of the {kind} schedule names frame {entry.frames.start.text}, "
+            f"which a clip of {num_frames} frames does not have."
+        ) from None
+
+
+def _last_held(entry: Entry, num_frames: int) -> int | None:
+    """The last frame in which a value stays as it is; None where it changes at once."""
+    frames = entry.frames
+    if not frames.holds:
+        return None
+    if frames.end is None:
+        return BEYOND
+    return frames.end.frame(num_frames) - (0 if frames.includes_end else 1)
 
 
 def encode_schedule(keyframes: dict[int, str], encode: Callable[[str], Tensor]) -> PromptTrack:

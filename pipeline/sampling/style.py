@@ -152,7 +152,7 @@ def parse_weights(text: str) -> dict[int, float] | None:
     weights = {}
     for frame, value in parse_schedule(text, kind="weight", example="24: 0.5").items():
         try:
-            weights[frame] = float(value.removesuffix(","))
+            weights[frame] = float(value.strip().removesuffix(",").strip("() "))
         except ValueError:
             raise AnimateDiffV2VError(
                 f"The weight at frame {frame} is {value!r}; it must be a number, for example 0.5."

@@ -297,9 +297,12 @@ def test_images_are_spread_over_the_clip(count, frames, expected):
 def test_weights_as_text():
     assert parse_weights("") is None
     assert parse_weights("0: 1\n 24 : 0.3,\n\n") == {0: 1.0, 24: 0.3}
+    assert parse_weights("0:(1), 24:(0.3)") == {0: 1.0, 24: 0.3}
     assert weight_at(12, {0: 1.0, 24: 0.5}) == 0.75
     assert [weight_at(frame, {4: 0.2}) for frame in (0, 4, 9)] == [0.2] * 3
     with pytest.raises(AnimateDiffV2VError, match="The weight at frame 3 is 'much'; it must be a"):
         parse_weights("3: much")
-    with pytest.raises(AnimateDiffV2VError, match="Line 1 of the weight schedule is 'much'; write"):
+    with pytest.raises(
+        AnimateDiffV2VError, match="Line 1 of the weight schedule, 'much', names no frame"
+    ):
         parse_weights("much")
