@@ -13,6 +13,10 @@ from .problems import Answer
 from .schemas import ENDPOINTS
 from .store import LogLine, StoredRequest
 
+MODEL_HEADERS = {
+    "checkpoint": "X-Animatediff-Checkpoint",
+    "motion_module": "X-Animatediff-Motion-Module",
+}
 FILES = "/animatediff-v2v/files"
 
 
@@ -81,6 +85,12 @@ def result(request: StoredRequest, origin: str) -> Any:
     if not request.answer.is_ok:
         return body
     return body | {"video": body["video"] | {"url": origin + body["video"]["url"]}}
+
+
+def models(request: StoredRequest) -> dict[str, str]:
+    """Response headers that name the model files of a request, as in a URL."""
+    chosen = request.input.get("models", {})
+    return {name: quote(chosen[kind]) for kind, name in MODEL_HEADERS.items() if kind in chosen}
 
 
 def output(request: StoredRequest, made: Made, token: str) -> Answer:

@@ -81,6 +81,18 @@ def _add_serve(commands: Any) -> None:
         help="the most of each worker's device memory that weights and tensors may take, as in "
         "`animatediff-v2v run`",
     )
+    serve.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="the least that is logged",
+    )
+    serve.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="lines for people, or an object a line",
+    )
 
 
 def _serve(parsed: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import binascii
 import mimetypes
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..pipeline.errors import AnimateDiffV2VError
 from .addresses import AddressRefused, check_literal, open_session
 
 CHUNK_BYTES = 1 << 18
+DATA_URI_PIECE = 1 << 18
 MEBIBYTE = 1 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
 _DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
@@ -172,25 +173,50 @@ def _fetch_data_uri(url: str, into: Path, limits: FetchLimits) -> FetchedFile:
     if head is None:
         raise _failed("The data URI is not of the form data:video/mp4;base64,...")
     content_type = _checked_type(head[1].strip().lower() or "text/plain", limits)
-    is_base64 = head[2].lower().endswith(";base64")
-    data = _from_base64(url[head.end() :]) if is_base64 else unquote_to_bytes(url[head.end() :])
-    _check_size(len(data), limits)
-    _check_not_empty(len(data))
-    path = into / _new_name(content_type)
+    pieces = _unquoted(url, head.end())
+    if head[2].lower().endswith(";base64"):
+        pieces = _from_base64(pieces)
+    path, size = into / _new_name(content_type), 0
     try:
-        path.write_bytes(data)
+        with path.open("xb") as file:
+            for piece in pieces:
+                size += len(piece)
+                _check_size(size, limits)
+                file.write(piece)
+        _check_not_empty(size)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return FetchedFile(path=path, content_type=content_type, size=len(data))
+    return FetchedFile(path=path, content_type=content_type, size=size)
 
 
-def _from_base64(text: str) -> bytes:
-    if "%" in text:
-        text = unquote_to_bytes(text).decode("latin-1")
-    text = re.sub(r"[ \t\r\n\f]", "", text)
+def _unquoted(text: str, start: int) -> Iterator[bytes]:
+    """Decode what is written as %41, piece by piece: one call for all would hold others up."""
+    while start < len(text):
+        end = start + DATA_URI_PIECE
+        cut = text.find("%", max(start, end - 2), end)
+        if cut > start and end < len(text):  # the rest of it is in the next piece
+            end = cut
+        yield unquote_to_bytes(text[start:end])
+        start = end
+
+
+def _from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest, is_over = b"", False
+    for piece in pieces:
+        letters = rest + b"".join(piece.split())
+        usable = len(letters) // 4 * 4
+        rest = letters[usable:]
+        if is_over and letters:
+            raise _failed("The data URI is no base64: it goes on behind its end.")
+        is_over = letters[:usable].endswith(b"=")
+        yield _decoded(letters[:usable])
+    yield _decoded(rest + b"=" * (-len(rest) % 4))
+
+
+def _decoded(letters: bytes) -> bytes:
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(letters, validate=True)
     except (binascii.Error, ValueError) as error:
         raise _failed(f"The data URI is no base64: {error}.") from error
 

@@ -7,16 +7,18 @@ whose URL is the secret, what is public anyway, and what the page of the API is 
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from .bodies import too_large
+from .cors import Cors
+from .events import Events
 from .hosts import MOUNT
 from .keys import LOCAL, Caller, KeyRing, RateLimit, credentials
 from .loopback import is_own_call
@@ -42,7 +44,6 @@ _FOREIGN_PAGE = flat(403, "A page of another site may not call this server", "fo
 _TOO_MANY = flat(
     403, "This key makes too many calls; wait a minute, or raise the limit", "rate_limited"
 )
-_NO_JSON = flat(400, "The body is no JSON", "bad_request")
 
 
 def needs_no_key(handler: _H) -> _H:
@@ -66,6 +67,8 @@ class Guard:
         *,
         keyless_loopback: bool = False,
         allowed_hosts: Collection[str] = (),
+        allowed_origins: Collection[str] = (),
+        events: Events | None = None,
         max_body_bytes: int,
         requests_per_minute: int,
         prefixes: Collection[str] = PREFIXES,
@@ -73,11 +76,14 @@ class Guard:
         """Set the limits.
 
         keyless_loopback: let this user's own programs on this machine in, whatever key they have.
+        allowed_origins: sites whose pages may call, as browsers write them.
         allowed_hosts: names, beside localhost and IP addresses, under which clients may call.
         requests_per_minute: of one key, what only asks (GET) not counted.
         """
         self._keys, self._keyless_loopback = keys, keyless_loopback
         self._hosts = {"localhost", *(host.lower().rstrip(".") for host in allowed_hosts)}
+        self.cors = Cors(allowed_origins, is_ours=self.watches)
+        self._events = events or Events()
         self._max_body_bytes = max_body_bytes
         self._rate = RateLimit(requests_per_minute)
         self._prefixes = tuple(prefixes)
@@ -97,12 +103,24 @@ class Guard:
                 return await handler(request)
             token = None
             try:
-                caller = self._judged(request)
+                self._check_host(request)
+                if self.cors.allows(request):
+                    inner = self.cors.as_own(request)
+                    preflight = self.cors.preflight(request)
+                    if preflight is not None:
+                        return preflight
+                else:
+                    inner = request
+                caller = self._judged(inner)
                 # Requests of one connection share a context: nobody inherits a caller.
                 token = _CALLER.set(caller) if caller is not None else None
-                return await handler(request)
+                return await handler(inner)
             except RequestRefused as refusal:
-                return as_response(refusal.answer)
+                response = as_response(refusal.answer)
+                if not request.content.is_eof():
+                    # What else comes on the connection would be taken for the next request.
+                    response.force_close()
+                return response
             finally:
                 if token is not None:
                     _CALLER.reset(token)
@@ -111,7 +129,6 @@ class Guard:
 
     def _judged(self, request: web.Request) -> Caller | None:
         """Give who calls, None where that does not matter; raises RequestRefused."""
-        self._check_host(request)
         if getattr(request.match_info.handler, _OPEN, False):
             return None  # these have limits of their own for what is sent
         caller = self._checked_caller(request)
@@ -142,6 +159,7 @@ class Guard:
         if caller is None and self._keyless_loopback and is_own_call(request):
             caller = LOCAL
         if caller is None:
+            self._events.key_refused(request.remote or "", key_id=_shown_id(authorization))
             unsplit = authorization is not None and credentials(authorization) is None
             raise RequestRefused(_MALFORMED_KEY if unsplit else _UNKNOWN_KEY)
         # A page cannot send a key that it does not know, but where none is needed it needs none.
@@ -153,32 +171,15 @@ class Guard:
         return caller
 
 
-async def read_json(request: web.Request, *, max_bytes: int) -> Any:
-    """Read a body as JSON, no further than `max_bytes`; an empty one is an empty object.
-
-    Raises RequestRefused where it is larger, or no JSON.
-    """
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large(max_bytes)
-    try:
-        return json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise RequestRefused(_NO_JSON) from error
-
-
-def too_large(max_bytes: int) -> RequestRefused:
-    """The error for a body of more than `max_bytes`."""
-    return RequestRefused(
-        flat(413, f"The body is larger than {max_bytes} bytes, the most taken", "request_too_large")
-    )
-
-
 def as_response(answer: Answer) -> web.Response:
     """Give an answer as a response."""
     return web.json_response(answer.body, status=answer.status, headers=answer.headers)
+
+
+def _shown_id(authorization: str | None) -> str:
+    """What of a key may be logged: its first half, which opens nothing."""
+    split = credentials(authorization)
+    return split[0][:60] if split is not None else ""
 
 
 def _is_address(host: str) -> bool:

@@ -11,6 +11,7 @@ from aiohttp import web
 from yarl import URL
 
 MOUNT = "/fal"
+HEALTH = "/animatediff-v2v/health"
 
 RUN = "fal.run"
 QUEUE = "queue.fal.run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +13,26 @@ from typing import Any
 
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.presets import PRESETS, Defaults
+from ..pipeline.video.info import VideoInfo
 from ..pipeline.video.probe import probe_video
+from ..pipeline.video.selection import FrameSelection, exact_rate, grid_count
 from .executor import Executor, Job, ModelLibrary, without_folders
 from .fetching import FetchedFile, FetchLimits, InputRefused, fetch
 from .loras import LoraShelf
 from .model_choice import (
+    CHECKPOINTS,
+    MOTION_MODULES,
     checkpoint_for,
     default_checkpoint,
     letters,
     motion_lora_for,
     motion_module_for,
 )
+from .own_files import OwnFiles
 from .problems import Detail, RequestRefused, refused, unprocessable
 from .schemas import ENDPOINTS, AnimateDiffV2VInput, Endpoint, FastInput, RestyleInput
 from .settings import Settings
 from .store import StoredRequest
-from .uploads import UploadStore
 
 SUPPORTED_FORMATS = ["mp4", "mov", "webm", "mkv", "avi", "gif"]
 # How much is made new by the endpoints that let nobody choose.
@@ -42,7 +46,7 @@ class Inputs:
     settings: Settings
     executor: Executor
     library: ModelLibrary
-    uploads: UploadStore
+    own_files: OwnFiles
     loras: LoraShelf
 
     async def unpack(self, data_uri: str) -> str:
@@ -59,11 +63,12 @@ class Inputs:
         """
         endpoint = ENDPOINTS[request.endpoint_id]
         asked = endpoint.input.model_validate(request.input)
-        choice = await asyncio.to_thread(self._models, endpoint, asked)
+        chosen = request.input.get("models")
+        choice = await asyncio.to_thread(self._models, endpoint, asked, chosen)
         loras = await self._lora_names(asked)
         video = await self._video(request, asked)
         try:
-            await asyncio.to_thread(self._check_video, video)
+            await asyncio.to_thread(self._check_video, video, asked)
             return Job(
                 request_id=request.id,
                 video=video,
@@ -92,18 +97,38 @@ class Inputs:
             if path.name not in wanted:
                 path.unlink(missing_ok=True)
 
-    def checked(self, endpoint: Endpoint, asked: RestyleInput) -> None:
-        """Refuse what is known to fail before anything is fetched: models that are not here."""
-        self._models(endpoint, asked)
+    def checked(self, endpoint: Endpoint, asked: RestyleInput, *, owner: str) -> dict[str, str]:
+        """Give the models that a request is run with, by kind.
+
+        Refuses what is known to fail before anything is fetched: models that are not here, and
+        results of other keys.
+        """
+        try:
+            self.own_files.find(asked.video_url, owner=owner)
+        except InputRefused as error:
+            raise _input_refused(error, "video_url") from error
+        choice = self._models(endpoint, asked)
+        return {kind: choice[kind] for kind in ("checkpoint", "motion_module")}
 
     # --- models --------------------------------------------------------------------------------
 
-    def _models(self, endpoint: Endpoint, asked: RestyleInput) -> dict[str, Any]:
-        module = motion_module_for(self.library, self.settings, is_turbo=endpoint.is_turbo)
-        if isinstance(asked, AnimateDiffV2VInput):
-            checkpoint = checkpoint_for(asked.base_model, self.library, self.settings)
+    def _models(
+        self,
+        endpoint: Endpoint,
+        asked: RestyleInput,
+        chosen: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Look the models of a request up, or take those that were chosen for it before."""
+        if chosen is not None:
+            checkpoint, module = chosen["checkpoint"], chosen["motion_module"]
+            self._check_there(CHECKPOINTS, checkpoint)
+            self._check_there(MOTION_MODULES, module)
         else:
-            checkpoint = default_checkpoint(self.library, self.settings)
+            module = motion_module_for(self.library, self.settings, is_turbo=endpoint.is_turbo)
+            if isinstance(asked, AnimateDiffV2VInput):
+                checkpoint = checkpoint_for(asked.base_model, self.library, self.settings)
+            else:
+                checkpoint = default_checkpoint(self.library, self.settings)
         motions = asked.motions if isinstance(asked, FastInput) else []
         method = _method(module, is_turbo=endpoint.is_turbo)
         return {
@@ -115,6 +140,12 @@ class Inputs:
             "sampler": method.sampler,
             "scheduler": method.scheduler,
         }
+
+    def _check_there(self, folder: str, name: str) -> None:
+        if name not in self.library.names(folder):
+            raise AnimateDiffV2VError(
+                f"{name} was taken out of models/{folder} while the request waited."
+            )
 
     async def _lora_names(self, asked: RestyleInput) -> tuple[tuple[str, float], ...]:
         entries = asked.loras if isinstance(asked, AnimateDiffV2VInput) else []
@@ -132,11 +163,14 @@ class Inputs:
         folder = self.executor.input_folder
         if request.video_file is not None:
             return folder / request.video_file
-        upload = self.uploads.resolve(asked.video_url)
-        if upload is None:
+        try:
+            own = await asyncio.to_thread(self.own_files.find, asked.video_url, owner=request.owner)
+        except InputRefused as error:
+            raise _input_refused(error, "video_url") from error
+        if own is None:
             return (await self._fetched(asked.video_url)).path
         target = folder / f"{request.id}.mp4"  # whatever it is: the reader goes by the content
-        await asyncio.to_thread(_link_or_copy, upload, target)
+        await asyncio.to_thread(_link_or_copy, own, target)
         return target
 
     async def _fetched(self, url: str) -> FetchedFile:
@@ -151,7 +185,7 @@ class Inputs:
         except InputRefused as error:
             raise _input_refused(error, "video_url") from error
 
-    def _check_video(self, path: Path) -> None:
+    def _check_video(self, path: Path, asked: RestyleInput) -> None:
         try:
             info = probe_video(path)
         except AnimateDiffV2VError as error:
@@ -179,6 +213,42 @@ class Inputs:
                 "file_too_large",
                 max_size=largest,
             )
+        self._check_length(info, asked)
+
+    def _check_length(self, info: VideoInfo, asked: RestyleInput) -> None:
+        """Refuse more frames, or more seconds of the video, than one request may ask for."""
+        most, longest = self.settings.max_frames, self.settings.max_seconds
+        if most is None and longest is None:
+            return
+        selection = _frames(asked)
+        span = selection.span_seconds(info.duration)
+        if span is None:
+            raise refused(
+                "video_url",
+                "How long the video lasts cannot be told without decoding it, and the length of "
+                "a request is limited here: put it into an mp4",
+                "unsupported_video_format",
+                supported_formats=SUPPORTED_FORMATS,
+            )
+        if longest is not None and span > longest:
+            raise refused(
+                "video_url",
+                f"The request restyles {float(span):.1f} seconds of video; the most is {longest:g}",
+                "video_duration_too_long",
+                max_duration=longest,
+                provided_duration=float(span),
+            )
+        rate = selection.grid_rate(info.frame_rate)
+        count = selection.kept_count(grid_count(span, source_rate=info.frame_rate, rate=rate))
+        if most is not None and count > most:
+            raise refused(
+                "video_url",
+                f"The request makes {count} frames; the most is {most}: send a shorter video, or "
+                f"{_fewer(asked)}",
+                "video_duration_too_long",
+                max_frames=most,
+                provided_frames=count,
+            )
 
 
 def _method(motion_module: str, *, is_turbo: bool) -> Defaults:
@@ -186,6 +256,19 @@ def _method(motion_module: str, *, is_turbo: bool) -> Defaults:
     if not is_turbo:
         return PRESETS["quality"]
     return PRESETS["lightning" if "lightning" in letters(motion_module) else "turbo"]
+
+
+def _frames(asked: RestyleInput) -> FrameSelection:
+    wanted = _selection(asked)
+    return FrameSelection(
+        select_every_nth_frame=wanted.get("select_every_nth_frame", 1),
+        force_rate=exact_rate(wanted.get("force_rate", 0)),
+        duration_seconds=wanted.get("duration_seconds", 0),
+    )
+
+
+def _fewer(asked: RestyleInput) -> str:
+    return "fewer fps" if isinstance(asked, FastInput) else "a higher select_every_nth_frame"
 
 
 def _selection(asked: RestyleInput) -> dict[str, Any]:

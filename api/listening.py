@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from ..pipeline import AnimateDiffV2VError
 
 # Clients that wait for a result would otherwise hold the server up for a minute.
 SECONDS_FOR_LAST_WORDS = 2.0
+SECONDS_OF_SILENCE = 30.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -72,6 +77,8 @@ def run(app: web.Application, sockets: Sequence[socket.socket]) -> None:
 
 
 async def _answer(app: web.Application, sockets: Sequence[socket.socket]) -> None:
+    callers = _Callers()
+    app.middlewares.insert(0, callers.middleware)
     runner = web.AppRunner(
         app, handle_signals=True, access_log=None, shutdown_timeout=SECONDS_FOR_LAST_WORDS
     )
@@ -79,6 +86,39 @@ async def _answer(app: web.Application, sockets: Sequence[socket.socket]) -> Non
         await runner.setup()
         for each in sockets:
             await web.SockSite(runner, each).start()
-        await asyncio.Event().wait()
+        assert runner.server is not None
+        await callers.hang_up_on_silent(runner.server)
     finally:
         await runner.cleanup()
+
+
+class _Callers:
+    """Who is connected, and has said nothing yet: aiohttp would wait for ever."""
+
+    def __init__(self) -> None:
+        self._heard: set[int] = set()
+
+    @property
+    def middleware(self) -> Middleware:
+        """Notes that a connection brought a whole head of a request."""
+
+        @web.middleware
+        async def hear(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self._heard.add(id(request.protocol))
+            return await handler(request)
+
+        return hear
+
+    async def hang_up_on_silent(self, server: web.Server) -> None:
+        """Close connections that bring no request in time, for ever."""
+        silent: dict[int, float] = {}
+        while True:
+            await asyncio.sleep(SECONDS_OF_SILENCE / 4)
+            now, connections = time.monotonic(), {id(each): each for each in server.connections}
+            self._heard &= connections.keys()
+            silent = {
+                each: silent.get(each, now) for each in connections if each not in self._heard
+            }
+            for each, since in silent.items():
+                if now - since >= SECONDS_OF_SILENCE:
+                    connections[each].force_close()

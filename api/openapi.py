@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
-from .hosts import MOUNT, QUEUE, RUN
+from .hosts import HEALTH, MOUNT, QUEUE, RUN
 from .schemas import APP_IDS, ENDPOINTS, Endpoint, json_schema
 
 PAGE = Path(__file__).with_name("page.html")
@@ -38,6 +38,7 @@ def openapi(origin: str) -> dict[str, Any]:
         paths[f"{MOUNT}/{QUEUE}/{endpoint.endpoint_id}"] = {"post": _submit(endpoint)}
     for app_id in APP_IDS:
         paths |= _followed(app_id)
+    paths[HEALTH] = {"get": _health()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -128,6 +129,20 @@ def _followed(app_id: str) -> dict[str, Any]:
         ),
         f"{base}/status/stream": get("stream", "The same as events", {"200": stream}, logs),
         f"{base}/cancel": {"put": cancel},
+    }
+
+
+def _health() -> dict[str, Any]:
+    fields = {"status": {"enum": ["ok", "unavailable"]}, "models_readable": {"type": "boolean"}}
+    body = _object({**fields, "queue_length": INTEGER, "disk_free_bytes": INTEGER})
+    return {
+        "summary": "Whether requests can be done",
+        "operationId": "health",
+        "security": [],
+        "responses": {
+            "200": _answer("They can.", body),
+            "503": _answer("No models can be read, or the disk is full.", body),
+        },
     }
 
 

@@ -11,6 +11,7 @@ import random
 import time
 import uuid
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +21,9 @@ from pydantic import ValidationError
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.ranges import DRAWN_SEED
 from . import answers
-from .guard import as_response, caller_of, needs_no_key, read_json
+from .bodies import LARGE_AT_ONCE, Parser, Places
+from .events import Events
+from .guard import as_response, caller_of, needs_no_key
 from .hosts import HOSTS, MOUNT, QUEUE, RUN, local_path, own_url
 from .inputs import Inputs
 from .openapi import openapi, page
@@ -35,7 +38,7 @@ from .problems import (
     validation_answer,
 )
 from .queue_runner import QueueRunner
-from .schemas import APP_IDS, ENDPOINTS, Endpoint
+from .schemas import APP_IDS, ENDPOINTS, Endpoint, RestyleInput
 from .settings import Settings
 from .store import NewRequest, QueueFull, Store, StoredRequest
 from .webhooks import WebhookSender
@@ -56,10 +59,13 @@ class Routes:
         runner: QueueRunner,
         inputs: Inputs,
         webhooks: WebhookSender,
+        events: Events,
     ) -> None:
         """Connect the parts."""
+        self._events = events
         self._settings, self._store, self._runner = settings, store, runner
         self._inputs, self._webhooks = inputs, webhooks
+        self._places, self._parser = Places(LARGE_AT_ONCE), Parser()
 
     def table(self) -> list[web.RouteDef]:
         """List the routes, for any application."""
@@ -110,10 +116,10 @@ class Routes:
         if webhook_url is not None:
             await self._webhooks.check(webhook_url)
         start_before = _start_before(request)
-        body = await read_json(request, max_bytes=self._settings.max_body_bytes)
-        asked, video_file = await self._checked(endpoint, body)
+        async with self._places.one_for(request):
+            asked, video_file = await self._read(endpoint, request)
         try:
-            return await self._runner.submit(
+            stored = await self._runner.submit(
                 NewRequest(
                     id=str(uuid.uuid4()),
                     endpoint_id=endpoint.endpoint_id,
@@ -132,20 +138,28 @@ class Routes:
             if isinstance(error, QueueFull):
                 raise RequestRefused(QUEUE_FULL) from error
             raise
+        self._events.submitted(
+            stored,
+            key_name=caller_of(request).name,
+            queue_position=self._runner.queue_position(stored),
+        )
+        return stored
 
-    async def _checked(self, endpoint: Endpoint, body: Any) -> tuple[dict[str, Any], str | None]:
+    async def _read(
+        self, endpoint: Endpoint, request: web.Request
+    ) -> tuple[dict[str, Any], str | None]:
         """Give the input to store, and the file of a video that came within it."""
+        asked = await self._parser.read(
+            request, max_bytes=self._settings.max_body_bytes, check=partial(_validated, endpoint)
+        )
+        owner = caller_of(request).key_id
         try:
-            asked = endpoint.input.model_validate(body)
-        except ValidationError as error:
-            raise RequestRefused(validation_answer(error)) from error
-        try:
-            await asyncio.to_thread(self._inputs.checked, endpoint, asked)
+            models = await asyncio.to_thread(self._inputs.checked, endpoint, asked, owner=owner)
         except RequestRefused:
             raise
         except AnimateDiffV2VError as error:  # no model is installed at all
             raise RequestRefused(flat(500, str(error), "internal_server_error")) from error
-        values = asked.model_dump()
+        values = asked.model_dump() | {"models": models}
         if asked.seed is None:
             values["seed"] = random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)
         if asked.video_url[:5].lower() != "data:":
@@ -247,7 +261,7 @@ class Routes:
             request_id=stored.id,
             status=stored.answer.status,
         )
-        response.headers.update(stored.answer.headers)
+        response.headers.update(stored.answer.headers | answers.models(stored))
         return response
 
     # --- the rest ------------------------------------------------------------------------------
@@ -297,6 +311,13 @@ class Routes:
     async def unknown(self, request: web.Request) -> web.Response:
         """Answer what is nowhere."""
         return as_response(_unknown(request.path))
+
+
+def _validated(endpoint: Endpoint, body: Any) -> RestyleInput:
+    try:
+        return endpoint.input.model_validate(body)
+    except ValidationError as error:
+        raise RequestRefused(validation_answer(error)) from error
 
 
 def _unknown(path: str) -> Any:

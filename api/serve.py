@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
+from . import logs
 from .executor import Worker, WorkerOptions
 from .listening import bind, run
 from .local_executor import LocalExecutor, ModelFolders
@@ -33,18 +33,26 @@ def application(
         workers=workers,
     )
     library = ModelFolders(models)
-    service = Service.of(folder, settings=settings, executor=executor, library=library)
+    service = Service.of(
+        folder, settings=settings, executor=executor, library=library, is_own_server=True
+    )
     app = web.Application(client_max_size=settings.max_body_bytes)
-    service.mount(app, lambda route: app.router.add_routes([route]))
+
+    def add_route(route: web.RouteDef) -> None:
+        for prefix in ("", "/api"):  # as ComfyUI does, so that fal's default proxy path is one
+            path = f"{prefix}{route.path}"
+            app.router.add_routes([web.RouteDef(route.method, path, route.handler, route.kwargs)])
+
+    service.mount(app, add_route)
     return app
 
 
 def serve(parsed: argparse.Namespace) -> int:
     """Answer until the process is stopped."""
-    logging.getLogger(__package__).setLevel(logging.INFO)
     check_folder(parsed.folder)
     settings = load_settings(parsed.folder)
     sockets = bind(parsed.host, parsed.port)
+    logs.configure(level=parsed.log_level, form=parsed.log_format)
     app = application(
         parsed.folder, models=parsed.models, settings=settings, workers=_workers(parsed)
     )

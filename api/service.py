@@ -11,18 +11,24 @@ from pathlib import Path
 from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
+from ..pipeline.video.probe import probe_video
 from . import answers
+from .events import Events
 from .executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
 from .fetching import FetchLimits
-from .guard import Guard
+from .guard import PREFIXES, Guard
 from .inputs import Inputs
 from .keys import KeyRing
 from .loopback import unsupported
 from .loras import LoraShelf
-from .model_choice import shortcomings
+from .metrics import Metrics
+from .model_choice import is_distilled, shortcomings
+from .operators import OperatorRoutes
+from .own_files import OwnFiles
 from .problems import Answer
 from .queue_runner import QueueRunner
 from .routes import Routes
+from .schemas import ENDPOINTS
 from .settings import Settings
 from .signing import Signer, jwks_routes
 from .store import FolderLock, Output, Store, StoredRequest
@@ -33,6 +39,10 @@ from .webhooks import WebhookSender
 logger = logging.getLogger(__name__)
 
 DATABASE = "api.sqlite"
+NOT_DISTILLED = (
+    "turbo is meant for AnimateLCM or AnimateDiff-Lightning, and this motion module is neither by "
+    "its name: few steps will not look finished"
+)
 AddRoute = Callable[[web.RouteDef], object]
 
 
@@ -52,9 +62,16 @@ class Service:
 
     @staticmethod
     def of(
-        folder: Path, *, settings: Settings, executor: Executor, library: ModelLibrary
+        folder: Path,
+        *,
+        settings: Settings,
+        executor: Executor,
+        library: ModelLibrary,
+        is_own_server: bool = False,
     ) -> Service:
         """Make the service of a folder.
+
+        is_own_server: whether the server has no other use, so that /metrics is the service's.
 
         Raises AnimateDiffV2VError when another process has the folder, or a file in it is damaged.
         """
@@ -66,19 +83,27 @@ class Service:
             folder / DATABASE, signer, allow_private_targets=settings.private_webhooks
         )
         loras = LoraShelf(library, uploads, _lora_limits(settings))
-        inputs = Inputs(settings, executor, library, uploads, loras)
-        parts = _Parts(store, webhooks, executor)
+        inputs = Inputs(settings, executor, library, OwnFiles(uploads, store), loras)
+        metrics = _metrics(folder, executor)
+        events = Events(metrics if isinstance(metrics, Metrics) else None)
+        parts = _Parts(store, webhooks, executor, inputs, events)
+        operators = OperatorRoutes(folder, library, executor.length, metrics)
         runner = QueueRunner(
             store,
             executor,
             settings,
-            prepare=inputs.prepare,
+            prepare=parts.prepare,
             publish=parts.publish,
             clean_up=parts.clean_up,
             finished=parts.finished,
         )
         routes = Routes(
-            settings=settings, store=store, runner=runner, inputs=inputs, webhooks=webhooks
+            settings=settings,
+            store=store,
+            runner=runner,
+            inputs=inputs,
+            webhooks=webhooks,
+            events=events,
         )
         return Service(
             settings=settings,
@@ -92,10 +117,18 @@ class Service:
                 KeyRing(folder),
                 keyless_loopback=_keyless(settings),
                 allowed_hosts=settings.allowed_hosts,
+                allowed_origins=settings.allowed_origins,
+                events=events,
+                prefixes=(*PREFIXES, "/metrics") if is_own_server else PREFIXES,
                 max_body_bytes=settings.max_body_bytes,
                 requests_per_minute=settings.requests_per_minute,
             ),
-            routes=(*upload_routes(uploads), *jwks_routes(signer), *routes.table()),
+            routes=(
+                *upload_routes(uploads),
+                *jwks_routes(signer),
+                *operators.table(is_own_server=is_own_server),
+                *routes.table(),
+            ),
         )
 
     def mount(self, app: web.Application, add_route: AddRoute) -> None:
@@ -104,6 +137,7 @@ class Service:
         add_route: registers a route on it, under whatever prefixes it likes.
         """
         app.middlewares.insert(0, self.guard.middleware)
+        app.on_response_prepare.append(self.guard.cors.let_read)
         for route in self.routes:
             add_route(route)
         app.on_startup.append(self._start)
@@ -133,9 +167,21 @@ class _Parts:
     store: Store
     webhooks: WebhookSender
     executor: Executor
+    inputs: Inputs
+    events: Events
+
+    async def prepare(self, request: StoredRequest) -> Job:
+        """Bring the files of a request in, and note which models it is run with."""
+        job = await self.inputs.prepare(request)
+        said = f"checkpoint {job.checkpoint}, motion module {job.motion_module}"
+        await asyncio.to_thread(self.store.log, request.id, said)
+        if ENDPOINTS[request.endpoint_id].is_turbo and not is_distilled(job.motion_module):
+            await asyncio.to_thread(self.store.log, request.id, NOT_DISTILLED, level="WARN")
+        return job
 
     async def publish(self, request: StoredRequest, made: Made) -> Answer:
         """Give the file a URL, and word the output."""
+        self.events.made(request, frames=await asyncio.to_thread(_frame_count, made.path))
         output = Output(made.path, VIDEO_TYPE)
         token = await asyncio.to_thread(self.store.add_output, request.id, output)
         return answers.output(request, made, token)
@@ -153,6 +199,7 @@ class _Parts:
 
     async def finished(self, request: StoredRequest) -> None:
         """Hand the webhook of a finished request over; a restart in between does it again."""
+        self.events.ended(request)
         if request.webhook_url is None or request.answer is None:
             return
         body = answers.result(request, request.origin)
@@ -163,6 +210,22 @@ class _Parts:
             answer=replace(request.answer, body=body),
         )
         await asyncio.to_thread(self.store.webhook_taken, request.id)
+
+
+def _frame_count(video: Path) -> int | None:
+    """Count the frames of a video that was made; None where that cannot be told."""
+    try:
+        return probe_video(video).frame_count
+    except AnimateDiffV2VError:
+        return None
+
+
+def _metrics(folder: Path, executor: Executor) -> Metrics | str:
+    """Give what counts, or the sentence that says why nothing does."""
+    try:
+        return Metrics(queue_length=executor.length, folder=folder)
+    except AnimateDiffV2VError as error:
+        return str(error)
 
 
 def _keyless(settings: Settings) -> bool:

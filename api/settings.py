@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from yarl import URL
 
 from ..pipeline import AnimateDiffV2VError
 
@@ -47,6 +48,10 @@ class Settings(BaseModel):
     max_video_seconds: float = Field(600, gt=0)
     max_video_pixels: int = Field(4096 * 4096, ge=64 * 64)
     """Of one frame as it is stored."""
+    max_frames: int | None = Field(None, ge=1)
+    """That one request may make."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Of a video that one request may restyle."""
     max_queued: int = Field(1000, ge=1)
     """Unfinished requests of everybody together."""
     max_queued_per_key: int = Field(1000, ge=1)
@@ -54,12 +59,20 @@ class Settings(BaseModel):
     """How long finished requests can be asked for; their videos stay where they are."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside localhost and IP addresses, under which clients may call."""
+    allowed_origins: tuple[str, ...] = ()
+    """Sites whose pages may call, with a key, such as https://studio.example:8443."""
     keyless_loopback: bool = False
     """Whether programs of the user who runs the server need no key; on Linux alone."""
     requests_per_minute: int = Field(600, ge=1)
     """Of one key, following a request not counted."""
     private_webhooks: bool = False
     """Whether webhooks may go to addresses that are not on the public internet."""
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """Give them as browsers write them."""
+        return tuple(_origin(each) for each in origins)
 
 
 def load_settings(folder: Path) -> Settings:
@@ -82,6 +95,18 @@ def load_settings(folder: Path) -> Settings:
     except ValidationError as error:
         wrong = "; ".join(_sentence(each) for each in error.errors(include_url=False))
         raise AnimateDiffV2VError(f"{path} cannot be used: {wrong}.") from error
+
+
+def _origin(text: str) -> str:
+    try:
+        url = URL(text)
+        if url.scheme in ("http", "https") and url.host and url == url.origin():
+            return str(url.origin())
+    except ValueError:
+        pass
+    raise ValueError(
+        f"{text!r} is no origin: give scheme, name and port, as https://a.example:8443"
+    )
 
 
 def _switched(settings: Settings) -> Settings:

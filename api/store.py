@@ -259,6 +259,15 @@ class Store:
         rows = self._rows("SELECT path, content_type FROM outputs WHERE token = ?", (token,))
         return Output(Path(rows[0]["path"]), rows[0]["content_type"]) if rows else None
 
+    def owner_of_output(self, token: str) -> str | None:
+        """Give whose request made the file of such a name."""
+        rows = self._rows(
+            "SELECT owner FROM requests JOIN outputs ON requests.id = outputs.request_id "
+            "WHERE token = ?",
+            (token,),
+        )
+        return rows[0]["owner"] if rows else None
+
     # --- SQLite --------------------------------------------------------------------------------
 
     @contextmanager

@@ -10,7 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from .guard import needs_no_key, read_json
+from .bodies import UPLOADS_AT_ONCE, Places, read_json
+from .guard import needs_no_key
 from .hosts import CDN, MOUNT, OLD_REST, REST, own_url
 from .problems import RequestRefused, flat
 from .uploads import UPLOADS, UploadStore
@@ -54,6 +55,7 @@ def upload_routes(store: UploadStore) -> list[web.RouteDef]:
 class _Handlers:
     def __init__(self, store: UploadStore) -> None:
         self._store = store
+        self._places = Places(UPLOADS_AT_ONCE)
         # Tokens are remembered as long as the process lives; a client asks for another one.
         self._tokens: dict[str, float] = {}
 
@@ -90,7 +92,8 @@ class _Handlers:
     @needs_no_key
     async def whole_with_token(self, request: web.Request) -> web.Response:
         upload_id, secret, path = self._begun_with_token(request)
-        await self._store.write(upload_id, secret, request)
+        async with self._places.one_for(request):
+            await self._store.write(upload_id, secret, request)
         return web.json_response({"access_url": own_url(request) + path})
 
     def _begun_with_token(self, request: web.Request) -> tuple[str, str, str]:
@@ -110,13 +113,15 @@ class _Handlers:
 
     @needs_no_key
     async def whole(self, request: web.Request) -> web.Response:
-        await self._store.write(*_place(request), request)
+        async with self._places.one_for(request):
+            await self._store.write(*_place(request), request)
         return web.json_response({})
 
     @needs_no_key
     async def part(self, request: web.Request) -> web.Response:
         number = request.match_info["number"]
-        etag = await self._store.write_part(*_place(request), number, request)
+        async with self._places.one_for(request):
+            etag = await self._store.write_part(*_place(request), number, request)
         answer = {"partNumber": int(number), "etag": etag}
         return web.json_response(answer, headers={"ETag": f'"{etag}"'})
 
@@ -132,7 +137,11 @@ class _Handlers:
         if found is None:
             raise RequestRefused(_NO_FILE)
         path, content_type = found
-        headers = {"Content-Type": content_type, "X-Content-Type-Options": "nosniff"}
+        headers = {
+            "Content-Type": content_type,
+            "X-Content-Type-Options": "nosniff",
+            "Access-Control-Allow-Origin": "*",
+        }
         if not content_type.startswith(_SHOWN):
             headers["Content-Disposition"] = "attachment"
         return web.FileResponse(path, headers=headers)

@@ -25,8 +25,8 @@ from urllib.parse import quote
 from aiohttp import web
 from yarl import URL
 
+from .bodies import chunks, too_large
 from .fetching import CHUNK_BYTES, MEBIBYTE
-from .guard import too_large
 from .hosts import MOUNT
 from .problems import RequestRefused, flat
 
@@ -203,7 +203,7 @@ class UploadStore:
         incoming = path.with_name(f"{path.name}.{secrets.token_hex(4)}.incoming")
         try:
             with incoming.open("xb") as file:
-                async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+                async for chunk in chunks(request):
                     size += len(chunk)
                     if size > allowed:
                         raise too_large(self.limits.max_bytes)

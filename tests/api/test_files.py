@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from .homes import QUEUE, V2V
+
 
 @pytest.fixture(scope="module")
 def made(home):
@@ -68,3 +70,29 @@ def test_no_other_file_is_given(home, made, name):
     answer = home.get(url.rpartition("/")[0] + "/" + name, key=None)
     # The token alone counts: the name behind it is decoration.
     assert answer.status_code in (401, 404) or answer.content == content
+
+
+def test_a_result_is_the_next_video(home):
+    """As at fal, where it can be fetched; here it is read from disk, with its owner's rights."""
+    first = home.result(home.submit())
+    url = first.json()["video"]["url"]
+    again = home.result(home.submit(video_url=url, select_every_nth_frame=1))
+    assert again.status_code == 200, again.text
+    assert again.headers["X-Animatediff-Checkpoint"] == "cardosAnime_v20.safetensors"
+    assert again.headers["X-Animatediff-Motion-Module"] == "mm_sd_v15_v2.safetensors"
+    assert home.leftovers() == []
+    path = f"{QUEUE}{V2V}"
+    refused = home.post(path, home.wish(video_url=url), key=home.other_key)
+    assert refused.status_code == 422
+    (detail,) = refused.json()["detail"]
+    assert (detail["loc"], detail["type"]) == (["body", "video_url"], "file_download_error")
+    assert "It is the result of another key" in detail["msg"]
+
+
+def test_the_logs_name_the_models(home):
+    lines = home.wait(home.submit(endpoint=f"{V2V}/turbo", num_inference_steps=4))["logs"]
+    said = [(each["level"], each["message"]) for each in lines]
+    models = "checkpoint cardosAnime_v20.safetensors, motion module mm_sd_v15_v2.safetensors"
+    assert said[0] == ("INFO", models)
+    assert said[1][0] == "WARN"
+    assert said[1][1].startswith("turbo is meant for AnimateLCM or AnimateDiff-Lightning")

@@ -7,7 +7,8 @@ import sys
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api.guard import Guard, caller_of, needs_no_key, read_json
+from animatediff_v2v.api.bodies import read_json
+from animatediff_v2v.api.guard import Guard, caller_of, needs_no_key
 from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.problems import RequestRefused, flat
 
