@@ -92,6 +92,7 @@ class ComfyExecutor:
         """Use ComfyUI's queue under a client id of our own, so that no tab hears of our jobs."""
         self._queue = queue
         self.input_folder = queue.input_folder(INPUT_FOLDER)
+        self.output_folder = queue.output_folder(OUTPUT_FOLDER)
         self._client_id = f"animatediff-v2v-{uuid.uuid4().hex}"
         self._prompts: dict[str, _Prompt] = {}
         self._current = ""
@@ -129,7 +130,7 @@ class ComfyExecutor:
 
     def left(self, request_id: str) -> Path | None:
         """Find the video of a prompt; ComfyUI's history ends with the process, files stay."""
-        videos = self._queue.output_folder(OUTPUT_FOLDER).glob(f"{request_id}_*.mp4")
+        videos = self.output_folder.glob(f"{request_id}_*.mp4")
         return next(videos, None)
 
     async def cancel(self, request_id: str) -> None:

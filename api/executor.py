@@ -105,6 +105,8 @@ class Executor(Protocol):
 
     input_folder: Path
     """Where the videos of jobs are put, on the disk of the uploads if possible."""
+    output_folder: Path
+    """Where the videos that are made are put."""
 
     async def start(self) -> None:
         """Begin; called once, in the event loop that all else is called in."""

@@ -16,6 +16,8 @@ from ..pipeline.presets import PRESETS, Defaults
 from ..pipeline.video.info import VideoInfo
 from ..pipeline.video.probe import probe_video
 from ..pipeline.video.selection import FrameSelection, exact_rate, grid_count
+from .data_folder import INPUT_NAME, file_size, own_files
+from .disk import StorageFull, full_disk_refused, is_disk_full
 from .executor import Executor, Job, ModelLibrary, without_folders
 from .fetching import FetchedFile, FetchLimits, InputRefused, fetch
 from .loras import LoraShelf
@@ -89,13 +91,15 @@ class Inputs:
             raise
 
     def sweep(self, unfinished: Iterable[StoredRequest]) -> None:
-        """Remove the videos that an earlier process brought in and nobody waits for any more."""
-        waiting = (each for each in unfinished if each.state == "queued" and not each.is_cancelled)
-        wanted = {each.video_file for each in waiting}
-        folder = self.executor.input_folder
-        for path in folder.iterdir() if folder.is_dir() else ():
+        """Remove the videos that an earlier process brought in and nobody waits for any more.
+
+        Only files under names of our own: in ComfyUI's input folder people keep theirs.
+        """
+        wanted = {each.video_file for each in unfinished if not each.is_cancelled}
+        for path in own_files(self.executor.input_folder, INPUT_NAME):
             if path.name not in wanted:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # another start removes it
+                    path.unlink(missing_ok=True)
 
     def checked(self, endpoint: Endpoint, asked: RestyleInput, *, owner: str) -> dict[str, str]:
         """Give the models that a request is run with, by kind.
@@ -152,8 +156,11 @@ class Inputs:
         names = []
         for index, entry in enumerate(entries):
             try:
-                names.append((await self.loras.name_of(entry.path), entry.scale))
+                with full_disk_refused():
+                    names.append((await self.loras.name_of(entry.path), entry.scale))
             except InputRefused as error:
+                if is_disk_full(error):
+                    raise StorageFull from error
                 raise _input_refused(error, "loras", index, "path") from error
         return tuple(names)
 
@@ -170,20 +177,31 @@ class Inputs:
         if own is None:
             return (await self._fetched(asked.video_url)).path
         target = folder / f"{request.id}.mp4"  # whatever it is: the reader goes by the content
-        await asyncio.to_thread(_link_or_copy, own, target)
+        with full_disk_refused():
+            await asyncio.to_thread(_link_or_copy, own, target)
         return target
 
     async def _fetched(self, url: str) -> FetchedFile:
         settings = self.settings
+        share = settings.share("inputs")
+        await asyncio.to_thread(self._check_share, share)
         limits = FetchLimits(
-            max_bytes=settings.max_video_bytes,
+            max_bytes=min(settings.max_video_bytes, share),
             timeout_seconds=settings.fetch_seconds,
             max_redirects=settings.fetch_redirects,
         )
         try:
-            return await fetch(url, self.executor.input_folder, limits=limits)
+            with full_disk_refused():
+                return await fetch(url, self.executor.input_folder, limits=limits)
         except InputRefused as error:
+            if is_disk_full(error):
+                raise StorageFull from error
             raise _input_refused(error, "video_url") from error
+
+    def _check_share(self, share: int) -> None:
+        files = own_files(self.executor.input_folder, INPUT_NAME)
+        if sum(map(file_size, files)) >= share:
+            raise StorageFull
 
     def _check_video(self, path: Path, asked: RestyleInput) -> None:
         try:

@@ -17,7 +17,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import re
 import secrets
 import sys
@@ -28,9 +27,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .data_folder import KEYS, DataFolder, write_durably
+
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "api-keys.json"
 _PACK = Path(__file__).parents[1]
 _NAME = re.compile(r"[\w.@ -]{1,60}")
 _LONGEST_HEADER = 1000
@@ -57,7 +57,7 @@ class KeyRing:
 
     def __init__(self, folder: Path) -> None:
         """Use the keys in `folder`, where api-keys.json is made when the first one is added."""
-        self._path = folder / FILE_NAME
+        self._path = folder / KEYS
         self._read_at: tuple[int, int] | None = None
         self._keys: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
@@ -134,11 +134,7 @@ class KeyRing:
 
     def _write(self, keys: dict[str, dict[str, str]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = self._path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(keys, file, indent=1)
-        new.replace(self._path)
+        write_durably(self._path, json.dumps(keys, indent=1).encode(), mode=0o600)
 
 
 def credentials(authorization: str | None) -> tuple[str, str] | None:
@@ -195,8 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        ring = KeyRing(options.folder or data_folder())
-        return _run(ring, options)
+        folder = DataFolder.open(options.folder or data_folder())
+        return _run(KeyRing(folder.path), options)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

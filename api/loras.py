@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,9 +31,8 @@ from .uploads import UploadStore
 LORAS = "loras"
 CACHE = "animatediff_v2v_cache"
 SUFFIX = ".safetensors"
-CACHE_BYTES = 20 * 2**30
-"""Beyond it what was used longest ago goes, but nothing of the last hour."""
 IN_USE_SECONDS = 3600
+"""Beyond its size what was used longest ago goes, but nothing of the last hour."""
 FRESH_SECONDS = 86_400
 """How long a URL is taken to give what it gave."""
 _INCOMING = ".incoming-"
@@ -46,9 +46,21 @@ _LONGEST_LISTING = 4 * 2**20
 class LoraShelf:
     """The LoRAs that requests can name."""
 
-    def __init__(self, library: ModelLibrary, uploads: UploadStore, limits: FetchLimits) -> None:
-        """Look among the installed files, the uploads, and in the world within `limits`."""
+    def __init__(
+        self,
+        library: ModelLibrary,
+        uploads: UploadStore,
+        limits: FetchLimits,
+        *,
+        cache_bytes: int = 20 * 2**30,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Look among the installed files, the uploads, and in the world within `limits`.
+
+        cache_bytes: what may be kept of what was brought in; clock: seconds since the epoch.
+        """
         self._library, self._uploads, self._limits = library, uploads, limits
+        self._cache_bytes, self._clock = cache_bytes, clock
         self._fetching: dict[str, asyncio.Lock] = {}
 
     async def name_of(self, reference: str) -> str:
@@ -125,7 +137,7 @@ class LoraShelf:
     def _keep_fetched(self, fetched: FetchedFile, url: str, reference: str) -> str:
         name = self._keep(fetched.path, reference, move=True)
         note = self._note(url)
-        note.write_text(json.dumps({"name": name, "fetched": time.time()}), encoding="utf-8")
+        note.write_text(json.dumps({"name": name, "fetched": self._clock()}), encoding="utf-8")
         return name
 
     # --- the cache -----------------------------------------------------------------------------
@@ -151,33 +163,38 @@ class LoraShelf:
             return None
         name = str(note["name"])
         path = self._cache() / PurePosixPath(name.replace(os.sep, "/")).name
-        if note["fetched"] < time.time() - FRESH_SECONDS or not path.is_file():
+        if note["fetched"] < self._clock() - FRESH_SECONDS or not path.is_file():
             return None
-        os.utime(path)
+        self._use(path)
         return name
 
     def _keep(self, source: Path, reference: str, *, move: bool) -> str:
         """Put a file into the cache under its content hash; give its name in models/loras."""
         _check_tensors(source, reference)
         kept = self._cache() / f"{_hash(source)}{SUFFIX}"
-        if kept.exists():
-            os.utime(kept)
-        elif move:
+        if not kept.exists() and move:
             source.replace(kept)
-        else:
+        elif not kept.exists():
             _link_or_copy(source, kept)
-        self._make_room()
+        self._use(kept)
+        self.make_room()
         return os.path.join(CACHE, kept.name)  # noqa: PTH118 - as ComfyUI spells it in its lists
 
-    def _make_room(self) -> None:
+    def _use(self, path: Path) -> None:
+        """Note by the file's time that a job may be about to read it."""
+        now = self._clock()
+        os.utime(path, (now, now))
+
+    def make_room(self) -> None:
+        """Remove what was used longest ago, until the cache is no larger than it may be."""
         for left_over in self._cache().glob(f"{_INCOMING}*"):  # by a process that was ended
-            if left_over.stat().st_mtime < time.time() - FRESH_SECONDS:
+            if left_over.stat().st_mtime < self._clock() - FRESH_SECONDS:
                 shutil.rmtree(left_over)
         files = [(path.stat(), path) for path in self._cache().glob(f"*{SUFFIX}")]
         files.sort(key=lambda entry: entry[0].st_mtime)
         total = sum(status.st_size for status, _ in files)
         for status, path in files:
-            if total <= CACHE_BYTES or status.st_mtime > time.time() - IN_USE_SECONDS:
+            if total <= self._cache_bytes or status.st_mtime > self._clock() - IN_USE_SECONDS:
                 return
             path.unlink(missing_ok=True)
             total -= status.st_size

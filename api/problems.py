@@ -22,6 +22,8 @@ HOSTED_TYPES = {
 }
 HOSTED_CTX = {"gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "expected"}
 LONGEST_ECHO = 200
+# Where the same request may well go through later: nothing was found wrong with it.
+RETRYABLE = {"runner_disconnected", "queue_full", "storage_full", "rate_limited"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Answer:
         """Response headers that say more of the failure."""
         if self.error_type is None:
             return {}
-        headers = {"X-Fal-Error-Type": self.error_type, "X-Fal-Retryable": "false"}
+        is_retryable = "true" if self.error_type in RETRYABLE else "false"
+        headers = {"X-Fal-Error-Type": self.error_type, "X-Fal-Retryable": is_retryable}
         if self.error_type == "request_timeout":
             headers["X-Fal-Request-Timeout-Type"] = "user"
         return headers
@@ -141,6 +144,11 @@ BROKEN = flat(
     "internal_server_error",
 )
 INTERRUPTED = flat(
-    500, "The server was restarted while the request ran; submit it again", "runner_disconnected"
+    500,
+    "What ran the request ended each time before it was done; submit it again",
+    "runner_disconnected",
+)
+STORAGE_FULL = flat(
+    507, "The server has no room on its disk; try again when there is some", "storage_full"
 )
 QUEUE_FULL = flat(503, "The queue is full; try again when some requests are done", "queue_full")

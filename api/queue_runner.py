@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from ..pipeline import AnimateDiffV2VError, Cancelled
-from .executor import Executor, Job, Made
+from .admission import Admission, order
+from .disk import StorageFull, has_room, is_disk_full
+from .executor import Executor, Job, Made, WorkerDied
 from .problems import (
     BROKEN,
     CANCELLED,
     INTERRUPTED,
+    STORAGE_FULL,
     TIMED_OUT,
     Answer,
     Detail,
@@ -29,13 +34,18 @@ logger = logging.getLogger(__name__)
 CancelStatus = Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
 # Of what a running job says; a change of what it is doing is always kept.
 SECONDS_BETWEEN_LOG_LINES = 0.5
-SECONDS_BETWEEN_PRUNING = 3600
-SECONDS_OF_A_DAY = 86_400
+MOST_ATTEMPTS = 3
+"""How often a request begins to run: once, and again after two restarts."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
+"""Between attempts to write on a disk that is full."""
+ROOM_BYTES = 2**20
+"""What a disk must have left, beside twice the video, for a job to begin again on it."""
 
 Prepare = Callable[[StoredRequest], Awaitable[Job]]
 Publish = Callable[[StoredRequest, Made], Awaitable[Answer]]
 CleanUp = Callable[[StoredRequest, Job | None], Awaitable[None]]
 Finished = Callable[[StoredRequest], Awaitable[None]]
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -44,6 +54,13 @@ class _Unfinished:
 
     request: StoredRequest
     task: asyncio.Task[None] | None = None
+    expiry: asyncio.TimerHandle | None = None
+    job: Job | None = None
+    began: float | None = None
+    """When it began to run, by the monotonic clock."""
+    ran_seconds: float | None = None
+    runs: int = 0
+    """How often it ran in this process."""
     is_in_executor: bool = False
     is_cancelled: bool = False
     is_late: bool = False
@@ -76,23 +93,21 @@ class QueueRunner:
         self._prepare, self._publish = prepare, publish
         self._clean_up, self._finished = clean_up, finished
         self._unfinished: dict[str, _Unfinished] = {}
+        self._admission = Admission(settings.fetched_ahead)
         self._fetching = asyncio.Semaphore(settings.fetches_at_once)
+        self._is_full = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Take up what an earlier process left: what had not begun is queued again.
+        """Take up what an earlier process left: it is queued again in its order.
 
-        What had begun ends: with its video if that is whole, else with an error.
+        What had begun ends with its video if that is whole; else it begins again, twice at most.
         """
         await self._executor.start()
         for request in await asyncio.to_thread(self._store.unfinished):
-            if request.is_cancelled or request.state == "running":
-                await self._end(request, await self._answer_of_left(request))
-            else:
-                self._begin(request)
+            self._begin(request)
         for request in await asyncio.to_thread(self._store.webhooks_due):
-            await self._finished(request)
-        self._in_background(self._prune())
+            self._in_background(self._written(partial(self._finished, request)))
 
     async def stop(self) -> None:
         """Leave everything as a restart finds it."""
@@ -116,9 +131,14 @@ class QueueRunner:
 
     async def cancel(self, request_id: str) -> CancelStatus:
         """End a request that is known, unless it has ended."""
-        if not await asyncio.to_thread(self._store.cancel, request_id):
-            return "ALREADY_COMPLETED"
         waiting = self._unfinished.get(request_id)
+        try:
+            if not await asyncio.to_thread(self._store.cancel, request_id):
+                return "ALREADY_COMPLETED"
+        except StorageFull:
+            if waiting is None:
+                raise
+            # It ends all the same, and is noted with its end.
         if waiting is not None:
             waiting.is_cancelled = True
             await self._stop(waiting)
@@ -133,7 +153,7 @@ class QueueRunner:
         if unfinished is None or unfinished.is_in_executor:
             return 0  # it is about to be seen to run, or to have ended
         others = (each for each in self._unfinished.values() if not each.is_in_executor)
-        before = sum(each.request.sequence < request.sequence for each in others)
+        before = sum(order(each.request) < order(request) for each in others)
         return self._executor.length() + before
 
     async def changed(self, request_id: str, *, seconds: float) -> None:
@@ -150,24 +170,40 @@ class QueueRunner:
         finally:
             unfinished.watchers.discard(event)
 
+    # --- what executors tell -------------------------------------------------------------------
+
+    async def begun(self, unfinished: _Unfinished) -> None:
+        """A job does not wait any more."""
+        unfinished.began = time.monotonic()
+        unfinished.runs += 1
+        self._admission.leave(unfinished.request.id)
+        try:
+            await asyncio.to_thread(self._store.start, unfinished.request.id)
+        except StorageFull as error:
+            self._tell_full(error)  # its end is noted with its beginning
+        _wake(unfinished)
+
+    async def said(self, unfinished: _Unfinished, message: str) -> None:
+        """A job tells what it is doing."""
+        await self._note(unfinished.request.id, message)
+        _wake(unfinished)
+
     # --- one request ---------------------------------------------------------------------------
 
     def _begin(self, request: StoredRequest) -> None:
         unfinished = self._unfinished[request.id] = _Unfinished(request)
         unfinished.task = asyncio.create_task(self._see_through(unfinished))
-        if request.start_before is not None:
-            delay = max(0.0, request.start_before - time.time())
-            asyncio.get_running_loop().call_later(delay, self._expire, unfinished)
+        if request.start_before is not None and request.state == "queued":
+            # Never longer than was asked for, whatever the clock said in between.
+            most = request.start_before - request.created
+            delay = min(max(0.0, request.start_before - self._store.now()), most)
+            loop = asyncio.get_running_loop()
+            unfinished.expiry = loop.call_later(delay, self._expire, unfinished)
 
     async def _see_through(self, unfinished: _Unfinished) -> None:
         request = unfinished.request
-        job: Job | None = None
         try:
-            async with self._fetching:
-                job = await self._prepare(request)
-            unfinished.is_in_executor = True
-            made = await self._executor.run(job, _Listener(self._store, unfinished))
-            answer = await self._publish(request, made)
+            answer = await self._answer(unfinished)
         except asyncio.CancelledError:
             if not (unfinished.is_cancelled or unfinished.is_late):
                 raise  # the server stops, and takes the request up when it starts again
@@ -177,29 +213,128 @@ class QueueRunner:
         unfinished.is_ending = True
         if unfinished.is_late and answer is CANCELLED:
             answer = TIMED_OUT
-        await self._clean_up(request, job)
-        await self._end(request, answer)
+        self._admission.leave(request.id)
+        await self._clean_up(request, unfinished.job)
+        await self._end(request, answer, ran_seconds=unfinished.ran_seconds)
         self._unfinished.pop(request.id, None)
+        if unfinished.expiry is not None:
+            unfinished.expiry.cancel()
         _wake(unfinished)
 
-    async def _answer_of_left(self, request: StoredRequest) -> Answer:
-        """What a request answers that an earlier process ran."""
+    async def _answer(self, unfinished: _Unfinished) -> Answer:
+        """Run a request, again where that is worth it, and give what it answers."""
+        request = unfinished.request
         if request.is_cancelled:
             return CANCELLED
+        if request.state == "running":
+            left = await self._left(request)
+            if left is not None:
+                return await self._written(partial(self._publish, request, left))
+            if request.attempts >= MOST_ATTEMPTS:
+                return INTERRUPTED
+            await self._wait_again(request, "the server was restarted; the request begins again")
+        pauses = _pauses()
+        while True:
+            try:
+                made = await self._made(unfinished)
+            except WorkerDied:
+                if unfinished.runs > 1:
+                    return INTERRUPTED
+                unfinished.is_in_executor = False
+                await self._wait_again(request, "what ran it ended; the request begins again")
+                await asyncio.sleep(next(pauses))
+            except (RequestRefused, AnimateDiffV2VError, OSError) as error:
+                if isinstance(error, Cancelled) or not is_disk_full(error):
+                    raise
+                if unfinished.runs >= MOST_ATTEMPTS:
+                    return STORAGE_FULL
+                unfinished.is_in_executor = False
+                self._tell_full(error)
+                await self._wait_again(request, "the disk is full; the request waits for room")
+                await self._wait_for_room(unfinished, next(pauses))
+            else:
+                return await self._written(partial(self._publish, request, made))
+
+    async def _made(self, unfinished: _Unfinished) -> Made:
+        request = unfinished.request
+        if unfinished.job is None:
+            await self._admission.enter(request)
+            async with self._fetching:
+                unfinished.job = await self._prepare(request)
+        unfinished.is_in_executor = True
+        try:
+            return await self._executor.run(unfinished.job, _Listener(self, unfinished))
+        finally:
+            if unfinished.began is not None:
+                unfinished.ran_seconds = time.monotonic() - unfinished.began
+
+    async def _left(self, request: StoredRequest) -> Made | None:
+        """What an earlier process made and could not tell of."""
         path = await asyncio.to_thread(self._executor.left, request.id)
         if path is None or request.started is None:
-            return INTERRUPTED
+            return None
         seconds = max(0.0, path.stat().st_mtime - request.started)
-        return await self._publish(request, Made(path, {"total": round(seconds, 3)}))
+        return Made(path, {"total": round(seconds, 3)})
 
-    async def _end(self, request: StoredRequest, answer: Answer) -> None:
+    async def _wait_again(self, request: StoredRequest, reason: str) -> None:
+        await self._note(request.id, reason, level="WARN")
+        await self._written(partial(asyncio.to_thread, self._store.requeue, request.id))
+
+    async def _wait_for_room(self, unfinished: _Unfinished, pause: float) -> None:
+        """Let others go first, until a job whose files are here can hope for more."""
+        self._admission.leave(unfinished.request.id)
+        await asyncio.sleep(pause)
+        if unfinished.job is not None:
+            wanted = ROOM_BYTES + 2 * unfinished.job.video.stat().st_size
+            folders = (self._executor.input_folder, self._executor.output_folder)
+            while not await asyncio.to_thread(has_room, folders, wanted):
+                await asyncio.sleep(LONGEST_PAUSE_SECONDS)
+
+    async def _end(
+        self, request: StoredRequest, answer: Answer, *, ran_seconds: float | None
+    ) -> None:
         if answer.error is not None:
             level = "WARN" if answer is CANCELLED else "ERROR"
-            await asyncio.to_thread(self._store.log, request.id, answer.error, level=level)
-        await asyncio.to_thread(self._store.finish, request.id, answer)
+            await self._note(request.id, answer.error, level=level)
+        await self._written(
+            partial(
+                asyncio.to_thread, self._store.finish, request.id, answer, ran_seconds=ran_seconds
+            )
+        )
         finished = await asyncio.to_thread(self._store.get, request.id)
         assert finished is not None
-        await self._finished(finished)
+        await self._written(partial(self._finished, finished))
+
+    # --- writing on a disk that may be full ----------------------------------------------------
+
+    async def _written(self, write: Callable[[], Awaitable[_T]]) -> _T:
+        """Write, as often as it takes: what is at its end must not be forgotten."""
+        for pause in _pauses():
+            try:
+                written = await write()
+            except (RequestRefused, sqlite3.OperationalError, OSError) as error:
+                if not is_disk_full(error):
+                    raise
+                self._tell_full(error)
+                await asyncio.sleep(pause)
+            else:
+                if self._is_full:
+                    self._is_full = False
+                    logger.warning("There is room on the disk again.")
+                return written
+        raise AssertionError("there is always another pause")
+
+    async def _note(self, request_id: str, message: str, *, level: str = "INFO") -> None:
+        """Add a line to a request's log, or do without it where there is no room."""
+        try:
+            await asyncio.to_thread(self._store.log, request_id, message, level=level)
+        except StorageFull as error:
+            self._tell_full(error)
+
+    def _tell_full(self, error: BaseException) -> None:
+        if not self._is_full:
+            self._is_full = True
+            logger.error("The disk takes no more (%s); what must be written is tried again.", error)
 
     async def _stop(self, unfinished: _Unfinished) -> None:
         if unfinished.is_in_executor:
@@ -224,23 +359,16 @@ class QueueRunner:
         self._background.add(task)  # the event loop alone would not keep it
         task.add_done_callback(self._background.discard)
 
-    async def _prune(self) -> None:
-        while True:
-            before = time.time() - self._settings.keep_days * SECONDS_OF_A_DAY
-            await asyncio.to_thread(self._store.forget, finished_before=before)
-            await asyncio.sleep(SECONDS_BETWEEN_PRUNING)
-
 
 class _Listener:
-    """Puts down what an executor tells of a request."""
+    """Puts down what an executor tells of a request; a full disk is no reason to stop the job."""
 
-    def __init__(self, store: Store, unfinished: _Unfinished) -> None:
-        self._store, self._unfinished = store, unfinished
+    def __init__(self, runner: QueueRunner, unfinished: _Unfinished) -> None:
+        self._runner, self._unfinished = runner, unfinished
         self._message, self._last = "", 0.0
 
     async def started(self) -> None:
-        await asyncio.to_thread(self._store.start, self._unfinished.request.id)
-        _wake(self._unfinished)
+        await self._runner.begun(self._unfinished)
 
     async def says(self, message: str) -> None:
         now, is_same_work = time.monotonic(), _work(message) == _work(self._message)
@@ -248,8 +376,14 @@ class _Listener:
         if message == self._message or (is_same_work and is_soon):
             return
         self._message, self._last = message, now
-        await asyncio.to_thread(self._store.log, self._unfinished.request.id, message)
-        _wake(self._unfinished)
+        await self._runner.said(self._unfinished, message)
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _work(message: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 import uuid
 from contextlib import suppress
 from functools import partial
@@ -115,7 +114,7 @@ class Routes:
         webhook_url = request.query.get("fal_webhook")
         if webhook_url is not None:
             await self._webhooks.check(webhook_url)
-        start_before = _start_before(request)
+        timeout = _start_timeout(request)
         async with self._places.one_for(request):
             asked, video_file = await self._read(endpoint, request)
         try:
@@ -127,7 +126,7 @@ class Routes:
                     input=asked,
                     origin=own_url(request),
                     is_low_priority=request.headers.get("x-fal-queue-priority") == "low",
-                    start_before=start_before,
+                    start_before=None if timeout is None else self._store.now() + timeout,
                     webhook_url=webhook_url,
                     video_file=video_file,
                 )
@@ -338,8 +337,8 @@ def _wants_logs(request: web.Request) -> bool:
     return request.query.get("logs", "0").lower() in ("1", "true")
 
 
-def _start_before(request: web.Request) -> float | None:
-    """When a request that has not begun is to end, by the clock."""
+def _start_timeout(request: web.Request) -> float | None:
+    """After how many seconds a request that has not begun is to end."""
     text = request.headers.get("x-fal-request-timeout")
     if text is None:
         return None
@@ -351,4 +350,4 @@ def _start_before(request: web.Request) -> float | None:
         sentence = "x-fal-request-timeout must be a number of seconds above 0"
         loc = ["header", "x-fal-request-timeout"]
         raise RequestRefused(unprocessable(Detail(loc, sentence, "greater_than", {"gt": 0})))
-    return time.time() + seconds
+    return seconds

@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from ..pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, SEED
 from ..pipeline.request import NEGATIVE_PROMPT
 
 LONGEST_PROMPT = 10_000
 LONGEST_REFERENCE = 4_096
+LONGEST_URL = 8_192
+"""Of video_url where it is no data URI; servers and proxies take no longer ones."""
 MOST_LORAS = 16
 
 Motion = Literal["zoom-out", "zoom-in", "pan-left", "pan-right", "tilt-up", "tilt-down"]
@@ -48,6 +51,20 @@ class RestyleInput(BaseModel):
     video_url: str = Field(
         min_length=1, description="The video to restyle: an http(s) URL, a data URI or an upload."
     )
+
+    @field_validator("video_url")
+    @classmethod
+    def _is_no_long_url(cls, value: str) -> str:
+        """Refuse what could be no URL; a data URI is as long as its video."""
+        if len(value) > LONGEST_URL and value[:5].lower() != "data:":
+            raise PydanticCustomError(
+                "string_too_long",
+                "A URL has at most {max_length} characters; hand the video itself in as an upload "
+                "or as a data URI",
+                {"max_length": LONGEST_URL},
+            )
+        return value
+
     prompt: Prompt = Field(description="What the video shall show.")
     negative_prompt: Prompt = Field(NEGATIVE_PROMPT, description="What it shall not show.")
     seed: int | None = Field(

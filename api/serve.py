@@ -15,7 +15,7 @@ from .executor import Worker, WorkerOptions
 from .listening import bind, run
 from .local_executor import LocalExecutor, ModelFolders
 from .process_worker import ProcessWorker
-from .service import Service
+from .service import Service, open_folder
 from .settings import Settings, load_settings
 
 
@@ -24,17 +24,15 @@ def application(
 ) -> web.Application:
     """Make the application that answers from `folder`, with the model files in `models`.
 
-    Raises AnimateDiffV2VError when another process has the folder.
+    Raises AnimateDiffV2VError when another process has the folder, or it is not the service's.
     """
+    data = open_folder(folder)
     executor = LocalExecutor(
-        input_folder=folder / "inputs",
-        output_folder=folder / "outputs",
-        models=models,
-        workers=workers,
+        input_folder=data.inputs, output_folder=data.outputs, models=models, workers=workers
     )
     library = ModelFolders(models)
     service = Service.of(
-        folder, settings=settings, executor=executor, library=library, is_own_server=True
+        data, settings=settings, executor=executor, library=library, is_own_server=True
     )
     app = web.Application(client_max_size=settings.max_body_bytes)
 

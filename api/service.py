@@ -13,10 +13,13 @@ from aiohttp import web
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.video.probe import probe_video
 from . import answers
+from .data_folder import KEYS, DataFolder, set_aside
 from .events import Events
 from .executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
 from .fetching import FetchLimits
+from .folder_lock import FolderLock, FolderRefused
 from .guard import PREFIXES, Guard
+from .housekeeping import Housekeeper
 from .inputs import Inputs
 from .keys import KeyRing
 from .loopback import unsupported
@@ -31,14 +34,13 @@ from .routes import Routes
 from .schemas import ENDPOINTS
 from .settings import Settings
 from .signing import Signer, jwks_routes
-from .store import FolderLock, Output, Store, StoredRequest
+from .store import Output, Store, StoredRequest
 from .upload_routes import upload_routes
 from .uploads import UploadLimits, UploadStore
 from .webhooks import WebhookSender
 
 logger = logging.getLogger(__name__)
 
-DATABASE = "api.sqlite"
 NOT_DISTILLED = (
     "turbo is meant for AnimateLCM or AnimateDiff-Lightning, and this motion module is neither by "
     "its name: few steps will not look finished"
@@ -48,7 +50,7 @@ AddRoute = Callable[[web.RouteDef], object]
 
 @dataclass(frozen=True)
 class Service:
-    """The API of one data folder, which holds its database, uploads, keys and settings."""
+    """The API of one data folder, which holds its database, uploads and keys."""
 
     settings: Settings
     library: ModelLibrary
@@ -58,11 +60,13 @@ class Service:
     inputs: Inputs
     webhooks: WebhookSender
     guard: Guard
+    housekeeper: Housekeeper
+    sweeping: list[asyncio.Task[None]]
     routes: tuple[web.RouteDef, ...]
 
     @staticmethod
     def of(
-        folder: Path,
+        folder: DataFolder,
         *,
         settings: Settings,
         executor: Executor,
@@ -73,21 +77,31 @@ class Service:
 
         is_own_server: whether the server has no other use, so that /metrics is the service's.
 
-        Raises AnimateDiffV2VError when another process has the folder, or a file in it is damaged.
+        Raises AnimateDiffV2VError when another process has the folder, or a file in it cannot be
+        read; one that is damaged is set aside.
         """
-        lock = FolderLock(folder)
-        store = Store(folder / DATABASE)
-        uploads = UploadStore(folder / "uploads", limits=_upload_limits(settings))
-        signer = _signer(folder)
+        lock = _locked(folder)
+        store = Store(folder.database, max_bytes=settings.share("database"))
+        uploads = UploadStore(folder.uploads, limits=_upload_limits(settings), clock=store.now)
+        signer = _signer(folder.path)
         webhooks = WebhookSender(
-            folder / DATABASE, signer, allow_private_targets=settings.private_webhooks
+            folder.database,
+            signer,
+            allow_private_targets=settings.private_webhooks,
+            clock=store.now,
         )
-        loras = LoraShelf(library, uploads, _lora_limits(settings))
+        loras = LoraShelf(
+            library,
+            uploads,
+            _lora_limits(settings),
+            cache_bytes=settings.share("loras"),
+            clock=store.now,
+        )
         inputs = Inputs(settings, executor, library, OwnFiles(uploads, store), loras)
-        metrics = _metrics(folder, executor)
+        metrics = _metrics(folder.path, executor)
         events = Events(metrics if isinstance(metrics, Metrics) else None)
         parts = _Parts(store, webhooks, executor, inputs, events)
-        operators = OperatorRoutes(folder, library, executor.length, metrics)
+        operators = OperatorRoutes(folder.path, library, executor.length, metrics)
         runner = QueueRunner(
             store,
             executor,
@@ -114,7 +128,7 @@ class Service:
             inputs=inputs,
             webhooks=webhooks,
             guard=Guard(
-                KeyRing(folder),
+                _key_ring(folder),
                 keyless_loopback=_keyless(settings),
                 allowed_hosts=settings.allowed_hosts,
                 allowed_origins=settings.allowed_origins,
@@ -123,6 +137,14 @@ class Service:
                 max_body_bytes=settings.max_body_bytes,
                 requests_per_minute=settings.requests_per_minute,
             ),
+            housekeeper=Housekeeper(
+                settings=settings,
+                store=store,
+                uploads=uploads,
+                loras=loras,
+                outputs=folder.outputs if executor.output_folder == folder.outputs else None,
+            ),
+            sweeping=[],
             routes=(
                 *upload_routes(uploads),
                 *jwks_routes(signer),
@@ -147,6 +169,7 @@ class Service:
         await asyncio.to_thread(self.inputs.sweep, self.store.unfinished())
         await self.webhooks.start()
         await self.runner.start()
+        self.sweeping.append(asyncio.create_task(self.housekeeper.run()))
         # The same sentence of both motion modules is said once.
         lacks = await asyncio.to_thread(lambda: [*shortcomings(self.library, self.settings)])
         for sentence in dict.fromkeys(lacks):
@@ -154,6 +177,8 @@ class Service:
         logger.info("AnimateDiff V2V answers the hosted API; its page is at /animatediff-v2v.")
 
     async def _stop(self, _app: web.Application) -> None:
+        for task in self.sweeping:
+            task.cancel()
         await self.runner.stop()
         await self.webhooks.stop()
         self.store.close()
@@ -244,10 +269,34 @@ def _signer(folder: Path) -> Signer | None:
         return None
 
 
+def open_folder(root: Path) -> DataFolder:
+    """Find or make the service's folder in `root`; raises AnimateDiffV2VError where it must not."""
+    try:
+        return DataFolder.open(root)
+    except FolderRefused as error:
+        raise AnimateDiffV2VError(str(error)) from error
+
+
+def _locked(folder: DataFolder) -> FolderLock:
+    try:
+        return FolderLock(folder.path)
+    except FolderRefused as error:
+        raise AnimateDiffV2VError(str(error)) from error
+
+
+def _key_ring(folder: DataFolder) -> KeyRing:
+    ring = KeyRing(folder.path)
+    try:
+        ring.names()
+    except ValueError:
+        set_aside(folder.path / KEYS, "is damaged, and nobody gets in until keys are added")
+    return ring
+
+
 def _upload_limits(settings: Settings) -> UploadLimits:
     return UploadLimits(
         max_bytes=settings.max_upload_bytes,
-        total_bytes=settings.max_uploads_bytes,
+        total_bytes=min(settings.max_uploads_bytes, settings.share("uploads")),
         kept_seconds=settings.keep_uploads_days * 86_400,
     )
 

@@ -5,15 +5,37 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from yarl import URL
 
 from ..pipeline import AnimateDiffV2VError
 
 SWITCH = "ANIMATEDIFF_V2V_API"
 FILE_NAME = "api.json"
+
+
+Share = Literal["uploads", "inputs", "outputs", "loras", "database"]
+
+
+class DiskShares(BaseModel):
+    """Which part of max_disk_bytes each kind of file may take, from 0 to 1, 1 in all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uploads: float = Field(default=0.2, gt=0, le=1)
+    inputs: float = Field(default=0.2, gt=0, le=1)
+    outputs: float = Field(default=0.35, gt=0, le=1)
+    loras: float = Field(default=0.2, gt=0, le=1)
+    database: float = Field(default=0.05, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> DiskShares:
+        total = self.uploads + self.inputs + self.outputs + self.loras + self.database
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares are {total:.2f} in all, and 1 is the most")
+        return self
 
 
 class Settings(BaseModel):
@@ -39,7 +61,7 @@ class Settings(BaseModel):
     max_upload_bytes: int = Field(2048 * 2**20, ge=1024)
     """Of one file that a client hands in."""
     max_uploads_bytes: int = Field(20 * 2**30, ge=1024)
-    """Of all of them together."""
+    """Of all of them together, within their share of max_disk_bytes."""
     keep_uploads_days: float = Field(7, gt=0)
     fetch_seconds: float = Field(120, gt=0)
     """Until a file of a request must have arrived."""
@@ -56,7 +78,7 @@ class Settings(BaseModel):
     """Unfinished requests of everybody together."""
     max_queued_per_key: int = Field(1000, ge=1)
     keep_days: float = Field(30, gt=0)
-    """How long finished requests can be asked for; their videos stay where they are."""
+    """How long finished requests can be asked for; their videos go with them."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names, beside localhost and IP addresses, under which clients may call."""
     allowed_origins: tuple[str, ...] = ()
@@ -67,6 +89,16 @@ class Settings(BaseModel):
     """Of one key, following a request not counted."""
     private_webhooks: bool = False
     """Whether webhooks may go to addresses that are not on the public internet."""
+    max_disk_bytes: int = Field(100 * 2**30, ge=2**20)
+    """Of all that the service keeps."""
+    disk_shares: DiskShares = DiskShares()
+    fetched_ahead: int = Field(4, ge=1, le=64)
+    """How many requests have their files here before they run."""
+
+    def share(self, kind: Share) -> int:
+        """Return the bytes that a kind of file may take in all."""
+        share: float = getattr(self.disk_shares, kind)
+        return int(self.max_disk_bytes * share)
 
     @field_validator("allowed_origins")
     @classmethod

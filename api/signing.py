@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from ..pipeline.errors import AnimateDiffV2VError
+from .data_folder import SIGNING_KEY, set_aside, write_durably
 from .guard import needs_no_key
 from .hosts import MOUNT, OLD_REST, REST
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-FILE_NAME = "webhook-key.pem"
+FILE_NAME = SIGNING_KEY
 
 
 class Signer:
@@ -31,7 +31,8 @@ class Signer:
     def load(folder: Path) -> Signer:
         """Take the key in `folder`, or draw one and keep it there.
 
-        Raises AnimateDiffV2VError when the package `cryptography` is missing or the file is none.
+        What is there and no such key is set aside. Raises AnimateDiffV2VError when the package
+        `cryptography` is missing.
         """
         try:
             from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
@@ -42,20 +43,18 @@ class Signer:
                 "`python -m pip install cryptography` with the Python that runs the server."
             ) from error
         path = folder / FILE_NAME
-        if not path.exists():
-            new_key = ed25519.Ed25519PrivateKey.generate()
-            pem = new_key.private_bytes(
+        key = _private_key(path) if path.exists() else None
+        if not isinstance(key, ed25519.Ed25519PrivateKey):
+            if path.exists():
+                set_aside(path, "is no Ed25519 private key")
+            key = ed25519.Ed25519PrivateKey.generate()
+            pem = key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
-            _write_private(path, pem)
-        try:
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except (ValueError, TypeError) as error:
-            raise AnimateDiffV2VError(f"{path} is no private key: delete it.") from error
-        if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise AnimateDiffV2VError(f"{path} is no Ed25519 key: delete it.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, pem, mode=0o600)
         return Signer(key)
 
     def headers(
@@ -95,10 +94,11 @@ def jwks_routes(signer: Signer | None) -> list[web.RouteDef]:
     return [web.get(f"{place}/.well-known/jwks.json", jwks) for place in places]
 
 
-def _write_private(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    new.replace(path)
+def _private_key(path: Path) -> Any:
+    """Read a key of any kind; None where the file holds none."""
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see Signer.load
+
+    try:
+        return serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        return None

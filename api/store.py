@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline import AnimateDiffV2VError
+from .clock import SteadyClock
+from .database import Database
+from .disk import StorageFull
 from .problems import Answer
 
 State = Literal["queued", "running", "done"]
@@ -38,7 +38,9 @@ CREATE TABLE IF NOT EXISTS requests (
     status INTEGER,
     answer TEXT,
     error_type TEXT,
-    is_webhook_due INTEGER NOT NULL DEFAULT 0
+    is_webhook_due INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    ran_seconds REAL
 );
 CREATE INDEX IF NOT EXISTS unfinished ON requests (state) WHERE state != 'done';
 CREATE INDEX IF NOT EXISTS webhooks_due ON requests (is_webhook_due) WHERE is_webhook_due;
@@ -57,7 +59,10 @@ CREATE TABLE IF NOT EXISTS outputs (
     content_type TEXT NOT NULL
 );
 """
-BUSY_SECONDS = 30
+VERSION = 1
+ADDED = {"requests": {"attempts": "INTEGER NOT NULL DEFAULT 0", "ran_seconds": "REAL"}}
+LONGEST_INPUT = 2**20
+"""Bytes of a request's input as JSON: videos are files, and no field is long."""
 
 
 class QueueFull(AnimateDiffV2VError):
@@ -69,7 +74,7 @@ class NewRequest:
     """What is asked for.
 
     input: the checked input as JSON; owner: the key's name, empty without keys.
-    start_before: seconds since the epoch at which an unstarted request ends; None for never.
+    start_before: time of the store (Store.now) at which an unstarted request ends; None for never.
     video_file: the name in the input folder of a video that came with the request itself.
     origin: the address under which its caller reached the server.
     """
@@ -87,7 +92,11 @@ class NewRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRequest(NewRequest):
-    """A request and what became of it; times are seconds since the epoch."""
+    """A request and what became of it; times are the store's, see Store.now.
+
+    attempts: how often it began to run, that of now included.
+    ran_seconds: how long the last of them took; None where nobody saw its end.
+    """
 
     sequence: int
     state: State
@@ -96,13 +105,17 @@ class StoredRequest(NewRequest):
     started: float | None
     finished: float | None
     answer: Answer | None
+    attempts: int
+    ran_seconds: float | None
 
     @property
     def inference_seconds(self) -> float | None:
         """How long it ran; None while it has not ended, or if it never began."""
         if self.started is None or self.finished is None:
             return None
-        return self.finished - self.started
+        if self.ran_seconds is not None:
+            return self.ran_seconds
+        return max(0.0, self.finished - self.started)
 
 
 @dataclass(frozen=True)
@@ -123,50 +136,66 @@ class Output:
     content_type: str
 
 
+@dataclass(frozen=True)
+class KeptOutput:
+    """A file of a finished request that is served under `token`."""
+
+    token: str
+    request_id: str
+    path: Path
+
+
 class Store:
     """The SQLite file. Its methods may be called from any thread, one at a time gets through.
 
-    What a method has written is on the disk when it returns.
+    What a method has written is on the disk when it returns; it raises StorageFull when the disk
+    does not take it. Reading goes on meanwhile.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, or make it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        self._connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.executescript(SCHEMA)
+    def __init__(self, path: Path, *, max_bytes: int | None = None) -> None:
+        """Open the file, or make it; one that is damaged is set aside, see Database.
+
+        max_bytes: from which size on no request is taken in.
+        """
+        self._folder, self._max_bytes = path.parent, max_bytes
+        self._database = Database(path, schema=SCHEMA, added=ADDED, version=VERSION)
+        self._now = SteadyClock(at_least=self._latest())
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
+
+    def now(self) -> float:
+        """Return the time by which requests are timed: seconds since the epoch, without jumps."""
+        return self._now()
 
     # --- the life of a request -----------------------------------------------------------------
 
     def submit(self, request: NewRequest, *, most: int, most_of_owner: int) -> StoredRequest:
         """Store a request as the last of the queue.
 
-        Raises QueueFull when `most` are unfinished, or `most_of_owner` of the same owner.
+        Raises QueueFull when `most` are unfinished, or `most_of_owner` of the same owner;
+        StorageFull when the disk or the database is full.
         """
+        text = json.dumps(request.input)
+        if len(text) > LONGEST_INPUT:
+            raise ValueError(f"An input of {len(text)} bytes is not to be stored.")
+        if self.is_large():
+            raise StorageFull
         row = {
             "id": request.id,
             "endpoint_id": request.endpoint_id,
             "owner": request.owner,
-            "input": json.dumps(request.input),
+            "input": text,
             "is_low_priority": request.is_low_priority,
             "start_before": request.start_before,
             "webhook_url": request.webhook_url,
             "video_file": request.video_file,
             "origin": request.origin,
-            "created": time.time(),
+            "created": self.now(),
         }
         columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             owners = [each["owner"] for each in connection.execute(_UNFINISHED_OWNERS)]
             if len(owners) >= most or owners.count(request.owner) >= most_of_owner:
                 raise QueueFull("The queue is full.")
@@ -175,61 +204,125 @@ class Store:
 
     def start(self, request_id: str) -> bool:
         """Note that a request runs from now on; False if it did not wait any more."""
-        return self._changed(
-            "UPDATE requests SET state = 'running', started = ? WHERE id = ? AND state = 'queued'",
-            (time.time(), request_id),
+        return self._database.changed(
+            "UPDATE requests SET state = 'running', started = ?, attempts = attempts + 1 "
+            "WHERE id = ? AND state = 'queued'",
+            (self.now(), request_id),
+        )
+
+    def requeue(self, request_id: str) -> bool:
+        """Note that a request whose run came to nothing waits again; False if it did not run.
+
+        It has begun in time, so nothing ends it for waiting any more.
+        """
+        return self._database.changed(
+            "UPDATE requests SET state = 'queued', started = NULL, start_before = NULL "
+            "WHERE id = ? AND state = 'running'",
+            (request_id,),
         )
 
     def cancel(self, request_id: str) -> bool:
         """Note that nobody wants a request any more; False if it is done."""
-        return self._changed(
+        return self._database.changed(
             "UPDATE requests SET is_cancelled = 1 WHERE id = ? AND state != 'done'", (request_id,)
         )
 
-    def finish(self, request_id: str, answer: Answer) -> bool:
-        """Store what a request answers; False if it was done already."""
-        return self._changed(
-            "UPDATE requests SET state = 'done', finished = ?, status = ?, answer = ?, "
-            "error_type = ?, is_webhook_due = webhook_url IS NOT NULL "
-            "WHERE id = ? AND state != 'done'",
-            (time.time(), answer.status, json.dumps(answer.body), answer.error_type, request_id),
+    def finish(self, request_id: str, answer: Answer, *, ran_seconds: float | None = None) -> bool:
+        """Store what a request answers; False if it was done already.
+
+        ran_seconds: how long it ran, also where its beginning could not be noted.
+        """
+        now = self.now()
+        return self._database.changed(
+            "UPDATE requests SET state = 'done', started = coalesce(started, ?), finished = ?, "
+            "ran_seconds = ?, status = ?, answer = ?, error_type = ?, "
+            "is_webhook_due = webhook_url IS NOT NULL WHERE id = ? AND state != 'done'",
+            (
+                None if ran_seconds is None else now - ran_seconds,
+                now,
+                ran_seconds,
+                answer.status,
+                json.dumps(answer.body),
+                answer.error_type,
+                request_id,
+            ),
         )
 
-    def forget(self, *, finished_before: float) -> int:
-        """Remove requests that ended before that time, and say how many; their files stay."""
-        with self._transaction() as connection:
-            return connection.execute(
-                "DELETE FROM requests WHERE state = 'done' AND finished < ? AND NOT is_webhook_due",
-                (finished_before,),
-            ).rowcount
+    # --- what is kept, and for how long --------------------------------------------------------
+
+    def finished_before(self, time: float, *, most: int) -> list[str]:
+        """Give requests that ended before that time, the first ones first."""
+        rows = self._database.rows(
+            "SELECT id FROM requests WHERE state = 'done' AND finished < ? AND NOT is_webhook_due "
+            "ORDER BY finished, sequence LIMIT ?",
+            (time, most),
+        )
+        return [row["id"] for row in rows]
+
+    def forget(self, request_ids: list[str]) -> None:
+        """Remove finished requests with their logs; their files stay."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM requests WHERE id = ? AND state = 'done'",
+                [(each,) for each in request_ids],
+            )
+
+    def outputs(self, request_ids: list[str] | None = None) -> list[KeptOutput]:
+        """Give the files of finished requests, or of these, the first that ended first."""
+        rows = self._database.rows(
+            "SELECT token, request_id, path FROM outputs JOIN requests ON id = request_id "
+            "WHERE state = 'done' ORDER BY finished, sequence"
+        )
+        kept = [
+            KeptOutput(row["token"], row["request_id"], self._folder / row["path"]) for row in rows
+        ]
+        wanted = None if request_ids is None else set(request_ids)
+        return [each for each in kept if wanted is None or each.request_id in wanted]
+
+    def forget_outputs(self, tokens: list[str]) -> None:
+        """Serve these files no more."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM outputs WHERE token = ?", [(each,) for each in tokens]
+            )
+
+    def is_large(self) -> bool:
+        """Whether so much is stored that no request is taken in."""
+        return self._max_bytes is not None and self._database.size() > self._max_bytes
+
+    def shrink(self) -> None:
+        """Give what was removed back to the disk."""
+        self._database.shrink()
 
     # --- reading -------------------------------------------------------------------------------
 
     def get(self, request_id: str) -> StoredRequest | None:
         """Find a request."""
-        rows = self._rows(_BY_ID, (request_id,))
+        rows = self._database.rows(_BY_ID, (request_id,))
         return _request(rows[0]) if rows else None
 
     def unfinished(self) -> list[StoredRequest]:
         """Give the requests that are not done, in the order of their submission."""
-        return [_request(row) for row in self._rows(_UNFINISHED)]
+        return [_request(row) for row in self._database.rows(_UNFINISHED)]
 
     def webhooks_due(self) -> list[StoredRequest]:
         """Give the finished requests whose webhook nobody has taken over."""
         return [
             _request(row)
-            for row in self._rows("SELECT * FROM requests WHERE is_webhook_due ORDER BY sequence")
+            for row in self._database.rows(
+                "SELECT * FROM requests WHERE is_webhook_due ORDER BY sequence"
+            )
         ]
 
     def webhook_taken(self, request_id: str) -> None:
         """Note that somebody else sees to a request's webhook."""
-        self._changed("UPDATE requests SET is_webhook_due = 0 WHERE id = ?", (request_id,))
+        self._database.changed("UPDATE requests SET is_webhook_due = 0 WHERE id = ?", (request_id,))
 
     # --- logs and files ------------------------------------------------------------------------
 
     def log(self, request_id: str, message: str, *, level: str = "INFO") -> None:
         """Add a line to a request's log."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO logs (request_id, time, level, message) VALUES (?, ?, ?, ?)",
                 (request_id, time.time(), level, message),
@@ -237,7 +330,7 @@ class Store:
 
     def logs(self, request_id: str, *, after: int = 0) -> list[LogLine]:
         """Give a request's log, or what came after the line with that sequence number."""
-        rows = self._rows(
+        rows = self._database.rows(
             "SELECT sequence, time, level, message FROM logs "
             "WHERE request_id = ? AND sequence > ? ORDER BY sequence",
             (request_id, after),
@@ -247,47 +340,38 @@ class Store:
     def add_output(self, request_id: str, output: Output) -> str:
         """Give a file a name that nobody can guess, under which it is served."""
         token = secrets.token_urlsafe(24)
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO outputs (token, request_id, path, content_type) VALUES (?, ?, ?, ?)",
-                (token, request_id, str(output.path), output.content_type),
+                (token, request_id, self._stored(output.path), output.content_type),
             )
         return token
 
     def output(self, token: str) -> Output | None:
         """Find the file of such a name."""
-        rows = self._rows("SELECT path, content_type FROM outputs WHERE token = ?", (token,))
-        return Output(Path(rows[0]["path"]), rows[0]["content_type"]) if rows else None
+        rows = self._database.rows(
+            "SELECT path, content_type FROM outputs WHERE token = ?", (token,)
+        )
+        return Output(self._folder / rows[0]["path"], rows[0]["content_type"]) if rows else None
 
     def owner_of_output(self, token: str) -> str | None:
         """Give whose request made the file of such a name."""
-        rows = self._rows(
+        rows = self._database.rows(
             "SELECT owner FROM requests JOIN outputs ON requests.id = outputs.request_id "
             "WHERE token = ?",
             (token,),
         )
         return rows[0]["owner"] if rows else None
 
-    # --- SQLite --------------------------------------------------------------------------------
+    def _stored(self, path: Path) -> str:
+        """Word a path so that the folder may be moved."""
+        if path.is_relative_to(self._folder):
+            return path.relative_to(self._folder).as_posix()
+        return str(path)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    def _changed(self, statement: str, values: tuple[Any, ...]) -> bool:
-        with self._transaction() as connection:
-            return connection.execute(statement, values).rowcount == 1
-
-    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with self._lock, closing(self._connection.execute(query, values)) as found:
-            return found.fetchall()
+    def _latest(self) -> float:
+        row = self._database.rows("SELECT max(created), max(finished) FROM requests")[0]
+        return max(row[0] or 0.0, row[1] or 0.0)
 
 
 _BY_ID = "SELECT * FROM requests WHERE id = ?"
@@ -316,28 +400,6 @@ def _request(row: sqlite3.Row) -> StoredRequest:
         started=row["started"],
         finished=row["finished"],
         answer=answer,
+        attempts=row["attempts"],
+        ran_seconds=row["ran_seconds"],
     )
-
-
-class FolderLock:
-    """Keeps a second process off a folder: two queues would each run the same requests."""
-
-    def __init__(self, folder: Path) -> None:
-        """Take the folder; raises AnimateDiffV2VError while another process has it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        # The operating system lets go of SQLite's locks when a process ends, however it ends.
-        self._connection = sqlite3.connect(
-            folder / "in_use.sqlite", timeout=0, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            self._connection.close()
-            raise AnimateDiffV2VError(
-                f"Another process answers the API from {folder}: stop it, or give this one a "
-                "folder of its own."
-            ) from error
-
-    def release(self) -> None:
-        """Let the next process have it."""
-        self._connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -56,7 +57,8 @@ class _Handlers:
     def __init__(self, store: UploadStore) -> None:
         self._store = store
         self._places = Places(UPLOADS_AT_ONCE)
-        # Tokens are remembered as long as the process lives; a client asks for another one.
+        # Until when each is good, by the monotonic clock: as long as the process lives at most; a
+        # client asks for another one.
         self._tokens: dict[str, float] = {}
 
     # --- beginning -------------------------------------------------------------------------
@@ -64,17 +66,19 @@ class _Handlers:
     async def initiate(self, request: web.Request) -> web.Response:
         body = await read_json(request, max_bytes=_LONGEST_JSON)
         asked = body if isinstance(body, dict) else {}
-        _, secret, path = self._store.initiate(
-            content_type=_text(asked.get("content_type")), file_name=_text(asked.get("file_name"))
+        _, secret, path = await asyncio.to_thread(
+            self._store.initiate,
+            content_type=_text(asked.get("content_type")),
+            file_name=_text(asked.get("file_name")),
         )
         file_url = own_url(request) + path
         return web.json_response({"upload_url": f"{file_url}/write/{secret}", "file_url": file_url})
 
     async def token(self, request: web.Request) -> web.Response:
-        now = time.time()
+        now = time.monotonic()
         self._tokens = {token: end for token, end in self._tokens.items() if end > now}
-        token, expires = secrets.token_urlsafe(32), now + TOKEN_SECONDS
-        self._tokens[token] = expires
+        token, expires = secrets.token_urlsafe(32), time.time() + TOKEN_SECONDS
+        self._tokens[token] = now + TOKEN_SECONDS
         return web.json_response(
             {
                 "token": token,
@@ -86,25 +90,26 @@ class _Handlers:
 
     @needs_no_key
     async def initiate_with_token(self, request: web.Request) -> web.Response:
-        _, secret, path = self._begun_with_token(request)
+        _, secret, path = await self._begun_with_token(request)
         return web.json_response({"access_url": own_url(request) + path, "uploadId": secret})
 
     @needs_no_key
     async def whole_with_token(self, request: web.Request) -> web.Response:
-        upload_id, secret, path = self._begun_with_token(request)
+        upload_id, secret, path = await self._begun_with_token(request)
         async with self._places.one_for(request):
             await self._store.write(upload_id, secret, request)
         return web.json_response({"access_url": own_url(request) + path})
 
-    def _begun_with_token(self, request: web.Request) -> tuple[str, str, str]:
+    async def _begun_with_token(self, request: web.Request) -> tuple[str, str, str]:
         _, _, given = request.headers.get("Authorization", "").partition(" ")
-        now, offered = time.time(), given.encode("utf-8", "surrogateescape")
+        now, offered = time.monotonic(), given.encode("utf-8", "surrogateescape")
         if not any(
             hmac.compare_digest(token.encode(), offered) and end > now
             for token, end in self._tokens.items()
         ):
             raise RequestRefused(_NO_TOKEN)
-        return self._store.initiate(
+        return await asyncio.to_thread(
+            self._store.initiate,
             content_type=request.content_type,
             file_name=request.headers.get("X-Fal-File-Name", ""),
         )
@@ -133,7 +138,7 @@ class _Handlers:
 
     @needs_no_key
     async def read(self, request: web.Request) -> web.StreamResponse:
-        found = self._store.find(request.match_info["id"])
+        found = await asyncio.to_thread(self._store.find, request.match_info["id"])
         if found is None:
             raise RequestRefused(_NO_FILE)
         path, content_type = found

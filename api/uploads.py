@@ -12,23 +12,29 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
+import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from aiohttp import web
 from yarl import URL
 
 from .bodies import chunks, too_large
+from .data_folder import UPLOAD_NAME, file_size, own_files, sync_folder, write_durably
+from .disk import full_disk_refused
 from .fetching import CHUNK_BYTES, MEBIBYTE
 from .hosts import MOUNT
 from .problems import RequestRefused, flat
+
+logger = logging.getLogger(__name__)
 
 UPLOADS = f"{MOUNT}/uploads"
 _ID_LENGTH = 32
@@ -67,9 +73,19 @@ class _About:
 class UploadStore:
     """The uploads in one folder."""
 
-    def __init__(self, folder: Path, *, limits: UploadLimits | None = None) -> None:
-        """Keep uploads in `folder`, which is made when it is first needed."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limits: UploadLimits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Keep uploads in `folder`, which is made when it is first needed.
+
+        clock: seconds since the epoch, by which uploads expire.
+        """
         self._folder = folder
+        self._clock = clock
         self.limits = limits or UploadLimits()
 
     def initiate(self, *, content_type: str, file_name: str) -> tuple[str, str, str]:
@@ -77,15 +93,15 @@ class UploadStore:
 
         Raises RequestRefused when the folder is full.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.sweep()
+        with full_disk_refused():
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._check_room(0)
         upload_id, secret = secrets.token_hex(16), secrets.token_urlsafe(24)
         about = _About(
             content_type=content_type if _CONTENT_TYPE.fullmatch(content_type) else _ANYTHING,
             file_name=display_name(file_name),
             secret_hash=_hash(secret),
-            expires=time.time() + self.limits.write_seconds,
+            expires=self._clock() + self.limits.write_seconds,
         )
         self._write_about(upload_id, about)
         return upload_id, secret, f"{UPLOADS}/{upload_id}/{quote(about.file_name)}"
@@ -106,26 +122,48 @@ class UploadStore:
 
     def find(self, upload_id: str) -> tuple[Path, str] | None:
         """Give file and content type of a finished upload, or None where there is none."""
-        about = self._about(upload_id)
-        if about is None or about.secret_hash:
+        about, data = self._about(upload_id), self._data(upload_id)
+        if about is None or about.secret_hash or not data.is_file():
             return None
-        return self._data(upload_id), about.content_type
+        return data, about.content_type
 
     def sweep(self) -> None:
-        """Remove what has expired."""
-        known: dict[str, bool] = {}
-        for path in self._folder.iterdir():
+        """Remove what has expired, and what crashes left; only files under names of our own.
+
+        What cannot be read may be whole: it goes when nothing as old as it is kept any more.
+        """
+        kept: dict[str, bool | None] = {}
+        for path in own_files(self._folder, UPLOAD_NAME):
             upload_id = path.name[:_ID_LENGTH]
-            if upload_id not in known:
-                known[upload_id] = self._about(upload_id) is not None
-            if not known[upload_id]:
+            if upload_id not in kept:
+                kept[upload_id] = self._is_kept(upload_id)
+            # What has no entry may belong to one that is just being written.
+            if kept[upload_id] or (kept[upload_id] is None and not self._is_old(path)):
+                continue
+            try:
                 path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s could not be removed: %s", path, error)
+
+    def _is_kept(self, upload_id: str) -> bool | None:
+        """Whether an upload has not expired; None where it has no entry."""
+        path = self._entry(upload_id)
+        try:
+            return _read_about(path).expires > self._clock()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            logger.warning("%s cannot be read: %s", path, error)
+            return self._clock() - _changed_at(path) < self.limits.kept_seconds
+
+    def _is_old(self, path: Path) -> bool:
+        return self._clock() - _changed_at(path) > self.limits.write_seconds
 
     async def write(self, upload_id: str, secret: str, request: web.Request) -> None:
         """Write a request's body as the whole upload; raises RequestRefused where that fails."""
         about = self._writable(upload_id, secret)
         await self._receive(request, self._data(upload_id), self.limits.max_bytes)
-        self._finish(upload_id, about)
+        await asyncio.to_thread(self._finish, upload_id, about)
 
     async def write_part(
         self, upload_id: str, secret: str, number: str, request: web.Request
@@ -135,7 +173,7 @@ class UploadStore:
         if not _NUMBER.fullmatch(number):
             raise _wrong(f"There is no part {number[:20]!r}, only 1 to 9999")
         path = self._part(upload_id, int(number))
-        others = sum(_size(each) for each in self._parts(upload_id) if each != path)
+        others = sum(file_size(each) for each in self._parts(upload_id) if each != path)
         return await self._receive(request, path, self.limits.max_bytes - others)
 
     async def complete(self, upload_id: str, secret: str, body: Any) -> None:
@@ -146,10 +184,14 @@ class UploadStore:
         for number, path in zip(numbers, paths, strict=True):
             if not path.is_file():
                 raise _wrong(f"Part {number} was not uploaded")
+        await asyncio.to_thread(self._check_room, 0)
         await asyncio.to_thread(_join, paths, self._data(upload_id))
-        self._finish(upload_id, about)
+        await asyncio.to_thread(self._finish, upload_id, about)
 
     # --- files -----------------------------------------------------------------------------
+
+    def _entry(self, upload_id: str) -> Path:
+        return self._folder / f"{upload_id}.json"
 
     def _data(self, upload_id: str) -> Path:
         return self._folder / upload_id
@@ -165,22 +207,21 @@ class UploadStore:
         if not _ID.fullmatch(upload_id):
             return None
         try:
-            text = (self._folder / f"{upload_id}.json").read_text(encoding="utf-8")
-        except FileNotFoundError:
+            about = _read_about(self._entry(upload_id))
+        except (OSError, ValueError):  # there is none, or it is damaged or somebody else's
             return None
-        about = _About(**json.loads(text))
-        return about if about.expires > time.time() else None
+        return about if about.expires > self._clock() else None
 
     def _write_about(self, upload_id: str, about: _About) -> None:
-        new = self._folder / f"{upload_id}.new"
-        new.write_text(json.dumps(asdict(about)), encoding="utf-8")
-        new.replace(self._folder / f"{upload_id}.json")
+        with full_disk_refused():
+            write_durably(self._entry(upload_id), json.dumps(asdict(about)).encode())
 
     def _finish(self, upload_id: str, about: _About) -> None:
-        expires = time.time() + self.limits.kept_seconds
+        expires = self._clock() + self.limits.kept_seconds
         self._write_about(upload_id, replace(about, secret_hash="", expires=expires))
         for part in self._parts(upload_id):
             part.unlink(missing_ok=True)
+        sync_folder(self._folder)
 
     def _writable(self, upload_id: str, secret: str) -> _About:
         about = self._about(upload_id)
@@ -189,20 +230,26 @@ class UploadStore:
         return about
 
     def _check_room(self, wanted: int) -> None:
-        used = sum(_size(path) for path in self._folder.iterdir())
-        if used + wanted > self.limits.total_bytes:
+        if self._used() + wanted <= self.limits.total_bytes:
+            return
+        self.sweep()
+        if self._used() + wanted > self.limits.total_bytes:
             raise RequestRefused(_FULL)
+
+    def _used(self) -> int:
+        return sum(file_size(path) for path in own_files(self._folder, UPLOAD_NAME))
 
     async def _receive(self, request: web.Request, path: Path, allowed: int) -> str:
         """Stream a body into a file that appears when it is whole; give the ETag of its bytes."""
         expected = request.content_length or 0
-        self._check_room(expected)
+        await asyncio.to_thread(self._check_room, expected)
         if expected > allowed:
             raise too_large(self.limits.max_bytes)
         digest, size = hashlib.sha256(), 0
         incoming = path.with_name(f"{path.name}.{secrets.token_hex(4)}.incoming")
         try:
-            with incoming.open("xb") as file:
+            # Unbuffered, so that what others measure is what is there.
+            with full_disk_refused(), incoming.open("xb", buffering=0) as file:
                 async for chunk in chunks(request):
                     size += len(chunk)
                     if size > allowed:
@@ -211,7 +258,8 @@ class UploadStore:
                     await asyncio.to_thread(file.write, chunk)
                     # Others write at the same time, and no length need have been told.
                     if size // _LOOK_AGAIN_BYTES > (size - len(chunk)) // _LOOK_AGAIN_BYTES:
-                        self._check_room(0)
+                        await asyncio.to_thread(self._check_room, 0)
+                await asyncio.to_thread(_sync, file)
             incoming.replace(path)
         finally:
             incoming.unlink(missing_ok=True)
@@ -237,12 +285,30 @@ def _wrong(sentence: str) -> RequestRefused:
     return RequestRefused(flat(400, sentence, "bad_request"))
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; 0 of one that has just been moved or removed."""
+def _read_about(path: Path) -> _About:
+    """Read an upload's entry; raises OSError, or ValueError where it is damaged."""
+    values = json.loads(path.read_text(encoding="utf-8"))
     try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+        about = _About(**values)
+    except TypeError as error:
+        raise ValueError("it is no entry of an upload") from error
+    texts = (about.content_type, about.file_name, about.secret_hash)
+    is_time = isinstance(about.expires, int | float) and not isinstance(about.expires, bool)
+    if not all(isinstance(each, str) for each in texts) or not is_time:
+        raise ValueError("it is no entry of an upload")
+    return about
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _hash(secret: str) -> str:
@@ -262,10 +328,11 @@ def _part_numbers(body: Any) -> list[int]:
 def _join(parts: list[Path], whole: Path) -> None:
     joined = whole.with_name(f"{whole.name}.{secrets.token_hex(4)}.incoming")
     try:
-        with joined.open("xb") as file:
+        with full_disk_refused(), joined.open("xb") as file:
             for part in parts:
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, file, CHUNK_BYTES)
+            _sync(file)
         joined.replace(whole)
     finally:
         joined.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,6 +77,7 @@ class WebhookSender:
         """Deliver what is in `database`, an SQLite file that others may use too.
 
         signer: None where signing is impossible; then `check` refuses every target.
+        clock: seconds since the epoch, by which deliveries are due.
         allow_private_targets: call addresses that are not on the public internet as well.
         """
         self._database, self._signer = database, signer
@@ -211,7 +213,7 @@ class WebhookSender:
         headers = self._signer.headers(
             request_id=delivery.request_id,
             user_id=delivery.user_id,
-            timestamp=int(self._clock()),
+            timestamp=int(time.time()),
             body=delivery.body,
         )
         headers |= {"Content-Type": "application/json", "User-Agent": "animatediff-v2v"}
@@ -231,9 +233,15 @@ class WebhookSender:
         connection = sqlite3.connect(self._database, timeout=30, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(SCHEMA)
-        old = self._clock() - KEPT_SECONDS
-        connection.execute("DELETE FROM webhooks WHERE due IS NULL AND written < ?", (old,))
         self._connection = connection
+        now = self._clock()
+        with suppress(sqlite3.OperationalError):  # the disk is full: at another start
+            connection.execute(
+                "DELETE FROM webhooks WHERE due IS NULL AND written < ?", (now - KEPT_SECONDS,)
+            )
+            # A clock that was set back in between would hold them up by as much.
+            latest = now + FIRST_PAUSE_SECONDS * 2**ATTEMPTS
+            connection.execute("UPDATE webhooks SET due = ? WHERE due > ?", (now, latest))
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from ..api.comfy_executor import ComfyExecutor
-from ..api.service import Service
+from ..api.service import Service, open_folder
 from ..api.settings import load_settings
 from ..pipeline import AnimateDiffV2VError
 from . import host
@@ -37,7 +37,7 @@ def add_hosted_api() -> None:
         if not settings.enabled:
             return
         service = Service.of(
-            folder,
+            open_folder(folder),
             settings=settings,
             executor=ComfyExecutor(host.PromptQueue()),
             library=InstalledModels(),

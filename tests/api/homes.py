@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import requests
+from animatediff_v2v.api.data_folder import DataFolder
 from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.pipeline.video import VideoWriter
 
@@ -41,11 +42,11 @@ class Home:
     is_comfyui = False
 
     def __init__(self, data, clip, **settings):
-        self.data = data
         data.mkdir(parents=True, exist_ok=True)
+        self.root, self.data = data, DataFolder.open(data).path
         values = {"enabled": True, "private_webhooks": True, "requests_per_minute": 100_000}
         (data / "api.json").write_text(json.dumps(values | settings))
-        ring = KeyRing(data)
+        ring = KeyRing(self.data)
         self.key, self.other_key = ring.add("first"), ring.add("second")
         self.clip = data_uri(clip)
         self.session = requests.Session()
@@ -114,7 +115,7 @@ class Home:
 
     def submit_long(self):
         """Queue a job that outlasts whatever is done meanwhile, and give it once it runs."""
-        clip = write_clip(self.data / "large.mp4", frames=16, frame_rate=8, size=128)
+        clip = write_clip(self.root / "large.mp4", frames=16, frame_rate=8, size=128)
         values = {"num_inference_steps": 100, "guidance_scale": 7, "select_every_nth_frame": 1}
         request = self.submit(video_url=data_uri(clip), **values)
         self.wait(request, until=("IN_PROGRESS",))
@@ -156,7 +157,7 @@ class BareHome(Home):
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self):
-        command = [sys.executable, "-m", "animatediff_v2v.api.command", "serve", str(self.data)]
+        command = [sys.executable, "-m", "animatediff_v2v.api.command", "serve", str(self.root)]
         command += ["--models", str(self._models), "--port", str(self.port), *self._devices]
         self._log = self._log_path.open("ab")
         self.process = subprocess.Popen(

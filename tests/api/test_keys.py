@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from animatediff_v2v.api import keys
+from animatediff_v2v.api.data_folder import KEYS, OWN
 from animatediff_v2v.api.keys import KeyRing, RateLimit, main
 
 
@@ -48,14 +49,14 @@ def test_a_key_opens(ring):
 def test_nothing_else_does(ring, wrong, tmp_path):
     key_id, secret = ring.add("laptop").split(":")
     other = ring.add("other").split(":")[1]
-    hashed = json.loads((tmp_path / keys.FILE_NAME).read_text())[key_id]["hash"]
+    hashed = json.loads((tmp_path / KEYS).read_text())[key_id]["hash"]
     parts = {"id": key_id, "secret": secret, "other": other, "hash": hashed}
     assert ring.check(wrong and wrong.format(**parts)) is None
 
 
 def test_only_hashes_are_kept(ring, tmp_path):
     secret = ring.add("laptop").split(":")[1]
-    path = tmp_path / keys.FILE_NAME
+    path = tmp_path / KEYS
     assert secret not in path.read_text()
     assert len(secret) == 64
     if os.name == "posix":
@@ -76,7 +77,7 @@ def test_secrets_are_compared_in_constant_time(ring, monkeypatch):
 def test_a_file_that_begins_with_a_mark_is_read(ring, tmp_path):
     """As editors on Windows write it."""
     key = ring.add("laptop")
-    path = tmp_path / keys.FILE_NAME
+    path = tmp_path / KEYS
     path.write_text(path.read_text(), encoding="utf-8-sig")
     assert KeyRing(tmp_path).check(f"Key {key}").name == "laptop"
 
@@ -86,14 +87,14 @@ def test_changes_take_effect_at_once(ring, tmp_path):
     assert ring.check(f"Key {key}").name == "laptop"
     KeyRing(tmp_path).remove("laptop")
     assert ring.check(f"Key {key}") is None
-    (tmp_path / keys.FILE_NAME).unlink()
+    (tmp_path / KEYS).unlink()
     assert ring.names() == []
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"a": {"name": "x"}}', "\x00"])
 def test_a_damaged_file_lets_nobody_in(ring, tmp_path, damage, caplog):
     key = ring.add("laptop")
-    (tmp_path / keys.FILE_NAME).write_text(damage)
+    (tmp_path / KEYS).write_text(damage)
     assert ring.check(f"Key {key}") is None
     assert "is damaged: delete it and add the keys again." in caplog.text
     with pytest.raises(ValueError, match="is damaged"):
@@ -106,11 +107,11 @@ def test_the_command(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("FAL_KEY=")
     key = shown.strip().removeprefix("FAL_KEY=")
-    assert KeyRing(tmp_path).check(f"Key {key}").name == "my laptop"
+    assert KeyRing(tmp_path / OWN).check(f"Key {key}").name == "my laptop"
     assert main([*place, "list"]) == 0
     assert capsys.readouterr().out == "my laptop\n"
     assert main([*place, "remove", "my laptop"]) == 0
-    assert KeyRing(tmp_path).check(f"Key {key}") is None
+    assert KeyRing(tmp_path / OWN).check(f"Key {key}") is None
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_the_command_finds_comfyui_by_where_the_pack_lies(tmp_path):
     done = subprocess.run(command, cwd=nodes, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     key = done.stdout.strip().removeprefix("FAL_KEY=")
-    folder = tmp_path / "ComfyUI" / "user" / "animatediff_v2v"
+    folder = tmp_path / "ComfyUI" / "user" / "animatediff_v2v" / OWN
     assert KeyRing(folder).check(f"Key {key}").name == "laptop"
 
 

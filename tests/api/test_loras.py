@@ -233,9 +233,9 @@ def test_a_url_is_asked_again_after_a_day(shelf, world, lora, monkeypatch):
     assert len(world.asked) == 2
 
 
-def test_what_was_used_longest_ago_goes(shelf, world, installed, lora, monkeypatch):
+def test_what_was_used_longest_ago_goes(shelf, world, installed, lora):
     other = save({"x": torch.zeros(len(lora))})
-    monkeypatch.setattr(loras, "CACHE_BYTES", len(other))
+    shelf._cache_bytes = len(other)
     world |= {"https://h.test/x": lora, "https://h.test/y": other}
     first = installed / name_of(shelf, "https://h.test/x")
     second = installed / name_of(shelf, "https://h.test/y")
@@ -244,6 +244,6 @@ def test_what_was_used_longest_ago_goes(shelf, world, installed, lora, monkeypat
     os.utime(first, (old, old))
     name_of(shelf, "https://h.test/y")
     assert name_of(shelf, "https://h.test/y")
-    shelf._make_room()
+    shelf.make_room()
     assert not first.exists() and second.exists()
     assert name_of(shelf, "https://h.test/x"), "fetched again"

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -371,8 +373,14 @@ def test_uploads_expire(tmp_path):
         assert await site.send("PUT", begun["upload_url"], data=b"x") == (200, "{}")
         assert await site.send("GET", begun["file_url"]) == NO_FILE
         assert site.store.resolve(begun["file_url"]) is None
-        (tmp_path / "uploads" / ("f" * 32 + ".incoming")).touch()
+        left = tmp_path / "uploads" / ("f" * 32 + ".incoming")
+        left.touch()
         await site.begin()
+        site.store.sweep()
+        assert len(list((tmp_path / "uploads").iterdir())) == 2, "that one may just be written"
+        old = time.time() - 7 * 3600
+        os.utime(left, (old, old))
+        site.store.sweep()
         assert len(list((tmp_path / "uploads").iterdir())) == 1
 
     case(tmp_path, test, kept_seconds=0)

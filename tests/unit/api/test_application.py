@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from animatediff_v2v.api.data_folder import OWN
 from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.serve import application
 from animatediff_v2v.api.settings import Settings
@@ -31,7 +32,7 @@ def call(tmp_path, story, *, models=(), **settings):
             settings=Settings(**settings),
             workers=(),
         )
-        key = KeyRing(tmp_path / "data").add("test")
+        key = KeyRing(tmp_path / "data" / OWN).add("test")
         headers = {"Authorization": f"Key {key}"}
         async with TestClient(TestServer(app), headers=headers) as client:
             return await story(client)
@@ -67,7 +68,7 @@ def test_missing_models_are_told_before_anything_is_queued(tmp_path, models, sta
 def test_a_full_queue_says_so(tmp_path, limits, status):
     async def story(client):
         # One of another key that this process knows nothing of, and so never ends.
-        other = Store(tmp_path / "data" / "api.sqlite")
+        other = Store(tmp_path / "data" / OWN / "api.sqlite")
         other.submit(request(owner="another"), most=10, most_of_owner=10)
         other.close()
         answer = await client.post(SUBMIT, json=WISH)

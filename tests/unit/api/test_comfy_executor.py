@@ -48,6 +48,9 @@ class FakeQueue:
     def input_folder(self, name):
         return self.folder / name
 
+    def output_folder(self, name):
+        return self.folder / "out" / name
+
     def shown_file(self, shown):
         return Path(shown["type"]) / shown["subfolder"] / shown["filename"]
 

@@ -6,9 +6,9 @@ import itertools
 import time
 
 import pytest
+from animatediff_v2v.api.folder_lock import FolderLock, FolderRefused
 from animatediff_v2v.api.problems import CANCELLED, Answer
-from animatediff_v2v.api.store import FolderLock, NewRequest, Output, QueueFull, Store
-from animatediff_v2v.pipeline import AnimateDiffV2VError
+from animatediff_v2v.api.store import NewRequest, Output, QueueFull, Store
 
 DONE = Answer(200, {"seed": 1})
 numbers = itertools.count()
@@ -97,8 +97,9 @@ def test_old_requests_are_forgotten_with_all_that_belongs_to_them(store, tmp_pat
     store.log(old.id, "x")
     for each in (old, due):
         store.finish(each.id, DONE)
-    assert store.forget(finished_before=time.time() - 60) == 0
-    assert store.forget(finished_before=time.time() + 60) == 1
+    assert store.finished_before(time.time() - 60, most=10) == []
+    assert store.finished_before(time.time() + 60, most=10) == [old.id]
+    store.forget([old.id, waiting.id])
     assert store.get(old.id) is None
     assert store.output(token) is None
     assert store.logs(old.id) == []
@@ -107,7 +108,7 @@ def test_old_requests_are_forgotten_with_all_that_belongs_to_them(store, tmp_pat
 
 def test_a_folder_has_one_master(tmp_path):
     first = FolderLock(tmp_path)
-    with pytest.raises(AnimateDiffV2VError, match="Another process answers the API from"):
+    with pytest.raises(FolderRefused, match="Another process answers the API from"):
         FolderLock(tmp_path)
     first.release()
     FolderLock(tmp_path).release()
