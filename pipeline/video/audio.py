@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 from ..choices import check_types, checked_path
 from ..errors import AnimateDiffV2VError
 from .audio_decoder import AudioTrack, Block, decoded_audio
-from .container import moving_pictures, open_container
+from .container import ByteRange, open_container, video_stream
+from .joined import JOINABLE
 from .pictures import is_pictures
+from .probe import probe_video
 
 logger = logging.getLogger(__name__)
 
@@ -104,20 +107,84 @@ def audio_chunks(span: AudioSpan) -> Iterator[tuple[AudioTrack, Iterator[Chunk]]
     if is_pictures(path):
         yield None
         return
+    pieces = list(_pieces(path, span))
+    for piece in pieces:
+        with _opened(piece) as opened:
+            if opened is None:
+                continue
+            track, chunks = opened
+            if len(pieces) == 1:
+                yield track, chunks
+                return
+        yield track, _joined(pieces, track, span)
+        return
+    yield None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """A span that lies in one part of a file; seconds are those of its picture.
+
+    begin: seconds since the beginning of the whole span.
+    """
+
+    path: Path
+    byte_range: ByteRange | None
+    begin: Fraction
+    start: Fraction
+    duration: Fraction
+
+
+def _pieces(path: Path, span: AudioSpan) -> Iterator[_Piece]:
+    start, left = Fraction(span.start_seconds), Fraction(span.duration_seconds)
     with open_container(path) as container:
+        is_joinable = container.format.name in JOINABLE and bool(container.streams.video)
+    parts = probe_video(path).parts if is_joinable else ()
+    begin = Fraction(0)
+    for part in parts[:-1]:
+        length = max(Fraction(0), min(left, (part.duration or Fraction(0)) - start))
+        if length:
+            yield _Piece(
+                path=path, byte_range=part.byte_range, begin=begin, start=start, duration=length
+            )
+        start = max(Fraction(0), start - (part.duration or Fraction(0)))
+        begin, left = begin + length, left - length
+    if left or not begin:
+        byte_range = parts[-1].byte_range if parts else None
+        yield _Piece(path=path, byte_range=byte_range, begin=begin, start=start, duration=left)
+
+
+def _joined(pieces: Sequence[_Piece], track: AudioTrack, span: AudioSpan) -> Iterator[Chunk]:
+    length = round(Fraction(span.duration_seconds) * track.sample_rate)
+    for piece in pieces:
+        begin = round(piece.begin * track.sample_rate)
+        with _opened(piece, like=track) as opened:
+            for offset, samples in opened[1] if opened else ():
+                if begin + offset < length:
+                    yield begin + offset, samples[:, : length - begin - offset]
+
+
+@contextmanager
+def _opened(
+    piece: _Piece, *, like: AudioTrack | None = None
+) -> Iterator[tuple[AudioTrack, Iterator[Chunk]] | None]:
+    path = piece.path
+    with open_container(path, byte_range=piece.byte_range) as container:
         index = _default_track(container)
-        start = _picture_start(container) + Fraction(span.start_seconds)
+        start = _picture_start(container, path) + piece.start
     if index is None:
         yield None
         return
-    preroll = start - PREROLL_SECONDS if span.start_seconds > PREROLL_SECONDS else None
-    with decoded_audio(path, index=index, from_seconds=preroll) as opened:
+    preroll = start - PREROLL_SECONDS if piece.start > PREROLL_SECONDS else None
+    with decoded_audio(
+        path, byte_range=piece.byte_range, index=index, from_seconds=preroll, like=like
+    ) as opened:
         if opened is None:
             logger.warning("The audio track of %s cannot be decoded and is left out.", path)
             yield None
             return
         track, blocks = opened
-        length = round(Fraction(span.duration_seconds) * track.sample_rate)
+        length = round(piece.duration * track.sample_rate)
         yield track, _chunks(blocks, track=track, start=start, length=length)
 
 
@@ -131,11 +198,14 @@ def _default_track(container: InputContainer) -> int | None:
     return streams[0].index if streams else None
 
 
-def _picture_start(container: InputContainer) -> Fraction:
+def _picture_start(container: InputContainer, path: Path) -> Fraction:
     """Seconds, on the file's clock, at which its picture begins (its sound, if it has none)."""
-    for stream in (*moving_pictures(container), *container.streams.audio):
+    streams: list[Any] = list(container.streams.audio)
+    if container.streams.video:
+        streams.insert(0, video_stream(container, path=path))
+    for stream in streams:
         if stream.start_time is not None and stream.time_base is not None:
-            return stream.start_time * stream.time_base
+            return Fraction(stream.start_time * stream.time_base)
     return Fraction(0)
 
 

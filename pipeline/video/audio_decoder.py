@@ -23,7 +23,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 from numpy.typing import NDArray
 
-from .container import CONTAINERS, LARGEST_PICTURE_PIXELS, demuxed
+from .container import CONTAINERS, LARGEST_PICTURE_PIXELS, PROTOCOLS, ByteRange, demuxed, source_url
 from .encoder import ffmpeg_executable, quiet_process_options
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,21 @@ class AudioTrack:
 
 @contextmanager
 def decoded_audio(
-    path: Path, *, index: int, from_seconds: Fraction | None
+    path: Path,
+    *,
+    byte_range: ByteRange | None,
+    index: int,
+    from_seconds: Fraction | None,
+    like: AudioTrack | None,
 ) -> Iterator[tuple[AudioTrack, Iterator[Block]] | None]:
     """Decode a track from about `from_seconds` on; None when nothing of it can be decoded.
 
-    index: the track's number among all streams of the file.
+    byte_range: the part of the file to read. index: the track's number among all its streams.
+    like: the shape to bring the sound into; None for its own.
     """
-    arguments = _arguments(path, index=index, from_seconds=from_seconds)
+    source = ["-i", source_url(path, byte_range), "-map", f"0:{index}"]
+    shape = ["-ac", str(like.channels), "-ar", str(like.sample_rate)] if like else []
+    arguments = _arguments([*source, *shape], from_seconds=from_seconds)
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             [ffmpeg_executable(), *arguments],
@@ -62,7 +70,7 @@ def decoded_audio(
         )
         assert process.stdout is not None
         try:
-            yield _opened(process.stdout, path=path)
+            yield _opened(process.stdout)
         finally:
             process.kill()
             process.wait()
@@ -73,19 +81,18 @@ def decoded_audio(
                 logger.warning("The audio of %s is damaged (%s); the rest is used.", path, said)
 
 
-def _arguments(path: Path, *, index: int, from_seconds: Fraction | None) -> list[str]:
-    safe = ["-format_whitelist", CONTAINERS, "-protocol_whitelist", "file,subfile"]
+def _arguments(source: list[str], *, from_seconds: Fraction | None) -> list[str]:
+    safe = ["-format_whitelist", CONTAINERS, "-protocol_whitelist", PROTOCOLS]
     safe += ["-max_pixels", str(LARGEST_PICTURE_PIXELS)]
     seek = []
     if from_seconds is not None:
         seek = ["-noaccurate_seek", "-seek_timestamp", "1", "-ss", f"{float(from_seconds):.6f}"]
     output = ["-c:a", "pcm_f32le", "-output_ts_offset", str(SHIFT_SECONDS)]
     output += ["-avoid_negative_ts", "disabled", "-f", "nut", "pipe:1"]
-    source = ["-i", f"file:{path}", "-map", f"0:{index}"]
     return ["-hide_banner", "-v", "error", "-nostdin", "-copyts", *safe, *seek, *source, *output]
 
 
-def _opened(pipe: Any, *, path: Path) -> tuple[AudioTrack, Iterator[Block]] | None:
+def _opened(pipe: Any) -> tuple[AudioTrack, Iterator[Block]] | None:
     try:
         container = av.open(pipe, format="nut")
     except (av.error.FFmpegError, ValueError):

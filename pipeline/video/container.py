@@ -23,6 +23,11 @@ CONTAINERS = (
     "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,mxf,nut,dv,"
     "yuv4mpegpipe,h264,hevc,mjpeg,obu,m4v,rm"
 )
+# Files of this machine, and parts of them.
+PROTOCOLS = "file,subfile"
+
+# First byte of a part of a file, and the one after its last.
+ByteRange = tuple[int, int]
 
 _PYAV = int(av.__version__.split(".", maxsplit=1)[0])
 # Up to 17.0, PyAV crashes on FLV when it is given options for streams.
@@ -43,15 +48,15 @@ def check_file(path: Path) -> None:
         raise AnimateDiffV2VError(f"{path} may not be read; change its permissions.")
 
 
-def open_container(path: Path) -> InputContainer:
-    """Open a media file; raises AnimateDiffV2VError when it is none."""
+def open_container(path: Path, *, byte_range: ByteRange | None = None) -> InputContainer:
+    """Open a media file, or a part of it; raises AnimateDiffV2VError when it is none."""
     check_file(path)
     try:
         container: InputContainer = av.open(
-            f"file:{path}",
+            source_url(path, byte_range),
             **_METADATA_OPTIONS,
             options=_STREAM_OPTIONS,
-            container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"},
+            container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": PROTOCOLS},
         )
     except (av.error.FFmpegError, ValueError) as error:
         raise AnimateDiffV2VError(
@@ -62,15 +67,16 @@ def open_container(path: Path) -> InputContainer:
     return container
 
 
+def source_url(path: Path, byte_range: ByteRange | None) -> str:
+    """Name a file, or a part of it, for ffmpeg (https://ffmpeg.org/ffmpeg-protocols.html#subfile)."""
+    if byte_range is None:
+        return f"file:{path}"
+    return f"subfile,,start,{byte_range[0]},end,{byte_range[1]},,:file:{path}"
+
+
 def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error)
     return text.rstrip(".").lower() if text else type(error).__name__
-
-
-def moving_pictures(container: InputContainer) -> list[VideoStream]:
-    """List the video streams, cover art left aside."""
-    cover = av.stream.Disposition.attached_pic
-    return [each for each in container.streams.video if not each.disposition & cover]
 
 
 def video_stream(container: InputContainer, *, path: Path) -> VideoStream:
@@ -78,20 +84,29 @@ def video_stream(container: InputContainer, *, path: Path) -> VideoStream:
 
     Raises AnimateDiffV2VError when there is none, or one of more than LARGEST_PICTURE_PIXELS.
     """
-    streams = moving_pictures(container)
+    cover = av.stream.Disposition.attached_pic
+    streams = [each for each in container.streams.video if not each.disposition & cover]
     if not streams:
         what = "only sound" if container.streams.audio else "no picture"
         raise AnimateDiffV2VError(f"{path} holds {what}; give a file with video in it.")
-    stream = streams[0]
-    if stream.codec_context is None:
+    known = [each for each in streams if each.codec_context is not None]
+    if not known:
         raise AnimateDiffV2VError(
             f"{path} holds a kind of video that this PyAV cannot decode; convert it to mp4 (H.264)."
         )
+    stream = max(known, key=_prominence)
     width, height = stream.codec_context.width, stream.codec_context.height
     check_picture_size(width=width, height=height, path=path)
     # A stream may change its size on the way.
     stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE_PIXELS)}
     return stream
+
+
+def _prominence(stream: VideoStream) -> int:
+    """Rank a video track as ffmpeg does: by its pixels, and five million more for the default."""
+    context = stream.codec_context
+    is_default = bool(stream.disposition & av.stream.Disposition.default)
+    return context.width * context.height + 5_000_000 * is_default
 
 
 def check_picture_size(*, width: int, height: int, path: Path) -> None:
@@ -110,11 +125,14 @@ def check_picture_size(*, width: int, height: int, path: Path) -> None:
 
 def demuxed(container: InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet[Any]]:
     """Yield the packets of some streams until the file ends, be it because it is cut off."""
-    packets = container.demux(*streams)
+    packets, is_avi = container.demux(*streams), container.format.name == "avi"
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
         if packet.size:
+            if is_avi:
+                # AVI stores when a frame is to be decoded alone; the rest is ffmpeg's guess.
+                packet.pts = packet.dts
             yield packet

@@ -13,8 +13,9 @@ import numpy as np
 from av.filter import Graph
 from numpy.typing import NDArray
 
-from .geometry import Fit, plan_geometry
+from .geometry import NO_CROPPING, Cropping, Fit, plan_geometry
 from .hdr import HDR_TRANSFERS, tone_map
+from .orientation import Orientation
 
 # Numbers of AVColorSpace and AVColorRange (libavutil/pixfmt.h).
 _MATRICES = {
@@ -46,21 +47,24 @@ class FrameConverter:
         *,
         size: tuple[int, int],
         fit: Fit,
-        rotation_degrees: int,
+        orientation: Orientation,
+        cropping: Cropping,
         pixel_aspect: Fraction,
         with_alpha: bool,
         colour_transfer: int,
     ) -> None:
         """Convert to `size` (width, height) as displayed, after the rotation.
 
+        cropping: left out of every frame first, where it is large enough for that.
         colour_transfer: PQ and HLG are brought down to SDR, without alpha.
         """
         self._size, self._fit = size, fit
-        self._turns = rotation_degrees // 90
+        self._orientation, self._cropping = orientation, cropping
         self._pixel_aspect = pixel_aspect
         self._transfer = colour_transfer
         self._is_hdr = colour_transfer in HDR_TRANSFERS and not with_alpha
-        flat = "rgb48le" if self._is_hdr else "rgb24"
+        # To rgb48le libswscale converts wrongly where it does not scale.
+        flat = "gbrp16le" if self._is_hdr else "rgb24"
         self._pixel_format = "rgba" if with_alpha else flat
         self._graph: Graph | None = None
         self._graph_key: tuple[Any, ...] = ()
@@ -75,13 +79,15 @@ class FrameConverter:
         picture: NDArray[Any] = self._graph.pull().to_ndarray()
         if self._is_hdr:
             picture = tone_map(picture, transfer=self._transfer)
-        if self._turns:
-            picture = np.rot90(picture, self._turns)
-        return self._with_bars(np.ascontiguousarray(picture))
+        return self._with_bars(np.ascontiguousarray(self._orientation.apply(picture)))
 
     def _build(self, frame: Any) -> Graph:
-        sideways = self._turns % 2 == 1
-        stored = (frame.width, frame.height)
+        sideways = self._orientation.is_sideways
+        left, top, right, bottom = self._cropping
+        stored = (frame.width - left - right, frame.height - top - bottom)
+        is_cropped = self._cropping != NO_CROPPING and min(stored) > 0
+        if not is_cropped:
+            stored = (frame.width, frame.height)
         plan = plan_geometry(
             source=_swapped(stored, sideways),
             pixel_aspect=1 / self._pixel_aspect if sideways else self._pixel_aspect,
@@ -99,6 +105,8 @@ class FrameConverter:
                 time_base=Fraction(1, 1000),
             )
         ]
+        if is_cropped:
+            nodes.append(graph.add("crop", f"{stored[0]}:{stored[1]}:{left}:{top}"))
         if crop != stored:
             nodes.append(graph.add("crop", f"{crop[0]}:{crop[1]}"))
         nodes.append(graph.add("scale", self._scale_options(frame, crop, scaled)))

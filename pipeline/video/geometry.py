@@ -17,6 +17,11 @@ MULTIPLE = 8
 DEFAULT_LONG_SIDE = 768
 
 
+# Pixels at the left, the top, the right and the bottom.
+Cropping = tuple[int, int, int, int]
+NO_CROPPING: Cropping = (0, 0, 0, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
     """How one picture is cut and scaled; all in pixels, as displayed (after rotation).

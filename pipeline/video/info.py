@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+from .container import ByteRange
+from .geometry import NO_CROPPING, Cropping
+from .orientation import Orientation
 from .selection import HIGHEST_RATE, exact_rate
 
 # Phones and screen recorders wobble; this share of a frame is no reason to call a rate variable.
@@ -24,9 +27,12 @@ class VideoInfo:
     duration_seconds: of the picture; 0 where nobody knows.
     start_seconds: the file's time stamp of the first frame, from which all times are counted.
     last_frame_seconds: how long the last frame is shown.
-    rotation_degrees: 0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture.
+    orientation: from the stored to the displayed picture.
+    cropping: pixels to leave out of the stored picture at its left, top, right and bottom.
     has_time_stamps: False where frames can only be counted.
     colour_transfer: ffmpeg's number of the transfer function (16 is PQ, 18 is HLG).
+    byte_range: where in the file the clip lies; None for all of it.
+    parts: of a file that is several clips joined, each as if it were alone; empty otherwise.
     """
 
     path: Path
@@ -38,7 +44,8 @@ class VideoInfo:
     stored_width: int
     stored_height: int
     pixel_aspect: Fraction
-    rotation_degrees: int
+    orientation: Orientation
+    cropping: Cropping = NO_CROPPING
     frame_rate: Fraction
     variable_frame_rate: bool
     frame_count: int | None
@@ -49,6 +56,13 @@ class VideoInfo:
     has_audio: bool
     has_alpha: bool
     colour_transfer: int
+    byte_range: ByteRange | None = None
+    parts: tuple[VideoInfo, ...] = ()
+
+    @property
+    def rotation_degrees(self) -> int:
+        """0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture."""
+        return 90 * self.orientation.quarter_turns
 
     @property
     def duration(self) -> Fraction | None:
@@ -56,6 +70,27 @@ class VideoInfo:
         if self.frame_count is not None and not self.variable_frame_rate:
             return self.frame_count / self.frame_rate
         return Fraction(self.duration_seconds) if self.duration_seconds else None
+
+
+def joined_info(parts: Sequence[VideoInfo]) -> VideoInfo:
+    """Describe clips that are shown one behind the other; the first one sets size and colours."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    lengths = [each.duration or Fraction(0) for each in parts]
+    counts = [each.frame_count for each in parts]
+    count = None if None in counts else sum(each or 0 for each in counts)
+    alike = all(each.frame_rate == first.frame_rate for each in parts)
+    return replace(
+        first,
+        frame_count=count,
+        duration_seconds=float(sum(lengths)),
+        variable_frame_rate=not alike or any(each.variable_frame_rate for each in parts),
+        last_frame_seconds=parts[-1].last_frame_seconds,
+        has_audio=any(each.has_audio for each in parts),
+        byte_range=None,
+        parts=tuple(parts),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,18 @@ from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..errors import AnimateDiffV2VError
 from .container import check_file, check_picture_size
 from .info import Timing, VideoInfo, timing_from_times
+from .orientation import Orientation
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+# Pillow's modes of grey pictures with more than 8 bits.
+DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
+_BITS_PER_SAMPLE = 258
 # Pictures have no rate of their own; AnimateDiff was trained on 8 frames per second.
 FOLDER_FRAME_RATE = Fraction(8)
 
@@ -42,9 +47,13 @@ def probe_pictures(path: Path) -> VideoInfo:
     if path.is_dir():
         files = picture_files(path)
         with _opened(files[0]) as image:
-            first = _upright(image)
+            size, alpha = _upright(image).size, _has_alpha(image)
+        for file in files[1:]:
+            # A picture that is none is found now, and not after hours.
+            with _opened(file):
+                pass
         timing = Timing.constant(frame_rate=FOLDER_FRAME_RATE, frame_count=len(files))
-        return _info(path, "folder", size=first.size, alpha=_has_alpha(first), timing=timing)
+        return _info(path, "folder", size=size, alpha=alpha, timing=timing)
     check_file(path)
     with _opened(path) as image:
         starts, last = _start_times(image)
@@ -65,7 +74,14 @@ def at_rate(info: VideoInfo, frame_rate: Fraction) -> VideoInfo:
 
 def picture_files(folder: Path) -> list[Path]:
     """List a folder's pictures, 2.png before 10.png; raises AnimateDiffV2VError without any."""
-    files = [each for each in folder.iterdir() if each.suffix.lower() in PICTURE_SUFFIXES]
+    # macOS puts a `._1.png` beside each 1.png, and a folder may have any name.
+    files = [
+        each
+        for each in folder.iterdir()
+        if each.suffix.lower() in PICTURE_SUFFIXES
+        and not each.name.startswith(".")
+        and not each.is_dir()
+    ]
     if not files:
         raise AnimateDiffV2VError(
             f"The folder {folder} holds no picture; give one with"
@@ -91,28 +107,27 @@ class PictureSource:
 
     def frames(self, *, from_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
         """Yield (seconds since the first picture, frame), from at or before `from_seconds`."""
-        mode = "RGBA" if self.info.has_alpha else "RGB"
-        pixels = mode.lower() if self.info.has_alpha else "rgb24"
-        for seconds, image in self._images(from_seconds):
-            array = np.asarray(image.convert(mode))
+        pixels = "rgba" if self.info.has_alpha else "rgb24"
+        for seconds, array in self._arrays(from_seconds):
             yield seconds, av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=pixels)
 
-    def _images(self, from_seconds: Fraction) -> Iterator[tuple[Fraction, Image.Image]]:
+    def _arrays(self, from_seconds: Fraction) -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
+        mode = "RGBA" if self.info.has_alpha else "RGB"
         path = self.info.path
         if path.is_dir():
             rate = self.info.frame_rate
             first = max(0, int(from_seconds * rate) - 1)
             for index, file in enumerate(picture_files(path)[first:], start=first):
                 with _opened(file) as image:
-                    upright = _upright(image)
-                yield index / rate, upright
+                    array = np.asarray(in_8_bits(_upright(image)).convert(mode))
+                yield index / rate, array
             return
         with _opened(path) as image:
             seconds = Fraction(0)
             for index in range(_frame_count(image)):
                 image.seek(index)
                 image.load()
-                yield seconds, image
+                yield seconds, np.asarray(image.convert(mode))
                 seconds += _duration(image)
 
 
@@ -134,6 +149,30 @@ def _upright(image: Image.Image) -> Image.Image:
     turned = ImageOps.exif_transpose(image)
     turned.load()
     return turned
+
+
+def in_8_bits(image: Image.Image) -> Image.Image:
+    """Scale a grey picture of more than 8 bits, which Pillow would clip, to 0..255.
+
+    Floats are taken for 0..1, or for 0..255 or 0..65535 when they are larger; integers of 32
+    bits for 0..65535, or for all there is when they are larger.
+    """
+    if image.mode not in DEEP_MODES:
+        return image
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    possible = {"F": (1, 255, 65535), "I": (65535, 2**31 - 1)}.get(image.mode)
+    possible = possible or (2 ** _stored_bits(image) - 1,)
+    brightest = values.max(initial=0)
+    full = next((each for each in possible if brightest <= each), possible[-1])
+    scaled = np.clip(values * (255 / full), 0, 255)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _stored_bits(image: Image.Image) -> int:
+    """Bits of a grey value in the file: 16, but TIFF may have 12."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_PER_SAMPLE, 16)
+    return int(bits[0] if isinstance(bits, tuple) else bits)
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -174,7 +213,7 @@ def _info(
         stored_width=size[0],
         stored_height=size[1],
         pixel_aspect=Fraction(1),
-        rotation_degrees=0,
+        orientation=Orientation(),
         frame_rate=timing.frame_rate,
         variable_frame_rate=timing.variable,
         frame_count=timing.frame_count,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,14 +15,21 @@ from av.video.stream import VideoStream
 
 from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
-from .container import check_picture_size, demuxed, open_container, video_stream
-from .info import Timing, VideoInfo, rate_readings, timing_from_times
+from .container import ByteRange, check_picture_size, demuxed, open_container, video_stream
+from .cropping import container_cropping
+from .geometry import NO_CROPPING
+from .info import Timing, VideoInfo, joined_info, rate_readings, timing_from_times
+from .joined import JOINABLE, joined_parts
+from .orientation import frame_orientation
 from .pictures import is_pictures, probe_pictures
 from .selection import HIGHEST_RATE
 
+logger = logging.getLogger(__name__)
+
 # Up to this size every packet's time stamp is read, which takes a fraction of a second and
-# gives exact counts; for larger files the header is believed.
+# gives exact counts; for larger files the header is believed, and its end looked up.
 SCANNED_BYTES = 256 * 2**20
+END_SECONDS = 2
 # Bare streams have no times at all.
 BARE_STREAMS = {"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}
 
@@ -39,12 +47,33 @@ def probe_video(path: str | Path) -> VideoInfo:
     if pictures:
         return probe_pictures(path)
     with open_container(path) as container:
+        is_joinable = container.format.name in JOINABLE
+    ranges = joined_parts(path) if is_joinable else []
+    if len(ranges) < 2:
+        return _probe(path)
+    parts = []
+    for byte_range in ranges:
+        try:
+            parts.append(_probe(path, byte_range=byte_range))
+        except AnimateDiffV2VError:
+            logger.warning("A part of %s shows no picture and is left out.", path)
+    return joined_info(parts) if parts else _probe(path)
+
+
+def _probe(path: Path, *, byte_range: ByteRange | None = None) -> VideoInfo:
+    with open_container(path, byte_range=byte_range) as container:
         stream = video_stream(container, path=path)
-        found = _scan(container, stream, whole=path.stat().st_size <= SCANNED_BYTES)
-        frame = found.first_frame or _any_frame(path)
+        # What has no times can only be counted.
+        whole = path.stat().st_size <= SCANNED_BYTES or not has_time_stamps(container, stream)
+        found = _scan(container, stream, whole=whole)
+        frame = found.first_frame if whole else None
+        frame = frame or _any_frame(path, byte_range)
         check_picture_size(width=frame.width, height=frame.height, path=path)
         timing = _timing(container, stream, found)
-        return _info(container, stream, frame, timing=timing, path=path)
+        if not whole:
+            timing = _timing_by_end(container, stream, timing, start=_start(timing, frame, stream))
+        info = _info(container, stream, frame, timing=timing, path=path)
+        return replace(info, byte_range=byte_range)
 
 
 @dataclass
@@ -52,12 +81,14 @@ class _Found:
     """What going through a file's packets brought up.
 
     times: the frames' time stamps in seconds; packet_count: frames, with or without one.
+    decoding_times: when each is to be decoded, in seconds.
     whole: whether all of the file was gone through.
     """
 
     whole: bool
     first_frame: Any = None
     times: list[Fraction] = field(default_factory=list)
+    decoding_times: list[Fraction] = field(default_factory=list)
     packet_count: int = 0
     last_duration: Fraction = Fraction(0)
 
@@ -73,6 +104,8 @@ def _scan(container: InputContainer, stream: VideoStream, *, whole: bool) -> _Fo
         if packet.is_discard:
             continue
         found.packet_count += 1
+        if packet.dts is not None:
+            found.decoding_times.append(packet.dts * packet.time_base)
         if packet.pts is None:
             continue
         found.times.append(packet.pts * packet.time_base)
@@ -80,6 +113,7 @@ def _scan(container: InputContainer, stream: VideoStream, *, whole: bool) -> _Fo
             latest = packet.pts
             found.last_duration = (packet.duration or 0) * packet.time_base
     found.times.sort()
+    found.decoding_times.sort()
     return found
 
 
@@ -94,9 +128,9 @@ def _decoded_alone(stream: VideoStream, packet: Any) -> Any:
     return frames[0] if frames else None
 
 
-def _any_frame(path: Path) -> Any:
+def _any_frame(path: Path, byte_range: ByteRange | None) -> Any:
     """Decode from the start until a frame comes out, as streams without key frames need it."""
-    with open_container(path) as container:
+    with open_container(path, byte_range=byte_range) as container:
         stream = video_stream(container, path=path)
         for packet in chain(demuxed(container, stream), (None,)):
             try:
@@ -113,14 +147,18 @@ def _any_frame(path: Path) -> Any:
 def _info(
     container: InputContainer, stream: VideoStream, frame: Any, *, timing: Timing, path: Path
 ) -> VideoInfo:
-    rotation = round(getattr(frame, "rotation", 0) / 90) * 90 % 360
+    orientation, name = frame_orientation(frame), container.format.name
+    left, top, right, bottom = container_cropping(path, container=name, index=stream.index)
+    stored = (frame.width - left - right, frame.height - top - bottom)
+    is_cropped = min(stored) > 0
+    stored = stored if is_cropped else (frame.width, frame.height)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     aspect = aspect if Fraction(1, 10) < aspect < 10 else Fraction(1)
-    shown = (max(1, round(frame.width * aspect)), frame.height)
-    width, height = shown if rotation in {0, 180} else shown[::-1]
+    shown = (max(1, round(stored[0] * aspect)), stored[1])
+    width, height = shown[::-1] if orientation.is_sideways else shown
     return VideoInfo(
         path=path,
-        container=container.format.name,
+        container=name,
         codec=stream.codec_context.name,
         pixel_format=frame.format.name,
         width=width,
@@ -128,7 +166,8 @@ def _info(
         stored_width=frame.width,
         stored_height=frame.height,
         pixel_aspect=aspect,
-        rotation_degrees=rotation,
+        orientation=orientation,
+        cropping=(left, top, right, bottom) if is_cropped else NO_CROPPING,
         frame_rate=timing.frame_rate,
         variable_frame_rate=timing.variable,
         frame_count=timing.frame_count,
@@ -174,14 +213,49 @@ def _timing(container: InputContainer, stream: VideoStream, found: _Found) -> Ti
     if not found.whole:
         return _timing_from_header(container, stream, count=stream.frames or None)
     complete = found.packet_count and len(found.times) == found.packet_count
+    rates = [rate for rate in (stream.base_rate, stream.average_rate) if rate]
     if not (complete and has_time_stamps(container, stream)):
-        return _timing_from_header(container, stream, count=found.packet_count or None)
+        timing = _timing_from_header(container, stream, count=found.packet_count or None)
+        if container.format.name != "avi" or len(found.decoding_times) != found.packet_count:
+            return timing
+        # AVI numbers its frames as they are stored; shown they are as far apart.
+        evenly = timing_from_times(
+            found.decoding_times,
+            rates=rates,
+            last_frame=Fraction(0),
+            tick=stream.time_base or Fraction(0),
+        )
+        return timing if evenly.variable else replace(evenly, start=timing.start)
     return timing_from_times(
         found.times,
-        rates=[rate for rate in (stream.base_rate, stream.average_rate) if rate],
+        rates=rates,
         last_frame=found.last_duration,
         tick=stream.time_base or Fraction(0),
     )
+
+
+def _timing_by_end(
+    container: InputContainer, stream: VideoStream, timing: Timing, *, start: Fraction
+) -> Timing:
+    """Correct what a header says by the last frames of the file, which it may not know of."""
+    assert stream.time_base is not None
+    near_end = start + timing.duration - END_SECONDS
+    try:
+        container.seek(int(near_end / stream.time_base), stream=stream, backward=True)
+    except av.error.FFmpegError:
+        container.seek(0, backward=True)
+    end = start
+    for packet in demuxed(container, stream):
+        if packet.pts is not None and not packet.is_discard:
+            length = (packet.duration or 0) * packet.time_base or timing.last_frame
+            end = max(end, packet.pts * packet.time_base + length)
+    if end == start:
+        return timing
+    duration = end - start
+    if timing.variable:
+        return replace(timing, frame_count=None, duration=duration, start=start)
+    count = max(1, round(duration * timing.frame_rate))
+    return Timing.constant(frame_rate=timing.frame_rate, frame_count=count, start=start)
 
 
 def _timing_from_header(

@@ -115,7 +115,8 @@ class VideoReader:
         converter = FrameConverter(
             size=(self.width, self.height),
             fit=self.fit,
-            rotation_degrees=self.info.rotation_degrees,
+            orientation=self.info.orientation,
+            cropping=self.info.cropping,
             pixel_aspect=self.info.pixel_aspect,
             with_alpha=self.info.has_alpha,
             colour_transfer=self.info.colour_transfer,

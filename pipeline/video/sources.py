@@ -20,8 +20,10 @@ from .probe import alpha_decoder
 logger = logging.getLogger(__name__)
 
 
-def open_source(info: VideoInfo) -> FileSource | PictureSource:
+def open_source(info: VideoInfo) -> FileSource | JoinedSource | PictureSource:
     """Open the clip that `info` tells of; raises AnimateDiffV2VError."""
+    if info.parts:
+        return JoinedSource(info)
     return PictureSource(info) if is_pictures(info.path) else FileSource(info)
 
 
@@ -34,7 +36,7 @@ class FileSource:
         self._open(frame_threads=True)
 
     def _open(self, *, frame_threads: bool) -> None:
-        self._container = open_container(self.info.path)
+        self._container = open_container(self.info.path, byte_range=self.info.byte_range)
         self._stream = video_stream(self._container, path=self.info.path)
         self._decoder = _decoder(self._stream, frame_threads=frame_threads)
         self._used = False
@@ -99,6 +101,34 @@ class FileSource:
             return earlier + 1 / rate if earlier >= 0 else Fraction(0)
         seconds = frame.pts * time_base - self.info.start_seconds
         return seconds if self.info.variable_frame_rate else Fraction(round(seconds * rate)) / rate
+
+
+class JoinedSource:
+    """The frames of clips that are joined in one file, each part as long as it says it is."""
+
+    def __init__(self, info: VideoInfo) -> None:
+        """Read what `info` tells of."""
+        self.info = info
+        self._open: FileSource | None = None
+
+    def close(self) -> None:
+        """Close the part that is being read; decoding stops at once."""
+        if self._open is not None:
+            self._open.close()
+
+    def frames(self, *, from_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
+        """Yield (seconds since the first part's first frame, frame); see FileSource.frames."""
+        begin = Fraction(0)
+        for part in self.info.parts:
+            end = begin + (part.duration or 0)
+            if end > from_seconds or part is self.info.parts[-1]:
+                self.close()
+                self._open = FileSource(part)
+                for seconds, frame in self._open.frames(
+                    from_seconds=max(Fraction(0), from_seconds - begin)
+                ):
+                    yield begin + seconds, frame
+            begin = end
 
 
 def _decoder(stream: VideoStream, *, frame_threads: bool) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .conversion import FrameConverter
 from .pictures import PictureSource
 from .reader import VideoReader
-from .sources import FileSource, open_source
+from .sources import FileSource, JoinedSource, open_source
 
 # Up to here decoding on is usually quicker than going back to a key frame.
 SEEK_BEYOND_SECONDS = 5
@@ -35,7 +35,8 @@ def thumbnails(
     converter = FrameConverter(
         size=(_width(reader, height), height),
         fit=reader.fit,
-        rotation_degrees=info.rotation_degrees,
+        orientation=info.orientation,
+        cropping=info.cropping,
         pixel_aspect=info.pixel_aspect,
         with_alpha=info.has_alpha,
         colour_transfer=info.colour_transfer,
@@ -65,7 +66,7 @@ def _spread(reader: VideoReader, most: int) -> list[int]:
 
 
 def _nearest(
-    source: FileSource | PictureSource, times: list[Fraction]
+    source: FileSource | JoinedSource | PictureSource, times: list[Fraction]
 ) -> Iterator[tuple[Fraction, Any]]:
     """Yield each time with the frame that is nearest to it, of two the earlier one.
 

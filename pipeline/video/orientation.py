@@ -1,0 +1,61 @@
+"""How a stored picture is turned and mirrored before it is shown."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DISPLAY_MATRIX = "DISPLAYMATRIX"
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """Mirrored left to right first, then turned counter-clockwise by so many quarters."""
+
+    quarter_turns: int = 0
+    is_mirrored: bool = False
+
+    @property
+    def is_sideways(self) -> bool:
+        """Whether width and height change places."""
+        return self.quarter_turns % 2 == 1
+
+    def apply(self, picture: NDArray[Any]) -> NDArray[Any]:
+        """Turn [height, width, channels] upright; a view of the same memory."""
+        if self.is_mirrored:
+            picture = picture[:, ::-1]
+        return np.rot90(picture, self.quarter_turns) if self.quarter_turns else picture
+
+
+def frame_orientation(frame: Any) -> Orientation:
+    """Read the display matrix of a decoded frame, as ffmpeg's `-autorotate` does.
+
+    A matrix that is no turn by a quarter, for instance one of zeros, turns nothing.
+    """
+    for side_data in frame.side_data:
+        if side_data.type.name == DISPLAY_MATRIX:
+            return matrix_orientation(struct.unpack("=9i", bytes(side_data)[:36]))
+    return Orientation()
+
+
+def matrix_orientation(matrix: tuple[int, ...]) -> Orientation:
+    """Tell what a display matrix, nine numbers row by row, does (libavutil/display.h)."""
+    a, b, _, c, d = matrix[:5]
+    if not (math.hypot(a, c) and math.hypot(b, d)):
+        return Orientation()
+    turns = math.degrees(math.atan2(b / math.hypot(b, d), a / math.hypot(a, c))) / 90
+    quarters = -round(turns) % 4
+    if abs(turns - round(turns)) > 1 / 90:
+        return Orientation()
+    if quarters % 2:
+        # Without a mirror the two numbers have opposite signs; one turns the other way.
+        is_mirrored = (c > 0) == (b > 0)
+        return Orientation(-quarters % 4 if is_mirrored else quarters, is_mirrored)
+    if quarters == 2:
+        return Orientation(2) if d < 0 else Orientation(0, is_mirrored=True)
+    return Orientation(2, is_mirrored=True) if d < 0 else Orientation()
