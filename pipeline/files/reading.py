@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
+from .weight_formats import FORMAT_ENDING, known_formats
 
 if TYPE_CHECKING:  # a header is read without PyTorch
     import torch
@@ -27,6 +28,7 @@ _DTYPES = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
     "I64": "int64",
     "I32": "int32",
     "I16": "int16",
@@ -42,14 +44,20 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     The tensors are views of the memory-mapped file in its stored dtype: they cost no memory
     until they are used, and must not be changed in place. The format is told by the content,
     not by the suffix. A ``state_dict`` wrapper is opened; nested dictionaries get dotted names;
-    what is no tensor is left out.
+    what is no tensor is left out. Weights in 8 bits beside a scale are widened to float32.
 
     Raises:
         AnimateDiffV2VError: the file is missing, a folder, empty, cut short, a web page, a Git
-            LFS pointer, no model file at all, or a pickle that asks for foreign classes.
+            LFS pointer, no model file at all, a pickle that asks for foreign classes, or stores
+            weights in a format that is not known here.
     """
+    from .scaled_weights import widen_scaled  # noqa: PLC0415 - loads PyTorch
+
     path = checked_path("path", path)
-    return _read_safetensors(path) if _format(path) == "safetensors" else _read_pickle(path)
+    if _format(path) != "safetensors":
+        return widen_scaled(_read_pickle(path), path=path, metadata={})
+    tensors, metadata = _read_safetensors(path)
+    return widen_scaled(tensors, path=path, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def read_header(path: str | Path) -> dict[str, TensorHeader]:
     """Read the names, shapes and dtypes of a file's tensors, and nothing of their numbers.
 
     Raises:
-        AnimateDiffV2VError: as `read_weights`.
+        AnimateDiffV2VError: as `read_weights`, but for scales that do not fit their weights.
     """
     path = checked_path("path", path)
     if _format(path) == "safetensors":
@@ -135,24 +143,31 @@ def _not_a_model(head: bytes) -> str | None:
 _UNREADABLE = (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError)
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except _UNREADABLE as error:
         raise AnimateDiffV2VError(_damage(path, error)) from error
 
 
 def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
     header = {}
+    texts = {}  # that state the format of a layer's weight
     try:
         with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
-                dtype = part.get_dtype()
-                header[name] = TensorHeader(tuple(part.get_shape()), _DTYPES.get(dtype, dtype))
+                dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
+                header[name] = TensorHeader(tuple(part.get_shape()), dtype)
+                if name.endswith(FORMAT_ENDING) and dtype == "uint8":
+                    texts[name] = file.get_tensor(name).tobytes()
     except _UNREADABLE as error:
         raise AnimateDiffV2VError(_damage(path, error)) from error
+    dtypes = {name: tensor.dtype for name, tensor in header.items()}
+    known_formats(dtypes, texts, path=path, metadata=metadata)
     return header
 
 
