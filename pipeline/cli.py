@@ -76,8 +76,8 @@ def _parser(add_commands: Callable[[Any], None]) -> argparse.ArgumentParser:
     inspect = commands.add_parser(
         "inspect",
         help="tell what model files are",
-        description="Tell what each FILE is, and whether and as what it can be used. "
-        "Exit code 0 when all can be used, 1 otherwise.",
+        description="Tell what each FILE is, which model and LoRA family it belongs to, and "
+        "whether and as what it can be used. Exit code 0 when all can be used, 1 otherwise.",
     )
     inspect.set_defaults(command=_inspect)
     inspect.add_argument("files", type=Path, nargs="+", metavar="FILE")

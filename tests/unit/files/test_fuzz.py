@@ -15,6 +15,7 @@ import zipfile
 
 import pytest
 import torch
+from animatediff_v2v.pipeline.embeddings import read_embedding
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.files import (
     LoraEntry,
@@ -43,6 +44,27 @@ def torch_bytes(state, **options):
     return buffer.getvalue()
 
 
+def scaled_checkpoint():
+    """Every format of scaled weights in one checkpoint."""
+    tensors = {}
+    formats = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise", "mxfp8")
+    for index, (name, tensor) in enumerate(mini.tiny_checkpoint().items()):
+        tensors[name] = tensor
+        if name.endswith(".weight") and tensor.ndim == 2:
+            layer, stored = name.removesuffix(".weight"), formats[index % 4]
+            dtype = {"int8_tensorwise": torch.int8, "mxfp8": torch.float8_e4m3fn}.get(stored)
+            tensors[name] = tensor.to(dtype or getattr(torch, stored))
+            tensors[f"{layer}.weight_scale"] = torch.ones(())
+            text = json.dumps({"format": stored}).encode()
+            tensors[f"{layer}.comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
+            if stored == "mxfp8":
+                tiles = -(-tensor.shape[0] // 128) * -(-(tensor.shape[1] // 32) // 4)
+                tensors[f"{layer}.weight_scale"] = torch.full(
+                    (tiles * 512,), 127, dtype=torch.uint8
+                )
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
 @pytest.fixture(scope="module")
 def seeds():
     """Small files of each layout, as bytes."""
@@ -55,7 +77,14 @@ def seeds():
     control = {name: tensor.to(**half).contiguous() for name, tensor in control.items()}
     adapter = {name: tensor.to(**half) for name, tensor in mini.adapter_to_original((32,)).items()}
     legacy = {"_use_new_zipfile_serialization": False}
+    vectors = torch.zeros(4, 768)
     return [
+        safetensors_bytes(scaled_checkpoint()),
+        safetensors_bytes({f"module.{name}": tensor for name, tensor in lora.items()}),
+        safetensors_bytes({"transformer_blocks.0.attn.add_k_proj.lora_A.weight": vectors}),
+        torch_bytes({"string_to_param": torch.nn.ParameterDict({"*": vectors}), "step": 1}),
+        torch_bytes([{"<cat>": vectors[0]}, {"<dog>": vectors}]),
+        safetensors_bytes({"clip_l": vectors}),
         safetensors_bytes(checkpoint),
         safetensors_bytes(motion),
         safetensors_bytes(lora),
@@ -136,7 +165,7 @@ CORRUPTIONS = [flip, cut, lengthen_header, rewrite_header, damage_pickle]
 def use(path):
     """Everything that takes a file, the merge included."""
     tasks = (read_weights, load_checkpoint, load_vae, load_text_encoder, load_motion_module)
-    tasks += (load_control, load_ip_adapter)
+    tasks += (load_control, load_ip_adapter, read_embedding)
     unet = mini.state(mini.unet_module())
 
     def merge(path):
@@ -156,6 +185,14 @@ def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
         1 if sys.platform == "darwin" else 1024
     )
+
+
+def test_the_files_are_whole_before_they_are_corrupted(seeds, tmp_path):
+    path = tmp_path / "file.bin"
+    for data in seeds:
+        path.write_bytes(data)
+        assert identify(path).kind not in ("not a model", "other model")
+        assert read_weights(path)
 
 
 @pytest.mark.parametrize("batch", range((FILES + BATCH - 1) // BATCH))
