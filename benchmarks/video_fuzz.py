@@ -1,8 +1,9 @@
-"""Reading 2,000 mutated videos: no crash, no traceback, no hang, no gigabytes.
+"""Reading 2,000 mutated videos: no crash, no traceback, no hang, no gigabytes, no false success.
 
-Every file is read (and its sound with it) in a worker process of its own kind, several files to
-a worker. A run fails when a worker dies, an error other than AnimateDiffV2VError escapes, a file
-takes more than 10 seconds, or a worker grows by more than 1 GB.
+Containers, codecs and channel layouts of all kinds are damaged, and every file is read (and its
+sound with it) in a worker process, several files to a worker. A run fails when a worker dies, an
+error other than AnimateDiffV2VError escapes, a file takes more than 10 seconds, a worker grows by
+more than 1 GB, or a reading ends well without a frame, or with sound that is none.
 
     python benchmarks/video_fuzz.py [--files 2000] [--seed 0] [--keep FOLDER]
 """
@@ -30,6 +31,18 @@ GROWTH_BYTES = 10**9
 BATCH = 400
 
 X264 = ["-c:v", "libx264", "-preset", "ultrafast"]
+MPEG2 = ["-c:v", "mpeg2video", "-q:v", "4", "-bf", "2"]
+BOXES = [b"moov", b"trak", b"tkhd", b"mdhd", b"elst", b"stsd", b"stts", b"ctts", b"stsc", b"stsz"]
+BOXES += [b"stco", b"avcC", b"mp4a", b"esds", b"chan", b"lpcm", b"\x1aE\xdf\xa3", b"\x18S\x80g"]
+BOXES += [b"\x16T\xaek", b"\x1fC\xb6u", b"strh", b"strf", b"idx1", b"movi", b"fLaC", b"Opus"]
+
+
+def spread(channels: int) -> list[str]:
+    """Give a filter that copies one channel to as many, without a layout that has a name."""
+    copies = "|".join(f"c{index}=c0" for index in range(channels))
+    return ["-af", f"pan={channels}c|{copies}"]
+
+
 SEEDS = {
     "h264.mp4": [*X264, "-pix_fmt", "yuv420p"],
     "h264.mkv": [*X264, "-pix_fmt", "yuv420p"],
@@ -44,6 +57,25 @@ SEEDS = {
     "ffv1.mkv": ["-c:v", "ffv1"],
     "gif.gif": ["-an"],
     "webp.webp": ["-an", "-c:v", "libwebp_anim"],
+    "flv.flv": [*X264, "-c:a", "aac", "-ar", "44100"],
+    "asf.wmv": ["-c:v", "wmv2", "-c:a", "wmav2"],
+    "ogg.ogv": ["-c:v", "libtheora", "-c:a", "libvorbis"],
+    "mpeg2.mpg": [*MPEG2, "-c:a", "mp2"],
+    "joined.ts": [*X264, "-c:a", "aac"],
+    "joined.mpg": [*MPEG2, "-c:a", "ac3"],
+    "mpeg4.avi": ["-c:v", "mpeg4", "-bf", "2", "-c:a", "libmp3lame"],
+    "fragments.mp4": [*X264, "-c:a", "aac", "-movflags", "frag_keyframe+empty_moov"],
+    "mono.mov": [*X264, "-ac", "1", "-c:a", "pcm_s16be"],
+    "5.1.mp4": [*X264, "-ac", "6", "-c:a", "aac"],
+    "6.1.mkv": [*X264, *spread(7), "-c:a", "flac"],
+    "7.1.mkv": [*X264, "-ac", "8", "-c:a", "flac"],
+    "7.1.mp4": [*X264, "-ac", "8", "-c:a", "aac"],
+    "7.1.webm": ["-c:v", "libvpx", "-ac", "8", "-c:a", "libopus"],
+    "pan 7.mov": [*X264, *spread(7), "-c:a", "pcm_s16le"],
+    "pan 8.mov": [*X264, *spread(8), "-c:a", "pcm_f32le"],
+    "pan 12.avi": [*X264, *spread(12), "-c:a", "pcm_s16le"],
+    "pan 16.mov": [*X264, *spread(16), "-c:a", "pcm_s24le"],
+    "pan 24.mkv": [*X264, *spread(24), "-c:a", "pcm_s16le"],
 }
 
 
@@ -54,6 +86,8 @@ def make_seeds(folder: Path) -> list[bytes]:
     for name, output in SEEDS.items():
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source, *sound]
         subprocess.run([*command, *output, str(folder / name)], check=True, capture_output=True)
+        if name.startswith("joined"):
+            (folder / name).write_bytes((folder / name).read_bytes() * 2)
     return [(folder / name).read_bytes() for name in SEEDS]
 
 
@@ -62,7 +96,7 @@ def mutated(data: bytes, noise: np.random.Generator) -> bytes:
     damaged = bytearray(data)
     header = min(len(damaged), 2000)
     for _ in range(int(noise.integers(1, 4))):
-        kind = int(noise.integers(6))
+        kind = int(noise.integers(8))
         place = int(noise.integers(max(1, len(damaged) - 8)))
         if kind == 0:
             for position in noise.integers(len(damaged), size=int(noise.integers(1, 200))):
@@ -77,10 +111,23 @@ def mutated(data: bytes, noise: np.random.Generator) -> bytes:
             del damaged[place : place + int(noise.integers(1, 500))]
         elif kind == 4:
             damaged[place:place] = damaged[place : place + int(noise.integers(1, 500))]
+        elif kind in {5, 6}:
+            damage_a_box(damaged, noise)
         else:
             tail = len(damaged) - int(noise.integers(1, header))
             damaged[tail : tail + 4] = noise.bytes(4)
     return bytes(damaged)
+
+
+def damage_a_box(damaged: bytearray, noise: np.random.Generator) -> None:
+    """Change a number in or before a box of the container, or its name, where there is one."""
+    places = [damaged.find(name) for name in BOXES]
+    found = [place for place in places if place >= 4]
+    if not found:
+        return
+    place = found[int(noise.integers(len(found)))] + int(noise.integers(-4, 60))
+    wild = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1", b"\x80\0\0\0", noise.bytes(4)]
+    damaged[place : place + 4] = wild[int(noise.integers(len(wild)))]
 
 
 def read_all(paths: list[str]) -> None:
@@ -88,19 +135,36 @@ def read_all(paths: list[str]) -> None:
     logging.disable(logging.CRITICAL)
     base = peak_bytes()
     for path in paths:
-        begin, result = time.perf_counter(), "refused"
+        begin = time.perf_counter()
         try:
-            selection = FrameSelection(select_every_nth_frame=2)
-            with VideoReader(path, selection=selection, width=64, height=64) as reader:
-                result = f"{sum(1 for _ in reader)} frames"
-            read_audio(path, start_seconds=0, duration_seconds=1)
-        except AnimateDiffV2VError:
-            pass
+            result = read_frames(path)
+            sound = read_sound(path)
+            result = result if sound else f"FALSE sound, {result}"
         except Exception as error:
             result = f"ESCAPED {error!r}"
         seconds = time.perf_counter() - begin
         line = {"path": path, "result": result, "seconds": seconds, "grown": peak_bytes() - base}
         print(json.dumps(line), flush=True)
+
+
+def read_frames(path: str) -> str:
+    """Read every second frame small; say how many there were."""
+    try:
+        selection = FrameSelection(select_every_nth_frame=2)
+        with VideoReader(path, selection=selection, width=64, height=64) as reader:
+            count = sum(1 for _ in reader)
+    except AnimateDiffV2VError:
+        return "refused"
+    return f"{count} frames" if count else "FALSE no frames"
+
+
+def read_sound(path: str) -> bool:
+    """Read a second of sound, if there is one; whether it is as long as it was asked for."""
+    try:
+        audio = read_audio(path, start_seconds=0.2, duration_seconds=1)
+    except AnimateDiffV2VError:
+        return True
+    return audio is None or audio.waveform.shape[1] == audio.sample_rate
 
 
 def peak_bytes() -> int:
@@ -166,7 +230,7 @@ def examine(paths: list[str], lines: list[dict[str, object]], *, keep: Path | No
     for line in fresh:
         slow = float(str(line["seconds"])) > HANG_SECONDS
         large = int(str(line["grown"])) > GROWTH_BYTES
-        if slow or large or str(line["result"]).startswith("ESCAPED"):
+        if slow or large or str(line["result"]).startswith(("ESCAPED", "FALSE")):
             failures.append(str(line))
     if keep is not None and failures:
         keep.mkdir(parents=True, exist_ok=True)
