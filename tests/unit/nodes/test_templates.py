@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,8 @@ FOLDERS |= {"controlnet", "ipadapter", "clip_vision"}
 RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": "image_encoder/model.safetensors"}
 # ComfyUI's own, which know Stable Diffusion's and CLIP's sizes alone.
 NATIVE_LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader"}
+# In custom_nodes: an installation through ComfyUI puts no command on the path.
+INSTALL = "python -m animatediff-v2v.api.command demo --install-models .."
 # The nodes' titles stand above their places.
 TITLE_PIXELS = 30
 
@@ -124,9 +128,23 @@ def test_template_says_where_its_models_are(name):
         assert model["name"] in values
         assert f"({model['url']})" in note and f"`models/{model['directory']}`" in note
     takes_native = any(node["type"] in NATIVE_LOADERS for node in nodes)
-    command = "`animatediff-v2v demo --install-models COMFYUI_DIR"
-    assert (f"{command} --native` (2 GB)" if takes_native else f"{command}`") in note
+    assert (f"`{INSTALL} --native` (2 GB)" if takes_native else f"`{INSTALL}`") in note
     assert f"# {name}\n" in note
+
+
+def test_the_line_in_the_notes_runs_as_written(tmp_path):
+    folder = tmp_path / "custom_nodes"
+    folder.mkdir()
+    (tmp_path / "models").mkdir()
+    (folder / "animatediff-v2v").symlink_to(PACK, target_is_directory=True)
+    program, *rest = INSTALL.split()
+    assert program == "python"
+    run = subprocess.run(
+        [sys.executable, *rest], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert (tmp_path / "models" / "checkpoints" / "miniature.safetensors").is_file()
+    assert (tmp_path / "input" / "miniature_clip.mp4").is_file()
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
