@@ -48,15 +48,23 @@ def check_file(path: Path) -> None:
         raise AnimateDiffV2VError(f"{path} may not be read; change its permissions.")
 
 
-def open_container(path: Path, *, byte_range: ByteRange | None = None) -> InputContainer:
-    """Open a media file, or a part of it; raises AnimateDiffV2VError when it is none."""
+def open_container(
+    path: Path, *, byte_range: ByteRange | None = None, is_parsed: bool = True
+) -> InputContainer:
+    """Open a media file, or a part of it; raises AnimateDiffV2VError when it is none.
+
+    is_parsed: False for packets as the file has them, where one need not be one frame.
+    """
     check_file(path)
+    limits = {"format_whitelist": CONTAINERS, "protocol_whitelist": PROTOCOLS}
+    if not is_parsed:
+        limits["fflags"] = "+noparse"
     try:
         container: InputContainer = av.open(
             source_url(path, byte_range),
             **_METADATA_OPTIONS,
             options=_STREAM_OPTIONS,
-            container_options={"format_whitelist": CONTAINERS, "protocol_whitelist": PROTOCOLS},
+            container_options=limits,
         )
     except (av.error.FFmpegError, ValueError) as error:
         raise AnimateDiffV2VError(

@@ -50,7 +50,8 @@ def joined_parts(path: Path) -> list[ByteRange]:
 
 def _next_part(path: Path, byte_range: ByteRange) -> int | None:
     """Find where, in bytes of the file, the part ends with which a range begins."""
-    with open_container(path, byte_range=byte_range) as container:
+    # A parser for the codec of one part would swallow the beginning of another.
+    with open_container(path, byte_range=byte_range, is_parsed=False) as container:
         streams = [*container.streams.video, *container.streams.audio]
         clock = _Clock()
         for packet in demuxed(container, *streams):

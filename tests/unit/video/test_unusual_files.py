@@ -236,6 +236,7 @@ def test_a_joined_stream_is_its_parts_one_after_another(tmp_path, clips, suffix)
         ("-output_ts_offset", "5000"),
         ("-s", "160x120", "-ac", "2", "-ar", "44100"),
         ("-an",),
+        ("-c:v", "libx265", "-x265-params", "log-level=error", "-c:a", "mp2"),
         ("-mpegts_start_pid", "0x500", "-output_ts_offset", "50"),
     ],
 )
