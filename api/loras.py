@@ -159,11 +159,11 @@ class LoraShelf:
         """Give what a URL gave a short while ago, if it is still here."""
         try:
             note = json.loads(self._note(url).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # the latter after a crash while it was written
-            return None
-        name = str(note["name"])
+            name, fetched = str(note["name"]), float(note["fetched"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None  # there is none, or a crash cut it short
         path = self._cache() / PurePosixPath(name.replace(os.sep, "/")).name
-        if note["fetched"] < self._clock() - FRESH_SECONDS or not path.is_file():
+        if fetched < self._clock() - FRESH_SECONDS or not path.is_file():
             return None
         self._use(path)
         return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..pipeline import AnimateDiffV2VError
 from ..pipeline.video.probe import probe_video
 from . import answers
 from .data_folder import KEYS, DataFolder, set_aside
+from .disk import StorageFull
 from .events import Events
 from .executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
 from .fetching import FetchLimits
@@ -98,10 +100,10 @@ class Service:
             clock=store.now,
         )
         inputs = Inputs(settings, executor, library, OwnFiles(uploads, store), loras)
-        metrics = _metrics(folder.path, executor)
+        metrics = _metrics(folder.path, store)
         events = Events(metrics if isinstance(metrics, Metrics) else None)
         parts = _Parts(store, webhooks, executor, inputs, events)
-        operators = OperatorRoutes(folder.path, library, executor.length, metrics)
+        operators = OperatorRoutes(folder.path, library, store.count_unfinished, metrics)
         runner = QueueRunner(
             store,
             executor,
@@ -199,9 +201,10 @@ class _Parts:
         """Bring the files of a request in, and note which models it is run with."""
         job = await self.inputs.prepare(request)
         said = f"checkpoint {job.checkpoint}, motion module {job.motion_module}"
-        await asyncio.to_thread(self.store.log, request.id, said)
-        if ENDPOINTS[request.endpoint_id].is_turbo and not is_distilled(job.motion_module):
-            await asyncio.to_thread(self.store.log, request.id, NOT_DISTILLED, level="WARN")
+        with suppress(StorageFull):  # a job does not wait for lines of its log
+            await asyncio.to_thread(self.store.log, request.id, said)
+            if ENDPOINTS[request.endpoint_id].is_turbo and not is_distilled(job.motion_module):
+                await asyncio.to_thread(self.store.log, request.id, NOT_DISTILLED, level="WARN")
         return job
 
     async def publish(self, request: StoredRequest, made: Made) -> Answer:
@@ -224,17 +227,16 @@ class _Parts:
 
     async def finished(self, request: StoredRequest) -> None:
         """Hand the webhook of a finished request over; a restart in between does it again."""
-        self.events.ended(request)
-        if request.webhook_url is None or request.answer is None:
-            return
-        body = answers.result(request, request.origin)
-        await self.webhooks.enqueue(
-            request_id=request.id,
-            user_id=request.owner,
-            url=request.webhook_url,
-            answer=replace(request.answer, body=body),
-        )
-        await asyncio.to_thread(self.store.webhook_taken, request.id)
+        if request.webhook_url is not None and request.answer is not None:
+            body = answers.result(request, request.origin)
+            await self.webhooks.enqueue(
+                request_id=request.id,
+                user_id=request.owner,
+                url=request.webhook_url,
+                answer=replace(request.answer, body=body),
+            )
+            await asyncio.to_thread(self.store.webhook_taken, request.id)
+        self.events.ended(request)  # last, as all of this is tried again on a full disk
 
 
 def _frame_count(video: Path) -> int | None:
@@ -245,10 +247,10 @@ def _frame_count(video: Path) -> int | None:
         return None
 
 
-def _metrics(folder: Path, executor: Executor) -> Metrics | str:
+def _metrics(folder: Path, store: Store) -> Metrics | str:
     """Give what counts, or the sentence that says why nothing does."""
     try:
-        return Metrics(queue_length=executor.length, folder=folder)
+        return Metrics(queue_length=store.count_unfinished, folder=folder)
     except AnimateDiffV2VError as error:
         return str(error)
 

@@ -305,6 +305,11 @@ class Store:
         """Give the requests that are not done, in the order of their submission."""
         return [_request(row) for row in self._database.rows(_UNFINISHED)]
 
+    def count_unfinished(self) -> int:
+        """Count the requests that are not done."""
+        rows = self._database.rows("SELECT count(*) FROM requests WHERE state != 'done'")
+        return int(rows[0][0])
+
     def webhooks_due(self) -> list[StoredRequest]:
         """Give the finished requests whose webhook nobody has taken over."""
         return [

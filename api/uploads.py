@@ -287,10 +287,9 @@ def _wrong(sentence: str) -> RequestRefused:
 
 def _read_about(path: Path) -> _About:
     """Read an upload's entry; raises OSError, or ValueError where it is damaged."""
-    values = json.loads(path.read_text(encoding="utf-8"))
     try:
-        about = _About(**values)
-    except TypeError as error:
+        about = _About(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, RecursionError) as error:
         raise ValueError("it is no entry of an upload") from error
     texts = (about.content_type, about.file_name, about.secret_hash)
     is_time = isinstance(about.expires, int | float) and not isinstance(about.expires, bool)
