@@ -16,7 +16,13 @@ from ..pipeline.prompts.weights import check_prompt
 logger = logging.getLogger(__name__)
 
 # What a conditioning may carry beside its tensor without changing what this sampler makes of it.
-HARMLESS = {"pooled_output", "hooks", "guidance"}
+HARMLESS = {"pooled_output", "guidance"}
+# What does the same here.
+INSTEAD = {
+    "hooks": "a LoRA Stack, for the whole video",
+    "control": "ControlNet for AnimateDiff",
+    "mask": "source_mask of the Sampler",
+}
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,24 @@ def prompt_track(
         )
     encodings, extras = conditioning[0]
     _check_encodings(encodings, name=name, frames=frames, channels=channels)
-    ignored = sorted(set(extras) - HARMLESS)
+    found = {key for key, value in extras.items() if value is not None}
+    ignored = sorted(found - HARMLESS)
     if ignored:
-        logger.warning("%s carries %s, which this sampler ignores.", name, ", ".join(ignored))
+        use = "; ".join(INSTEAD[key] for key in ignored if key in INSTEAD)
+        logger.warning(
+            "%s carries %s, which this sampler ignores.%s",
+            name,
+            ", ".join(_described(key, extras[key]) for key in ignored),
+            f" Use instead: {use}." if use else "",
+        )
     keyframes = tuple(range(len(encodings)))
     return PromptTrack(encodings.float().cpu(), keyframes)
+
+
+def _described(key: str, value: Any) -> str:
+    """Name what a conditioning carries; of hooks each kind."""
+    kinds = dict.fromkeys(type(each).__name__ for each in getattr(value, "hooks", ()))
+    return f"{key} ({', '.join(kinds)})" if kinds else key
 
 
 def _check_encodings(encodings: Tensor, *, name: str, frames: int, channels: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from comfy_api.latest import io
@@ -22,6 +23,8 @@ from .load_model import (
 )
 from .model_checks import check_model_files
 from .sockets import CATEGORY, Model, MotionLoraStackSocket
+
+logger = logging.getLogger(__name__)
 
 
 class ModelFromComfy(io.ComfyNode):
@@ -89,6 +92,10 @@ class ModelFromComfy(io.ComfyNode):
         motion_scale: float = 1.0,
     ) -> io.NodeOutput:
         """Take the weights over and build the network around them."""
+        ignored = host.ignored_patches(model)
+        if ignored:
+            with host.warnings_on_node():
+                logger.warning("%s", ignored)
         places = host.Places.chosen()
         config, tensors = unet_of(host.unet_weights(model), source="The connected MODEL")
         unet = build_motion_unet(
@@ -100,6 +107,7 @@ class ModelFromComfy(io.ComfyNode):
             device=places.waiting,
             dtype=places.unet_dtype,
             fp8_weights=places.fp8_weights,
+            parameterization=host.parameterization(model),
         )
         models = Models(
             unet=unet,

@@ -117,16 +117,17 @@ class Sampler(io.ComfyNode):
             styles=style.links if style else (),
             source_blend=_source_blend(source_mask, source_blend, source_blend_end),
         )
-        restyled, latents = _restyle(
-            model.with_fp8_weights() if settings.speed.fp8_weights else model,
-            cropped(images),
-            prompts=prompts,
-            settings=settings,
-            additions=additions,
-            beside=[each for chain in (control, style) if chain for each in chain.patchers],
-            clip=clip,
-            vae=vae,
-        )
+        with host.warnings_on_node():
+            restyled, latents = _restyle(
+                model.with_fp8_weights() if settings.speed.fp8_weights else model,
+                cropped(images),
+                prompts=prompts,
+                settings=settings,
+                additions=additions,
+                beside=[each for chain in (control, style) if chain for each in chain.patchers],
+                clip=clip,
+                vae=vae,
+            )
         return io.NodeOutput(host.as_result(restyled), {"samples": host.as_result(latents)})
 
     @classmethod

@@ -141,7 +141,8 @@ class VideoToVideo(io.ComfyNode):
             motion_lora_stack=motion_lora_stack or (),
             fp8_weights=settings.speed.fp8_weights,
         )
-        result = _run(request, model, width=width, height=height)
+        with host.warnings_on_node():
+            result = _run(request, model, width=width, height=height)
         timings = result.as_json()["timings"]
         return io.NodeOutput(
             InputImpl.VideoFromFile(str(result.path)),

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # What distilled motion modules are run with, at most.
 MOST_DISTILLED_STEPS = 8
 MOST_DISTILLED_GUIDANCE = 3.0
+# Below so many frames at once the motion of modules falls apart.
+FEWEST_FRAMES = 8
 
 Preset = Literal["quality", "turbo", "lightning"]
 
@@ -63,6 +65,25 @@ def with_preset(preset: Preset, chosen: Defaults) -> Defaults:
     values = asdict(preset_defaults(preset))
     touched = {name: value for name, value in asdict(chosen).items() if value != untouched[name]}
     return Defaults(**values | touched)
+
+
+def few_frames(num_frames: int, settings: SamplingSettings, models: Models) -> str | None:
+    """Tell in a sentence that a motion module sees too few frames at once; None if it does not."""
+    if models.motion_family is None:
+        return None
+    length = settings.context.length if settings.context else num_frames
+    if num_frames < FEWEST_FRAMES:
+        return (
+            f"{num_frames} frames are few for a motion module, which was trained on 16: the "
+            "picture can be blurred or grey. Load more: a smaller select_every_nth_frame, a higher "
+            "force_rate, or more of the video."
+        )
+    if length < FEWEST_FRAMES:
+        return (
+            f"Windows of {length} frames are short for a motion module, which was trained on 16: "
+            "the picture can be blurred or grey. A context length of 16 suits it."
+        )
+    return None
 
 
 def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:

@@ -5,6 +5,7 @@ Frames pass through a few at a time; only latents, 1/48 of the size of 8-bit fra
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,7 @@ from .models import LatentCodec, Models, TextEncoder, load_models
 from .models.compiled_layers import check_can_compile
 from .models.memory import MemoryBound
 from .output_file import check_output
-from .presets import warn_of_mismatch
+from .presets import few_frames, warn_of_mismatch
 from .progress import (
     IsCancelled,
     Phase,
@@ -42,6 +43,8 @@ from .request import ModelFiles, Request, Result, SamplingSettings, Timings
 from .sampling import Conditioning, Control, SourceBlend, StyleImages, sample_latents
 from .spooled_controls import SpooledControls
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
+
+logger = logging.getLogger(__name__)
 
 BeforePhase = Callable[[Phase], None]
 
@@ -199,6 +202,10 @@ def restyle_latents(
 ) -> Tensor:
     """Sample with `settings`; see sample_latents."""
     warn_of_mismatch(settings, models)
+    few = few_frames(len(latents), settings, models)
+    if few:
+        logger.warning("%s", few)
+        progress(Progress("sample", 0.0, few))  # what the API's callers read
     return sample_latents(
         models.unet,
         latents,

@@ -22,12 +22,21 @@ from .folders import (
 )
 from .guides import Chain, VisionEncoder, managed
 from .memory import ManagedModels, Origins, WholeModelPatcher, as_result, ready_networks
-from .native import HostCodec, HostTextEncoder, has_weight_patches, trim_window, unet_weights
+from .native import (
+    HostCodec,
+    HostTextEncoder,
+    has_weight_patches,
+    parameterization,
+    trim_window,
+    unet_weights,
+)
+from .patches import ignored_patches
 from .places import Places, unet_device
 from .progress import NodeProgress, raise_if_interrupted
 from .queue import PromptQueue
 from .routes import add_get_route, add_route, application
 from .submitted import remember_submitted_prompts, submitted_prompt
+from .warnings import warnings_on_node
 
 __all__ = [
     "IP_ADAPTERS",
@@ -51,6 +60,7 @@ __all__ = [
     "data_folder",
     "embedding_folders",
     "has_weight_patches",
+    "ignored_patches",
     "input_path",
     "input_videos",
     "managed",
@@ -58,6 +68,7 @@ __all__ = [
     "model_names",
     "model_path",
     "output_file",
+    "parameterization",
     "raise_if_interrupted",
     "ready_networks",
     "register_model_folders",
@@ -68,5 +79,6 @@ __all__ = [
     "unet_device",
     "unet_weights",
     "uploaded_path",
+    "warnings_on_node",
     "workflow_metadata",
 ]

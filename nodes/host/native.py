@@ -14,7 +14,11 @@ from torch import Tensor
 from ...pipeline import AnimateDiffV2VError
 from ...pipeline.models import LatentCodec, TextEncoder
 from ...pipeline.models.latent_codec import check_decoded, check_encoded
+from ...pipeline.models.unet import Parameterization
 from ...pipeline.prompts.weights import check_prompt
+
+# Of schedules that keep some of the signal: 14.6; of those with zero terminal SNR: 4,519.
+HIGHEST_SIGMA = 1000.0
 
 
 def trim_window(video: Any) -> tuple[float, float]:
@@ -32,17 +36,7 @@ def trim_window(video: Any) -> tuple[float, float]:
 
 
 def unet_weights(model: Any) -> dict[str, Tensor]:
-    """The UNet of a MODEL under the names of a checkpoint, with its LoRAs and merges in it.
-
-    Raises AnimateDiffV2VError when the MODEL predicts something else than noise.
-    """
-    sampling = model.get_model_object("model_sampling")
-    predicts_noise = isinstance(sampling, comfy.model_sampling.EPS)
-    if not predicts_noise or isinstance(sampling, comfy.model_sampling.V_PREDICTION):
-        raise AnimateDiffV2VError(
-            "The connected MODEL does not predict noise, as Stable Diffusion 1.5 does: "
-            "connect one of Stable Diffusion 1.5."
-        )
+    """The UNet of a MODEL under the names of a checkpoint, with its LoRAs and merges in it."""
     prefix = "diffusion_model."
     merged = {}
     for name, (stored, *patches) in model.get_key_patches(prefix).items():
@@ -53,6 +47,32 @@ def unet_weights(model: Any) -> dict[str, Tensor]:
             weight = comfy.lora.calculate_weight(patches, patched, name).to(weight.dtype)
         merged[f"model.{name}"] = weight
     return merged
+
+
+def parameterization(model: Any) -> Parameterization:
+    """Tell what the UNet of a MODEL predicts, as ModelSamplingDiscrete or its loader says.
+
+    Raises AnimateDiffV2VError for ways of sampling that this pack does not have.
+    """
+    sampling = model.get_model_object("model_sampling")
+    kinds = comfy.model_sampling
+    known = {kinds.EPS: "epsilon", kinds.V_PREDICTION: "v_prediction", kinds.X0: "sample"}
+    # The nearest ancestor decides: all of them are kinds of EPS.
+    nearest = next((each for each in type(sampling).__mro__ if _is_kind(each)), None)
+    prediction = known.get(nearest)
+    if not isinstance(sampling, kinds.ModelSamplingDiscrete) or prediction is None:
+        name = getattr(nearest, "__name__", type(sampling).__name__)
+        raise AnimateDiffV2VError(
+            f"The connected MODEL is sampled as {name}, which this pack does not have: take "
+            "ModelSampling nodes other than eps, v_prediction and x0 out, and connect a MODEL of "
+            "Stable Diffusion 1.5; for lcm set beta_schedule on the Sampler."
+        )
+    has_no_signal = float(sampling.sigma_max) > HIGHEST_SIGMA
+    return Parameterization(prediction, has_no_signal)
+
+
+def _is_kind(kind: type) -> bool:
+    return hasattr(kind, "calculate_denoised") and "calculate_denoised" in vars(kind)
 
 
 def has_weight_patches(model: Any) -> bool:

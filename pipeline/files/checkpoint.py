@@ -11,6 +11,7 @@ import torch
 
 from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
+from .prediction import Prediction, predicted_by
 from .reading import Weights, read_weights
 from .recognition import refusal
 from .tensor_specs import shapes_of, take_tensors
@@ -35,6 +36,7 @@ class CheckpointWeights:
     The tensors are views of the file in its stored dtype. Each config is the keyword arguments
     of the module: ``diffusers.UNet2DConditionModel``, ``diffusers.AutoencoderKL`` and
     ``transformers.CLIPTextConfig``. The text encoder's names begin with ``text_model.``.
+    prediction, zero_terminal_snr: what the UNet predicts; see ``predicted_by``.
     """
 
     unet_config: dict[str, Any]
@@ -43,6 +45,8 @@ class CheckpointWeights:
     vae: Tensors | None
     text_encoder_config: dict[str, Any] | None
     text_encoder: Tensors | None
+    prediction: Prediction = "epsilon"
+    zero_terminal_snr: bool = False
 
 
 def load_checkpoint(path: str | Path) -> CheckpointWeights:
@@ -62,7 +66,18 @@ def load_checkpoint(path: str | Path) -> CheckpointWeights:
         raise AnimateDiffV2VError(f"{path} holds no UNet of Stable Diffusion 1.5.")
     vae = _find_vae(weights, path, prefixes=VAE_PREFIXES[:1])
     text_encoder = _find_text_encoder(weights, path, prefixes=_TEXT_PREFIXES[:2])
-    return CheckpointWeights(*unet, *(vae or (None, None)), *(text_encoder or (None, None)))
+    prediction, zero_terminal_snr = predicted_by(weights, path)
+    vae_config, vae_tensors = vae or (None, None)
+    text_config, text_tensors = text_encoder or (None, None)
+    return CheckpointWeights(
+        *unet,
+        vae_config=vae_config,
+        vae=vae_tensors,
+        text_encoder_config=text_config,
+        text_encoder=text_tensors,
+        prediction=prediction,
+        zero_terminal_snr=zero_terminal_snr,
+    )
 
 
 def unet_of(weights: Weights, *, source: str) -> Network:

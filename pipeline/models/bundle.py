@@ -35,7 +35,7 @@ from .memory import MemoryBound, Portions
 from .motion_module import MotionModules, positional_tables
 from .stored_weights import store_weights
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
-from .unet import MotionUNet
+from .unet import PREDICTS_NOISE, MotionUNet, Parameterization
 from .upsampling import double_in_one_step
 from .vae_resnet import take_fewer_tensors
 
@@ -153,6 +153,7 @@ class BaseNetworks:
         text_encoder = checked_type("text_encoder", text_encoder, Path | None)
         weights = load_checkpoint(checkpoint)
         self._unet_config = weights.unet_config
+        self._parameterization = Parameterization(weights.prediction, weights.zero_terminal_snr)
         self._text_config, text_tensors = _text_encoder(checkpoint, text_encoder, weights)
         self._vae_config, self._vae_tensors = _vae(checkpoint, vae, weights)
         width, wanted = self._text_config["hidden_size"], weights.unet_config["cross_attention_dim"]
@@ -200,6 +201,7 @@ class BaseNetworks:
                 dtype=dtype,
                 waiting=waiting,
                 fp8_weights=fp8_weights,
+                parameterization=self._parameterization,
             )
         vae = vae or _filled_vae(self._vae_config, self._vae_tensors, place)
         return ReadyNetworks(unet, text_model, vae)
@@ -235,6 +237,7 @@ def build_motion_unet(
     dtype: torch.dtype,
     waiting: torch.device | None = None,
     fp8_weights: bool = False,
+    parameterization: Parameterization = PREDICTS_NOISE,
 ) -> MotionUNet:
     """Put motion modules from a file between the layers of a UNet.
 
@@ -257,6 +260,7 @@ def build_motion_unet(
         motion_loras=motion_loras,
         motion_scale=motion_scale,
         place=place,
+        parameterization=parameterization,
     )
     if fp8_weights:
         store_in_fp8(unet)
@@ -270,9 +274,10 @@ def _with_motion(
     motion_loras: Sequence[LoraEntry],
     motion_scale: float,
     place: _Place,
+    parameterization: Parameterization,
 ) -> MotionUNet:
     if motion_module is None:
-        return MotionUNet(unet, None)
+        return MotionUNet(unet, None, parameterization=parameterization)
     weights = load_motion_module(motion_module)
     if motion_loras:
         weights, reports = merge_motion_loras(motion_module=weights, loras=motion_loras)
@@ -280,7 +285,7 @@ def _with_motion(
             _log_report(report)
     motion = _motion(weights, unet, place)
     motion.set_motion_scale(motion_scale)
-    return MotionUNet(unet, motion, family=weights.family)
+    return MotionUNet(unet, motion, family=weights.family, parameterization=parameterization)
 
 
 def _log_report(report: LoraReport) -> None:

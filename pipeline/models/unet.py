@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..files import MotionFamily
+from ..files.prediction import Prediction
 from .additions import NO_RESIDUALS, Residuals, add_each
 from .clip_norm import span_clips
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
@@ -29,8 +30,21 @@ from .spatial_layers import encoded_prompts
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
 
 
+@dataclass(frozen=True)
+class Parameterization:
+    """What a network was trained to predict, in diffusers' words."""
+
+    prediction: Prediction = "epsilon"
+    """epsilon: the noise; v_prediction: arXiv 2202.00512; sample: the latents themselves."""
+    zero_terminal_snr: bool = False
+    """Whether its noisiest level is noise alone (arXiv 2305.08891)."""
+
+
+PREDICTS_NOISE = Parameterization()
+
+
 class MotionUNet(nn.Module):
-    """Predicts the noise in a window of frames."""
+    """Predicts the noise in a window of frames, or what its parameterization says."""
 
     def __init__(
         self,
@@ -38,6 +52,7 @@ class MotionUNet(nn.Module):
         motion: MotionModules | None,
         *,
         family: MotionFamily | None = None,
+        parameterization: Parameterization = PREDICTS_NOISE,
     ) -> None:
         """Put the two halves together; without `motion` each frame is denoised by itself.
 
@@ -48,6 +63,7 @@ class MotionUNet(nn.Module):
         self.unet = unet
         self.motion = motion
         self.family = family
+        self.parameterization = parameterization
         if family == "v1":
             span_clips(self)
         number_cross_attentions(unet)

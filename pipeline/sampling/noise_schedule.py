@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from ..choices import checked
-from ..models.unet import BetaSchedule
+from ..models.unet import PREDICTS_NOISE, BetaSchedule, Parameterization
 
 TRAINING_STEPS = 1000
 _LCM_STEPS = 50  # that a latent consistency model was distilled from
+# In place of none, of which no sigma could be told; ComfyUI's.
+_LAST_VARIANCE = 4.8973451890853435e-08
 _BETA_START, _BETA_END = 0.00085, 0.012
 
 
@@ -22,15 +24,22 @@ class NoiseSchedule:
     ComfyUI's and AnimateDiff-Evolved's.
     """
 
-    def __init__(self, beta_schedule: BetaSchedule) -> None:
+    def __init__(
+        self, beta_schedule: BetaSchedule, parameterization: Parameterization = PREDICTS_NOISE
+    ) -> None:
         """Tabulate the sigmas.
+
+        parameterization: what the network predicts.
 
         Raises AnimateDiffV2VError for a name that is none of the three.
         """
         checked("beta_schedule", beta_schedule, BetaSchedule)
         self.beta_schedule = beta_schedule
+        self.prediction = parameterization.prediction
         self._stride = TRAINING_STEPS // _LCM_STEPS if beta_schedule == "lcm" else 1
         variance = torch.cumprod(1.0 - _betas(beta_schedule), dim=0)
+        if parameterization.zero_terminal_snr:
+            variance = _to_zero_terminal_snr(variance)
         sigmas = ((1.0 - variance) / variance).sqrt()[self._stride - 1 :: self._stride]
         self.sigmas = sigmas.float()
         self._log_sigmas = sigmas.log().float()
@@ -62,19 +71,35 @@ class NoiseSchedule:
         """The noise level at a share of the schedule: 0 its noisiest, 1 its last training step."""
         return float(self.sigma(torch.tensor((1.0 - share) * (TRAINING_STEPS - 1))))
 
-    def denoised(self, noisy: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        """What remains of `noisy` (latent + sigma * noise) without the predicted noise.
+    def denoised(self, noisy: Tensor, predicted: Tensor, sigma: Tensor) -> Tensor:
+        """What remains of `noisy` (latent + sigma * noise), by what the network predicts.
 
+        v_prediction: v = alpha * noise - sqrt(1 - alpha^2) * latent of the latents at unit variance
+        (arXiv 2202.00512, appendix D), where alpha = 1 / sqrt(sigma^2 + 1).
         The lcm schedule adds the boundary condition of consistency models, arXiv 2310.04378,
         appendix: c_skip and c_out with sigma_data 0.5 and timesteps scaled by 10.
         """
-        clean = noisy - noise * sigma
+        if self.prediction == "sample":
+            clean = predicted
+        elif self.prediction == "v_prediction":
+            clean = noisy / (sigma**2 + 1) - predicted * sigma / (sigma**2 + 1).sqrt()
+        else:
+            clean = noisy - predicted * sigma
         if self.beta_schedule != "lcm":
             return clean
         scaled = self.timestep(sigma) * 10.0
         skip = 0.25 / (scaled**2 + 0.25)
         out = scaled / (scaled**2 + 0.25).sqrt()
         return out * clean + skip * noisy
+
+
+def _to_zero_terminal_snr(variance: Tensor) -> Tensor:
+    """Rescale the signal's share so that the last step has none: arXiv 2305.08891, algorithm 1."""
+    roots = variance.sqrt()
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    variance = roots**2
+    variance[-1] = _LAST_VARIANCE
+    return variance
 
 
 def _betas(beta_schedule: BetaSchedule) -> Tensor:

@@ -104,7 +104,7 @@ def sample_latents(
     checked("noise_type", noise_type, NoiseType)
     SEED.check("seed", seed)
     spec = SAMPLERS[sampler]
-    schedule = NoiseSchedule(_beta_schedule(unet, beta_schedule))
+    schedule = NoiseSchedule(_beta_schedule(unet, beta_schedule), unet.parameterization)
     sigmas = sampling_sigmas(
         schedule,
         scheduler=scheduler,
@@ -211,6 +211,7 @@ class _Job:
             conditioning.of_source().positive,
             self.controls,
             self.schedule.beta_schedule,
+            self.schedule.prediction,
             self.sigmas.tolist(),
             self.sampler,
             self.context,

@@ -28,6 +28,7 @@ import comfy.sample
 import comfy.supported_models
 import comfy.utils
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from nodes import ControlNetApplyAdvanced
 
 PREFIX = "model.diffusion_model."
@@ -66,6 +67,8 @@ def run(case, model, control, inputs):
             apply["start"],
             apply["end"],
         )[:2]
+    if case["sampling"] != "eps" or case["zsnr"]:
+        model = ModelSamplingDiscrete().patch(model, case["sampling"], case["zsnr"])[0]
     latents = inputs["latents"]
     noise = comfy.sample.prepare_noise(latents, case["seed"])
     mask = inputs.get(case.get("mask"))

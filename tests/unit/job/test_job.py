@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 
 import pytest
 from animatediff_v2v.pipeline import (
@@ -154,3 +155,14 @@ def test_loading_and_running_open_no_connection(files, request_for, monkeypatch)
 def test_refused_model_options(options, sentence, weights):
     with pytest.raises(AnimateDiffV2VError, match=sentence):
         ModelFiles(checkpoint=weights / "checkpoint.safetensors", **options)
+
+
+@pytest.mark.parametrize(("nth", "is_few"), [(2, False), (4, True)])
+def test_few_frames_are_told_in_the_log_and_as_progress(nth, is_few, request_for, models, caplog):
+    seen = []
+    selection = FrameSelection(select_every_nth_frame=nth)
+    request = replace(request_for(steps=1), selection=selection)
+    video_to_video(request, models, progress=seen.append)
+    sentence = "5 frames are few for a motion module"
+    assert any(sentence in record.getMessage() for record in caplog.records) == is_few
+    assert any(sentence in step.message for step in seen) == is_few

@@ -6,10 +6,11 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from animatediff_v2v.pipeline import AnimateDiffV2VError, Guidance, SamplingSettings
+from animatediff_v2v.pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings
 from animatediff_v2v.pipeline.presets import (
     PRESETS,
     Defaults,
+    few_frames,
     preset_defaults,
     warn_of_mismatch,
     with_preset,
@@ -70,3 +71,23 @@ def test_warnings(preset, family, has_loras, warning, caplog):
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == (warning is not None)
     assert all(warning in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("frames", "length", "family", "sentence"),
+    [
+        (1, 16, "v2", "1 frames are few for a motion module, which was trained on 16"),
+        (7, None, "v3", "7 frames are few"),
+        (7, 16, "animatelcm", "Load more: a smaller select_every_nth_frame, a higher force_rate"),
+        (40, 7, "v1", "Windows of 7 frames are short for a motion module, which was trained on 16"),
+        (8, 8, "v2", None),
+        (40, None, "v2", None),
+        (4, None, None, None),
+        (40, 4, None, None),
+    ],
+)
+def test_few_frames(frames, length, family, sentence):
+    context = ContextOptions(length=length, overlap=2) if length else None
+    settings = SamplingSettings(seed=0, context=context)
+    found = few_frames(frames, settings, SimpleNamespace(motion_family=family))
+    assert found is None if sentence is None else sentence in found

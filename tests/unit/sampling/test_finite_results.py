@@ -7,6 +7,7 @@ import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.models.latent_codec import VaeCodec
+from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE
 from animatediff_v2v.pipeline.prompts.weights import check_prompt
 from animatediff_v2v.pipeline.sampling import Conditioning, Guidance, sample_latents
 from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS
@@ -18,6 +19,7 @@ class Failing:
     """A network whose results are not finite from a call on; every step is one call."""
 
     device, max_frames, beta_schedule = torch.device("cpu"), 32, "linear"
+    parameterization = PREDICTS_NOISE
 
     def __init__(self, *, at=0, number=math.nan, dtype=torch.float32):
         self.calls, self.at, self.number, self.dtype = 0, at, number, dtype

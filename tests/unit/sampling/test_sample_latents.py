@@ -10,7 +10,7 @@ import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError, Cancelled
 from animatediff_v2v.pipeline.models import latent_codec, memory
 from animatediff_v2v.pipeline.models.memory import Portions
-from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE, MotionUNet
 from animatediff_v2v.pipeline.ranges import SEED
 from animatediff_v2v.pipeline.sampling import (
     Conditioning,
@@ -53,7 +53,7 @@ def sample(unet, latents, conditioning, **options):
 class Recorder:
     """A network that predicts no noise and remembers what it was asked."""
 
-    device, dtype = torch.device("cpu"), torch.float32
+    device, dtype, parameterization = torch.device("cpu"), torch.float32, PREDICTS_NOISE
 
     def __init__(self, *, max_frames=None, beta_schedule="linear"):
         self.max_frames, self.beta_schedule = max_frames, beta_schedule
@@ -317,7 +317,11 @@ def test_a_network_that_runs_out_of_memory_for_one_window_is_a_sentence():
         raise torch.OutOfMemoryError("out of memory")
 
     unet = SimpleNamespace(
-        device=torch.device("cpu"), dtype=torch.float32, max_frames=16, beta_schedule="linear"
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        max_frames=16,
+        beta_schedule="linear",
+        parameterization=PREDICTS_NOISE,
     )
     broken = type("Broken", (SimpleNamespace,), {"__call__": staticmethod(out_of_memory)})
     with pytest.raises(AnimateDiffV2VError, match="too little memory for one of the passes of the"):

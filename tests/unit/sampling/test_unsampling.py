@@ -6,7 +6,7 @@ import pytest
 import torch
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.latest_clip import LatestClip
-from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE, MotionUNet
 from animatediff_v2v.pipeline.prompts import PromptTrack
 from animatediff_v2v.pipeline.sampling import (
     Conditioning,
@@ -30,6 +30,7 @@ class Smooth:
     """A network whose noise is a smooth function of what it sees, as a trained one's is."""
 
     device, dtype, max_frames, beta_schedule = torch.device("cpu"), torch.float32, 32, "linear"
+    parameterization = PREDICTS_NOISE
 
     def __init__(self):
         self.calls = 0
