@@ -28,7 +28,10 @@ class _OnDemand(ModuleType):
     _places: dict[str, str]
 
     def __getattr__(self, name: str) -> Any:
-        place = self.__dict__.get("_places", {}).get(name)
+        places = self.__dict__.get("_places", {})
+        if name in places.values() and name not in places:
+            return import_module(f".{name}", self.__name__)
+        place = places.get(name)
         if place is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f".{place}", self.__name__), name)
