@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from animatediff_v2v.pipeline.cli import main as animatediff_v2v
+from animatediff_v2v.cli.main import main as animatediff_v2v
 from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, VideoWriter
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw

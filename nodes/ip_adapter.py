@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.models.ip_adapter import IpAdapter, load_ip_adapter_network
+from ..pipeline.prompts.style_weights import parse_weights
 from ..pipeline.ranges import STYLE_WEIGHT
 from ..pipeline.sampling import Arrangement, Span, StyleImages
-from ..pipeline.sampling.style import parse_weights
 from . import host
 from .fingerprint import file_fingerprint
 from .sockets import CATEGORY, StyleSocket

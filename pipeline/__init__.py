@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from .files import LoraEntry
     from .models import Models, load_models
     from .progress import Progress
-    from .request import ControlFile, ModelFiles, Request, Result, SamplingSettings, Timings
+    from .request import (
+        ControlFile,
+        ModelFiles,
+        Request,
+        Result,
+        SamplingSettings,
+        StyleFile,
+        Timings,
+    )
     from .sampling import (
         Conditioning,
         ContextOptions,
@@ -40,6 +48,7 @@ __all__ = [
     "Result",
     "SamplingSettings",
     "SpeedOptions",
+    "StyleFile",
     "Timings",
     "load_files",
     "load_models",
@@ -66,6 +75,7 @@ on_demand(
             "Request",
             "Result",
             "SamplingSettings",
+            "StyleFile",
             "Timings",
         ),
         "sampling": (

@@ -20,10 +20,10 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).cpu()  # the meta device, for one, gives nothing back
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AnimateDiffV2VError(
-            f"device is {name!r}, which this machine does not have; "
+            f"device is {name!r}, on which this machine cannot compute; "
             "auto takes the fastest that there is, cpu always works."
         ) from error
     return device

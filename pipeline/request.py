@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .choices import check_types, checked
+from .errors import AnimateDiffV2VError
 from .files import LoraEntry
+from .prompts import PromptSchedule
 from .prompts.weights import check_prompt
 from .ranges import (
     CLIP_SKIP,
@@ -18,8 +20,10 @@ from .ranges import (
     SHARE,
     SIDE,
     STEPS,
+    STYLE_WEIGHT,
 )
 from .sampling import (
+    Arrangement,
     BetaScheduleChoice,
     ContextOptions,
     Guidance,
@@ -29,7 +33,8 @@ from .sampling import (
     SpeedOptions,
 )
 from .sampling.span import WHOLE_SCHEDULE, Span
-from .video import Fit, FormatName, FrameSelection, Preprocessor
+from .video import ControlFrameOptions, Fit, FormatName, FrameSelection, Preprocessor
+from .video.formats import output_format
 
 NEGATIVE_PROMPT = "(bad quality, worst quality:1.2), ugly faces, bad anime"
 
@@ -91,6 +96,29 @@ class ControlFile:
     same frames are selected as from the clip."""
     strength: float = 1.0
     span: Span = WHOLE_SCHEDULE
+    mask: Path | None = None
+    """Where it acts, white wholly and black not at all: a video from which the same frames are
+    selected as from the clip, a folder of pictures, or one picture for all frames."""
+    repeat_last: bool = False
+    """Whether the last frame of a source that ends early serves for those that are missing."""
+    low_threshold: float = 100.0
+    """canny: the change of brightness at which an edge goes on, 0 to 2040."""
+    high_threshold: float = 200.0
+    """canny: the change of brightness at which an edge begins, 0 to 2040."""
+    tile_factor: int = 8
+    """tile: how many times smaller the picture is made before it is enlarged again."""
+
+    @property
+    def preprocessing(self) -> ControlFrameOptions | None:
+        """How its frames are made of the clip's own; None where they are a video's."""
+        if isinstance(self.source, Path):
+            return None
+        return ControlFrameOptions(
+            preprocessor=self.source,
+            low_threshold=self.low_threshold,
+            high_threshold=self.high_threshold,
+            tile_factor=self.tile_factor,
+        )
 
     def __post_init__(self) -> None:
         """Refuse a source that is none, and a strength out of range; take paths as text."""
@@ -99,6 +127,36 @@ class ControlFile:
         CONTROL_STRENGTH.check("control strength", self.strength)
         if isinstance(given, str) and not (Path(given).suffix or Path(given).is_dir()):
             checked("control source", given, Preprocessor)
+        _ = self.preprocessing  # refuses thresholds that are none
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleFile:
+    """An IP-Adapter from a file, and the images whose style the video takes on."""
+
+    adapter: Path
+    """An IP-Adapter for Stable Diffusion 1.5."""
+    vision_model: Path
+    """CLIP's vision model that it was trained with, in Hugging Face's layout."""
+    images: tuple[Path, ...]
+    """The middle square of each is looked at."""
+    weight: float = 0.8
+    """How much the images count beside the prompt: 0 not at all, 1 as trained."""
+    weights: dict[int, float] | None = None
+    """By frame of the output: factors of `weight`, mixed between frames."""
+    arrangement: Arrangement = "average"
+    """What several images do; see `StyleImages.arrangement`."""
+    span: Span = WHOLE_SCHEDULE
+
+    def __post_init__(self) -> None:
+        """Refuse what no sampler can use; take paths as text, and lists for tuples."""
+        check_types(self)
+        checked("arrangement", self.arrangement, Arrangement)
+        STYLE_WEIGHT.check("style weight", self.weight)
+        for frame, factor in (self.weights or {}).items():
+            STYLE_WEIGHT.check(f"the weight at frame {frame}", factor)
+        if not self.images:
+            raise AnimateDiffV2VError("images is empty; give the style at least one picture.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,10 +219,35 @@ class Request:
     overwrite: bool = False
     """Replace an output that is there already; otherwise the job is refused. An output that is one
     of the inputs is refused in any case."""
+    prompt_schedule: PromptSchedule | None = None
+    """Prompts by frame of the output, in place of `prompt`; between them they are mixed."""
+    source_prompt: str | None = None
+    """What the source shows, for the noise type "unsample"; None takes the prompt."""
+    source_blend: float = 0.0
+    """Share of the source that each step's result is given back, up to `source_blend_end`."""
+    source_blend_end: float = 0.5
+    """Share of the noise schedule up to which `source_blend` acts."""
+    source_mask: Path | None = None
+    """What is restyled, white wholly, while black stays the source: a file as for
+    `ControlFile.mask`."""
+    audio: bool = True
+    """Whether the output has the sound of the kept frames' time."""
+    pingpong: bool = False
+    """Play the frames forwards and then backwards, without the two at the ends."""
+    loop_count: int = 0
+    """How often the clip is repeated; gif and webp repeat for ever at 0."""
+    styles: tuple[StyleFile, ...] = ()
+    """IP-Adapters with their images; their effects add up."""
+    hardware_encoder: bool = False
+    """Encode on the graphics card where one of its encoders opens."""
 
     def __post_init__(self) -> None:
         """Refuse values of other types; take paths as text, and lists for tuples."""
         check_types(self)
+        output_format(self.format).checked_crf(self.crf)
+        SHARE.check("source_blend", self.source_blend)
+        SHARE.check("source_blend_end", self.source_blend_end)
+        checked("fit", self.fit, Fit)
         SIDE.check("width", self.width, hint="0 keeps the clip's own")
         SIDE.check("height", self.height, hint="0 keeps the clip's own")
         check_prompt(self.prompt, name="prompt")
@@ -172,9 +255,11 @@ class Request:
 
     @property
     def inputs(self) -> list[Path]:
-        """The videos that the job reads."""
-        sources = (control.source for control in self.controls)
-        return [self.input, *(source for source in sources if isinstance(source, Path))]
+        """The videos and pictures that the job reads."""
+        sources = [each for control in self.controls for each in (control.source, control.mask)]
+        images = [image for style in self.styles for image in style.images]
+        named = [self.input, *sources, self.source_mask, *images]
+        return [each for each in named if isinstance(each, Path)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
-"""The control frames of a job from file to file: made while the clip streams, kept on the disk."""
+"""What guides a job from file to file: made while the clip streams, kept on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -10,21 +10,24 @@ from types import TracebackType
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from .models.controlnet import ControlNetwork, load_control_network
 from .models.unet import MotionUNet
 from .part_folder import PartFolder
 from .request import ControlFile, Request
-from .sampling import Control
-from .video import ControlFrameOptions, Preprocessor, VideoReader
+from .sampling import Control, SourceBlend
+from .style_files import read_picture
+from .video import ControlFrameOptions, VideoReader
+from .video.pictures import PICTURE_SUFFIXES
 from .video.spool import FrameSpool
 
 Frame = NDArray[np.uint8]
 
 
 class SpooledControls:
-    """ControlNets with their frames, which sampling reads window by window from a file.
+    """ControlNets and masks with their frames, which sampling reads from files.
 
     A context manager: the files go when it ends. Memory does not grow with the clip.
     """
@@ -36,32 +39,52 @@ class SpooledControls:
         UNet.
         """
         self._request, self._width, self._height = request, width, height
-        self._files: dict[Preprocessor | Path, FrameSpool] = {}
+        self._frames: dict[ControlFrameOptions | Path, FrameSpool] = {}
+        self._masks: dict[Path, FrameSpool] = {}
         self._stack = ExitStack()
         self.networks = [_network(control, unet) for control in request.controls]
-        if request.controls:
+        if request.controls or request.source_mask:
             folder = PartFolder(request.output)
             self._stack.callback(folder.remove)
-            self._fill(folder.path)
+            with self._stack.pop_all() as made:
+                self._fill(folder.path)
+                self._stack = made.pop_all()
 
     def _fill(self, folder: Path) -> None:
-        """Make a file for each source; videos of control frames are read into theirs at once."""
-        for index, source in enumerate(
-            dict.fromkeys(each.source for each in self._request.controls)
-        ):
-            spool = FrameSpool(folder / str(index), frame_bytes=self._width * self._height * 3)
-            self._stack.callback(spool.close)
-            self._files[source] = spool
-            if isinstance(source, Path):
-                with VideoReader(
-                    source,
-                    selection=self._request.selection,
-                    width=self._width,
-                    height=self._height,
-                    fit=self._request.fit,
-                ) as reader:
-                    for frame in reader:
+        """Make a file for each source; what comes from files of its own is read at once."""
+        for control in self._request.controls:
+            source = _source(control)
+            if source not in self._frames:
+                spool = self._spool(folder, channels=3)
+                self._frames[source] = spool
+                if isinstance(source, Path):
+                    for frame in self._read(source):
                         spool.write(frame)
+        masks = [control.mask for control in self._request.controls] + [self._request.source_mask]
+        for path in dict.fromkeys(each for each in masks if each is not None):
+            spool = self._masks[path] = self._spool(folder, channels=4)  # a float for each pixel
+            for frame in self._read(path):
+                spool.write(frame.mean(axis=2, dtype=np.float32) / np.float32(255))
+
+    def _spool(self, folder: Path, *, channels: int) -> FrameSpool:
+        name = str(len(self._frames) + len(self._masks)) + f".{channels}"
+        spool = FrameSpool(folder / name, frame_bytes=self._width * self._height * channels)
+        self._stack.callback(spool.close)
+        return spool
+
+    def _read(self, path: Path) -> Iterator[Frame]:
+        """Yield the frames of a video or a folder as the clip's are selected, or one picture."""
+        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+            yield _picture(path, (self._width, self._height))
+            return
+        with VideoReader(
+            path,
+            selection=self._request.selection,
+            width=self._width,
+            height=self._height,
+            fit=self._request.fit,
+        ) as reader:
+            yield from reader
 
     def __enter__(self) -> SpooledControls:
         """Return itself."""
@@ -78,29 +101,54 @@ class SpooledControls:
 
     def add(self, frames: Sequence[Frame]) -> None:
         """Make control frames of the clip's next frames, uint8 [height, width, 3] each."""
-        for source, spool in self._files.items():
+        for source, spool in self._frames.items():
             if not isinstance(source, Path):
-                options = ControlFrameOptions(preprocessor=source)
                 for frame in frames:
-                    spool.write(options.of(frame))
+                    spool.write(source.of(frame))
 
     def controls(self) -> list[Control]:
         """Give what sampling takes, once the whole clip was added."""
         return [
             Control(
                 network=network,
-                frames=self._frames(self._files[control.source]),
+                frames=self._mapped(self._frames[_source(control)], np.uint8),
                 strength=control.strength,
                 span=control.span,
+                mask=self._mask(control.mask),
+                repeat_last=control.repeat_last,
             )
             for network, control in zip(self.networks, self._request.controls, strict=True)
         ]
 
-    def _frames(self, spool: FrameSpool) -> Tensor:
+    def source_blend(self) -> SourceBlend:
+        """Give how much of the source stays, and where."""
+        request = self._request
+        return SourceBlend(
+            mask=self._mask(request.source_mask),
+            strength=request.source_blend,
+            end=request.source_blend_end,
+        )
+
+    def _mask(self, path: Path | None) -> Tensor | None:
+        if path is None:
+            return None
+        return self._mapped(self._masks[path], np.float32).reshape(-1, self._height, self._width)
+
+    def _mapped(self, spool: FrameSpool, dtype: type[np.uint8 | np.float32]) -> Tensor:
         spool.flush()
-        shape = (-1, self._height, self._width, 3)
+        shape = (-1, self._height, self._width, 3 if dtype is np.uint8 else 1)
         # Copy on write, because torch wants what it could write to.
-        return torch.from_numpy(np.memmap(spool.path, np.uint8, mode="c").reshape(shape))
+        return torch.from_numpy(np.memmap(spool.path, dtype, mode="c").reshape(shape))
+
+
+def _source(control: ControlFile) -> ControlFrameOptions | Path:
+    """Tell what makes a ControlNet's frames: those of the same source share a file."""
+    return control.source if isinstance(control.source, Path) else control.preprocessing or Path()
+
+
+def _picture(path: Path, size: tuple[int, int]) -> Frame:
+    """Read one picture, cut around the middle to the shape of `size`, width and height."""
+    return np.asarray(ImageOps.fit(read_picture(path), size, Image.Resampling.BICUBIC))
 
 
 def _network(control: ControlFile, unet: MotionUNet) -> ControlNetwork:

@@ -39,9 +39,11 @@ from .progress import (
     silent,
     stop_if,
 )
+from .prompts import PromptTrack, encode_schedule
 from .request import ModelFiles, Request, Result, SamplingSettings, Timings
 from .sampling import Conditioning, Control, SourceBlend, StyleImages, sample_latents
 from .spooled_controls import SpooledControls
+from .style_files import load_style
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,7 @@ def video_to_video(
     ):
         checked_type(name, function, Callable)
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
+    _check_memory_bound(request, models)
     clock = _Clock()
     started = time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
@@ -88,17 +91,16 @@ def video_to_video(
         controls = opened.enter_context(
             SpooledControls(request, unet=networks.unet, width=reader.width, height=reader.height)
         )
+        styles = [load_style(style, unet=networks.unet) for style in request.styles]
         begin = before_phase
         if networks.bound is not None:
             work = _work(request, networks, reader)
             bounded = opened.enter_context(BoundedJob(networks, controls.networks, work))
             networks, begin = bounded.models, _both(bounded.begin, before_phase)
         begin("encode")
-        with clock.phase("encode"):
-            conditioning = encode_prompts(
-                networks.text_encoder, request.prompt, request.negative_prompt
-            )
         latents = _encode(reader, networks.codec, controls, clock, report)
+        with clock.phase("encode"):
+            conditioning = _conditioning(networks.text_encoder, request, frames=len(latents))
         begin("sample")
         with clock.phase("sample"):
             sampled = restyle_latents(
@@ -107,6 +109,8 @@ def video_to_video(
                 conditioning=conditioning,
                 settings=request.sampling,
                 controls=controls.controls(),
+                styles=styles,
+                source_blend=controls.source_blend(),
                 progress=report.sampling,
                 is_cancelled=is_cancelled,
             )
@@ -126,11 +130,20 @@ def video_to_video(
     )
 
 
+def _check_memory_bound(request: Request, models: Models | ModelFiles) -> None:
+    bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
+    if bound is not None and request.styles:
+        raise AnimateDiffV2VError(
+            "styles are given and memory has a bound (max_memory_gb), but what IP-Adapters take "
+            "is not counted: leave out the styles, or the bound."
+        )
+
+
 def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
     bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
     if settings.speed.compile and bound is not None:
         raise AnimateDiffV2VError(
-            "compile is on and memory has a bound (max_memory_gb, --max-memory), but what compiled "
+            "compile is on and memory has a bound (max_memory_gb), but what compiled "
             "layers take cannot be counted before: switch compile off, or leave out the bound."
         )
     if isinstance(models, ModelFiles):
@@ -186,6 +199,17 @@ def _both(first: BeforePhase, second: BeforePhase) -> BeforePhase:
 def encode_prompts(text_encoder: TextEncoder, prompt: str, negative_prompt: str) -> Conditioning:
     """Encode what the clip shall show and what it shall not."""
     return Conditioning.of(text_encoder.encode(prompt), text_encoder.encode(negative_prompt))
+
+
+def _conditioning(text_encoder: TextEncoder, request: Request, *, frames: int) -> Conditioning:
+    schedule = request.prompt_schedule
+    keyframes = schedule.keyframes(frames) if schedule else {0: request.prompt}
+    source = request.source_prompt if request.sampling.noise_type == "unsample" else None
+    return Conditioning(
+        encode_schedule(keyframes, text_encoder.encode),
+        PromptTrack(text_encoder.encode(request.negative_prompt)),
+        None if source is None else PromptTrack(text_encoder.encode(source)),
+    )
 
 
 def restyle_latents(
@@ -248,7 +272,10 @@ def _writer(request: Request, reader: VideoReader) -> VideoWriter:
         frame_rate=reader.frame_rate,
         format=request.format,
         crf=request.crf,
-        audio=_sound(reader),
+        audio=_sound(reader) if request.audio else None,
+        pingpong=request.pingpong,
+        loop_count=request.loop_count,
+        hardware=request.hardware_encoder,
         metadata=request.metadata,
         overwrite=request.overwrite,
     )

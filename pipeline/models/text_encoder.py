@@ -32,9 +32,9 @@ class TextEncoder(Protocol):
 
 
 class _Attention(nn.Module):
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, *, is_causal: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.is_causal = heads, is_causal
         self.q_proj = nn.Linear(channels, channels)
         self.k_proj = nn.Linear(channels, channels)
         self.v_proj = nn.Linear(channels, channels)
@@ -45,33 +45,51 @@ class _Attention(nn.Module):
             projection(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=self.is_causal
+        )
         projected: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return projected
 
 
 class _Mlp(nn.Module):
-    def __init__(self, channels: int, inner: int) -> None:
+    def __init__(self, channels: int, inner: int, *, has_quick_gelu: bool) -> None:
         super().__init__()
+        self.has_quick_gelu = has_quick_gelu
         self.fc1 = nn.Linear(channels, inner)
         self.fc2 = nn.Linear(inner, channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.fc1(tokens)
-        # CLIP's "quick" GELU, github.com/openai/CLIP, clip/model.py.
-        projected: Tensor = self.fc2(hidden * torch.sigmoid(1.702 * hidden))
+        if self.has_quick_gelu:  # github.com/openai/CLIP, clip/model.py
+            hidden = hidden * torch.sigmoid(1.702 * hidden)
+        else:
+            hidden = functional.gelu(hidden)
+        projected: Tensor = self.fc2(hidden)
         return projected
 
 
-class _Layer(nn.Module):
-    def __init__(self, channels: int, inner: int, heads: int) -> None:
+class ClipLayer(nn.Module):
+    """One layer of CLIP's text encoder, or of its vision model."""
+
+    def __init__(
+        self,
+        channels: int,
+        inner: int,
+        heads: int,
+        *,
+        is_causal: bool = True,
+        has_quick_gelu: bool = True,
+    ) -> None:
+        """Size it; by default one of the text encoder."""
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(channels)
-        self.self_attn = _Attention(channels, heads)
+        self.self_attn = _Attention(channels, heads, is_causal=is_causal)
         self.layer_norm2 = nn.LayerNorm(channels)
-        self.mlp = _Mlp(channels, inner)
+        self.mlp = _Mlp(channels, inner, has_quick_gelu=has_quick_gelu)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Map [rows, tokens, channels] to the same shape."""
         tokens = tokens + self.self_attn(self.layer_norm1(tokens))
         added: Tensor = tokens + self.mlp(self.layer_norm2(tokens))
         return added
@@ -89,7 +107,7 @@ class _TextModel(nn.Module):
             }
         )
         self.encoder = nn.ModuleDict(
-            {"layers": nn.ModuleList(_Layer(channels, inner, heads) for _ in range(layers))}
+            {"layers": nn.ModuleList(ClipLayer(channels, inner, heads) for _ in range(layers))}
         )
         self.final_layer_norm = nn.LayerNorm(channels)
 

@@ -14,7 +14,6 @@ from ..errors import AnimateDiffV2VError
 from ..models.image_attention import ImagePrompt
 from ..models.ip_adapter import IpAdapter
 from ..models.unet import MotionUNet
-from ..prompts.schedule import parse_schedule
 from ..prompts.track import PromptTrack
 from ..ranges import STYLE_WEIGHT
 from .names import Arrangement
@@ -137,27 +136,6 @@ def weight_at(frame: int, weights: Mapping[int, float]) -> float:
     start, end = frames[following - 1], frames[following]
     share = (frame - start) / (end - start)
     return weights[start] + share * (weights[end] - weights[start])
-
-
-def parse_weights(text: str) -> dict[int, float] | None:
-    """Read a line for each keyframe, `frame: weight`; None where there is no line.
-
-    >>> parse_weights("0: 1\\n24: 0.3")
-    {0: 1.0, 24: 0.3}
-
-    Raises AnimateDiffV2VError naming what is no frame or no number.
-    """
-    if not text.strip():
-        return None
-    weights = {}
-    for frame, value in parse_schedule(text, kind="weight", example="24: 0.5").items():
-        try:
-            weights[frame] = float(value.strip().removesuffix(",").strip("() "))
-        except ValueError:
-            raise AnimateDiffV2VError(
-                f"The weight at frame {frame} is {value!r}; it must be a number, for example 0.5."
-            ) from None
-    return weights
 
 
 def _vision_model(channels: int, dimensions: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Mapping
 from fractions import Fraction
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from ..choices import checked_path, checked_type
 from ..errors import AnimateDiffV2VError
 from ..output_file import check_output, is_there
-from ..part_folder import PartFolder, check_name
+from ..part_folder import PartFolder
 from ..ranges import LOOP_COUNT
 from .audio import Audio, AudioSpan
 from .audio_file import StoredAudio, store_audio, usable_audio
@@ -35,6 +34,7 @@ from .encoder import EncoderProcess
 from .formats import FormatName, OutputFormat, output_format
 from .selection import exact_rate
 from .spool import FrameSpool
+from .target import check_target, disk_error
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class VideoWriter:
         self._encoder: EncoderProcess | None = None
         self._spool: FrameSpool | None = None
         self._overwrite = checked_type("overwrite", overwrite, bool)
-        _checked_target(self.path, self.format)
+        check_target(self.path, self.format)
         sources = [audio.path] if isinstance(audio, AudioSpan) else []
         check_output(self.path, inputs=sources, overwrite=overwrite)
         self._part_folder = _part_folder(self.path)
@@ -126,7 +126,7 @@ class VideoWriter:
                 target.write(self._padded(frame).data)
                 self.frame_count += 1
         except OSError as error:
-            raise _disk_error(error, path=self.path) from error
+            raise disk_error(error, path=self.path) from error
 
     def __exit__(
         self,
@@ -139,7 +139,7 @@ class VideoWriter:
             if kind is None:
                 self._finish()
         except OSError as failure:
-            raise _disk_error(failure, path=self.path) from failure
+            raise disk_error(failure, path=self.path) from failure
         finally:
             if self._encoder is not None:
                 self._encoder.kill()
@@ -284,30 +284,6 @@ def _checked_loops(loop_count: int) -> int:
     return loop_count
 
 
-def _checked_target(path: Path, form: OutputFormat) -> None:
-    check_name(path)
-    try:
-        _check_target(path, form)
-    except OSError as error:
-        raise _disk_error(error, path=path) from error
-
-
-def _check_target(path: Path, form: OutputFormat) -> None:
-    if form.extension and path.suffix.lower() != form.extension:
-        raise AnimateDiffV2VError(
-            f"{path.name} does not fit the format {form.name}, whose files end in"
-            f" {form.extension}; change the name or the format."
-        )
-    if form.extension and path.is_dir():
-        raise AnimateDiffV2VError(f"{path} is a folder; give the name of a file in it.")
-    if not form.extension and path.exists() and (path.is_file() or any(path.iterdir())):
-        raise AnimateDiffV2VError(
-            f"{path} exists already; {form.name} needs the name of a new or empty folder."
-        )
-    if not path.parent.is_dir():
-        raise AnimateDiffV2VError(f"There is no folder {path.parent}; make it first.")
-
-
 def _free_name(path: Path) -> Path:
     """Number a file's name so that there is none of it yet: out-2.mp4 beside out.mp4."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
@@ -318,15 +294,4 @@ def _part_folder(path: Path) -> PartFolder:
     try:
         return PartFolder(path)
     except OSError as error:
-        raise _disk_error(error, path=path) from error
-
-
-def _disk_error(error: OSError, *, path: Path) -> AnimateDiffV2VError:
-    if error.errno == errno.ENOSPC:
-        return AnimateDiffV2VError(
-            f"{path} was not written: the disk is full; free some space or choose another folder."
-        )
-    return AnimateDiffV2VError(
-        f"{path} was not written: its folder {path.parent} may not be written to"
-        f" ({error.strerror}); choose another one."
-    )
+        raise disk_error(error, path=path) from error

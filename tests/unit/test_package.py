@@ -17,7 +17,7 @@ else:
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SOURCES = sorted(
-    path for part in ("pipeline", "nodes", "api") for path in (ROOT / part).rglob("*.py")
+    path for part in ("pipeline", "nodes", "api", "cli") for path in (ROOT / part).rglob("*.py")
 )
 
 
@@ -66,7 +66,7 @@ def test_the_registrys_lint_is_ours_too():
 
 
 @pytest.mark.parametrize(
-    "needed", ["__init__.py", "api", "demo/clip.mp4", "locales", "nodes", "pipeline", "web"]
+    "needed", ["__init__.py", "api", "cli", "demo/clip.mp4", "locales", "nodes", "pipeline", "web"]
 )
 def test_the_registrys_archive_keeps_what_nodes_need(needed):
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from animatediff_v2v.cli.main import main
 from animatediff_v2v.pipeline import (
     AnimateDiffV2VError,
     ControlFile,
@@ -19,7 +20,6 @@ from animatediff_v2v.pipeline import (
     video_to_video,
 )
 from animatediff_v2v.pipeline.bounded_memory import Work, _portions
-from animatediff_v2v.pipeline.cli import main
 from animatediff_v2v.pipeline.models.counted_memory import META, live_bytes
 from animatediff_v2v.pipeline.models.memory import Portions
 

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
-from animatediff_v2v.pipeline.arguments import control_files, split_scale
-from animatediff_v2v.pipeline.cli import _ProgressBar, main
+from animatediff_v2v.cli.arguments import control_files, lora_entry
+from animatediff_v2v.cli.console import ProgressBar, ProgressLines
+from animatediff_v2v.cli.main import main
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.models import compiled_layers
 from animatediff_v2v.pipeline.progress import Progress
@@ -91,6 +91,7 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(
 ):
     monkeypatch.setattr(compiled_layers, "_has_cpp_compiler", lambda: False)
     output = tmp_path / "out.mp4"
+    (tmp_path / "no.safetensors").write_text("no model")
     missing = command(output=output, checkpoint=tmp_path / "no.safetensors")
     assert main([*missing, "--compile", "--device", "cpu"]) == 2
     assert "there is no C++ compiler: install" in capsys.readouterr().err
@@ -101,30 +102,36 @@ def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
     command, tmp_path, capsys
 ):
     output = tmp_path / "out.mp4"
+    (tmp_path / "no.safetensors").write_text("no model")
     missing = command(output=output, checkpoint=tmp_path / "no.safetensors", max_memory=4)
     assert main([*missing, "--compile"]) == 2
-    assert (
-        "compile is on and memory has a bound (max_memory_gb, --max-memory)"
-        in capsys.readouterr().err
-    )
+    assert "--compile is on and memory has a bound (--max-memory)" in capsys.readouterr().err
     assert not output.exists()
 
 
 def test_the_bar_shows_what_is_said_without_a_step_forward(capsys):
-    with _ProgressBar() as bar:
-        time.sleep(0.02)
+    with ProgressBar() as bar:
+        bar.begin("loading the models")
         bar.show(Progress("sample", 0.25, "sampling step 1 of 4"))
         bar.show(Progress("sample", 0.25, "compiling, once"))
-        assert "compiling, once" in capsys.readouterr().err
+        shown = capsys.readouterr().err
+        assert "loading the models" in shown and "compiling, once" in shown
+    assert capsys.readouterr().err.endswith("\n")
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.02])
-def test_what_is_said_after_the_bar_has_a_line_of_its_own(seconds, capsys):
-    with _ProgressBar() as bar:
-        time.sleep(seconds)
-        bar.show(Progress("encode", 0.14, "encoded 5 of 5 frames"))
+def test_a_log_gets_a_line_for_each_phase_and_each_tenth(capsys):
+    with ProgressLines() as lines:
+        lines.begin("loading the models")
+        for percent in range(0, 61):
+            lines.show(Progress("sample", percent / 100, f"sampling {percent}"))
+        for percent in range(61, 101):
+            lines.show(Progress("decode_latents", percent / 100, f"decoding {percent}"))
     shown = capsys.readouterr().err
-    assert shown.endswith("\n") if seconds else not shown
+    assert "\r" not in shown and "|" not in shown
+    said = [line.split(":", 1)[1].split(" (")[0].strip() for line in shown.splitlines()]
+    tens = [f"{n}% sampling {n}" for n in (0, 10, 20, 30, 40, 50, 60)]
+    rest = [f"{n}% decoding {n}" for n in (61, 70, 80, 90, 100)]
+    assert said == ["loading the models", *tens, *rest]
 
 
 def wrong(**options):
@@ -140,19 +147,19 @@ WRONG_INPUTS = {
     "no interval": (wrong(guidance_interval="0.5"), "--guidance-interval is '0.5'; it must be two"),
     "an interval of words": (wrong(guidance_interval="a:b"), "for example 0:0.8"),
     "an interval that ends first": (wrong(guidance_interval="0.6:0.5"), "from 0.6 to 1"),
-    "DeepCache never": (wrong(deep_cache=0), "deep_cache_interval is 0; it must be from 1 to 10"),
-    "no frame selected": (wrong(frame_load_cap=-1), "frame_load_cap is -1"),
+    "DeepCache never": (wrong(deep_cache=0), "--deep-cache is 0; it must be from 1 to 10"),
+    "no frame selected": (wrong(frame_load_cap=-1), "--frame-load-cap is -1"),
     "every 0th frame": (wrong(select_every_nth_frame=0), "0"),
-    "unknown sampler": (wrong(sampler="eula"), "sampler is 'eula'; it can be euler,"),
-    "unknown scheduler": (wrong(scheduler="x"), "scheduler is 'x'; it can be normal,"),
-    "unknown preset": (wrong(preset="fast"), "preset is 'fast'; it can be quality, turbo"),
-    "unknown dtype": (wrong(dtype="int8"), "dtype is 'int8'"),
-    "unknown device": (wrong(device="npu:7"), "device is 'npu:7'"),
-    "no steps": (wrong(steps=0), "steps is 0"),
+    "unknown sampler": (wrong(sampler="eula"), "--sampler is 'eula'; it can be euler,"),
+    "unknown scheduler": (wrong(scheduler="x"), "--scheduler is 'x'; it can be normal,"),
+    "unknown preset": (wrong(preset="fast"), "--preset is 'fast'; it can be quality, turbo"),
+    "unknown dtype": (wrong(dtype="int8"), "--dtype is 'int8'"),
+    "unknown device": (wrong(device="npu:7"), "--device is 'npu:7'"),
+    "no steps": (wrong(steps=0), "--steps is 0"),
     "steps that are no number": (wrong(steps="many"), "many"),
-    "denoise above 1": (wrong(denoise=1.5), "denoise is 1.5; it must be from 0 to 1"),
-    "negative guidance": (wrong(guidance_scale=-1), "guidance_scale is -1"),
-    "guidance that is no number": (wrong(guidance_scale="nan"), "guidance_scale is nan"),
+    "denoise above 1": (wrong(denoise=1.5), "--denoise is 1.5; it must be from 0 to 1"),
+    "negative guidance": (wrong(guidance_scale=-1), "--guidance-scale is -1"),
+    "guidance that is no number": (wrong(guidance_scale="nan"), "--guidance-scale is nan"),
     "seed too large": (wrong(seed=2**64), "18446744073709551615"),
     "strength without an end": (wrong(lora="LORA:inf"), "the strength of style_lora.safetensors"),
     "strength that is none": (wrong(motion_lora="LORA:nan"), "is nan; it must be from -10 to 10"),
@@ -167,9 +174,9 @@ WRONG_INPUTS = {
     "LoRA elsewhere": (wrong(lora="https://host.example/a.safetensors"), "Fetch it with: curl"),
     "missing prompt": (wrong(prompt=None), "--prompt"),
     "window longer than the module": (wrong(context_length=40), "at most 32 frames"),
-    "overlap of a whole window": (wrong(context_overlap=16), "context overlap is 16"),
-    "no memory": (wrong(max_memory=0), "max_memory_gb is 0; it must be from 0.001 to 1e+06"),
-    "memory without an end": (wrong(max_memory="inf"), "max_memory_gb is inf"),
+    "overlap of a whole window": (wrong(context_overlap=16), "--context-overlap is 16"),
+    "no memory": (wrong(max_memory=0), "--max-memory is 0; it must be from 0.001 to 1e+06"),
+    "memory without an end": (wrong(max_memory="inf"), "--max-memory is inf"),
     "too little memory": (wrong(max_memory=0.001), "windows of 5 frames of 64x64 with these"),
     "missing ControlNet": (wrong(control="no_net.safetensors:0.5"), "no_net.safetensors"),
     "checkpoint as ControlNet": (wrong(control="CHECKPOINT"), "where a ControlNet is wanted"),
@@ -204,9 +211,8 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
     before = sorted(tmp_path.rglob("*"))
     assert main(command(**options)) == 2
     captured = capfd.readouterr()
-    *bar, message = captured.err.strip().splitlines()
-    assert all("|" in line for line in bar) and "  0%|" not in captured.err
-    assert message.startswith("animatediff-v2v: ")
+    *lines, message = captured.err.strip().splitlines()
+    assert all(line.startswith("animatediff-v2v: ") for line in [*lines, message])
     assert expected in message
     assert "Traceback" not in captured.err
     assert captured.out == ""
@@ -264,18 +270,21 @@ def test_inspect_tells_a_line_for_each_file(weights, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "file", "scale"),
+    ("text", "file", "scales"),
     [
-        ("a.safetensors", "a.safetensors", 1.0),
-        ("a.safetensors:0.5", "a.safetensors", 0.5),
-        ("a.safetensors:-1", "a.safetensors", -1.0),
-        (r"C:\loras\a.safetensors", r"C:\loras\a.safetensors", 1.0),
-        (r"C:\loras\a.safetensors:0.3", r"C:\loras\a.safetensors", 0.3),
-        ("https://host.example/a.safetensors", "https://host.example/a.safetensors", 1.0),
+        ("a.safetensors", "a.safetensors", (1.0, 1.0)),
+        ("a.safetensors:0.5", "a.safetensors", (0.5, 0.5)),
+        ("a.safetensors:-1", "a.safetensors", (-1.0, -1.0)),
+        ("a.safetensors:0.5:0", "a.safetensors", (0.5, 0.0)),
+        ("C:a.safetensors", "C:a.safetensors", (1.0, 1.0)),
+        ("C:a.safetensors:0.3", "C:a.safetensors", (0.3, 0.3)),
     ],
 )
-def test_lora_argument(text, file, scale):
-    assert split_scale(text) == (file, scale)
+def test_lora_argument(text, file, scales, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).touch()
+    entry = lora_entry(text)
+    assert (str(entry.path), entry.model_strength, entry.clip_strength) == (file, *scales)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from animatediff_v2v.pipeline.cli import main
+from animatediff_v2v.cli.main import main
 from animatediff_v2v.pipeline.files import identify
 from safetensors import safe_open
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from animatediff_v2v.cli.main import main
 from animatediff_v2v.pipeline import (
     AnimateDiffV2VError,
     ControlFile,
@@ -15,7 +16,6 @@ from animatediff_v2v.pipeline import (
     load_files,
     video_to_video,
 )
-from animatediff_v2v.pipeline.cli import main
 from animatediff_v2v.pipeline.output_file import is_same_file
 
 

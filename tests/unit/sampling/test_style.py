@@ -11,6 +11,7 @@ from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.models.image_attention import cross_attentions
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
 from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.prompts.style_weights import parse_weights
 from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     ContextOptions,
@@ -21,7 +22,7 @@ from animatediff_v2v.pipeline.sampling import (
 )
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
-from animatediff_v2v.pipeline.sampling.style import parse_weights, spread, weight_at
+from animatediff_v2v.pipeline.sampling.style import spread, weight_at
 from safetensors.torch import save_file
 
 from ..files import miniatures as mini

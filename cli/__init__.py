@@ -1,0 +1,1 @@
+"""The command `animatediff-v2v`."""

@@ -1,0 +1,185 @@
+"""Values of the command's options that carry more than one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.files import LoraEntry, find_lora
+from ..pipeline.prompts import PromptSchedule
+from ..pipeline.prompts.style_weights import parse_weights
+from ..pipeline.request import ControlFile, StyleFile
+from ..pipeline.sampling import Span
+from ..pipeline.video import Preprocessor
+from .parsing import reworded
+
+
+def lora_entry(text: str) -> LoraEntry:
+    """Read FILE[:SCALE[:TEXT_SCALE]], the file being a path, an address or a name that is here.
+
+    Raises AnimateDiffV2VError when there is no such file; says what would fetch it.
+    """
+    reference, scales = _split_numbers(text, most=2)
+    path = find_lora(reference, folders=())
+    scale = scales[0] if scales else 1.0
+    return LoraEntry(path, model_strength=scale, clip_strength=scales[-1] if scales else 1.0)
+
+
+def _split_numbers(text: str, *, most: int) -> tuple[str, list[float]]:
+    """Take numbers off the end of FILE[:NUMBER...]; a colon within a path, C:\\loras, is none."""
+    numbers: list[float] = []
+    while len(numbers) < most:
+        shorter, number = _split_number(text)
+        if number is None:
+            break
+        text, numbers = shorter, [number, *numbers]
+    return text, numbers
+
+
+def _split_number(text: str) -> tuple[str, float | None]:
+    reference, colon, number = text.rpartition(":")
+    if colon and reference:
+        try:
+            return reference, float(number)
+        except ValueError:
+            return text, None
+    return text, None
+
+
+def interval(text: str) -> tuple[float, float]:
+    """Read START:END.
+
+    Raises AnimateDiffV2VError when it is no such thing.
+    """
+    start, colon, end = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return float(start), float(end)
+    except ValueError:
+        raise AnimateDiffV2VError(
+            f"--guidance-interval is {text!r}; it must be two shares of the noise schedule, for "
+            "example 0:0.8."
+        ) from None
+
+
+def prompt_schedule(text: str, *, pre_text: str, app_text: str) -> PromptSchedule:
+    """Read a schedule: a text file of that name, or the text itself.
+
+    pre_text, app_text: put before and after every prompt.
+
+    Raises AnimateDiffV2VError for what is no schedule, or a file that cannot be read.
+    """
+    path = Path(text)
+    try:
+        if "\n" not in text and path.is_file():
+            text = path.read_text(encoding="utf-8-sig")
+    except OSError:  # too long for a name: it is the text
+        pass
+    except UnicodeDecodeError as error:
+        raise AnimateDiffV2VError(
+            f"--prompt-schedule: {path} is no text in UTF-8; save it as such."
+        ) from error
+    try:
+        return PromptSchedule(text, pre_text, app_text)
+    except AnimateDiffV2VError as error:
+        raise AnimateDiffV2VError(f"--prompt-schedule: {error}") from error
+
+
+def control_files(
+    controls: Sequence[str], sources: Sequence[str], masks: Sequence[str] = (), **settings: Any
+) -> tuple[ControlFile, ...]:
+    """Read the values of --control, FILE[:STRENGTH[:START[:END]]], and what goes with each.
+
+    sources, masks: values of --control-source and --control-mask, one for all or one for each.
+    settings: fields that all share.
+    Raises AnimateDiffV2VError when their numbers do not match, or a value is out of range.
+    """
+    seen = _for_each(controls, sources, "source") or ["canny"] * len(controls)
+    acting: Sequence[str | None] = _for_each(controls, masks, "mask") or [None] * len(controls)
+    return tuple(
+        _control_file(text, source, mask, settings)
+        for text, source, mask in zip(controls, seen, acting, strict=True)
+    )
+
+
+def style_files(
+    adapters: Sequence[str], *, images: Sequence[str], vision_model: str | None, **settings: Any
+) -> tuple[StyleFile, ...]:
+    """Read the values of --ip-adapter, FILE[:WEIGHT[:START[:END]]], and what goes with them.
+
+    settings: fields that all share.
+    Raises AnimateDiffV2VError when one comes without the others, or a value is out of range.
+    """
+    if bool(adapters) != bool(images) or bool(adapters) != bool(vision_model):
+        raise AnimateDiffV2VError(
+            "--ip-adapter, --clip-vision and --style-image go together: give the IP-Adapter, its "
+            "vision model, and at least one picture."
+        )
+    return tuple(_style_file(text, [*images], vision_model or "", settings) for text in adapters)
+
+
+def _style_file(
+    text: str, images: list[str], vision_model: str, settings: dict[str, Any]
+) -> StyleFile:
+    reference, numbers = _split_numbers(text, most=3)
+    weight, start, end = numbers + [0.8, 0.0, 1.0][len(numbers) :]
+    try:
+        return StyleFile(
+            adapter=cast(Path, reference),
+            vision_model=cast(Path, vision_model),
+            images=cast("tuple[Path, ...]", images),
+            weight=weight,
+            span=Span(start, end),
+            **settings,
+        )
+    except AnimateDiffV2VError as error:
+        raise AnimateDiffV2VError(f"--ip-adapter {text}: {reworded(str(error))}") from error
+
+
+def style_weights(text: str | None) -> dict[int, float] | None:
+    """Read a factor for each keyframe, lines of `frame: factor`, or with ; between them.
+
+    Raises AnimateDiffV2VError naming what is no frame or no number.
+    """
+    try:
+        return parse_weights((text or "").replace(";", "\n"))
+    except AnimateDiffV2VError as error:
+        raise AnimateDiffV2VError(f"--style-weights: {error}") from error
+
+
+def _for_each(controls: Sequence[str], values: Sequence[str], what: str) -> list[str]:
+    """Give as many values as there are ControlNets, or none."""
+    option = f"--control-{what}"
+    if values and not controls:
+        raise AnimateDiffV2VError(
+            f"{option} is given without --control; name the ControlNet that it is for."
+        )
+    if len(values) == 1:
+        return [*values] * len(controls)
+    if values and len(values) != len(controls):
+        raise AnimateDiffV2VError(
+            f"{option} is given {len(values)} times and --control {len(controls)} times; "
+            f"give one {what} for all ControlNets, or one for each."
+        )
+    return [*values]
+
+
+def _control_file(
+    text: str, source: str, mask: str | None, settings: dict[str, Any]
+) -> ControlFile:
+    reference, numbers = _split_numbers(text, most=3)
+    strength, start, end = numbers + [1.0, 0.0, 1.0][len(numbers) :]
+    try:
+        return ControlFile(
+            network=cast(Path, reference),
+            source=cast(Preprocessor, source),
+            strength=strength,
+            span=Span(start, end),
+            mask=cast("Path | None", mask),
+            **settings,
+        )
+    except AnimateDiffV2VError as error:
+        raise AnimateDiffV2VError(f"--control {text}: {reworded(str(error))}") from error

@@ -1,0 +1,54 @@
+"""`animatediff-v2v inspect`: what model files are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import say
+from .parsing import EXIT_UNUSABLE
+from .signals import leaving_at_once
+
+if TYPE_CHECKING:
+    from ..pipeline.files import FileReport
+
+
+def add_command(commands: Any) -> None:
+    """Add it to argparse's subparsers."""
+    inspect = commands.add_parser(
+        "inspect",
+        help="tell what model files are",
+        description="Tell what each FILE is, which model and LoRA family it belongs to, and "
+        "whether and as what it can be used. Exit code 0 when all can be used, 1 otherwise.",
+    )
+    inspect.set_defaults(command=_inspect)
+    inspect.add_argument("files", nargs="+", metavar="FILE")
+    inspect.add_argument("--json", action="store_true", help="print a list of objects")
+
+
+def _inspect(parsed: argparse.Namespace) -> int:
+    with leaving_at_once():
+        from ..pipeline.files import identify  # noqa: PLC0415 - takes seconds, for PyTorch
+
+    reports = [identify(Path(path) if path else path) for path in parsed.files]
+    if parsed.json:
+        rows = [asdict(report) | {"path": str(report.path)} for report in reports]
+        say(json.dumps(rows, indent=1))
+    else:
+        for report in reports:
+            say(_described(report))
+    return 0 if all(report.usable for report in reports) else EXIT_UNUSABLE
+
+
+def _described(report: FileReport) -> str:
+    if report.kind == "not a model":
+        return report.message
+    facts = [report.kind, report.base_model, report.layout and f"{report.layout} layout"]
+    if report.parameter_count:
+        facts.append(f"{report.parameter_count / 1e6:,.1f} M parameters in {report.dtype}")
+    facts.append(report.contents)
+    described = ", ".join(fact for fact in facts if fact)
+    return f"{report.path}: {described}. {report.message}"

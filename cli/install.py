@@ -1,0 +1,49 @@
+"""`animatediff-v2v demo`: the miniature model for a ComfyUI."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .console import say
+from .signals import leaving_at_once
+
+
+def add_command(commands: Any) -> None:
+    """Add it to argparse's subparsers."""
+    demo = commands.add_parser(
+        "demo",
+        help="put the miniature model into a ComfyUI",
+        description="Copy the miniature's model files and its clip (miniature_clip.mp4) into a "
+        "ComfyUI, so that the templates run without a download.",
+    )
+    demo.set_defaults(command=_install)
+    demo.add_argument(
+        "--install-models",
+        required=True,
+        metavar="COMFYUI_DIR",
+        help="the folder that holds ComfyUI's models and input folders",
+    )
+    demo.add_argument(
+        "--native",
+        action="store_true",
+        help="also write what the templates Native nodes and Style Image need: the miniature at "
+        "the sizes that ComfyUI's own loaders know, 2 GB",
+    )
+    demo.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the same name that hold something else; without it they are refused",
+    )
+
+
+def _install(parsed: argparse.Namespace) -> int:
+    with leaving_at_once():
+        from ..pipeline.demo import install_models  # noqa: PLC0415 - takes seconds, for PyTorch
+
+    written = install_models(
+        parsed.install_models, native=parsed.native, overwrite=parsed.overwrite
+    )
+    for path in written:
+        say(str(path))
+    return 0

@@ -1,0 +1,220 @@
+"""`animatediff-v2v run`: a video restyled."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.job_files import check_files
+from ..pipeline.output_file import check_output
+from ..pipeline.presets import preset_defaults
+from ..pipeline.prompts import PromptSchedule
+from ..pipeline.ranges import DRAWN_SEED
+from ..pipeline.request import ModelFiles, Request, SamplingSettings
+from ..pipeline.sampling import ContextOptions, Guidance, SpeedOptions
+from ..pipeline.video import FrameSelection
+from ..pipeline.video.formats import FORMATS, FormatName
+from ..pipeline.video.target import check_target
+from . import options
+from .arguments import (
+    control_files,
+    interval,
+    lora_entry,
+    prompt_schedule,
+    style_files,
+    style_weights,
+)
+from .console import progress_display, say
+from .parsing import Help
+from .signals import leaving_at_once
+
+
+def add_command(commands: Any) -> None:
+    """Add it to argparse's subparsers."""
+    run = commands.add_parser(
+        "run",
+        help="restyle a video",
+        formatter_class=Help,
+        description="Restyle INPUT according to a prompt and write OUTPUT.",
+    )
+    run.set_defaults(command=_run)
+    run.add_argument("input", metavar="INPUT", help="the video, or folder of pictures, to restyle")
+    run.add_argument(
+        "output",
+        metavar="OUTPUT",
+        help="the file to write: .mp4, .webm, .mov, .mkv, .gif, .webp, or a name without a suffix "
+        "for a folder of pictures",
+    )
+    run.add_argument(
+        "--overwrite", action="store_true", help="replace OUTPUT if there is a file of that name"
+    )
+    run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    options.add_model_files(run.add_argument_group("model files"))
+    options.add_picture(run.add_argument_group("picture"))
+    options.add_guides(run.add_argument_group("what guides the picture"))
+    options.add_frames(run.add_argument_group("frames"))
+    options.add_windows(run.add_argument_group("context windows"))
+    options.add_output(run.add_argument_group("output"))
+    options.add_speed(run.add_argument_group("speed and memory, at some cost"))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    request, files = _request(parsed), _model_files(parsed)
+    check_target(request.output, FORMATS[request.format])
+    check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
+    check_files(request, files)
+    with progress_display() as display:
+        display.begin("loading PyTorch")
+        with leaving_at_once():
+            from ..pipeline.video_to_video import video_to_video  # noqa: PLC0415 - takes seconds
+        display.begin("loading the models")
+        result = video_to_video(request, files, progress=display.show)
+    if parsed.json:
+        say(json.dumps(result.as_json()))
+    else:
+        say(f"{result.path}: {result.frame_count} frames, seed {result.seed}")
+    return 0
+
+
+def _request(parsed: argparse.Namespace) -> Request:
+    return Request(
+        input=parsed.input,
+        output=parsed.output,
+        prompt=parsed.prompt or "",
+        prompt_schedule=_schedule(parsed),
+        negative_prompt=parsed.negative_prompt,
+        sampling=_sampling(parsed),
+        selection=FrameSelection(
+            select_every_nth_frame=parsed.select_every_nth_frame,
+            skip_first_frames=parsed.skip_first_frames,
+            frame_load_cap=parsed.frame_load_cap,
+            force_rate=parsed.force_rate,
+            start_time_seconds=parsed.start_time,
+            duration_seconds=parsed.duration,
+        ),
+        width=parsed.width,
+        height=parsed.height,
+        fit=parsed.fit,
+        format=_format(parsed.output, parsed.format),
+        crf=parsed.crf,
+        controls=control_files(
+            parsed.control,
+            parsed.control_source,
+            parsed.control_mask,
+            low_threshold=parsed.canny_low,
+            high_threshold=parsed.canny_high,
+            tile_factor=parsed.tile_factor,
+            repeat_last=parsed.repeat_last_control,
+        ),
+        styles=style_files(
+            parsed.ip_adapter,
+            images=parsed.style_image,
+            vision_model=parsed.clip_vision,
+            arrangement=parsed.style_arrangement,
+            weights=style_weights(parsed.style_weights),
+        ),
+        overwrite=parsed.overwrite,
+        source_prompt=parsed.source_prompt,
+        source_blend=parsed.source_blend,
+        source_blend_end=parsed.source_blend_end,
+        source_mask=parsed.source_mask,
+        audio=not parsed.no_audio,
+        pingpong=parsed.pingpong,
+        loop_count=parsed.loop_count,
+        hardware_encoder=parsed.hardware_encoder,
+    )
+
+
+def _schedule(parsed: argparse.Namespace) -> PromptSchedule | None:
+    given = [each is not None for each in (parsed.prompt, parsed.prompt_schedule)]
+    if all(given):
+        raise AnimateDiffV2VError("--prompt and --prompt-schedule are both given; give one.")
+    if not any(given):
+        raise AnimateDiffV2VError(
+            "--prompt is missing: say what the video should show, or give --prompt-schedule."
+        )
+    if parsed.prompt_schedule is None:
+        if parsed.pre_text or parsed.app_text:
+            raise AnimateDiffV2VError(
+                "--pre-text and --app-text are for --prompt-schedule; put the words into --prompt."
+            )
+        return None
+    return prompt_schedule(
+        parsed.prompt_schedule, pre_text=parsed.pre_text, app_text=parsed.app_text
+    )
+
+
+def _format(output: str, chosen: FormatName | None) -> FormatName:
+    """Choose the format by the output's suffix, unless it is chosen; a folder has no suffix."""
+    if chosen is not None:
+        return chosen
+    suffix = Path(output).suffix.lower()
+    usual: dict[str, str] = {}
+    for name, form in FORMATS.items():
+        usual.setdefault(form.extension, name)
+    if suffix not in usual:
+        endings = ", ".join(each for each in usual if each)
+        raise AnimateDiffV2VError(
+            f"OUTPUT is {Path(output).name!r}, which ends in no format's suffix; give {endings}, "
+            "or a name without a suffix for a folder of pictures."
+        )
+    return FORMATS[usual[suffix]].name
+
+
+def _model_files(parsed: argparse.Namespace) -> ModelFiles:
+    return ModelFiles(
+        checkpoint=parsed.checkpoint,
+        motion_module=None if parsed.motion_module == "none" else parsed.motion_module,
+        vae=parsed.vae,
+        text_encoder=parsed.text_encoder,
+        motion_loras=tuple(lora_entry(text) for text in parsed.motion_lora),
+        loras=tuple(lora_entry(text) for text in parsed.lora),
+        embeddings=parsed.embeddings,
+        device=parsed.device,
+        dtype=parsed.dtype,
+        max_memory_gb=parsed.max_memory,
+        motion_scale=parsed.motion_scale,
+        clip_skip=parsed.clip_skip,
+    )
+
+
+def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
+    defaults = preset_defaults(parsed.preset)
+
+    def chosen(value: Any, default: Any) -> Any:
+        return default if value is None else value
+
+    return SamplingSettings(
+        seed=chosen(parsed.seed, random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)),
+        steps=chosen(parsed.steps, defaults.steps),
+        guidance=Guidance(scale=chosen(parsed.guidance_scale, defaults.guidance_scale)),
+        sampler=chosen(parsed.sampler, defaults.sampler),
+        scheduler=chosen(parsed.scheduler, defaults.scheduler),
+        denoise=parsed.denoise,
+        beta_schedule=parsed.beta_schedule,
+        noise_type=parsed.noise_type,
+        context=ContextOptions(
+            length=parsed.context_length,
+            overlap=parsed.context_overlap,
+            stride=parsed.context_stride,
+            schedule=parsed.context_schedule,
+            fuse=parsed.context_fuse,
+            closed_loop=parsed.closed_loop,
+        ),
+        speed=_speed(parsed),
+    )
+
+
+def _speed(parsed: argparse.Namespace) -> SpeedOptions:
+    start, end = interval(parsed.guidance_interval)
+    return SpeedOptions(
+        deep_cache_interval=parsed.deep_cache,
+        guidance_start=start,
+        guidance_end=end,
+        fp8_weights=parsed.fp8_weights,
+        compile=parsed.compile,
+    )

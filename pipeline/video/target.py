@@ -1,0 +1,47 @@
+"""Whether a video can be written where it is told to."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from ..errors import AnimateDiffV2VError
+from ..part_folder import check_name
+from .formats import OutputFormat
+
+
+def check_target(path: Path, form: OutputFormat) -> None:
+    """Raise AnimateDiffV2VError unless there is a folder for the file, and the name suits it."""
+    check_name(path)
+    try:
+        _check(path, form)
+    except OSError as error:
+        raise disk_error(error, path=path) from error
+
+
+def _check(path: Path, form: OutputFormat) -> None:
+    if form.extension and path.suffix.lower() != form.extension:
+        raise AnimateDiffV2VError(
+            f"{path.name} does not fit the format {form.name}, whose files end in"
+            f" {form.extension}; change the name or the format."
+        )
+    if form.extension and path.is_dir():
+        raise AnimateDiffV2VError(f"{path} is a folder; give the name of a file in it.")
+    if not form.extension and path.exists() and (path.is_file() or any(path.iterdir())):
+        raise AnimateDiffV2VError(
+            f"{path} exists already; {form.name} needs the name of a new or empty folder."
+        )
+    if not path.parent.is_dir():
+        raise AnimateDiffV2VError(f"There is no folder {path.parent}; make it first.")
+
+
+def disk_error(error: OSError, *, path: Path) -> AnimateDiffV2VError:
+    """Say why a video could not be written."""
+    if error.errno == errno.ENOSPC:
+        return AnimateDiffV2VError(
+            f"{path} was not written: the disk is full; free some space or choose another folder."
+        )
+    return AnimateDiffV2VError(
+        f"{path} was not written: its folder {path.parent} may not be written to"
+        f" ({error.strerror}); choose another one."
+    )

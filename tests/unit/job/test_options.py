@@ -1,0 +1,449 @@
+"""One option for every setting that a node has, and sentences in the words of the options."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from animatediff_v2v.cli.main import _parser, main
+from animatediff_v2v.cli.parsing import OPTIONS, reworded
+from animatediff_v2v.pipeline import (
+    AnimateDiffV2VError,
+    ContextOptions,
+    ControlFile,
+    FrameSelection,
+    Guidance,
+    ModelFiles,
+    Request,
+    SamplingSettings,
+    SpeedOptions,
+)
+from animatediff_v2v.pipeline.video import VideoReader, VideoWriter, probe_video
+
+from ..nodes.declared import schemas
+
+ROOT = Path(__file__).parents[3]
+# The option that sets what an input of a node sets, where it is not called as the input is.
+OPTION_OF = {
+    "video": "INPUT",
+    "images": "INPUT",
+    "prompt": "--prompt",
+    "positive": "--prompt",
+    "negative": "--negative-prompt",
+    "num_inference_steps": "--steps",
+    "base_model": "--checkpoint",
+    "positive_schedule": "--prompt-schedule",
+    "lora_stack": "--lora",
+    "motion_lora_stack": "--motion-lora",
+    "motion_lora": "--motion-lora",
+    "start_time": "--start-time",
+    "filename_prefix": "OUTPUT",
+    "audio": "--no-audio",
+    "clip": "--text-encoder",
+    "control_net": "--control",
+    "preprocessor": "--control-source",
+    "mask": "--control-mask",
+    "repeat_last": "--repeat-last-control",
+    "low_threshold": "--canny-low",
+    "high_threshold": "--canny-high",
+    "deep_cache_interval": "--deep-cache",
+    "guidance_start": "--guidance-interval",
+    "guidance_end": "--guidance-interval",
+    "length": "--context-length",
+    "overlap": "--context-overlap",
+    "stride": "--context-stride",
+    "fuse": "--context-fuse",
+}
+OF_ONE_NODE = {
+    ("ADV2V_PromptSchedule", "schedule"): "--prompt-schedule",
+    ("ADV2V_ContextOptions", "schedule"): "--context-schedule",
+    ("ADV2V_MotionLoraStack", "strength"): "--motion-lora",
+    ("ADV2V_ControlNet", "strength"): "--control",
+    ("ADV2V_ControlNet", "start"): "--control",
+    ("ADV2V_ControlNet", "end"): "--control",
+    ("ADV2V_ControlNet", "images"): "--control-source",
+    ("ADV2V_SelectFrames", "video"): "INPUT",
+    ("ADV2V_IPAdapter", "images"): "--style-image",
+    ("ADV2V_IPAdapter", "weight"): "--ip-adapter",
+    ("ADV2V_IPAdapter", "start"): "--ip-adapter",
+    ("ADV2V_IPAdapter", "end"): "--ip-adapter",
+    ("ADV2V_IPAdapter", "arrangement"): "--style-arrangement",
+    ("ADV2V_IPAdapter", "weights"): "--style-weights",
+}
+# What no option sets, and why.
+WITHOUT_OPTION = {
+    "fps": "the rate follows from the frames that are kept",
+    "save_output": "OUTPUT says where",
+    "model": "the option --checkpoint loads it",
+    "context_options": "the options --context-... set it",
+    "speed": "the options of its node set it",
+    "control": "--control is repeated for several",
+    "style": "--ip-adapter is repeated for several",
+    "positive_conditioning": "encoded prompts exist in ComfyUI alone",
+    "negative_conditioning": "encoded prompts exist in ComfyUI alone",
+}
+NODES_WITHOUT_OPTIONS = {
+    "ADV2V_ModelFromComfy": "it takes models that ComfyUI has loaded",
+}
+
+
+def run_options() -> set[str]:
+    (commands,) = (
+        action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    actions = commands.choices["run"]._actions
+    return {name for each in actions for name in each.option_strings or [each.metavar]}
+
+
+def test_every_input_of_a_node_has_an_option_or_a_reason():
+    known, missing = run_options(), []
+    for node_id, schema in schemas().items():
+        if node_id in NODES_WITHOUT_OPTIONS:
+            continue
+        for declared in schema.inputs:
+            name = declared.name
+            if node_id == "ADV2V_LoraStack" or name in WITHOUT_OPTION:
+                continue  # the slots of a stack: --lora FILE:SCALE:TEXT_SCALE, repeated
+            option = OF_ONE_NODE.get((node_id, name)) or OPTION_OF.get(
+                name, "--" + name.replace("_", "-")
+            )
+            if option not in known:
+                missing.append(f"{node_id}.{name}: {option}")
+    assert missing == []
+    assert set(NODES_WITHOUT_OPTIONS) <= set(schemas())
+
+
+REQUIRED = {
+    ModelFiles: {"checkpoint": "a.safetensors"},
+    SamplingSettings: {"seed": 1},
+    FrameSelection: {},
+    ContextOptions: {},
+    SpeedOptions: {},
+    Guidance: {},
+    ControlFile: {"network": "a.safetensors"},
+    Request: {
+        "input": "a.mp4",
+        "output": "b.mp4",
+        "prompt": "",
+        "sampling": SamplingSettings(seed=1),
+    },
+}
+# Fields that carry other settings, which are checked by themselves, or that no option sets.
+NO_OPTION = {"sampling", "selection", "guidance", "context", "speed", "metadata", "span"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (kind, field.name)
+        for kind in REQUIRED
+        for field in dataclasses.fields(kind)
+        if field.name not in NO_OPTION
+    ],
+    ids=lambda each: each if isinstance(each, str) else each.__name__,
+)
+def test_a_sentence_about_a_field_names_its_option(kind, name):
+    with pytest.raises(AnimateDiffV2VError) as refused:
+        kind(**REQUIRED[kind] | {name: object()})
+    sentence = reworded(str(refused.value))
+    subject = sentence.split(" is ")[0]
+    options = run_options() | {"the start", "the end", "the strength of --control"}
+    in_control = {"strength": "strength", "mask": "mask", "repeat_last": "repeat_last"}
+    if kind is ControlFile and name in in_control:
+        return  # said behind "--control FILE: "
+    assert subject.split(" of ")[-1] in options or subject in options, sentence
+
+
+def test_the_options_that_sentences_name_exist():
+    named = {part for text in OPTIONS.values() for part in text.split() if part.startswith("--")}
+    assert named <= run_options()
+
+
+@pytest.mark.parametrize(
+    ("sentence", "ours"),
+    [
+        ("steps is 0; it must be from 1 to 1000.", "--steps is 0; it must be from 1 to 1000."),
+        ("The steps is left.", "The steps is left."),
+        ("a (max_memory_gb) b", "a (--max-memory) b"),
+        ("/x/max_memory_gb.mp4 is no video.", "/x/max_memory_gb.mp4 is no video."),
+        ("prompt: the weight of 'x' is 99.", "--prompt: the weight of 'x' is 99."),
+    ],
+)
+def test_rewording(sentence, ours):
+    assert reworded(sentence) == ours
+
+
+def check(code, *arguments, cwd, env=None, stdout=subprocess.PIPE):
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | (env or {}),
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done
+
+
+WITHOUT_TORCH = """
+import sys
+from animatediff_v2v.cli.main import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+heavy = ("torch", "diffusers", "av", "scipy", "transformers")
+loaded = [name for name in heavy if name in sys.modules]
+print("loaded", code, loaded)
+"""
+NETWORKS = ["--checkpoint", "a.safetensors", "--motion-module", "b.safetensors", "--prompt", "x"]
+LIGHT = {
+    "help": (["--help"], 0),
+    "help of run": (["run", "--help"], 0),
+    "version": (["--version"], 0),
+    "no command": ([], 2),
+    "missing option": (["run", "a.mp4", "b.mp4"], 2),
+    "not a number": (["run", "a.mp4", "b.mp4", "--steps", "x", *NETWORKS], 2),
+    "out of range": (["run", "a.mp4", "b.mp4", "--steps", "0", *NETWORKS], 2),
+    "missing input": (["run", "a.mp4", "b.mp4", *NETWORKS], 2),
+    "missing model": (["run", "there.mp4", "b.mp4", *NETWORKS], 2),
+    "input as output": (["run", "there.mp4", "there.mp4", *NETWORKS], 2),
+    "existing output": (["run", "there.mp4", "other.mp4", *NETWORKS], 2),
+    "missing LoRA": (["run", "there.mp4", "b.mp4", "--lora", "no.pt", *NETWORKS], 2),
+    "serve without models": (["serve", "data", "--models", "nowhere"], 2),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code"), LIGHT.values(), ids=LIGHT)
+def test_help_and_refusals_load_no_pytorch(arguments, code, tmp_path):
+    for name in ("there.mp4", "other.mp4"):
+        (tmp_path / name).write_bytes(b"a video")
+    done = check(WITHOUT_TORCH, *arguments, cwd=tmp_path)
+    last = done.stdout.decode().splitlines()[-1]
+    assert last == f"loaded {code} []"
+    assert code == 0 or done.stderr.decode().startswith("animatediff-v2v: ")
+
+
+CASES = {
+    "an empty input": ({"input": ""}, "INPUT is ''; it must be a path."),
+    "an empty output": ({"output": ""}, "OUTPUT is ''"),
+    "a source without a ControlNet": (
+        {"control_source": "canny"},
+        "--control-source is given without --control",
+    ),
+    "a mask without a ControlNet": ({"control_mask": "m.png"}, "--control-mask is given without"),
+    "no prompt": ({"prompt": None}, "--prompt is missing"),
+    "two prompts": ({"prompt_schedule": "0: a"}, "--prompt and --prompt-schedule are both given"),
+    "no schedule": (
+        {"prompt": None, "prompt_schedule": "a fox"},
+        "--prompt-schedule: ",
+    ),
+    "another suffix than the format's": (
+        {"output": "a.mp4", "format": "gif"},
+        "a.mp4 does not fit the format gif, whose files end in .gif; change the name or --format",
+    ),
+    "an unknown suffix": ({"output": "a.avi"}, "ends in no format's suffix; give .mp4, .webm"),
+    "an unknown format": ({"format": "avi"}, "--format is 'avi'; give one of mp4-h264"),
+    "a quality where there is none": (
+        {"output": "a.gif", "crf": 3},
+        "--crf is 3, but gif has no quality to choose; leave --crf out",
+    ),
+    "a quality out of range": ({"crf": 99}, "--crf is 99; for mp4-h264 give 0 (best) to 51"),
+    "an unknown fit": ({"fit": "zoom"}, "--fit is 'zoom'; it can be crop, pad, stretch"),
+    "a rate that is none": ({"force_rate": "fast"}, "--force-rate is 'fast'"),
+    "a start before the start": ({"start_time": -1}, "--start-time is -1"),
+    "a duration of nonsense": ({"duration": "nan"}, "--duration is nan"),
+    "clip skip": ({"clip_skip": 0}, "--clip-skip is 0"),
+    "motion scale": ({"motion_scale": 99}, "--motion-scale is 99"),
+    "noise type": ({"noise_type": "pink"}, "--noise-type is 'pink'; it can be default"),
+    "beta schedule": ({"beta_schedule": "x"}, "--beta-schedule is 'x'"),
+    "context schedule": ({"context_schedule": "x"}, "--context-schedule is 'x'"),
+    "context fuse": ({"context_fuse": "x"}, "--context-fuse is 'x'"),
+    "context stride": ({"context_stride": 0}, "--context-stride is 0"),
+    "source blend": ({"source_blend": 2}, "--source-blend is 2"),
+    "loops": ({"loop_count": -1}, "--loop-count is -1"),
+    "a ControlNet's strength": (
+        {"control": "NET:99"},
+        "--control NET:99: the strength of --control is 99",
+    ),
+    "thresholds": (
+        {"control": "NET", "canny_low": 300},
+        "--canny-low is 300 and --canny-high 200",
+    ),
+    "a missing mask": ({"source_mask": "no.png"}, "There is no file no.png"),
+    "a long name": ({"output": "a" * 300 + ".mp4"}, "has 304 bytes, and file systems take"),
+    "a long input": ({"input": "a" * 300 + ".mp4"}, "cannot be read"),
+    "the meta device": ({"device": "meta"}, "--device is 'meta', on which this machine cannot"),
+    "nonsense for a device": ({"device": "☃"}, "--device is '☃'"),
+    "a NUL": ({"output": "a\0.mp4"}, "OUTPUT is"),
+}
+
+
+@pytest.fixture(autouse=True)
+def in_its_folder(tmp_path, monkeypatch):
+    """Relative paths of a test are of its own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("options", "sentence"), CASES.values(), ids=CASES)
+def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_path, capsys):
+    assert main(command(**options)) == 2
+    captured = capsys.readouterr()
+    message = captured.err.strip().splitlines()[-1]
+    assert sentence in message
+    assert message.startswith("animatediff-v2v: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+CHANGES = {
+    "skip": {"skip_first_frames": 1},
+    "rate": {"force_rate": 5},
+    "start": {"start_time": 0.5},
+    "duration": {"duration": 1},
+    "clip skip": {"clip_skip": 2},
+    "motion scale": {"motion_scale": 2},
+    "constant noise": {"noise_type": "constant"},
+    "unsample": {"noise_type": "unsample"},
+    "unsample from a prompt": {"noise_type": "unsample", "source_prompt": "a blue box"},
+    "beta schedule": {"beta_schedule": "lcm"},
+    "windows": {"context_length": 4, "context_overlap": 2},
+    "uniform windows": {
+        "context_length": 4,
+        "context_overlap": 2,
+        "context_schedule": "standard_uniform",
+        "context_stride": 2,
+    },
+    "flat windows": {"context_length": 4, "context_overlap": 2, "context_fuse": "flat"},
+    "schedule": {"prompt": None, "prompt_schedule": "0: a (red:1.2) box\n4: a green box"},
+    "blend": {"source_blend": 0.5, "steps": 3},
+    "blend to the end": {"source_blend": 0.5, "source_blend_end": 1, "steps": 3},
+    "mask": {"source_mask": "half.png"},
+    "fit": {"width": 64, "height": 32, "fit": "stretch"},
+    "pad": {"width": 64, "height": 32, "fit": "pad"},
+    "crf": {"crf": 40},
+    "pingpong": {"pingpong": ""},
+    "loops": {"loop_count": 1},
+    "silent": {"no_audio": ""},
+}
+
+
+def test_each_option_changes_the_video(command):
+    half = np.zeros((64, 64), np.uint8)
+    half[:, 32:] = 255
+    from PIL import Image
+
+    Image.fromarray(half).save("half.png")
+    results = {}
+    for name, options in {"as usual": {}, **CHANGES}.items():
+        output = f"{len(results)}.mp4"
+        arguments = command(**{"output": output, "steps": 1, "denoise": 1.0} | options)
+        assert main([part for part in arguments if part]) == 0, name
+        results[name] = Path(output).read_bytes()
+    same = [name for name, data in results.items() if list(results.values()).count(data) > 1]
+    assert same == []
+
+
+def test_a_mask_keeps_the_source(command):
+    from PIL import Image
+
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save("nothing.png")
+    Path("masks").mkdir()
+    for index in range(20):
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(f"masks/{index}.png")
+    runs = {
+        "source": {"denoise": 0},
+        "one": {"denoise": 1, "source_mask": "nothing.png"},
+        "many": {"denoise": 1, "source_mask": "masks"},
+    }
+    for name, options in runs.items():
+        assert main(command(output=f"{name}.mkv", steps=1, **options)) == 0
+    frames = {}
+    for name in runs:
+        with VideoReader(f"{name}.mkv") as reader:
+            frames[name] = np.stack(list(reader)).astype(int)
+    assert np.abs(frames["source"] - frames["one"]).max() <= 1
+    assert np.array_equal(frames["one"], frames["many"])
+
+
+@pytest.mark.parametrize(
+    ("output", "codec"),
+    [
+        ("a.mp4", "h264"),
+        ("a.webm", "vp9"),
+        ("a.mov", "prores"),
+        ("a.mkv", "ffv1"),
+        ("a.gif", "gif"),
+    ],
+)
+def test_the_suffix_chooses_the_format(output, codec, command, tmp_path):
+    assert main(command(output=tmp_path / output, steps=1, frame_load_cap=2)) == 0
+    info = probe_video(tmp_path / output)
+    assert info.frame_count == 2
+    import av
+
+    with av.open(str(tmp_path / output)) as container:
+        assert container.streams.video[0].codec_context.name.startswith(codec)
+
+
+def test_a_name_without_a_suffix_is_a_folder_of_pictures(command, tmp_path):
+    assert main(command(output=tmp_path / "pictures", steps=1, frame_load_cap=2)) == 0
+    assert [path.suffix for path in (tmp_path / "pictures").iterdir()] == [".png"] * 2
+    assert main(command(output=tmp_path / "a.webp", steps=1, frame_load_cap=2)) == 0
+    assert probe_video(tmp_path / "a.webp").frame_count == 2
+
+
+def test_a_schedule_from_a_file_is_the_same(command, tmp_path):
+    text = "0: a red box\n3: a green box"
+    (tmp_path / "schedule.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    for name, given in (("text", text), ("file", tmp_path / "schedule.txt")):
+        output = tmp_path / f"{name}.mp4"
+        assert main(command(output=output, steps=1, prompt=None, prompt_schedule=given)) == 0
+    assert (tmp_path / "text.mp4").read_bytes() == (tmp_path / "file.mp4").read_bytes()
+
+
+RUN = "import sys; from animatediff_v2v.cli.main import main; sys.exit(main(sys.argv[1:]))"
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [pytest.param("full", marks=needs_full), "closed pipe", "narrow encoding"],
+)
+def test_a_stdout_that_takes_nothing_costs_no_video(stream, command, tmp_path):
+    output = tmp_path / "größer_☃.mp4"
+    arguments = command(output=output, steps=1, frame_load_cap=1)
+    env = {"PYTHONIOENCODING": "cp1252", "NO_COLOR": "1", "TERM": "dumb"}
+    if stream == "full":
+        with Path("/dev/full").open("w") as full:
+            done = check(RUN, *arguments, cwd=tmp_path, stdout=full)
+    elif stream == "closed pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = check(RUN, *arguments, cwd=tmp_path, stdout=writing)
+        os.close(writing)
+    else:
+        done = check(RUN, *arguments, cwd=tmp_path, env=env)
+        assert "größer_\\u2603.mp4: 1 frames" in done.stdout.decode("cp1252")
+    assert done.returncode == 0, done.stderr
+    assert output.stat().st_size > 1000
+    assert b"\x1b" not in done.stderr and b"\r" not in done.stderr.replace(b"\r\n", b"\n")
+
+
+def test_a_rate_is_exact(tmp_path, command):
+    source = tmp_path / "in.mp4"
+    with VideoWriter(source, width=64, height=64, frame_rate=Fraction(30)) as writer:
+        writer.write(np.zeros((12, 64, 64, 3), np.uint8))
+    output = tmp_path / "out.mp4"
+    arguments = command(
+        input=source, output=output, steps=1, force_rate="30000/1001", select_every_nth_frame=3
+    )
+    assert main(arguments) == 0
+    assert probe_video(output).frame_rate == Fraction(10000, 1001)
