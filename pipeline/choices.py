@@ -103,7 +103,8 @@ def _fitted(value: Any, hint: Any) -> Any:
     if origin in (Union, UnionType):
         return _fitted_to_one(value, parts)
     if origin is tuple:
-        return tuple(_fitted(each, parts[0]) for each in _items(value))
+        items = tuple(_fitted(each, parts[0]) for each in _items(value))
+        return value if value == items else items
     if origin in (dict, Mapping):
         return _fitted_mapping(value, *parts)
     if hint is Path:

@@ -45,6 +45,11 @@ GOOD = {
     pipeline.ModelFiles: {"checkpoint": Path("a.safetensors")},
     pipeline.ControlFile: {"network": Path("a.safetensors")},
     pipeline.SamplingSettings: {"seed": 1},
+    pipeline.StyleFile: {
+        "adapter": Path("a.safetensors"),
+        "vision_model": Path("v.safetensors"),
+        "images": (Path("a.png"),),
+    },
     pipeline.Request: {
         "input": Path("a.mp4"),
         "output": Path("b.mp4"),
