@@ -44,12 +44,16 @@ class PartFolder:
     def __init__(self, target: Path) -> None:
         """Make a folder beside `target`, after removing what killed processes left there.
 
-        Raises OSError when the folder of `target` may not be written to.
+        Raises OSError when the folder of `target` may not be written to, or its disk is full.
         """
         remove_abandoned(target.parent)
         prefix = f".{_beginning(target.stem)}."
         self.path = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX, dir=target.parent))
-        marker = _marked(self.path / _MARKER)
+        try:
+            marker = _marked(self.path / _MARKER)
+        except OSError:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
         # Also when nobody calls `remove`, or the program ends before.
         self._finalizer = weakref.finalize(self, _remove, self.path, marker)
 
@@ -91,8 +95,13 @@ def _marked(path: Path) -> BinaryIO | None:
         path.unlink()
         return None
     # Written under the lock: a marker that can be read has been locked.
-    marker.write(json.dumps({"made_by": _MAKER, "machine": _machine()}).encode())
-    marker.flush()
+    try:
+        marker.write(json.dumps({"made_by": _MAKER, "machine": _machine()}).encode())
+        marker.flush()
+    except OSError:
+        with suppress(OSError):  # it cannot be flushed, and is closed all the same
+            marker.close()
+        raise
     return marker
 
 

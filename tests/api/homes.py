@@ -148,8 +148,10 @@ class Home:
 class BareHome(Home):
     """`animatediff-v2v serve`."""
 
-    def __init__(self, folder, clip, models, *, devices=(), **settings):
-        super().__init__(folder / "data", clip, **settings)
+    entry = ("-m", "animatediff_v2v.api.command")
+
+    def __init__(self, folder, clip, models, *, data=None, devices=(), **settings):
+        super().__init__(data or folder / "data", clip, **settings)
         self._devices = [option for device in devices for option in ("--device", device)]
         self._models, self._log_path, self._folder = models, folder / "server.log", folder
         self.inputs, self.outputs = self.data / "inputs", self.data / "outputs"
@@ -157,7 +159,7 @@ class BareHome(Home):
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self):
-        command = [sys.executable, "-m", "animatediff_v2v.api.command", "serve", str(self.root)]
+        command = [sys.executable, *self.entry, "serve", str(self.root)]
         command += ["--models", str(self._models), "--port", str(self.port), *self._devices]
         self._log = self._log_path.open("ab")
         self.process = subprocess.Popen(
@@ -176,6 +178,12 @@ class BareHome(Home):
 
     def log(self):
         return self._log_path.read_text(encoding="utf-8", errors="replace")
+
+
+class QuickHome(BareHome):
+    """The same with workers that have no networks to load."""
+
+    entry = (str(Path(__file__).with_name("quick_server.py")),)
 
 
 class ComfyHome(Home):
@@ -205,6 +213,12 @@ class ComfyHome(Home):
 
     def log(self):
         return "\n".join([*self._logs, self.server.log()])
+
+
+def workers_of(pid):
+    """The process ids of a server's workers, on Linux."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def write_clip(path, *, frames, frame_rate, size=48):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import BARE
+from .homes import workers_of
 
 SECONDS_TO_END = 30
 
@@ -25,7 +26,7 @@ def home(make_home):
 def test_the_life_of_two_workers(home):
     """One server, since its start takes seconds."""
     first, second = home.submit_long(), home.submit_long()
-    pids = workers(home)
+    pids = workers_of(home.process.pid)
     assert len(pids) == 2
     # Both run at once, and a third waits behind them.
     third = home.submit(seed=3)
@@ -39,14 +40,14 @@ def test_the_life_of_two_workers(home):
     # The death of one is no matter to the server, nor to the other.
     server = home.process.pid
     os.kill(pids[0], signal.SIGKILL)
-    wait_until(lambda: len(workers(home)) == 2 and pids[0] not in workers(home))
+    wait_until(lambda: len({*workers_of(server)} - {pids[0]}) == 2)
     assert home.result(home.submit(seed=4)).json()["seed"] == 4
     assert home.process.pid == server and home.process.poll() is None
     assert "was ended by SIGKILL" in home.log()
 
     # Told to stop, by Ctrl-C even all at once, they end soon, and leave nothing half written.
     home.submit_long()
-    pids = workers(home)
+    pids = workers_of(home.process.pid)
     for pid in (*pids, server):
         os.kill(pid, signal.SIGINT)
     home.process.wait(SECONDS_TO_END)
@@ -56,16 +57,10 @@ def test_the_life_of_two_workers(home):
     # A server that is killed takes them along.
     home.start()
     home.submit_long()
-    pids = workers(home)
+    pids = workers_of(home.process.pid)
     home.stop(kill=True)
     wait_until(lambda: not any(map(is_alive, pids)))
     home.start()
-
-
-def workers(home):
-    """The process ids of a server's children."""
-    tasks = Path(f"/proc/{home.process.pid}/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def is_alive(pid):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -152,3 +153,13 @@ def test_names_that_no_file_system_takes_are_refused(name, tmp_path):
 
 def test_a_folder_that_is_not_there_has_nothing_to_remove(tmp_path):
     remove_abandoned(tmp_path / "nowhere")
+
+
+def test_a_full_disk_leaves_no_folder_that_nobody_would_remove(tmp_path, monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(part_folder, "_machine", full)
+    with pytest.raises(OSError, match="No space"):
+        PartFolder(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,48 @@
+"""A worker with everything but networks, for tests of what is around them: it starts at once.
+
+Its video shows one brightness that its seed names, so that a test can tell whose it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from fractions import Fraction
+from types import ModuleType
+
+import numpy as np
+from animatediff_v2v.api import worker
+from animatediff_v2v.pipeline.progress import stop_if
+from animatediff_v2v.pipeline.video import VideoWriter
+
+SIZE = 16
+SECONDS_PER_STEP = 0.02
+
+
+def brightness(seed):
+    """Levels that stay apart in a compressed video."""
+    return 16 + seed % 27 * 8
+
+
+class Renderer:
+    def __init__(self, options):
+        """Take whatever there is."""
+
+    def render(self, job, output, *, says, is_cancelled):
+        picture = np.full((1, SIZE, SIZE, 3), brightness(job.seed), np.uint8)
+        with VideoWriter(
+            output, width=SIZE, height=SIZE, frame_rate=Fraction(8), overwrite=True
+        ) as writer:
+            for step in range(job.steps):
+                stop_if(is_cancelled)
+                says(f"sampling step {step + 1} of {job.steps}")
+                time.sleep(SECONDS_PER_STEP)
+                writer.write(picture)
+        return {"total": SECONDS_PER_STEP * job.steps}
+
+
+if __name__ == "__main__":
+    quick = ModuleType("animatediff_v2v.api.rendering")
+    quick.Renderer = Renderer
+    sys.modules[quick.__name__] = quick
+    sys.exit(worker.main())
