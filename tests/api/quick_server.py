@@ -1,12 +1,12 @@
-"""`animatediff-v2v`, with workers from quick_worker.py."""
+"""`animatediff-v2v serve`, with workers from quick_worker.py and without the other commands."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 from animatediff_v2v.api import serve
-from animatediff_v2v.api.command import main
 from animatediff_v2v.api.process_worker import ProcessWorker
 
 
@@ -18,6 +18,18 @@ class QuickWorker(ProcessWorker):
         return [python, str(Path(__file__).with_name("quick_worker.py")), *options]
 
 
+def parsed():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("serve")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--device", action="append")
+    parser.set_defaults(host="127.0.0.1", dtype="auto", max_memory=None)
+    parser.set_defaults(log_level="warning", log_format="text")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
     serve.ProcessWorker = QuickWorker
-    sys.exit(main())
+    sys.exit(serve.serve(parsed()))
