@@ -316,8 +316,8 @@ CHANGES = {
     "beta schedule": {"beta_schedule": "lcm"},
     "windows": {"context_length": 4, "context_overlap": 2},
     "uniform windows": {
-        "context_length": 4,
-        "context_overlap": 2,
+        "context_length": 3,
+        "context_overlap": 1,
         "context_schedule": "standard_uniform",
         "context_stride": 2,
     },
