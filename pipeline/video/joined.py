@@ -97,6 +97,17 @@ class _Clock:
         return False
 
 
+def without_wild_times(times: list[Fraction]) -> list[Fraction]:
+    """Keep the most of rising times that lie together: in a part none is far from the others."""
+    groups: list[list[Fraction]] = []
+    for time in times:
+        if groups and time - groups[-1][-1] <= FORWARD_SECONDS:
+            groups[-1].append(time)
+        else:
+            groups.append([time])
+    return max(groups, key=len, default=[])
+
+
 def _goes_on(before: Fraction, after: Fraction, *, back: Fraction) -> bool:
     forward = (after - before) % WRAP_SECONDS
     return forward <= FORWARD_SECONDS or forward >= WRAP_SECONDS - back

@@ -19,7 +19,7 @@ from .container import ByteRange, check_picture_size, demuxed, open_container, v
 from .cropping import container_cropping
 from .geometry import NO_CROPPING
 from .info import Timing, VideoInfo, joined_info, rate_readings, timing_from_times
-from .joined import JOINABLE, joined_parts
+from .joined import JOINABLE, joined_parts, without_wild_times
 from .orientation import frame_orientation
 from .pictures import is_pictures, probe_pictures
 from .selection import HIGHEST_RATE
@@ -114,6 +114,10 @@ def _scan(container: InputContainer, stream: VideoStream, *, whole: bool) -> _Fo
             found.last_duration = (packet.duration or 0) * packet.time_base
     found.times.sort()
     found.decoding_times.sort()
+    if container.format.name in JOINABLE:
+        tame = without_wild_times(found.times)
+        found.packet_count -= len(found.times) - len(tame)
+        found.times = tame
     return found
 
 

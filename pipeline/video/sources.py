@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from .container import demuxed, open_container, video_stream
 from .info import VideoInfo
+from .joined import FORWARD_SECONDS, JOINABLE
 from .pictures import PictureSource, is_pictures
 from .probe import alpha_decoder
 
@@ -53,9 +54,12 @@ class FileSource:
             # The file has no index, and the search ended behind a key frame.
             frames = self._decoded(Fraction(0))
             first = next(frames, None)
-        earlier = Fraction(-1)
+        earlier, is_joinable = Fraction(-1), self.info.container in JOINABLE
         for frame in chain(() if first is None else (first,), frames):
             seconds = max(earlier, self._seconds(frame, earlier=earlier))
+            if is_joinable and 0 <= earlier < seconds - FORWARD_SECONDS:
+                # A damaged time: a part that begins later would be a clip of its own.
+                seconds = earlier + 1 / self.info.frame_rate
             earlier = seconds
             yield seconds, frame
 

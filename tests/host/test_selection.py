@@ -12,7 +12,13 @@ from urllib.parse import urlencode
 import av
 import numpy as np
 import pytest
-from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, VideoWriter
+from animatediff_v2v.pipeline.video import (
+    Audio,
+    FrameSelection,
+    VideoReader,
+    VideoWriter,
+    read_audio,
+)
 from PIL import Image
 
 from .comfy_server import message
@@ -160,6 +166,21 @@ def test_mask_is_where_the_clip_is_transparent(server):
             assert frame.shape == (size[1], size[0], 3)
             assert (frame[:, : size[0] // 2] == left).all()
             assert (frame[:, size[0] // 2 :] == right).all()
+
+
+@pytest.mark.parametrize(("channels", "held"), [(8, 8), (16, 2)])
+def test_sound_of_many_channels_comes_through(server, channels, held):
+    tones = np.tile(np.sin(np.arange(SAMPLE_RATE) * 0.1) * 0.3, (channels, 1)).astype(np.float32)
+    path = server.folder / "input" / f"{channels}.mov"
+    audio = Audio(tones, SAMPLE_RATE)
+    options = {"width": 48, "height": 32, "frame_rate": 8, "format": "mov-prores"}
+    with VideoWriter(path, **options, audio=audio) as writer:
+        writer.write(np.zeros((8, 32, 48, 3), np.uint8))
+    encode = encode_video(["load", 0], audio=["load", 1], fps=["load", 2], format="mkv-ffv1")
+    entry = server.run({"load": load_video(video=path.name), "encode": encode})
+    heard = read_audio(server.files(entry)[-1], start_seconds=0, duration_seconds=1)
+    assert heard.waveform.shape == (held, SAMPLE_RATE)
+    assert (np.abs(heard.waveform).max(axis=1) > 0.2).all()
 
 
 def test_wrong_values_are_refused_before_running(server):
