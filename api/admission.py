@@ -6,19 +6,12 @@ import asyncio
 import bisect
 from dataclasses import dataclass, field
 
-from .store import StoredRequest
-
-Order = tuple[bool, int]
-
-
-def order(request: StoredRequest) -> Order:
-    """Return the place of a request in the queue: low priority behind all others."""
-    return request.is_low_priority, request.sequence
+from .turns import Place
 
 
 @dataclass(order=True)
 class _Turn:
-    order: Order
+    place: Place
     request_id: str = field(compare=False)
     let_in: asyncio.Future[None] = field(compare=False)
 
@@ -34,11 +27,11 @@ class Admission:
         """Let a request in when fewer than `places` of those inside come before it."""
         self._places = places
         self._waiting: list[_Turn] = []
-        self._inside: dict[str, Order] = {}
+        self._inside: dict[str, Place] = {}
 
-    async def enter(self, request: StoredRequest) -> None:
-        """Wait for the request's turn."""
-        turn = _Turn(order(request), request.id, asyncio.get_running_loop().create_future())
+    async def enter(self, request_id: str, place: Place) -> None:
+        """Wait for the turn of a request with this place in the queue."""
+        turn = _Turn(place, request_id, asyncio.get_running_loop().create_future())
         bisect.insort(self._waiting, turn)
         self._let_in()
         try:
@@ -46,7 +39,7 @@ class Admission:
         except asyncio.CancelledError:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            self.leave(request.id)
+            self.leave(request_id)
             raise
 
     def leave(self, request_id: str) -> None:
@@ -57,10 +50,10 @@ class Admission:
     def _let_in(self) -> None:
         while self._waiting:
             first = self._waiting[0]
-            ahead = sum(each < first.order for each in self._inside.values())
+            ahead = sum(each < first.place for each in self._inside.values())
             if ahead >= self._places:
                 return
             del self._waiting[0]
             if not first.let_in.done():  # else its task was cancelled a moment ago
-                self._inside[first.request_id] = first.order
+                self._inside[first.request_id] = first.place
                 first.let_in.set_result(None)

@@ -38,10 +38,9 @@ class Events:
         )
         self._count(lambda metrics: metrics.submitted.labels(request.endpoint_id).inc())
 
-    def started(self, request: StoredRequest) -> None:
+    def started(self, request: StoredRequest, *, waited_seconds: float) -> None:
         """A request runs from now on."""
-        waited = None if request.started is None else request.started - request.created
-        _tell(logging.INFO, "request started", request=request.id, waited_seconds=waited)
+        _tell(logging.INFO, "request started", request=request.id, waited_seconds=waited_seconds)
 
     def made(self, request: StoredRequest, *, frames: int | None) -> None:
         """The video of a request is there, with so many frames as far as anybody knows."""

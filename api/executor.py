@@ -44,6 +44,8 @@ class Job:
     is_low_priority: bool = False
     sequence: int = 0
     """Rises from request to request."""
+    round: int = 0
+    """Lower ones go first, of the same priority; within a round what came first."""
 
     @property
     def models(self) -> tuple[object, ...]:

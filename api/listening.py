@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -22,7 +24,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen at all addresses of a host; port 0 takes one that is free.
+    """Take a port at all addresses of a host; port 0 takes one that is free.
+
+    Nobody can connect before `run`: who comes while workers start is told so at once.
 
     Raises AnimateDiffV2VError where that does not go.
     """
@@ -41,7 +45,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
             port = sockets[0].getsockname()[1]
         try:
             place = (str(address[0]), port, *address[2:])
-            sockets.append(socket.create_server(place, family=family, backlog=128))
+            sockets.append(_bound(family, place))
         except OSError as error:
             # A name can stand for an address of a family that is switched off here.
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(found) > 1:
@@ -52,6 +56,20 @@ def bind(host: str, port: int) -> list[socket.socket]:
     if not sockets:
         raise AnimateDiffV2VError(f"--host {host!r} is no address of this machine.")
     return sockets
+
+
+def _bound(family: int, place: tuple[Any, ...]) -> socket.socket:
+    taken = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere two servers could share the port
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.bind(place)
+    except BaseException:
+        taken.close()
+        raise
+    return taken
 
 
 def _sentence(error: OSError, host: str, port: int) -> str:
@@ -85,7 +103,11 @@ async def _answer(app: web.Application, sockets: Sequence[socket.socket]) -> Non
     try:
         await runner.setup()
         for each in sockets:
-            await web.SockSite(runner, each).start()
+            try:
+                await web.SockSite(runner, each).start()
+            except OSError as error:  # somebody else took it at the same time
+                host, port, *_ = each.getsockname()
+                raise AnimateDiffV2VError(_sentence(error, host, port)) from error
         assert runner.server is not None
         await callers.hang_up_on_silent(runner.server)
     finally:

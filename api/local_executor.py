@@ -129,7 +129,7 @@ class LocalExecutor:
 
     def _enqueue(self, ticket: _Ticket) -> None:
         self._waiting.append(ticket)
-        self._waiting.sort(key=lambda each: (each.job.is_low_priority, each.job.sequence))
+        self._waiting.sort(key=_place)
         self._call_next()
 
     def _leave(self, ticket: _Ticket) -> None:
@@ -180,3 +180,7 @@ class LocalExecutor:
 
     def _output(self, request_id: str) -> Path:
         return self.output_folder / f"{request_id}{FORMAT.extension}"
+
+
+def _place(ticket: _Ticket) -> tuple[bool, int, int]:
+    return ticket.job.is_low_priority, ticket.job.round, ticket.job.sequence

@@ -23,7 +23,7 @@ HOSTED_TYPES = {
 HOSTED_CTX = {"gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "expected"}
 LONGEST_ECHO = 200
 # Where the same request may well go through later: nothing was found wrong with it.
-RETRYABLE = {"runner_disconnected", "queue_full", "storage_full", "rate_limited"}
+RETRYABLE = {"runner_disconnected", "queue_full", "storage_full", "rate_limited", "too_many_bodies"}
 
 
 @dataclass(frozen=True)

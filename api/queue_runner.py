@@ -7,12 +7,12 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 from ..pipeline import AnimateDiffV2VError, Cancelled
-from .admission import Admission, order
+from .admission import Admission
 from .disk import StorageFull, has_room, is_disk_full
 from .executor import Executor, Job, Made, WorkerDied
 from .problems import (
@@ -28,6 +28,7 @@ from .problems import (
 )
 from .settings import Settings
 from .store import NewRequest, Store, StoredRequest
+from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class QueueRunner:
     prepare: brings a request's files in and gives its job; the errors are those of Executor.run.
     publish: what a request answers for the video that was made.
     clean_up: removes what `prepare` brought in.
+    started: told of each request that begins to run.
     finished: called once for each request that is done, again after a restart if it failed.
     """
 
@@ -86,13 +88,15 @@ class QueueRunner:
         prepare: Prepare,
         publish: Publish,
         clean_up: CleanUp,
+        started: Callable[[StoredRequest], None],
         finished: Finished,
     ) -> None:
         """Connect the parts; nothing runs yet."""
         self._store, self._executor, self._settings = store, executor, settings
         self._prepare, self._publish = prepare, publish
-        self._clean_up, self._finished = clean_up, finished
+        self._clean_up, self._started, self._finished = clean_up, started, finished
         self._unfinished: dict[str, _Unfinished] = {}
+        self._turns = Turns()
         self._admission = Admission(settings.fetched_ahead)
         self._fetching = asyncio.Semaphore(settings.fetches_at_once)
         self._is_full = False
@@ -153,7 +157,8 @@ class QueueRunner:
         if unfinished is None or unfinished.is_in_executor:
             return 0  # it is about to be seen to run, or to have ended
         others = (each for each in self._unfinished.values() if not each.is_in_executor)
-        before = sum(order(each.request) < order(request) for each in others)
+        place = self._turns.place(request.id)
+        before = sum(self._turns.place(each.request.id) < place for each in others)
         return self._executor.length() + before
 
     async def changed(self, request_id: str, *, seconds: float) -> None:
@@ -176,7 +181,9 @@ class QueueRunner:
         """A job does not wait any more."""
         unfinished.began = time.monotonic()
         unfinished.runs += 1
+        self._turns.begun(unfinished.request.id)
         self._admission.leave(unfinished.request.id)
+        self._started(unfinished.request)
         try:
             await asyncio.to_thread(self._store.start, unfinished.request.id)
         except StorageFull as error:
@@ -192,6 +199,7 @@ class QueueRunner:
 
     def _begin(self, request: StoredRequest) -> None:
         unfinished = self._unfinished[request.id] = _Unfinished(request)
+        self._turns.add(request)
         unfinished.task = asyncio.create_task(self._see_through(unfinished))
         if request.start_before is not None and request.state == "queued":
             # Never longer than was asked for, whatever the clock said in between.
@@ -217,6 +225,7 @@ class QueueRunner:
         await self._clean_up(request, unfinished.job)
         await self._end(request, answer, ran_seconds=unfinished.ran_seconds)
         self._unfinished.pop(request.id, None)
+        self._turns.remove(request.id)
         if unfinished.expiry is not None:
             unfinished.expiry.cancel()
         _wake(unfinished)
@@ -258,9 +267,11 @@ class QueueRunner:
     async def _made(self, unfinished: _Unfinished) -> Made:
         request = unfinished.request
         if unfinished.job is None:
-            await self._admission.enter(request)
+            place = self._turns.place(request.id)
+            await self._admission.enter(request.id, place)
             async with self._fetching:
-                unfinished.job = await self._prepare(request)
+                job = await self._prepare(request)
+            unfinished.job = replace(job, round=place[1])
         unfinished.is_in_executor = True
         try:
             return await self._executor.run(unfinished.job, _Listener(self, unfinished))

@@ -50,6 +50,7 @@ def serve(parsed: argparse.Namespace) -> int:
     check_folder(parsed.folder)
     settings = load_settings(parsed.folder)
     sockets = bind(parsed.host, parsed.port)
+    os.umask(0o077)  # what is written is this user's alone, by the workers as well
     logs.configure(level=parsed.log_level, form=parsed.log_format)
     app = application(
         parsed.folder, models=parsed.models, settings=settings, workers=_workers(parsed)

@@ -83,7 +83,10 @@ class Service:
         read; one that is damaged is set aside.
         """
         lock = _locked(folder)
+        _keep_private(folder.path, 0o700)
         store = Store(folder.database, max_bytes=settings.share("database"))
+        for path in folder.path.glob("*.sqlite*"):
+            _keep_private(path, 0o600)
         uploads = UploadStore(folder.uploads, limits=_upload_limits(settings), clock=store.now)
         signer = _signer(folder.path)
         webhooks = WebhookSender(
@@ -111,6 +114,7 @@ class Service:
             prepare=parts.prepare,
             publish=parts.publish,
             clean_up=parts.clean_up,
+            started=parts.started,
             finished=parts.finished,
         )
         routes = Routes(
@@ -207,9 +211,15 @@ class _Parts:
                 await asyncio.to_thread(self.store.log, request.id, NOT_DISTILLED, level="WARN")
         return job
 
+    def started(self, request: StoredRequest) -> None:
+        """Tell operators."""
+        waited = max(0.0, self.store.now() - request.created)
+        self.events.started(request, waited_seconds=waited)
+
     async def publish(self, request: StoredRequest, made: Made) -> Answer:
         """Give the file a URL, and word the output."""
         self.events.made(request, frames=await asyncio.to_thread(_frame_count, made.path))
+        await asyncio.to_thread(_keep_private, made.path, 0o600)
         output = Output(made.path, VIDEO_TYPE)
         token = await asyncio.to_thread(self.store.add_output, request.id, output)
         return answers.output(request, made, token)
@@ -237,6 +247,14 @@ class _Parts:
             )
             await asyncio.to_thread(self.store.webhook_taken, request.id)
         self.events.ended(request)  # last, as all of this is tried again on a full disk
+
+
+def _keep_private(path: Path, mode: int) -> None:
+    """Let nobody but this user read; a disk without modes has none to set."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        logger.warning("%s may be read by others: %s", path, error)
 
 
 def _frame_count(video: Path) -> int | None:

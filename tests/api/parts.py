@@ -116,6 +116,7 @@ class Queue:
             prepare=self._prepare,
             publish=self._publish,
             clean_up=self._clean_up,
+            started=lambda _request: None,
             finished=self._finished,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from .homes import QUEUE, V2V
@@ -87,6 +89,13 @@ def test_a_result_is_the_next_video(home):
     (detail,) = refused.json()["detail"]
     assert (detail["loc"], detail["type"]) == (["body", "video_url"], "file_download_error")
     assert "It is the result of another key" in detail["msg"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_a_result_is_its_owners_alone(home):
+    video = home.result(home.submit()).json()["video"]
+    (path,) = home.outputs.glob(video["file_name"])
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_logs_name_the_models(home):

@@ -290,26 +290,19 @@ def test_what_is_urgent_is_not_held_up_by_what_is_not(tmp_path):
     asyncio.run(test())
 
 
-def test_a_place_is_free_again_when_its_request_gives_up(tmp_path):
+def test_a_place_is_free_again_when_its_request_gives_up():
     async def test():
-        store = Store(tmp_path / "api.sqlite")
-        requests = [
-            store.submit(
-                NewRequest(id=name, endpoint_id=ENDPOINT, owner="", input={}, origin=""),
-                most=9,
-                most_of_owner=9,
-            )
-            for name in "abc"
-        ]
         admission = Admission(1)
-        await admission.enter(requests[0])
-        waiting = [asyncio.create_task(admission.enter(each)) for each in requests[1:]]
+        await admission.enter("a", (False, 1, 1))
+        waiting = [
+            asyncio.create_task(admission.enter(name, (False, 1, place)))
+            for place, name in enumerate("bc", 2)
+        ]
         await asyncio.sleep(0)
         waiting[0].cancel()
         admission.leave("a")
         admission.leave("a")
         await asyncio.wait_for(waiting[1], 5)
-        store.close()
 
     asyncio.run(test())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import schemathesis
+from animatediff_v2v.api.hosts import HEALTH
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -29,7 +30,9 @@ def test_no_request_breaks_the_server(home):
     ]
     assert len(operations) == sum(len(path) for path in described["paths"].values()) == 17
     for operation in operations:
-        for mode in MODES:
+        # What takes nothing can be given nothing wrong.
+        takes = operation.path != HEALTH
+        for mode in MODES if takes else MODES[:1]:
             hold(home, operation, mode)
     assert "Traceback" not in home.log()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -12,6 +13,7 @@ from animatediff_v2v.api.serve import application
 from animatediff_v2v.api.settings import Settings
 from animatediff_v2v.api.store import Store
 
+from ...api.homes import data_uri, write_clip
 from .test_store import request
 
 SUBMIT = "/fal/queue.fal.run/fal-ai/animatediff-v2v"
@@ -144,3 +146,48 @@ def test_what_is_missing_is_said_at_the_start(tmp_path, caplog, models, settings
     assert [each for each in warnings if each.startswith("Requests")] == [
         f"Requests will be refused: {each}" for each in said
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_what_is_kept_is_this_users_alone(tmp_path):
+    own = tmp_path / "data" / OWN
+    own.mkdir(parents=True)
+    own.chmod(0o755)
+
+    async def story(client):
+        await client.post(SUBMIT, json=WISH)
+        return {each.name: each.stat().st_mode & 0o777 for each in own.glob("api.sqlite*")}
+
+    modes = call(tmp_path, story, models=BOTH)
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert "api.sqlite" in modes
+    assert set(modes.values()) == {0o600}
+
+
+def test_keys_take_turns(tmp_path):
+    """One that comes late with one request does not wait for all of another key's."""
+    clip = write_clip(tmp_path / "clip.mp4", frames=2, frame_rate=1)
+    wish = WISH | {"video_url": data_uri(clip)}
+
+    async def story(client):
+        other = KeyRing(tmp_path / "data" / OWN).add("other")
+        theirs = {"Authorization": f"Key {other}"}
+        sent = []
+        for headers in (None, None, None, None, None, None, theirs, theirs):
+            async with client.post(SUBMIT, json=wish, headers=headers) as answer:
+                sent.append(((await answer.json())["request_id"], headers))
+        for _ in range(30):
+            positions = [await position(client, *each) for each in sent]
+            # The last of the long queue is told more until it is its turn to be brought in.
+            if positions[:3] + positions[6:] == [0, 2, 4, 1, 3]:
+                return positions
+            await asyncio.sleep(0.02)
+        return positions
+
+    assert call(tmp_path, story, models=BOTH) == [0, 2, 4, 5, 6, 7, 1, 3]
+
+
+async def position(client, request_id, headers):
+    path = f"{SUBMIT}/requests/{request_id}/status"
+    async with client.get(path, headers=headers) as answer:
+        return (await answer.json())["queue_position"]

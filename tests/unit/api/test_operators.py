@@ -106,7 +106,7 @@ def test_the_life_of_a_request_is_logged(tmp_path, caplog, answer, level, says):
     stored, done = ended(tmp_path, answer)
     events = Events(Metrics(queue_length=lambda: 0, folder=tmp_path))
     events.submitted(stored, key_name="my laptop", queue_position=3)
-    events.started(stored)
+    events.started(stored, waited_seconds=0.5)
     events.made(stored, frames=24)
     events.ended(done)
     first, begun, last = caplog.records

@@ -1,0 +1,77 @@
+"""Whose request comes first."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from animatediff_v2v.api.turns import Turns
+
+
+def waiting(names):
+    """Turns with these requests, "a" of key a, "A" of the same with low priority."""
+    turns = Turns()
+    for sequence, name in enumerate(names):
+        turns.add(made(name, sequence))
+    return turns
+
+
+def made(name, sequence):
+    return SimpleNamespace(
+        id=f"{name}{sequence}",
+        owner=name.lower(),
+        is_low_priority=name.isupper(),
+        sequence=sequence,
+    )
+
+
+def order(turns):
+    return " ".join(sorted(turns._places, key=turns.place))
+
+
+@pytest.mark.parametrize(
+    ("came", "goes"),
+    [
+        ("aaa", "a0 a1 a2"),
+        ("aaabb", "a0 b3 a1 b4 a2"),
+        ("aaabc", "a0 b3 c4 a1 a2"),
+        ("abab", "a0 b1 a2 b3"),
+        ("AAab", "a2 b3 A0 A1"),
+        ("AAB", "A0 B2 A1"),
+    ],
+)
+def test_keys_take_turns(came, goes):
+    assert order(waiting(came)) == goes
+
+
+def test_who_comes_late_waits_for_one_of_each_other_key():
+    turns = waiting("a" * 100)
+    for number in range(10):
+        turns.begun(f"a{number}")
+        if number < 9:
+            turns.remove(f"a{number}")
+    turns.add(made("b", 100))
+    places = sorted((each for each in turns._places if each != "a9"), key=turns.place)
+    assert places[:3] == ["a10", "b100", "a11"]
+
+
+def test_who_has_just_been_served_comes_after_the_others():
+    turns = waiting("ab")
+    turns.begun("a0")
+    turns.add(made("a", 2))
+    turns.add(made("c", 3))
+    turns.remove("a0")
+    turns.begun("b1")
+    turns.remove("b1")
+    turns.add(made("b", 4))
+    assert order(turns) == "a2 c3 b4"
+
+
+def test_what_was_cancelled_costs_nobody_a_turn():
+    turns = waiting("a" * 50)
+    for number in range(50):
+        turns.remove(f"a{number}")
+    turns.add(made("b", 50))
+    turns.add(made("b", 51))
+    turns.add(made("a", 52))
+    assert order(turns) == "b50 a52 b51"
