@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 when done, 2 for wrong input with one sentence on stderr, 130 when interrupted by Ctrl-C, by
     SIGTERM or by a terminal that was closed; 1 when a file that was inspected cannot be used.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(_InOptions())
+    logging.basicConfig(level=logging.WARNING, handlers=[to_stderr])
     with ending_signals():
         try:
             parsed = _parser().parse_args(arguments)
@@ -47,6 +49,14 @@ def _parser() -> Parser:
     for part in (run, inspect, install, serve):
         part.add_command(commands)
     return parser
+
+
+class _InOptions(logging.Formatter):
+    """Names the command's options in warnings of the library."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message alone."""
+        return reworded(super().format(record))
 
 
 class _Version(argparse.Action):
