@@ -343,12 +343,21 @@ class Store:
         return [LogLine(*row) for row in rows]
 
     def add_output(self, request_id: str, output: Output) -> str:
-        """Give a file a name that nobody can guess, under which it is served."""
-        token = secrets.token_urlsafe(24)
+        """Give a file a name that nobody can guess, under which it is served.
+
+        It keeps the one that it has: a process that was killed may have given it just before.
+        """
+        path = self._stored(output.path)
         with self._database.transaction() as connection:
+            given = connection.execute(
+                "SELECT token FROM outputs WHERE request_id = ? AND path = ?", (request_id, path)
+            ).fetchone()
+            if given is not None:
+                return str(given["token"])
+            token = secrets.token_urlsafe(24)
             connection.execute(
                 "INSERT INTO outputs (token, request_id, path, content_type) VALUES (?, ?, ?, ?)",
-                (token, request_id, self._stored(output.path), output.content_type),
+                (token, request_id, path, output.content_type),
             )
         return token
 

@@ -21,7 +21,7 @@ from animatediff_v2v.pipeline.video import VideoWriter
 
 from ..host.comfy_server import ComfyServer
 
-START_SECONDS = 120
+START_SECONDS = 300
 JOB_SECONDS = 120
 QUEUE = "/fal/queue.fal.run"
 V2V = "/fal-ai/animatediff-v2v"

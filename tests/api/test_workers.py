@@ -12,7 +12,7 @@ import pytest
 from .conftest import BARE
 from .homes import workers_of
 
-SECONDS_TO_END = 30
+SECONDS_TO_END = 300
 
 
 @pytest.fixture

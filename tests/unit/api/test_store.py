@@ -90,6 +90,15 @@ def test_webhooks_are_due_until_somebody_takes_them(store):
     assert store.webhooks_due() == []
 
 
+def test_a_file_that_is_given_out_again_keeps_its_name(store, tmp_path):
+    """The server was killed after it had given one, and before the request's end was noted."""
+    made, other = submit(store), submit(store)
+    video, sound = (Output(tmp_path / name, "video/mp4") for name in ("a.mp4", "b.mp4"))
+    token = store.add_output(made.id, video)
+    assert store.add_output(made.id, video) == token
+    assert len({token, store.add_output(made.id, sound), store.add_output(other.id, video)}) == 3
+
+
 def test_old_requests_are_forgotten_with_all_that_belongs_to_them(store, tmp_path):
     old, waiting, due = submit(store), submit(store), submit(store, webhook_url="http://a")
     token = store.add_output(old.id, Output(tmp_path / "a.mp4", "video/mp4"))
