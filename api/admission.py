@@ -21,6 +21,9 @@ class Admission:
 
     A queue of a thousand videos is not on the disk all at once, and one that comes late with a
     higher priority still goes first. All methods belong to the event loop's thread.
+
+    Those that a restart interrupted were first before, and are again: nobody else is let in until
+    they have left.
     """
 
     def __init__(self, places: int) -> None:
@@ -28,9 +31,17 @@ class Admission:
         self._places = places
         self._waiting: list[_Turn] = []
         self._inside: dict[str, Place] = {}
+        self._interrupted: set[str] = set()
+
+    def enter_first(self, request_id: str, place: Place) -> None:
+        """Let in a request that a restart interrupted; its `enter` will not wait."""
+        self._inside[request_id] = place
+        self._interrupted.add(request_id)
 
     async def enter(self, request_id: str, place: Place) -> None:
         """Wait for the turn of a request with this place in the queue."""
+        if request_id in self._inside:
+            return
         turn = _Turn(place, request_id, asyncio.get_running_loop().create_future())
         bisect.insort(self._waiting, turn)
         self._let_in()
@@ -44,11 +55,12 @@ class Admission:
 
     def leave(self, request_id: str) -> None:
         """Make room: the request runs, or has ended. Again is the same as once."""
+        self._interrupted.discard(request_id)
         if self._inside.pop(request_id, None) is not None:
             self._let_in()
 
     def _let_in(self) -> None:
-        while self._waiting:
+        while self._waiting and not self._interrupted:
             first = self._waiting[0]
             ahead = sum(each < first.place for each in self._inside.values())
             if ahead >= self._places:

@@ -105,7 +105,8 @@ class QueueRunner:
     async def start(self) -> None:
         """Take up what an earlier process left: it is queued again in its order.
 
-        What had begun ends with its video if that is whole; else it begins again, twice at most.
+        What had begun ends with its video if that is whole; else it begins again before all
+        others, twice at most.
         """
         await self._executor.start()
         for request in await asyncio.to_thread(self._store.unfinished):
@@ -200,6 +201,8 @@ class QueueRunner:
     def _begin(self, request: StoredRequest) -> None:
         unfinished = self._unfinished[request.id] = _Unfinished(request)
         self._turns.add(request)
+        if request.state == "running":
+            self._admission.enter_first(request.id, self._turns.place(request.id))
         unfinished.task = asyncio.create_task(self._see_through(unfinished))
         if request.start_before is not None and request.state == "queued":
             # Never longer than was asked for, whatever the clock said in between.
@@ -237,6 +240,8 @@ class QueueRunner:
             return CANCELLED
         if request.state == "running":
             left = await self._left(request)
+            if left is not None or request.attempts >= MOST_ATTEMPTS:
+                self._admission.leave(request.id)  # it will not run: nobody waits for it
             if left is not None:
                 return await self._written(partial(self._publish, request, left))
             if request.attempts >= MOST_ATTEMPTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from animatediff_v2v.api.queue_runner import MOST_ATTEMPTS
@@ -23,7 +24,7 @@ def test_what_ran_runs_again(tmp_path, interruptions):
     queue = Queue(tmp_path)
 
     async def begin():
-        requests = [await queue.submit() for _ in range(1)]
+        requests = [await queue.submit() for _ in range(6)]
         await queue.until(lambda: queue.store.get(requests[0].id).attempts == 1)
         return requests
 
@@ -42,7 +43,11 @@ def test_what_ran_runs_again(tmp_path, interruptions):
         await queue.until(lambda: len(queue.told) == len(requests))
         return ended
 
+    queue.executor.ran.clear()
     first, *others = asyncio.run(life(queue, end))
+    runs_again = interruptions < MOST_ATTEMPTS
+    assert (queue.executor.ran[0] == requests[0].id) is runs_again
+    assert queue.executor.ran.count(requests[0].id) == runs_again
     assert all(each.answer.is_ok for each in others)
     if interruptions < MOST_ATTEMPTS:
         assert first.answer.is_ok
@@ -52,6 +57,65 @@ def test_what_ran_runs_again(tmp_path, interruptions):
         assert first.answer.headers["X-Fal-Retryable"] == "true"
         assert first.attempts == MOST_ATTEMPTS
     assert sorted(queue.told) == sorted(each.id for each in requests)
+
+
+@pytest.mark.parametrize("slow", ["left", "prepare"])
+def test_what_was_interrupted_goes_before_all_that_waited(tmp_path, slow):
+    """However long it takes to find that it left no video, or to fetch its files again."""
+    queue = Queue(tmp_path)
+    first = []
+
+    async def begin():
+        requests = [await queue.submit(is_low_priority=index == 0) for index in range(3)]
+        await queue.until(lambda: queue.store.get(requests[0].id).attempts == 1)
+        return requests
+
+    async def prepare(request):
+        if slow == "prepare" and request.id == first[0]:
+            await asyncio.sleep(0.3)
+        return await Queue._prepare(queue, request)
+
+    def left(request_id):
+        if slow == "left" and request_id == first[0]:
+            time.sleep(0.3)
+
+    async def end():
+        queue.executor.hold.set()
+        requests.append(await queue.submit())
+        for request in requests:
+            await queue.end_of(request)
+
+    requests = asyncio.run(life(queue, begin))
+    first.append(requests[0].id)
+    queue._prepare, queue.executor.left = prepare, left
+    queue.executor.ran.clear()
+    asyncio.run(life(queue, end))
+    assert queue.executor.ran == [each.id for each in requests]
+
+
+def test_what_ended_at_a_restart_holds_nobody_up(tmp_path):
+    """Its end waits for a disk that is full; the others run."""
+    queue = Queue(tmp_path)
+
+    async def begin():
+        requests = [await queue.submit() for _ in range(2)]
+        await queue.until(lambda: queue.store.get(requests[0].id).attempts == 1)
+        (queue.executor.output_folder / f"{requests[0].id}.mp4").write_bytes(b"whole")
+        return requests
+
+    first, second = asyncio.run(life(queue, begin))
+
+    async def publish(request, made):
+        if request.id == first.id:
+            await asyncio.Event().wait()
+        return await Queue._publish(queue, request, made)
+
+    async def end():
+        queue.executor.hold.set()
+        return await queue.end_of(second)
+
+    queue._publish = publish
+    assert asyncio.run(life(queue, end)).answer.is_ok
 
 
 def test_a_video_that_was_whole_is_not_made_again(tmp_path):

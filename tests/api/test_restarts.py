@@ -38,6 +38,7 @@ def test_what_had_not_begun_is_queued_again(fresh_home, kill):
     assert home.get(made["video"]["url"], key=None).status_code == 200
     # What ran begins again, before all that waits.
     home.wait(running, until=("IN_PROGRESS",))
+    assert {home.status(request)["status"] for request in waiting} == {"IN_QUEUE"}
     told = [line["message"] for line in home.status(running, logs=1)["logs"]]
     assert "the server was restarted; the request begins again" in told
     home.cancel(running)
