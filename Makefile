@@ -7,7 +7,7 @@ LOCKING := .venv-lock
 # What a machine's own settings of pip and uv add would be missing elsewhere.
 FROM_THE_INDEX := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= UV_NO_CONFIG=1 UV_FIND_LINKS= UV_SYSTEM_CERTS=1
 
-.PHONY: demo test lint unit clients test-host test-browser lock clean
+.PHONY: demo test lint unit clients test-host test-browser lock check-install clean
 
 demo: $(VENV)/.ready-to-run
 	$(RUN)/python demo/run.py
@@ -59,10 +59,16 @@ lock: $(LOCKING)/.ready
 		--no-annotate --custom-compile-command "make lock" $(UPGRADE) \
 		--output-file constraints.txt pyproject.toml
 
-$(LOCKING)/.ready:
-	$(PYTHON) -m venv $(LOCKING)
+# Resolves the lock for each Python and system that this is for, and requirements.txt in ComfyUIs; installs nothing.
+check-install: $(LOCKING)/bin/python
+	@$(FROM_THE_INDEX) $(LOCKING)/bin/python .ci/check_install.py
+
+$(LOCKING)/.ready: | $(LOCKING)/bin/python
 	$(LOCKING)/bin/python -m pip install --quiet uv
 	touch $@
+
+$(LOCKING)/bin/python:
+	$(PYTHON) -m venv $(LOCKING)
 
 clean:
 	rm -rf $(VENV) $(CLIENTS) $(LOCKING) demo/out
