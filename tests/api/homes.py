@@ -222,7 +222,9 @@ def workers_of(pid):
 
 
 def write_clip(path, *, frames, frame_rate, size=48):
-    with VideoWriter(path, width=size, height=size, frame_rate=Fraction(frame_rate)) as writer:
+    with VideoWriter(
+        path, width=size, height=size, frame_rate=Fraction(frame_rate), overwrite=True
+    ) as writer:
         for index in range(frames):
             writer.write(np.full((1, size, size, 3), 240 * index // frames, np.uint8))
     return path
