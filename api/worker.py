@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.SIG_IGN)
     options = _parsed(arguments)
     pipes = Pipes()
-    logging.basicConfig(level=logging.WARNING, handlers=[_LogHandler(pipes)])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_LogHandler(pipes)])
     inbox = _Inbox(pipes)
     try:
         return _work(options, pipes, inbox)

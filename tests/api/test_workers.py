@@ -46,17 +46,17 @@ def test_the_life_of_two_workers(home):
     assert "was ended by SIGKILL" in home.log()
 
     # Told to stop, by Ctrl-C even all at once, they end soon, and leave nothing half written.
-    home.submit_long()
-    pids = workers_of(home.process.pid)
+    again = home.submit_long()
+    pids = workers_of(server)
     for pid in (*pids, server):
         os.kill(pid, signal.SIGINT)
     home.process.wait(SECONDS_TO_END)
     assert not any(map(is_alive, pids))
     assert not list(home.outputs.glob(".*"))
 
-    # A server that is killed takes them along.
+    # A server that is killed takes them along. What had begun begins again.
     home.start()
-    home.submit_long()
+    home.wait(again, until=("IN_PROGRESS",))
     pids = workers_of(home.process.pid)
     home.stop(kill=True)
     wait_until(lambda: not any(map(is_alive, pids)))
