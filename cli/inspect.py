@@ -6,14 +6,12 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..pipeline.files import FileReport, identify
 from .console import say
 from .parsing import EXIT_UNUSABLE
 from .signals import leaving_at_once
-
-if TYPE_CHECKING:
-    from ..pipeline.files import FileReport
 
 
 def add_command(commands: Any) -> None:
@@ -30,10 +28,8 @@ def add_command(commands: Any) -> None:
 
 
 def _inspect(parsed: argparse.Namespace) -> int:
-    with leaving_at_once():
-        from ..pipeline.files import identify  # noqa: PLC0415 - takes seconds, for PyTorch
-
-    reports = [identify(Path(path) if path else path) for path in parsed.files]
+    with leaving_at_once():  # a pickle loads PyTorch
+        reports = [identify(Path(path) if path else path) for path in parsed.files]
     if parsed.json:
         rows = [asdict(report) | {"path": str(report.path)} for report in reports]
         say(json.dumps(rows, indent=1))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from .architectures import architecture_of
 from .kinds import Finding, Keys
-from .lora_formulas import family_name
+from .lora_families import family_name
 from .lora_keys import network_and_place, split_key
 from .tensor_specs import Shape
 

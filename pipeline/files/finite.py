@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import AnimateDiffV2VError
+
+if TYPE_CHECKING:  # most files are told without PyTorch
+    import torch
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -17,9 +19,9 @@ def is_finite(tensor: torch.Tensor) -> bool:
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return True
     if tensor.dtype.itemsize == 1:  # no arithmetic in 8 bits; all its numbers are in float16
-        tensor = tensor.to(torch.float16)
-    low, high = torch.aminmax(tensor)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+        tensor = tensor.half()
+    low, high = tensor.aminmax()
+    return bool(low.isfinite() & high.isfinite())
 
 
 def check_finite(tensor: torch.Tensor, *, name: str, path: Path) -> None:

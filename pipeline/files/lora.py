@@ -17,7 +17,8 @@ from ..errors import AnimateDiffV2VError
 from .finite import check_finite, is_finite
 from .kinds import Kind
 from .lora_entry import LoraEntry
-from .lora_formulas import Parameters, add_change, family_name, family_of
+from .lora_families import family_name, family_of
+from .lora_formulas import Parameters, add_change
 from .lora_keys import LoraModule, group_by_module, places_of
 from .motion_module import MotionModuleWeights, diffusers_name
 from .peft_config import add_alphas

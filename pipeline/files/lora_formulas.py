@@ -8,36 +8,13 @@ is ``(out, in)`` or ``(out, in, height, width)``, all arithmetic float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 
+from .lora_families import family_of
+
 Parameters = Mapping[str, torch.Tensor]
 _Delta = Callable[[torch.Tensor, Parameters], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Family:
-    """One way to write a change of weights.
-
-    Attributes:
-        name: what users call it.
-        required: alternatives; the parameters of a layer fit if they hold all of one of them.
-        delta: the change at full strength, from the weight and the parameters.
-    """
-
-    name: str
-    required: tuple[frozenset[str], ...]
-    delta: _Delta
-
-
-def family_of(parameters: Mapping[str, object]) -> Family | None:
-    """The family that these parameters of one layer belong to, None where it is not known."""
-    present = parameters.keys()
-    for family in _FAMILIES:
-        if any(required <= present for required in family.required):
-            return family
-    return None
 
 
 def add_change(weight: torch.Tensor, parameters: Parameters, *, strength: float) -> torch.Tensor:
@@ -45,7 +22,7 @@ def add_change(weight: torch.Tensor, parameters: Parameters, *, strength: float)
 
     Args:
         weight: the layer's weight, float32; it may be overwritten.
-        parameters: the layer's parameters, as `family_of` knows them.
+        parameters: the layer's parameters, as `lora_families` knows them.
         strength: 0 leaves the weight as it is, 1 is the trained change.
 
     Returns:
@@ -59,11 +36,11 @@ def add_change(weight: torch.Tensor, parameters: Parameters, *, strength: float)
     family = family_of(parameters)
     if family is None:
         raise ValueError(f"no known family has the parameters {', '.join(sorted(parameters))}")
-    if family.name == "LoRA" and not {"lora_mid", "dora_scale"} & parameters.keys():
+    if family == "LoRA" and not {"lora_mid", "dora_scale"} & parameters.keys():
         return _add_low_rank(weight, parameters, strength=strength)
-    if family.name == "OFT" and parameters["oft_blocks"].ndim == 4:
+    if family == "OFT" and parameters["oft_blocks"].ndim == 4:
         return weight.add_(_boft_delta(weight, parameters, strength=strength))
-    delta = _fitted(family.delta(weight, parameters), weight)
+    delta = _fitted(_DELTAS[family](weight, parameters), weight)
     if "dora_scale" in parameters:
         delta = _dora_delta(weight, delta, parameters["dora_scale"].float())
     return weight.add_(delta, alpha=strength)
@@ -229,44 +206,12 @@ def _dora_delta(weight: torch.Tensor, delta: torch.Tensor, magnitude: torch.Tens
     return changed.mul_(magnitude.reshape(norms.shape) / norms).sub_(weight)
 
 
-def _needs(*alternatives: str) -> tuple[frozenset[str], ...]:
-    return tuple(frozenset(names.split()) for names in alternatives)
-
-
-_FAMILIES = (
-    Family("LoRA", _needs("lora_up lora_down"), _lora_delta),
-    Family("LoHa", _needs("hada_w1_a hada_w1_b hada_w2_a hada_w2_b"), _loha_delta),
-    Family(
-        "LoKr",
-        _needs(
-            "lokr_w1 lokr_w2",
-            "lokr_w1 lokr_w2_a lokr_w2_b",
-            "lokr_w1_a lokr_w1_b lokr_w2",
-            "lokr_w1_a lokr_w1_b lokr_w2_a lokr_w2_b",
-        ),
-        _lokr_delta,
-    ),
-    Family("GLoRA", _needs("a1 a2 b1 b2"), _glora_delta),
-    Family("OFT", _needs("oft_blocks"), _oft_delta),
-    Family("(IA)^3", _needs("weight on_input"), _ia3_delta),
-    Family("full difference", _needs("diff", "diff_b", "w_norm", "b_norm"), _diff_delta),
-)
-
-
-def family_name(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Name the family of a layer's parameters, by their shapes, with its variant.
-
-    "LoCon", "DoRA", "BOFT" and so on; "" where no family has these parameters.
-    """
-    family = family_of(shapes)
-    if family is None:
-        return ""
-    name = family.name
-    if name == "LoRA" and len(shapes["lora_down"]) == 4:
-        name = "LoCon" if shapes["lora_down"][2:] != (1, 1) else name
-        name = "LoCon (Tucker)" if "lora_mid" in shapes else name
-    if name == "OFT" and len(shapes["oft_blocks"]) == 4:
-        name = "BOFT"
-    if "dora_scale" in shapes:
-        name = "DoRA" if name == "LoRA" else f"{name} with DoRA"
-    return name
+_DELTAS: dict[str, _Delta] = {
+    "LoRA": _lora_delta,
+    "LoHa": _loha_delta,
+    "LoKr": _lokr_delta,
+    "GLoRA": _glora_delta,
+    "OFT": _oft_delta,
+    "(IA)^3": _ia3_delta,
+    "full difference": _diff_delta,
+}

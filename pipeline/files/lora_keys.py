@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from .tensor_specs import TensorSpec
+
+if TYPE_CHECKING:  # names are told without PyTorch
+    import torch
 
 Network = Literal["unet", "text_encoder"]
 

@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import AnimateDiffV2VError
 from .finite import check_finite
+
+if TYPE_CHECKING:  # names and shapes are told without PyTorch
+    import torch
 
 Layout = Literal["ldm", "diffusers"]
 Shape = tuple[int, ...]

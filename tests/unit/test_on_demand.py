@@ -39,11 +39,32 @@ print(callable(video_to_video), callable(thumbnails), pipeline.sampling.Span().e
     assert run(code) == "True True 1.0"
 
 
+COMMAND = "from animatediff_v2v.cli.main import main"
+FOLDERS = "from animatediff_v2v.pipeline.demo import DEMO_FOLDER"
+REFUSED = {
+    "inspect, missing": ("main(['inspect', 'gone.safetensors'])", "1"),
+    "inspect": (
+        "main(['inspect', *map(str, DEMO_FOLDER.rglob('*.safetensors'))])",
+        "0",
+    ),
+    "install, missing": ("main(['demo', '--install-models', 'gone'])", "2"),
+    "install all, missing": ("main(['demo', '--native', '--install-models', 'gone'])", "2"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_files_are_told_and_refused_without_pytorch(name):
+    call, code = REFUSED[name]
+    heavy = "[name for name in ('torch', 'diffusers', 'av') if name in sys.modules]"
+    said = run(f"import sys\n{COMMAND}\n{FOLDERS}\nprint({call}, {heavy})")
+    assert said.splitlines()[-1] == f"{code} []"
+
+
 def test_settings_need_neither_pytorch_nor_a_decoder():
     code = """
 import sys
-from animatediff_v2v.pipeline import *
-from animatediff_v2v.pipeline.request import Request, ModelFiles, SamplingSettings
+from animatediff_v2v.pipeline import FrameSelection, Guidance, LoraEntry, ModelFiles, Request
+from animatediff_v2v.pipeline import ContextOptions, ControlFile, SamplingSettings, SpeedOptions
 ModelFiles(checkpoint="a.safetensors")
 Request(input="a.mp4", output="b.mp4", prompt="", sampling=SamplingSettings(seed=1))
 """

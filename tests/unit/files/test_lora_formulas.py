@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.files.lora_formulas import add_change, family_name, family_of
+from animatediff_v2v.pipeline.files.lora_families import family_name, family_of
+from animatediff_v2v.pipeline.files.lora_formulas import add_change
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
