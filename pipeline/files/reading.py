@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from safetensors import SafetensorError, safe_open
 
@@ -146,6 +148,7 @@ _UNREADABLE = (SafetensorError, OSError, ValueError, RuntimeError, TypeError, Ke
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
+            _check_names(path)
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except _UNREADABLE as error:
@@ -157,6 +160,7 @@ def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
     texts = {}  # that state the format of a layer's weight
     try:
         with safe_open(path, framework="np") as file:
+            _check_names(path)
             metadata = file.metadata() or {}
             for name in file.keys():  # noqa: SIM118
                 part = file.get_slice(name)
@@ -169,6 +173,24 @@ def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
     dtypes = {name: tensor.dtype for name, tensor in header.items()}
     known_formats(dtypes, texts, path=path, metadata=metadata)
     return header
+
+
+def _check_names(path: Path) -> None:
+    """Raise ValueError for a tensor that is named twice, which the format forbids.
+
+    The library takes the last one without a word.
+    """
+    with path.open("rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    json.loads(header, object_pairs_hook=_with_names_once)
+
+
+def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(name for name, value in pairs if isinstance(value, dict))
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"its header names the tensor {twice} more than once")
+    return dict(pairs)
 
 
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:

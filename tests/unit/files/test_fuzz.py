@@ -142,6 +142,25 @@ def rewrite_header(data, rng):
     return struct.pack("<Q", len(encoded)) + encoded + data[8 + length :]
 
 
+def name_twice(data, rng):
+    """Name a tensor of a safetensors header again, with its own entry or another's."""
+    length = struct.unpack("<Q", data[:8].ljust(8, b"\0"))[0]
+    try:
+        header = json.loads(data[8 : 8 + length])
+        name, other = rng.choice(sorted(header)), rng.choice(sorted(header))
+    except (ValueError, IndexError):  # it is no safetensors file, or not any more
+        return flip(data, rng)
+    again = json.dumps({name: header[other]}).encode()
+    encoded = json.dumps(header).encode()
+    pair = [encoded, again] if rng.random() < 0.5 else [again, encoded]
+    return named_twice(*pair, data[8 + length :])
+
+
+def named_twice(first, second, tensors):
+    encoded = first[:-1] + b", " + second[1:]
+    return struct.pack("<Q", len(encoded)) + encoded + tensors
+
+
 def damage_pickle(data, rng):
     """Change the pickle inside an archive, so that the archive itself stays whole."""
     out = io.BytesIO()
@@ -159,7 +178,7 @@ def damage_pickle(data, rng):
     return out.getvalue()
 
 
-CORRUPTIONS = [flip, cut, lengthen_header, rewrite_header, damage_pickle]
+CORRUPTIONS = [flip, cut, lengthen_header, rewrite_header, name_twice, damage_pickle]
 
 
 def use(path):
@@ -208,6 +227,21 @@ def test_corrupted_files(batch, seeds, tmp_path):
         use(path)
         path.unlink()
     assert peak_bytes() - before < LARGEST_GROWTH_BYTES
+
+
+@pytest.mark.parametrize("entry", ["the same", "of the same size"])
+def test_a_tensor_that_is_named_twice_is_refused(entry, tmp_path):
+    dtype = {"the same": "F32", "of the same size": "I32"}[entry]
+    first, second = (
+        json.dumps({"blocks.0": {"dtype": each, "shape": [2], "data_offsets": [0, 8]}}).encode()
+        for each in ("F32", dtype)
+    )
+    path = tmp_path / "twice.safetensors"
+    path.write_bytes(named_twice(first, second, b"\0" * 8))
+    sentence = "is a damaged safetensors file (its header names the tensor blocks.0 more than once)"
+    assert sentence in identify(path).message
+    with pytest.raises(AnimateDiffV2VError, match=r"blocks\.0 more than once"):
+        read_weights(path)
 
 
 class Runs:
