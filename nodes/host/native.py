@@ -19,6 +19,7 @@ from ...pipeline.prompts.weights import check_prompt
 
 # Of schedules that keep some of the signal: 14.6; of those with zero terminal SNR: 4,519.
 HIGHEST_SIGMA = 1000.0
+_SAMPLING_METHODS = frozenset(("calculate_input", "calculate_denoised", "noise_scaling"))
 
 
 def trim_window(video: Any) -> tuple[float, float]:
@@ -72,7 +73,8 @@ def parameterization(model: Any) -> Parameterization:
 
 
 def _is_kind(kind: type) -> bool:
-    return hasattr(kind, "calculate_denoised") and "calculate_denoised" in vars(kind)
+    """Tell whether a class says for itself what goes into the UNet, or what comes out of it."""
+    return not _SAMPLING_METHODS.isdisjoint(vars(kind))
 
 
 def has_weight_patches(model: Any) -> bool:

@@ -169,7 +169,7 @@ class Watcher:
 
     def __init__(self, port, client):
         self.client = client
-        self.events, self.pictures = [], []
+        self.events, self.pictures, self.texts = [], [], {}
         self._address = f"ws://127.0.0.1:{port}/ws?clientId={client}"
         self._open, self._stop = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
@@ -201,13 +201,16 @@ class Watcher:
             if each.type is aiohttp.WSMsgType.TEXT:
                 self.events.append(json.loads(each.data))
             elif each.type is aiohttp.WSMsgType.BINARY:
-                self._picture(each.data)
+                self._keep(each.data)
 
-    def _picture(self, data):
-        """A preview with metadata: type 4, length of the JSON, the JSON, the picture."""
+    def _keep(self, data):
+        """Keep a text on a node, type 3, or a preview with metadata, type 4: both have a head."""
         kind, length = struct.unpack(">II", data[:8])
-        if kind == 4:
-            self.pictures.append((json.loads(data[8 : 8 + length]), data[8 + length :]))
+        head, rest = data[8 : 8 + length], data[8 + length :]
+        if kind == 3:
+            self.texts[head.decode()] = rest.decode()
+        elif kind == 4:
+            self.pictures.append((json.loads(head), rest))
 
     def of(self, kind):
         """The data of all messages of a kind so far."""

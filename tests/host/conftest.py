@@ -75,6 +75,7 @@ def write_clip(path, *, sound=True, phase=0.0):
         height=height,
         frame_rate=Fraction(FRAME_RATE),
         audio=Audio(tone, SAMPLE_RATE) if sound else None,
+        overwrite=True,
     ) as writer:
         for index in range(FRAMES):
             wave = 0.5 + 0.5 * np.sin(6 * (across + index / FRAMES + phase))
