@@ -14,14 +14,27 @@ if TYPE_CHECKING:  # most files are told without PyTorch
 def is_finite(tensor: torch.Tensor) -> bool:
     """Return whether all numbers of a tensor are finite.
 
-    The least and the greatest tell, as NaN passes through both: ten times as fast as asking each.
+    A finite sum has finite terms, and is taken as fast as memory is read. Where it is not finite
+    it may have overflown; then the least and the greatest tell, as NaN passes through both.
     """
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return True
-    if tensor.dtype.itemsize == 1:  # no arithmetic in 8 bits; all its numbers are in float16
-        tensor = tensor.half()
+    if tensor.dtype.itemsize == 1:
+        return _is_finite_in_8_bits(tensor)
+    if tensor.sum().isfinite():
+        return True
     low, high = tensor.aminmax()
     return bool(low.isfinite() & high.isfinite())
+
+
+def _is_finite_in_8_bits(tensor: torch.Tensor) -> bool:
+    """Tell by the bits: 8 bits have no arithmetic, and widening takes seven times as long."""
+    import torch  # noqa: PLC0415 - whoever has a tensor has loaded it
+
+    greatest = {torch.float8_e4m3fn: 0x7E, torch.float8_e5m2: 0x7B}.get(tensor.dtype)
+    if greatest is None:
+        return is_finite(tensor.float())
+    return bool(tensor.view(torch.uint8).bitwise_and(0x7F).amax() <= greatest)
 
 
 def check_finite(tensor: torch.Tensor, *, name: str, path: Path) -> None:

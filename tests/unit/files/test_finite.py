@@ -95,6 +95,20 @@ def test_a_number_at_any_place_is_found(dtype, shape, place, number):
     assert not is_finite(tensor.to(dtype).expand(2, *shape).transpose(0, -1))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_sum_that_overflows_is_no_damage(dtype):
+    tensor = torch.full((3, 5), torch.finfo(dtype).max, dtype=dtype)
+    assert is_finite(tensor)
+    tensor[2, 1] = math.nan
+    assert not is_finite(tensor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fnuz, torch.float8_e5m2fnuz])
+def test_other_numbers_of_8_bits(dtype):
+    assert is_finite(torch.ones(3).to(dtype))
+    assert not is_finite(torch.tensor([1.0, math.nan]).to(dtype))
+
+
 @pytest.mark.parametrize("tensor", [torch.tensor([1, 2]), torch.empty(0), torch.ones(())])
 def test_what_is_no_weight_is_left_alone(tensor):
     assert is_finite(tensor)
