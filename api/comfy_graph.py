@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from .executor import Job
@@ -22,9 +23,13 @@ def graph(job: Job, *, video: str) -> Graph:
     The name of the output is new each time, so that no two requests get the same file from
     ComfyUI's cache.
     """
-    nodes: Graph = {**_lora_nodes(job.loras), **_motion_lora_nodes(job.motion_loras)}
-    stacks = {}
-    if job.loras:
+    is_stack = any(Path(name).is_absolute() for name, _ in job.loras)
+    loras = {} if is_stack else _lora_nodes(job.loras)
+    nodes: Graph = {**loras, **_motion_lora_nodes(job.motion_loras)}
+    stacks: dict[str, Any] = {}
+    if is_stack:
+        stacks["lora_stack"] = _stack(job.loras)
+    elif job.loras:
         stacks["lora_stack"] = [_last(nodes, "loras"), 0]
     if job.motion_loras:
         stacks["motion_lora_stack"] = [_last(nodes, "motion"), 0]
@@ -50,6 +55,17 @@ def graph(job: Job, *, video: str) -> Graph:
         },
     }
     return nodes
+
+
+def _stack(loras: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Word LoRAs as the value of the socket: what requests brought in is in no node's list.
+
+    Its name alone will do, see nodes/host/folders.py; a path would be written into the video.
+    """
+    entries = (
+        (Path(name).name if Path(name).is_absolute() else name, scale) for name, scale in loras
+    )
+    return {"__value__": [[name, scale, scale] for name, scale in entries]}
 
 
 def _lora_nodes(loras: Sequence[tuple[str, float]]) -> Graph:

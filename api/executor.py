@@ -19,7 +19,8 @@ class Job:
     """A request whose files are all here.
 
     video: in the executor's input folder. checkpoint, motion_module: names in their folders.
-    loras, motion_loras: names in their folders, and strengths.
+    loras, motion_loras: names in their folders, and strengths; LoRAs that requests brought in are
+    whole paths.
     force_rate: frames per second to put the clip on first, 0 for its own.
     duration_seconds: how much of the clip is restyled, 0 for all.
     """

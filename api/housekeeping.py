@@ -15,6 +15,7 @@ from .problems import RequestRefused
 from .settings import Settings
 from .store import KeptOutput, Store
 from .uploads import UploadStore
+from .webhooks import WebhookSender
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Housekeeper:
     store: Store
     uploads: UploadStore
     loras: LoraShelf
+    webhooks: WebhookSender
     outputs: Path | None
 
     async def run(self) -> None:
@@ -51,6 +53,8 @@ class Housekeeper:
             self._forget_while_large,
             self._remove_strays,
             self._keep_outputs_within_share,
+            self.webhooks.sweep,
+            self.loras.take_over,
             self.loras.make_room,
             self.store.shrink,
         )

@@ -32,6 +32,7 @@ from .model_choice import (
 )
 from .own_files import OwnFiles
 from .problems import Detail, RequestRefused, refused, unprocessable
+from .room import Room
 from .schemas import ENDPOINTS, AnimateDiffV2VInput, Endpoint, FastInput, RestyleInput
 from .settings import Settings
 from .store import StoredRequest
@@ -50,6 +51,7 @@ class Inputs:
     library: ModelLibrary
     own_files: OwnFiles
     loras: LoraShelf
+    room: Room
 
     async def unpack(self, data_uri: str) -> str:
         """Write the video of a data URI into the input folder and give its name there.
@@ -177,31 +179,30 @@ class Inputs:
         if own is None:
             return (await self._fetched(asked.video_url)).path
         target = folder / f"{request.id}.mp4"  # whatever it is: the reader goes by the content
-        with full_disk_refused():
-            await asyncio.to_thread(_link_or_copy, own, target)
+        size = min(await asyncio.to_thread(file_size, own), self.room.most_bytes)
+        async with self.room.granted(size, least=size):
+            with full_disk_refused():
+                await asyncio.to_thread(_link_or_copy, own, target)
         return target
 
     async def _fetched(self, url: str) -> FetchedFile:
         settings = self.settings
-        share = settings.share("inputs")
-        await asyncio.to_thread(self._check_share, share)
-        limits = FetchLimits(
-            max_bytes=min(settings.max_video_bytes, share),
-            timeout_seconds=settings.fetch_seconds,
-            max_redirects=settings.fetch_redirects,
-        )
+        most = min(settings.max_video_bytes, self.room.most_bytes)
+        # What is written in letters is no longer than they are.
+        wanted = min(most, len(url)) if url[:5].lower() == "data:" else most
         try:
-            with full_disk_refused():
-                return await fetch(url, self.executor.input_folder, limits=limits)
+            async with self.room.granted(wanted) as max_bytes:
+                limits = FetchLimits(
+                    max_bytes=max_bytes,
+                    timeout_seconds=settings.fetch_seconds,
+                    max_redirects=settings.fetch_redirects,
+                )
+                with full_disk_refused():
+                    return await fetch(url, self.executor.input_folder, limits=limits)
         except InputRefused as error:
             if is_disk_full(error):
                 raise StorageFull from error
             raise _input_refused(error, "video_url") from error
-
-    def _check_share(self, share: int) -> None:
-        files = own_files(self.executor.input_folder, INPUT_NAME)
-        if sum(map(file_size, files)) >= share:
-            raise StorageFull
 
     def _check_video(self, path: Path, asked: RestyleInput) -> None:
         try:

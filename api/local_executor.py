@@ -93,7 +93,8 @@ class LocalExecutor:
         except Cancelled:
             raise
         except AnimateDiffV2VError as error:
-            folders = (self._models, self.input_folder, self.output_folder)
+            brought_in = {Path(name).parent for name, _ in job.loras if Path(name).is_absolute()}
+            folders = (self._models, self.input_folder, self.output_folder, *brought_in)
             raise AnimateDiffV2VError(without_folders(str(error), folders)) from error
 
     def left(self, request_id: str) -> Path | None:

@@ -1,7 +1,7 @@
 """Find the file that a request means by a LoRA: installed, uploaded, or somewhere in the world.
 
-What comes from elsewhere is kept in models/loras under the hash of its content, and is read once to
-see that it holds tensors. Only safetensors files come in, which cannot hold programs.
+What comes from elsewhere is kept in a folder of the service under the hash of its content, and is
+read once to see that it holds tensors. Only safetensors files come in, which cannot hold programs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,17 +26,22 @@ from yarl import URL
 
 from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.files.reading import read_header
+from .data_folder import own_files
 from .executor import ModelLibrary
 from .fetching import CHUNK_BYTES, FetchedFile, FetchLimits, InputRefused, fetch
+from .room import Room
 from .uploads import UploadStore
 
 LORAS = "loras"
-CACHE = "animatediff_v2v_cache"
+EARLIER_CACHE = "animatediff_v2v_cache"
+"""In models/loras, where earlier versions kept what they brought in, and ComfyUI listed it."""
 SUFFIX = ".safetensors"
 IN_USE_SECONDS = 3600
 """Beyond its size what was used longest ago goes, but nothing of the last hour."""
 FRESH_SECONDS = 86_400
 """How long a URL is taken to give what it gave."""
+LORA_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
+_NOTE_NAME = re.compile(r"[0-9a-f]{64}\.json")
 _INCOMING = ".incoming-"
 _HUB = "https://huggingface.co"
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
@@ -52,29 +59,33 @@ class LoraShelf:
         uploads: UploadStore,
         limits: FetchLimits,
         *,
+        folder: Path,
         cache_bytes: int = 20 * 2**30,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Look among the installed files, the uploads, and in the world within `limits`.
 
-        cache_bytes: what may be kept of what was brought in; clock: seconds since the epoch.
+        folder: where what was brought in is kept, `cache_bytes` of it; clock: seconds since the
+            epoch.
         """
         self._library, self._uploads, self._limits = library, uploads, limits
-        self._cache_bytes, self._clock = cache_bytes, clock
+        self._folder, self._clock = folder, clock
+        self._room = Room(folder, LORA_NAME, most_bytes=cache_bytes)
         self._fetching: dict[str, asyncio.Lock] = {}
 
     async def name_of(self, reference: str) -> str:
-        """Give the name in models/loras of what a request calls `path`.
+        """Give the file that a request calls `path`: its name in models/loras, or a whole path.
 
         reference: an installed file with or without its suffix, the URL of an upload, an http(s)
             URL or data URI, `owner/repository` or `owner/repository/file` at Hugging Face.
 
         Raises:
             InputRefused: nothing is found, or what is found is too large or no LoRA file.
+            StorageFull: there is no room for it as long as others are used.
         """
         uploaded = self._uploads.resolve(reference)
         if uploaded is not None:
-            return await asyncio.to_thread(self._keep, uploaded, reference, move=False)
+            return await self._from_upload(uploaded, reference)
         if re.match(r"(https?|data):", reference, re.IGNORECASE):
             return await self._from_url(_file_at_hub(reference), reference)
         installed = await asyncio.to_thread(self._installed, reference)
@@ -96,6 +107,17 @@ class LoraShelf:
         )
 
     # --- from elsewhere ------------------------------------------------------------------------
+
+    async def _from_upload(self, uploaded: Path, reference: str) -> str:
+        await asyncio.to_thread(_check_tensors, uploaded, reference)
+        kept = self._cache() / f"{await asyncio.to_thread(_hash, uploaded)}{SUFFIX}"
+        if not kept.exists():
+            size = min(uploaded.stat().st_size, self._room.most_bytes)
+            await asyncio.to_thread(self.make_room, size)
+            async with self._room.granted(size, least=size):
+                await asyncio.to_thread(_link_or_copy, uploaded, kept)
+        self._use(kept)
+        return str(kept)
 
     async def _from_hub(self, repository: str, file: str, reference: str) -> str:
         if not file:
@@ -127,30 +149,37 @@ class LoraShelf:
                 known = await asyncio.to_thread(self._known, url)
                 if known is not None:
                     return known
-                with TemporaryDirectory(dir=self._cache(), prefix=_INCOMING) as folder:
-                    fetched = await fetch(url, Path(folder), limits=self._limits)
-                    return await asyncio.to_thread(self._keep_fetched, fetched, url, reference)
+                wanted = min(self._limits.max_bytes, self._room.most_bytes)
+                await asyncio.to_thread(self.make_room, wanted)
+                async with self._room.granted(wanted) as most:
+                    return await self._fetched(
+                        url, reference, replace(self._limits, max_bytes=most)
+                    )
         finally:
             if not lock.locked():
                 self._fetching.pop(url, None)
 
-    def _keep_fetched(self, fetched: FetchedFile, url: str, reference: str) -> str:
-        name = self._keep(fetched.path, reference, move=True)
-        note = self._note(url)
-        note.write_text(json.dumps({"name": name, "fetched": self._clock()}), encoding="utf-8")
-        return name
+    async def _fetched(self, url: str, reference: str, limits: FetchLimits) -> str:
+        with TemporaryDirectory(dir=self._cache(), prefix=_INCOMING) as folder:
+            fetched = await fetch(url, Path(folder), limits=limits)
+            return await asyncio.to_thread(self._keep, fetched, url, reference)
+
+    def _keep(self, fetched: FetchedFile, url: str, reference: str) -> str:
+        """Put a file into the cache under its content hash, and note where it came from."""
+        _check_tensors(fetched.path, reference)
+        kept = self._cache() / f"{_hash(fetched.path)}{SUFFIX}"
+        if not kept.exists():
+            fetched.path.replace(kept)
+        self._use(kept)
+        about = {"name": kept.name, "fetched": self._clock()}
+        self._note(url).write_text(json.dumps(about), encoding="utf-8")
+        return str(kept)
 
     # --- the cache -----------------------------------------------------------------------------
 
     def _cache(self) -> Path:
-        folder = self._library.folders(LORAS)[0] / CACHE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise AnimateDiffV2VError(
-                "LoRAs cannot be brought in: models/loras cannot be written."
-            ) from error
-        return folder
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder
 
     def _note(self, url: str) -> Path:
         return self._cache() / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
@@ -166,38 +195,44 @@ class LoraShelf:
         if fetched < self._clock() - FRESH_SECONDS or not path.is_file():
             return None
         self._use(path)
-        return name
-
-    def _keep(self, source: Path, reference: str, *, move: bool) -> str:
-        """Put a file into the cache under its content hash; give its name in models/loras."""
-        _check_tensors(source, reference)
-        kept = self._cache() / f"{_hash(source)}{SUFFIX}"
-        if not kept.exists() and move:
-            source.replace(kept)
-        elif not kept.exists():
-            _link_or_copy(source, kept)
-        self._use(kept)
-        self.make_room()
-        return os.path.join(CACHE, kept.name)  # noqa: PTH118 - as ComfyUI spells it in its lists
+        return str(path)
 
     def _use(self, path: Path) -> None:
         """Note by the file's time that a job may be about to read it."""
         now = self._clock()
         os.utime(path, (now, now))
 
-    def make_room(self) -> None:
-        """Remove what was used longest ago, until the cache is no larger than it may be."""
+    def make_room(self, wanted: int = 0) -> None:
+        """Remove what was used longest ago, until `wanted` bytes more may be kept.
+
+        Nothing that was used within the last hour goes: a job may be about to read it.
+        """
         for left_over in self._cache().glob(f"{_INCOMING}*"):  # by a process that was ended
             if left_over.stat().st_mtime < self._clock() - FRESH_SECONDS:
                 shutil.rmtree(left_over)
-        files = [(path.stat(), path) for path in self._cache().glob(f"*{SUFFIX}")]
+        files = [(path.stat(), path) for path in own_files(self._cache(), LORA_NAME)]
         files.sort(key=lambda entry: entry[0].st_mtime)
-        total = sum(status.st_size for status, _ in files)
+        total = wanted + sum(status.st_size for status, _ in files)
         for status, path in files:
-            if total <= self._cache_bytes or status.st_mtime > self._clock() - IN_USE_SECONDS:
+            is_in_use = status.st_mtime > self._clock() - IN_USE_SECONDS
+            if total <= self._room.most_bytes or is_in_use:
                 return
             path.unlink(missing_ok=True)
             total -= status.st_size
+
+    def take_over(self) -> None:
+        """Move here what an earlier version kept among the installed LoRAs."""
+        for folder in self._library.folders(LORAS):
+            earlier = folder / EARLIER_CACHE
+            for name in (LORA_NAME, _NOTE_NAME):
+                for path in own_files(earlier, name):
+                    kept = self._cache() / path.name
+                    if not kept.exists():
+                        _link_or_copy(path, kept)
+                        shutil.copystat(path, kept)  # says when it was used
+                    path.unlink()
+            with suppress(OSError):  # there is none, or somebody else's files are in it
+                earlier.rmdir()
 
 
 def _check_tensors(path: Path, reference: str) -> None:

@@ -84,6 +84,7 @@ class Renderer:
             checkpoint=models / CHECKPOINTS / job.checkpoint,
             motion_module=models / MOTION_MODULES / job.motion_module,
             loras=tuple(
+                # A whole path stays one.
                 LoraEntry(models / "loras" / name, model_strength=scale, clip_strength=scale)
                 for name, scale in job.loras
             ),

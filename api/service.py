@@ -14,7 +14,7 @@ from aiohttp import web
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.video.probe import probe_video
 from . import answers
-from .data_folder import KEYS, DataFolder, set_aside
+from .data_folder import INPUT_NAME, KEYS, DataFolder, set_aside
 from .disk import StorageFull
 from .events import Events
 from .executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
@@ -32,6 +32,7 @@ from .operators import OperatorRoutes
 from .own_files import OwnFiles
 from .problems import Answer
 from .queue_runner import QueueRunner
+from .room import Room
 from .routes import Routes
 from .schemas import ENDPOINTS
 from .settings import Settings
@@ -99,10 +100,12 @@ class Service:
             library,
             uploads,
             _lora_limits(settings),
+            folder=folder.loras,
             cache_bytes=settings.share("loras"),
             clock=store.now,
         )
-        inputs = Inputs(settings, executor, library, OwnFiles(uploads, store), loras)
+        room = Room(executor.input_folder, INPUT_NAME, most_bytes=settings.share("inputs"))
+        inputs = Inputs(settings, executor, library, OwnFiles(uploads, store), loras, room)
         metrics = _metrics(folder.path, store)
         events = Events(metrics if isinstance(metrics, Metrics) else None)
         parts = _Parts(store, webhooks, executor, inputs, events)
@@ -148,6 +151,7 @@ class Service:
                 store=store,
                 uploads=uploads,
                 loras=loras,
+                webhooks=webhooks,
                 outputs=folder.outputs if executor.output_folder == folder.outputs else None,
             ),
             sweeping=[],

@@ -141,6 +141,10 @@ class WebhookSender:
         await self._run(self._insert, request_id, user_id, url, body)
         self._news.set()
 
+    def sweep(self) -> None:
+        """Forget what was delivered, or given up, long ago; from another thread than the loop's."""
+        self._thread.submit(self._forget_old).result()
+
     # --- delivering ------------------------------------------------------------------------
 
     async def _deliver_all(self) -> None:
@@ -236,9 +240,6 @@ class WebhookSender:
         self._connection = connection
         now = self._clock()
         with suppress(sqlite3.OperationalError):  # the disk is full: at another start
-            connection.execute(
-                "DELETE FROM webhooks WHERE due IS NULL AND written < ?", (now - KEPT_SECONDS,)
-            )
             # A clock that was set back in between would hold them up by as much.
             latest = now + FIRST_PAUSE_SECONDS * 2**ATTEMPTS
             connection.execute("UPDATE webhooks SET due = ? WHERE due > ?", (now, latest))
@@ -247,6 +248,11 @@ class WebhookSender:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _forget_old(self) -> None:
+        if self._connection is not None:  # else it was stopped meanwhile
+            before = self._clock() - KEPT_SECONDS
+            self._rows("DELETE FROM webhooks WHERE due IS NULL AND written < ?", (before,))
 
     def _rows(self, statement: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         assert self._connection is not None, "start() comes first"

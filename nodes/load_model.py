@@ -200,7 +200,7 @@ def load_managed(
 
 
 def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
-    folders = host.model_folders("loras")
+    folders = host.lora_folders()
     return tuple(
         LoraEntry(find_lora(name, folders=folders), model_strength, clip_strength)
         for name, model_strength, clip_strength in without_idle(stack)

@@ -13,6 +13,7 @@ from typing import Any
 import comfy.cli_args
 import folder_paths
 
+from ...api.data_folder import OWN, DataFolder
 from ...pipeline import AnimateDiffV2VError
 
 MOTION_MODULES = "animatediff_models"
@@ -57,6 +58,14 @@ def model_path(folder: str, name: str) -> Path:
 def model_folders(name: str) -> list[Path]:
     """List the folders on disk behind one of ComfyUI's model folders."""
     return [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+
+
+def lora_folders() -> list[Path]:
+    """List the folders of LoRAs, and the one where the hosted API keeps what requests brought in.
+
+    The latter's are in no list of ComfyUI's.
+    """
+    return [*model_folders("loras"), DataFolder(data_folder() / OWN).loras]
 
 
 def embedding_folders() -> list[Path]:

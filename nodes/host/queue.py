@@ -45,7 +45,8 @@ class PromptQueue:
     def folders(self) -> list[Path]:
         """Where files are kept, which is nobody's business at the other end of the network."""
         names = (folder_paths.get_input_directory(), folder_paths.get_output_directory())
-        return [Path(name) for name in (*names, folder_paths.models_dir, folder_paths.base_path)]
+        roots = (folder_paths.get_user_directory(), folder_paths.models_dir, folder_paths.base_path)
+        return [Path(name) for name in (*names, *roots)]
 
     def input_folder(self, name: str) -> Path:
         """A folder in ComfyUI's input folder; nodes find a file in it as `name/file`."""

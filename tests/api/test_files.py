@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
+import av
 import pytest
 
 from .homes import QUEUE, V2V
+from .test_uploads import REST
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,27 @@ def test_the_logs_name_the_models(home):
     assert said[0] == ("INFO", models)
     assert said[1][0] == "WARN"
     assert said[1][1].startswith("turbo is meant for AnimateLCM or AnimateDiff-Lightning")
+
+
+def test_a_lora_that_a_request_brings_in(home, models, tmp_path):
+    """It does what the installed one does, is in no list, and no video tells where it is kept."""
+    begun = home.post(f"{REST}/upload/initiate", {"file_name": "my.safetensors"}).json()
+    content = (models / "loras" / "style_lora.safetensors").read_bytes()
+    assert home.call("PUT", begun["upload_url"], key=None, data=content).status_code == 200
+    pictures = []
+    for loras in ([], [{"path": "style_lora"}], [{"path": begun["file_url"]}]):
+        result = home.result(home.submit(loras=loras))
+        assert result.status_code == 200, result.text
+        video = home.get(result.json()["video"]["url"], key=None).content
+        assert str(home.data).encode() not in video
+        path = tmp_path / "made.mp4"
+        path.write_bytes(video)
+        with av.open(path) as file:
+            pictures.append([frame.to_ndarray().tobytes() for frame in file.decode(video=0)])
+    plain, installed, brought_in = pictures
+    assert brought_in == installed != plain
+    (kept,) = (home.data / "loras").glob("*.safetensors")
+    assert kept.read_bytes() == content
+    if home.is_comfyui:
+        lists = home.get("/object_info", key=None).text
+        assert "style_lora.safetensors" in lists and kept.name not in lists

@@ -11,16 +11,20 @@ import tracemalloc
 import pytest
 from animatediff_v2v.api.admission import Admission
 from animatediff_v2v.api.clock import SteadyClock
+from animatediff_v2v.api.data_folder import INPUT_NAME
+from animatediff_v2v.api.disk import StorageFull
 from animatediff_v2v.api.fetching import FetchLimits
 from animatediff_v2v.api.housekeeping import SECONDS_OF_A_DAY, Housekeeper
 from animatediff_v2v.api.inputs import Inputs
 from animatediff_v2v.api.local_executor import ModelFolders
 from animatediff_v2v.api.loras import LoraShelf
 from animatediff_v2v.api.problems import Answer, RequestRefused, validation_answer
+from animatediff_v2v.api.room import Room
 from animatediff_v2v.api.schemas import ENDPOINTS, LONGEST_URL
 from animatediff_v2v.api.settings import Settings, load_settings
 from animatediff_v2v.api.store import NewRequest, Output, Store
 from animatediff_v2v.api.uploads import UploadLimits, UploadStore
+from animatediff_v2v.api.webhooks import WebhookSender
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 from pydantic import ValidationError
 
@@ -45,7 +49,10 @@ class House:
             settings=self.settings,
             store=self.store,
             uploads=uploads,
-            loras=LoraShelf(ModelFolders(folder / "models"), uploads, FetchLimits()),
+            loras=LoraShelf(
+                ModelFolders(folder / "models"), uploads, FetchLimits(), folder=folder / "loras"
+            ),
+            webhooks=WebhookSender(folder / "api.sqlite", None, clock=lambda: self.now),
             outputs=None if is_comfyui else self.outputs,
         )
 
@@ -166,14 +173,79 @@ def test_videos_that_came_in_have_a_share(tmp_path):
     executor.input_folder.mkdir()
     (executor.input_folder / "holiday.mp4").write_bytes(b"x" * 2**21)
     settings = Settings(max_disk_bytes=2**20, disk_shares={"inputs": 0.001})
-    inputs = Inputs(settings, executor, None, None, None)
+    share = settings.share("inputs")
+    room = Room(executor.input_folder, INPUT_NAME, most_bytes=share)
+    inputs = Inputs(settings, executor, None, None, None, room)
     uri = "data:video/mp4;base64," + "AAAA" * 200
-    names = [asyncio.run(inputs.unpack(uri)) for _ in range(2)]
+    name = asyncio.run(inputs.unpack(uri))
     with pytest.raises(RequestRefused) as error:
         asyncio.run(inputs.unpack(uri))
     assert error.value.answer.status == 507
-    (executor.input_folder / names[0]).unlink()
-    assert asyncio.run(inputs.unpack(uri))
+    (executor.input_folder / name).unlink()
+    name = asyncio.run(inputs.unpack(uri))
+    (executor.input_folder / name).unlink()
+    too_large = "data:video/mp4;base64," + "AAAA" * 400
+    with pytest.raises(RequestRefused) as error:  # it never will have room
+        asyncio.run(inputs.unpack(too_large))
+    assert error.value.answer.body["detail"][0]["type"] == "file_too_large"
+
+
+def test_videos_on_their_way_count(tmp_path):
+    executor = Executor(tmp_path)
+    executor.input_folder.mkdir()
+    room = Room(executor.input_folder, INPUT_NAME, most_bytes=2_000)
+    inputs = Inputs(Settings(), executor, None, None, None, room)
+    uri = "data:video/mp4;base64," + "AAAA" * 200
+
+    async def test():
+        return await asyncio.gather(*(inputs.unpack(uri) for _ in range(9)), return_exceptions=True)
+
+    outcomes = asyncio.run(test())
+    assert {type(each) for each in outcomes} == {str, StorageFull}
+    assert sum(path.stat().st_size for path in executor.input_folder.iterdir()) <= 2_000
+
+
+def test_a_fetch_that_is_given_up_gives_its_room_back(tmp_path):
+    async def test():
+        room = Room(tmp_path, INPUT_NAME, most_bytes=10)
+
+        async def fetch():
+            async with room.granted(10):
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(fetch())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with room.granted(20) as most:
+            assert most == 10
+
+    asyncio.run(test())
+
+
+def test_webhooks_of_long_ago_go_while_the_server_runs(tmp_path):
+    house = House(tmp_path)
+
+    def known():
+        rows = house.keeper.webhooks._rows("SELECT request_id FROM webhooks ORDER BY request_id")
+        return [name for (name,) in rows]
+
+    async def test():
+        sender = house.keeper.webhooks
+        await sender.start()
+        for name in "abc":
+            await sender.enqueue(request_id=name, user_id="me", url="http://h/", answer=DONE)
+        await sender._run(sender._attempted, "a", 1, None)
+        house.now += 31 * SECONDS_OF_A_DAY
+        await sender._run(sender._attempted, "b", 1, house.now)
+        await sender.enqueue(request_id="d", user_id="me", url="http://h/", answer=DONE)
+        await sender._run(sender._attempted, "d", 1, None)
+        await asyncio.to_thread(house.sweep)
+        left = await sender._run(known)
+        await sender.stop()
+        return left
+
+    assert asyncio.run(test()) == ["b", "c", "d"]  # two are still to be delivered, one is new
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=list(ENDPOINTS))

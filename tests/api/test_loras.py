@@ -5,13 +5,15 @@ import hashlib
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from animatediff_v2v.api import loras
+from animatediff_v2v.api.disk import StorageFull
 from animatediff_v2v.api.fetching import FetchedFile, FetchLimits, InputRefused
 from animatediff_v2v.api.local_executor import ModelFolders
-from animatediff_v2v.api.loras import CACHE, LoraShelf
+from animatediff_v2v.api.loras import EARLIER_CACHE, LoraShelf
 from animatediff_v2v.api.uploads import UploadStore
 from safetensors.torch import save
 
@@ -41,7 +43,12 @@ def uploads(tmp_path):
 
 @pytest.fixture
 def shelf(tmp_path, installed, uploads):
-    return LoraShelf(ModelFolders(tmp_path / "models"), uploads, LIMITS)
+    return shelf_of(tmp_path, uploads)
+
+
+def shelf_of(tmp_path, uploads, **options):
+    library = ModelFolders(tmp_path / "models")
+    return LoraShelf(library, uploads, LIMITS, folder=tmp_path / "kept", **options)
 
 
 @pytest.fixture
@@ -59,6 +66,8 @@ def world(monkeypatch):
         await asyncio.sleep(0)
         if url not in answers:
             raise InputRefused("Failed to download the file. 404.", type="file_download_error")
+        if len(answers[url]) > limits.max_bytes:
+            raise InputRefused("It is too large.", type="file_too_large")
         path = into / f"{len(answers.asked)}.bin"
         path.write_bytes(answers[url])
         return FetchedFile(path=path, content_type="application/octet-stream", size=1)
@@ -71,8 +80,11 @@ def name_of(shelf, reference):
     return asyncio.run(shelf.name_of(reference)).replace(os.sep, "/")
 
 
-def cached(content):
-    return f"{CACHE}/{hashlib.sha256(content).hexdigest()}.safetensors"
+def kept(tmp_path, content):
+    """Where a LoRA from elsewhere is; it is there."""
+    path = tmp_path / "kept" / f"{hashlib.sha256(content).hexdigest()}.safetensors"
+    assert path.read_bytes() == content
+    return path.as_posix()
 
 
 def upload(store, content):
@@ -128,9 +140,10 @@ def test_what_is_not_installed(shelf, world, reference):
     assert world.asked == []
 
 
-def test_uploads(shelf, installed, uploads, lora):
-    assert name_of(shelf, upload(uploads, lora)) == cached(lora)
-    assert (installed / cached(lora)).read_bytes() == lora
+def test_uploads(shelf, installed, uploads, lora, tmp_path):
+    assert name_of(shelf, upload(uploads, lora)) == kept(tmp_path, lora)
+    names = {"old.ckpt", "sd15", "style.safetensors"}
+    assert {path.name for path in installed.iterdir()} == names, "nothing is put among them"
 
 
 @pytest.mark.parametrize(
@@ -144,11 +157,10 @@ def test_uploads(shelf, installed, uploads, lora):
         ("o/r/a b/x.safetensors", [f"{HUB}/o/r/resolve/main/a%20b/x.safetensors"]),
     ],
 )
-def test_from_the_world(shelf, world, lora, *, installed, reference, asked):
+def test_from_the_world(shelf, world, lora, tmp_path, *, reference, asked):
     world[asked[-1]] = lora
-    assert name_of(shelf, reference) == cached(lora)
-    assert (installed / cached(lora)).read_bytes() == lora
-    assert name_of(shelf, reference) == cached(lora)
+    for _ in range(2):
+        assert name_of(shelf, reference) == kept(tmp_path, lora)
     assert world.asked == asked, "the second time it is here already"
 
 
@@ -159,11 +171,11 @@ def test_from_the_world(shelf, world, lora, *, installed, reference, asked):
         (["a.safetensors", "pytorch_lora_weights.safetensors"], "pytorch_lora_weights.safetensors"),
     ],
 )
-def test_repositories(shelf, world, lora, files, chosen):
+def test_repositories(shelf, world, lora, tmp_path, *, files, chosen):
     listing = {"siblings": [{"rfilename": name} for name in files]}
     world[f"{HUB}/api/models/owner/name"] = json.dumps(listing).encode()
     world[f"{HUB}/owner/name/resolve/main/{chosen}"] = lora
-    assert name_of(shelf, "owner/name") == cached(lora)
+    assert name_of(shelf, "owner/name") == kept(tmp_path, lora)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +214,7 @@ def test_what_holds_no_tensors(shelf, world, tmp_path, content, sentence):
     assert str(tmp_path) not in str(error.value)
     assert "secret" not in str(error.value)
     assert error.value.type == "file_download_error"
-    assert list((tmp_path / "models" / "loras" / CACHE).iterdir()) == []
+    assert list((tmp_path / "kept").iterdir()) == []
 
 
 def test_pickles_are_not_taken_in(shelf, world, uploads, tmp_path):
@@ -233,17 +245,78 @@ def test_a_url_is_asked_again_after_a_day(shelf, world, lora, monkeypatch):
     assert len(world.asked) == 2
 
 
-def test_what_was_used_longest_ago_goes(shelf, world, installed, lora):
+def test_what_was_used_longest_ago_goes(world, uploads, tmp_path, lora):
+    now = [time.time()]
     other = save({"x": torch.zeros(len(lora))})
-    shelf._cache_bytes = len(other)
+    share = len(other) + len(lora) // 2
+    shelf = shelf_of(tmp_path, uploads, cache_bytes=share, clock=lambda: now[0])
     world |= {"https://h.test/x": lora, "https://h.test/y": other}
-    first = installed / name_of(shelf, "https://h.test/x")
-    second = installed / name_of(shelf, "https://h.test/y")
-    assert first.exists() and second.exists(), "nothing that a job may be about to read"
-    old = time.time() - 7200
-    os.utime(first, (old, old))
-    name_of(shelf, "https://h.test/y")
-    assert name_of(shelf, "https://h.test/y")
-    shelf.make_room()
+    first = kept_path(shelf, "https://h.test/x")
+    with pytest.raises(StorageFull):  # a job may be about to read the first
+        name_of(shelf, "https://h.test/y")
+    assert first.exists()
+    now[0] += 7200
+    second = kept_path(shelf, "https://h.test/y")
     assert not first.exists() and second.exists()
-    assert name_of(shelf, "https://h.test/x"), "fetched again"
+    now[0] += 7200
+    assert kept_path(shelf, "https://h.test/x") == first, "fetched again"
+
+
+def kept_path(shelf, reference):
+    return Path(name_of(shelf, reference))
+
+
+def test_what_is_on_its_way_counts(world, uploads, tmp_path):
+    """Many LoRAs at once are no more than their share."""
+    files = {f"https://h.test/{i}": save({"x": torch.full((1000,), i * 1.0)}) for i in range(8)}
+    world |= files
+    size = len(files["https://h.test/0"])
+    shelf = shelf_of(tmp_path, uploads, cache_bytes=3 * size)
+
+    async def run():
+        return await asyncio.gather(*map(shelf.name_of, files), return_exceptions=True)
+
+    outcomes = asyncio.run(run())
+    assert {type(each) for each in outcomes} == {str, StorageFull}
+    assert sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*.safetensors")) <= (
+        3 * size
+    )
+
+
+def test_uploads_count_too_and_one_that_is_here_needs_no_room(shelf, uploads, tmp_path, lora):
+    shelf = shelf_of(tmp_path, uploads, cache_bytes=len(lora) + 10)
+    reference = upload(uploads, lora)
+    for _ in range(2):
+        assert name_of(shelf, reference) == kept(tmp_path, lora)
+    with pytest.raises(StorageFull):
+        name_of(shelf, upload(uploads, save({"x": torch.zeros(1000)})))
+
+
+def test_one_that_is_larger_than_all_may_be_is_refused(world, uploads, tmp_path, lora):
+    shelf = shelf_of(tmp_path, uploads, cache_bytes=len(lora) - 1)
+    world["https://h.test/x"] = lora
+    with pytest.raises(InputRefused) as error:
+        name_of(shelf, "https://h.test/x")
+    assert error.value.type == "file_too_large"
+
+
+def test_what_an_earlier_version_kept_moves(shelf, world, installed, tmp_path, lora):
+    earlier = installed / EARLIER_CACHE
+    earlier.mkdir()
+    name = f"{hashlib.sha256(lora).hexdigest()}.safetensors"
+    (earlier / name).write_bytes(lora)
+    os.utime(earlier / name, (1000, 1000))
+    about = {"name": f"{EARLIER_CACHE}/{name}", "fetched": time.time()}
+    shelf._note("https://h.test/x").write_text(json.dumps(about))
+    note = shelf._note("https://h.test/x")
+    note.rename(earlier / note.name)
+    (earlier / "mine.safetensors").write_bytes(b"theirs")
+    shelf.take_over()
+    assert [path.name for path in earlier.iterdir()] == ["mine.safetensors"]
+    assert (tmp_path / "kept" / name).stat().st_mtime == 1000
+    assert name_of(shelf, "https://h.test/x") == kept(tmp_path, lora)
+    assert world.asked == []
+    (earlier / "mine.safetensors").unlink()
+    shelf.take_over()
+    assert not earlier.exists()
+    shelf.take_over()

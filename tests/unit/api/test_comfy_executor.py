@@ -260,6 +260,16 @@ def test_prompts_that_comfyui_refuses(queue, kind, expected):
         play(queue, story)
 
 
+def test_loras_that_requests_brought_in_need_no_list_of_comfyuis():
+    """They are the value of the socket, in their order, without the folder that is in the video."""
+    loras = (("style.safetensors", 0.5), (str(Path("0f.safetensors").absolute()), 1.0))
+    nodes = graph(job(loras=loras), video="a.mp4")
+    assert set(nodes) == {OUTPUT_NODE}
+    assert nodes[OUTPUT_NODE]["inputs"]["lora_stack"] == {
+        "__value__": [["style.safetensors", 0.5, 0.5], ["0f.safetensors", 1.0, 1.0]]
+    }
+
+
 def test_many_loras_are_chained():
     loras = tuple((f"l{index}", index / 10) for index in range(12))
     motions = (("zoom", 1.0), ("pan", 0.5))

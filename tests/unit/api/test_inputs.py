@@ -51,7 +51,7 @@ def clip(tmp_path_factory):
     ],
 )
 def test_how_much_a_request_may_ask_for(clip, asked, limits, said):
-    inputs = Inputs(Settings(**limits), None, None, None, None)
+    inputs = Inputs(Settings(**limits), None, None, None, None, None)
     if said is None:
         inputs._check_video(clip, asked)
         return
