@@ -164,7 +164,10 @@ WRONG_INPUTS = {
     "strength without an end": (wrong(lora="LORA:inf"), "the strength of style_lora.safetensors"),
     "strength that is none": (wrong(motion_lora="LORA:nan"), "is nan; it must be from -10 to 10"),
     "weight that is none": (wrong(prompt="a (box:nan)"), "prompt: the weight of 'box' is nan;"),
-    "absurd weight": (wrong(negative_prompt="(a:1e30)"), "negative_prompt: the weight of 'a' is 1"),
+    "absurd weight": (
+        wrong(negative_prompt="(a:1e30)"),
+        "--negative-prompt: the weight of 'a' is 1",
+    ),
     "absurd guidance": (wrong(guidance_scale=1e9), "is 1e+09; it must be from 0 to 100"),
     "absurd steps": (wrong(steps=10**6), "steps is 1000000; it must be from 1 to 1000"),
     "absurd size": (wrong(width=10**6), "width is 1000000; it must be from 0 to 8192"),
