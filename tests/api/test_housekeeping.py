@@ -380,7 +380,7 @@ def test_a_place_is_free_again_when_its_request_gives_up():
 
 
 def test_memory_is_flat(tmp_path):
-    """A slice of what was measured over 2,000 requests."""
+    """The queue forgets what has ended; benchmarks/api_memory.py measures a whole server."""
 
     async def test():
         queue = Queue(tmp_path)

@@ -20,6 +20,11 @@ from .test_store import request
 HEALTH = "/animatediff-v2v/health"
 
 
+@pytest.fixture
+def prometheus():
+    pytest.importorskip("prometheus_client", reason="needs prometheus-client, of the extra test")
+
+
 async def health(client):
     async with client.get(HEALTH, headers={"Authorization": ""}) as answer:
         return answer.status, await answer.json()
@@ -38,6 +43,7 @@ def test_one_without_models_is_not_well(tmp_path):
     assert (status, body["status"], body["models_readable"]) == (503, "unavailable", False)
 
 
+@pytest.mark.usefixtures("prometheus")
 @pytest.mark.parametrize(
     "path", ["/metrics", "/animatediff-v2v/metrics", "/api/animatediff-v2v/metrics"]
 )
@@ -93,6 +99,7 @@ def ended(tmp_path, answer):
     return stored, found
 
 
+@pytest.mark.usefixtures("prometheus")
 @pytest.mark.parametrize(
     ("answer", "level", "says"),
     [
