@@ -44,7 +44,7 @@ class ModelFromComfy(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     tooltip="A Stable Diffusion 1.5 MODEL. LoRAs and merges in it are taken "
-                    "along; patches of the sampling itself are not.",
+                    "along; other patches have no effect here and are named on the node.",
                 ),
                 io.Clip.Input(
                     "clip",
