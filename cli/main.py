@@ -6,7 +6,7 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,14 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SIGTERM or by a terminal that was closed; 1 when a file that was inspected cannot be used.
     """
     to_stderr = logging.StreamHandler(sys.stderr)
-    to_stderr.setFormatter(_InOptions())
-    logging.basicConfig(level=logging.WARNING, handlers=[to_stderr])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[to_stderr])
+    worded: Callable[[str], str] = str
     with ending_signals():
         try:
             parsed = _parser().parse_args(arguments)
+            worded = parsed.worded
+            to_stderr.setFormatter(_Worded(worded))
             return int(parsed.command(parsed))
         except AnimateDiffV2VError as error:
-            complain(reworded(str(error)))
+            complain(worded(str(error)))
             return EXIT_WRONG_INPUT
         except KeyboardInterrupt:
             complain(INTERRUPTED)
@@ -48,15 +50,22 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for part in (run, inspect, install, serve):
         part.add_command(commands)
+    # The others have no options for the library's fields: their users know settings and files.
+    parser.set_defaults(worded=str)
+    commands.choices["run"].set_defaults(worded=reworded)
     return parser
 
 
-class _InOptions(logging.Formatter):
-    """Names the command's options in warnings of the library."""
+class _Worded(logging.Formatter):
+    """Words warnings of the library as the command words its errors."""
+
+    def __init__(self, worded: Callable[[str], str]) -> None:
+        super().__init__()
+        self._worded = worded
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message alone."""
-        return reworded(super().format(record))
+        return self._worded(super().format(record))
 
 
 class _Version(argparse.Action):

@@ -103,11 +103,16 @@ OPTIONS = {
         )
     },
 }
-# What a sentence begins with, and names that are no words anywhere in it.
 _NAMES = "|".join(sorted(map(re.escape, OPTIONS), reverse=True))
-_AT_THE_START = re.compile(rf"^({_NAMES})(?=:| is )")
 _UNMISTAKABLE = "|".join(name for name in OPTIONS if "_" in name)
-_ANYWHERE = re.compile(rf"(?<![\w/.-])({_UNMISTAKABLE})\b(?![/-]|\.\w)")
+# Where the library's own sentences name a field: first of all, in brackets, or as a later subject.
+# Elsewhere the same letters can be a file's name or a word of a prompt.
+_FIELD = re.compile(
+    rf"^(?:{_NAMES})(?=:| is (?!no ))"
+    rf"|(?<=\()(?:{_UNMISTAKABLE})(?=\))"
+    rf"|(?:(?<=, )|(?<= and )|(?<=; ))(?:{_UNMISTAKABLE})(?= is | -?\d)"
+)
+_QUOTED = re.compile(r"""((?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w))""")
 _PHRASES = {
     ", as pathlib.Path or text": "",
     "set overwrite to replace it": "give --overwrite to replace it",
@@ -115,19 +120,27 @@ _PHRASES = {
     "change the name or the format": "change the name or --format",
     "give one as vae": "give one with --vae",
     "give one as text_encoder": "give one with --text-encoder",
+    "a smaller select_every_nth_frame": "a smaller --select-every-nth-frame",
+    "a higher force_rate, or": "a higher --force-rate, or",
+    "context window, or fp8_weights": "context window, or --fp8-weights",
 }
 
 
 def reworded(sentence: str) -> str:
-    """Name the command's options in a sentence of the library, which names its fields.
+    """Name the options of `run` in a sentence of the library, which names its fields.
+
+    What is quoted is the user's, and stays.
 
     >>> reworded("steps is 0; it must be from 1 to 1000.")
     '--steps is 0; it must be from 1 to 1000.'
     """
     for phrase, ours in _PHRASES.items():
         sentence = sentence.replace(phrase, ours)
-    sentence = _AT_THE_START.sub(lambda match: OPTIONS[match[1]], sentence)
-    return _ANYWHERE.sub(lambda match: OPTIONS[match[1]], sentence)
+    if (first := _FIELD.match(sentence)) is not None:
+        sentence = OPTIONS[first[0]] + sentence[first.end() :]
+    parts = _QUOTED.split(sentence)
+    parts[::2] = [_FIELD.sub(lambda match: OPTIONS[match[0]], part) for part in parts[::2]]
+    return "".join(parts)
 
 
 class Parser(argparse.ArgumentParser):

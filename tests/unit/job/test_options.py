@@ -174,10 +174,41 @@ def test_the_options_that_sentences_name_exist():
         ("a (max_memory_gb) b", "a (--max-memory) b"),
         ("/x/max_memory_gb.mp4 is no video.", "/x/max_memory_gb.mp4 is no video."),
         ("prompt: the weight of 'x' is 99.", "--prompt: the weight of 'x' is 99."),
+        ("a, motion_scale is 2.", "a, --motion-scale is 2."),
+        # What the user wrote is no field.
+        ("There is no file guidance_scale.", "There is no file guidance_scale."),
+        ("guidance_scale is no video.", "guidance_scale is no video."),
+        ("prompt: '(motion_scale)' is odd.", "--prompt: '(motion_scale)' is odd."),
+        (
+            "prompt: the weight of '(motion_scale:nan)' is nan.",
+            "--prompt: the weight of '(motion_scale:nan)' is nan.",
+        ),
+        ("It's \"a, clip_skip is b\", checkpoint's own.",) * 2,
     ],
 )
 def test_rewording(sentence, ours):
     assert reworded(sentence) == ours
+
+
+@pytest.mark.parametrize(
+    ("api", "said", "unsaid"),
+    [
+        ('{"nonsense": 1}', "motion_module, turbo_motion_module", "--motion"),
+        ('{"motion_module": 5}', ": motion_module: Input should be", "--motion"),
+    ],
+)
+def test_serve_speaks_of_settings_not_of_options(tmp_path, capsys, api, said, unsaid):
+    (tmp_path / "api.json").write_text(api)
+    assert main(["serve", str(tmp_path), "--models", str(tmp_path)]) == 2
+    sentence = capsys.readouterr().err
+    assert said in sentence and unsaid not in sentence
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["serve", ".", "--models"]])
+def test_a_file_called_as_a_field_keeps_its_name(capsys, command):
+    assert main([*command, "guidance_scale"]) in (1, 2)
+    done = "".join(capsys.readouterr())
+    assert "guidance_scale" in done and "--guidance-scale" not in done
 
 
 def check(code, *arguments, cwd, env=None, stdout=subprocess.PIPE):
