@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +18,50 @@ from ..pipeline.video import Preprocessor
 from .parsing import reworded
 
 
-def lora_entry(text: str) -> LoraEntry:
-    """Read FILE[:SCALE[:TEXT_SCALE]], the file being a path, an address or a name that is here.
+@dataclass(frozen=True)
+class FileOption:
+    """An option whose value is a file with numbers behind it."""
 
-    Raises AnimateDiffV2VError when there is no such file; says what would fetch it.
+    name: str
+    form: str
+
+    def split(self, text: str) -> tuple[str, list[float]]:
+        """Take the numbers off the end of FILE[:NUMBER...].
+
+        Raises AnimateDiffV2VError when there are more than the option takes, or they are none.
+        """
+        most = self.form.count("[")
+        reference, numbers = _split_numbers(text, most=most)
+        shorter, _, rest = reference.rpartition(":")
+        is_number = _split_number(reference)[1] is not None
+        if (is_number or Path(shorter).is_file()) and not Path(reference).exists():
+            what = f"at most {most} numbers" if most > 1 else "at most one number"
+            raise AnimateDiffV2VError(
+                f"{self.name} is {text!r}; it must be {self.form}, with {what} behind the file"
+                + ("." if is_number else f", and {rest!r} is none.")
+            )
+        return reference, numbers
+
+
+LORA = FileOption("--lora", "FILE[:SCALE[:TEXT_SCALE]]")
+MOTION_LORA = FileOption("--motion-lora", "FILE[:SCALE]")
+CONTROL = FileOption("--control", "FILE[:STRENGTH[:START[:END]]]")
+IP_ADAPTER = FileOption("--ip-adapter", "FILE[:WEIGHT[:START[:END]]]")
+
+
+def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
+    """Read a LoRA and its scales, the file being a path, an address or a name that is here.
+
+    Raises AnimateDiffV2VError naming the option when there is no such file, saying what would
+    fetch it, or when a scale is out of range.
     """
-    reference, scales = _split_numbers(text, most=2)
-    path = find_lora(reference, folders=())
+    reference, scales = option.split(text)
     scale = scales[0] if scales else 1.0
-    return LoraEntry(path, model_strength=scale, clip_strength=scales[-1] if scales else 1.0)
+    try:
+        path = find_lora(reference, folders=())
+        return LoraEntry(path, model_strength=scale, clip_strength=scales[-1] if scales else 1.0)
+    except AnimateDiffV2VError as error:
+        raise AnimateDiffV2VError(f"{option.name}: {error}") from error
 
 
 def _split_numbers(text: str, *, most: int) -> tuple[str, list[float]]:
@@ -65,6 +102,10 @@ def interval(text: str) -> tuple[float, float]:
         ) from None
 
 
+# No schedule: a frame's number, or JSON's bracket, is what one begins with.
+_NAMED_TEXT_FILE = re.compile(r"(?!\s*[-\d]+\s*:)[^\n\"{]+\.(txt|json|csv|md|yaml|yml)")
+
+
 def prompt_schedule(text: str, *, pre_text: str, app_text: str) -> PromptSchedule:
     """Read a schedule: a text file of that name, or the text itself.
 
@@ -75,13 +116,22 @@ def prompt_schedule(text: str, *, pre_text: str, app_text: str) -> PromptSchedul
     path = Path(text)
     try:
         if "\n" not in text and path.is_file():
-            text = path.read_text(encoding="utf-8-sig")
+            return _schedule(path.read_text(encoding="utf-8-sig"), pre_text, app_text)
     except OSError:  # too long for a name: it is the text
         pass
     except UnicodeDecodeError as error:
         raise AnimateDiffV2VError(
             f"--prompt-schedule: {path} is no text in UTF-8; save it as such."
         ) from error
+    if _NAMED_TEXT_FILE.fullmatch(text):
+        raise AnimateDiffV2VError(
+            f"--prompt-schedule: there is no file {text}; check the path, or give the schedule "
+            'itself, for example "0: a forest in spring".'
+        )
+    return _schedule(text, pre_text, app_text)
+
+
+def _schedule(text: str, pre_text: str, app_text: str) -> PromptSchedule:
     try:
         return PromptSchedule(text, pre_text, app_text)
     except AnimateDiffV2VError as error:
@@ -124,7 +174,7 @@ def style_files(
 def _style_file(
     text: str, images: list[str], vision_model: str, settings: dict[str, Any]
 ) -> StyleFile:
-    reference, numbers = _split_numbers(text, most=3)
+    reference, numbers = IP_ADAPTER.split(text)
     weight, start, end = numbers + [0.8, 0.0, 1.0][len(numbers) :]
     try:
         return StyleFile(
@@ -170,7 +220,7 @@ def _for_each(controls: Sequence[str], values: Sequence[str], what: str) -> list
 def _control_file(
     text: str, source: str, mask: str | None, settings: dict[str, Any]
 ) -> ControlFile:
-    reference, numbers = _split_numbers(text, most=3)
+    reference, numbers = CONTROL.split(text)
     strength, start, end = numbers + [1.0, 0.0, 1.0][len(numbers) :]
     try:
         return ControlFile(

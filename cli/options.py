@@ -17,6 +17,7 @@ from ..pipeline.sampling import (
     Scheduler,
 )
 from ..pipeline.video import FORMATS, Fit
+from .arguments import CONTROL, IP_ADAPTER, LORA, MOTION_LORA
 
 Group = argparse._ArgumentGroup
 
@@ -39,7 +40,7 @@ def add_model_files(files: Group) -> None:
         "--lora",
         action="append",
         default=[],
-        metavar="FILE[:SCALE[:TEXT_SCALE]]",
+        metavar=LORA.form,
         help="LoRA to merge, scale 1 unless given; TEXT_SCALE is for the text encoder, SCALE "
         "unless given; repeat for several",
     )
@@ -47,7 +48,7 @@ def add_model_files(files: Group) -> None:
         "--motion-lora",
         action="append",
         default=[],
-        metavar="FILE[:SCALE]",
+        metavar=MOTION_LORA.form,
         help="motion LoRA to merge into the motion module; repeat for several",
     )
     files.add_argument("--embeddings", metavar="FOLDER", help="folder for embedding:name")
@@ -127,7 +128,7 @@ def add_guides(guides: Group) -> None:
         "--control",
         action="append",
         default=[],
-        metavar="FILE[:STRENGTH[:START[:END]]]",
+        metavar=CONTROL.form,
         help="ControlNet that holds the structure, strength 1 unless given, acting between two "
         "shares of the schedule; repeat for several",
     )
@@ -153,19 +154,25 @@ def add_guides(guides: Group) -> None:
         help="let the last control frame serve for those that are missing at the end",
     )
     guides.add_argument(
-        "--canny-low", type=float, default=100.0, help="canny: where an edge goes on, 0 to 2040"
+        "--canny-low",
+        type=float,
+        help="canny: where an edge goes on, 0 to 2040, 100 unless given",
     )
     guides.add_argument(
-        "--canny-high", type=float, default=200.0, help="canny: where an edge begins, 0 to 2040"
+        "--canny-high",
+        type=float,
+        help="canny: where an edge begins, 0 to 2040, 200 unless given",
     )
     guides.add_argument(
-        "--tile-factor", type=int, default=8, help="tile: how many times smaller, 1 to 64"
+        "--tile-factor",
+        type=int,
+        help="tile: how many times smaller, 1 to 64, 8 unless given",
     )
     guides.add_argument(
         "--ip-adapter",
         action="append",
         default=[],
-        metavar="FILE[:WEIGHT[:START[:END]]]",
+        metavar=IP_ADAPTER.form,
         help="IP-Adapter: the video takes on the style of --style-image, weight 0.8 unless given, "
         "acting between two shares of the schedule; repeat for several",
     )
@@ -183,8 +190,7 @@ def add_guides(guides: Group) -> None:
     )
     guides.add_argument(
         "--style-arrangement",
-        default="average",
-        help=f"what several pictures do: {_named(Arrangement)}",
+        help=f"what several pictures do: {_named(Arrangement)}; average unless given",
     )
     guides.add_argument(
         "--style-weights",
@@ -205,8 +211,7 @@ def add_guides(guides: Group) -> None:
     guides.add_argument(
         "--source-blend-end",
         type=float,
-        default=0.5,
-        help="share of the noise schedule up to which --source-blend acts",
+        help="share of the noise schedule up to which --source-blend acts, 0.5 unless given",
     )
     guides.add_argument(
         "--source-prompt",
@@ -246,8 +251,19 @@ def add_frames(frames: Group) -> None:
     frames.add_argument(
         "--duration", type=float, default=0.0, metavar="SECONDS", help="0 reaches to the end"
     )
-    frames.add_argument("--width", type=int, default=0, help="pixels, 0 keeps the source's")
-    frames.add_argument("--height", type=int, default=0, help="pixels, 0 keeps the source's")
+    frames.add_argument(
+        "--width",
+        type=int,
+        default=0,
+        help="pixels, rounded to a multiple of 8; 0 follows --height in the source's aspect, and "
+        "where both are 0 the source's size is kept, its longer side scaled down to 768 at most",
+    )
+    frames.add_argument(
+        "--height",
+        type=int,
+        default=0,
+        help="pixels, rounded to a multiple of 8; 0 follows --width, as --width follows it",
+    )
     frames.add_argument(
         "--fit",
         default="crop",

@@ -20,6 +20,7 @@ OPTIONS = {
     "source": "--control-source",
     "control strength": "the strength of --control",
     "control source": "--control-source",
+    "control mask": "--control-mask",
     "low_threshold": "--canny-low",
     "high_threshold": "--canny-high",
     "start_time_seconds": "--start-time",

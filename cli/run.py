@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
-from ..pipeline.job_files import check_files
+from ..pipeline.job_files import check_files, check_memory_bound
 from ..pipeline.output_file import check_output
 from ..pipeline.presets import preset_defaults
 from ..pipeline.prompts import PromptSchedule
@@ -21,6 +21,8 @@ from ..pipeline.video.formats import FORMATS, FormatName
 from ..pipeline.video.target import check_target
 from . import options
 from .arguments import (
+    LORA,
+    MOTION_LORA,
     control_files,
     interval,
     lora_entry,
@@ -28,6 +30,7 @@ from .arguments import (
     style_files,
     style_weights,
 )
+from .companions import check_companions
 from .console import progress_display, say
 from .parsing import Help
 from .signals import leaving_at_once
@@ -63,14 +66,18 @@ def add_command(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    check_companions(parsed)
     request, files = _request(parsed), _model_files(parsed)
     check_target(request.output, FORMATS[request.format])
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
+    check_memory_bound(request, has_bound=files.max_memory_gb is not None)
     check_files(request, files)
     with progress_display() as display:
         display.begin("loading PyTorch")
         with leaving_at_once():
+            from ..pipeline.devices import resolve_device  # noqa: PLC0415 - takes seconds
             from ..pipeline.video_to_video import video_to_video  # noqa: PLC0415 - takes seconds
+        resolve_device(files.device)  # refuses one that is not there
         display.begin("loading the models")
         result = video_to_video(request, files, progress=display.show)
     if parsed.json:
@@ -105,28 +112,35 @@ def _request(parsed: argparse.Namespace) -> Request:
             parsed.control,
             parsed.control_source,
             parsed.control_mask,
-            low_threshold=parsed.canny_low,
-            high_threshold=parsed.canny_high,
-            tile_factor=parsed.tile_factor,
             repeat_last=parsed.repeat_last_control,
+            **_given(
+                low_threshold=parsed.canny_low,
+                high_threshold=parsed.canny_high,
+                tile_factor=parsed.tile_factor,
+            ),
         ),
         styles=style_files(
             parsed.ip_adapter,
             images=parsed.style_image,
             vision_model=parsed.clip_vision,
-            arrangement=parsed.style_arrangement,
             weights=style_weights(parsed.style_weights),
+            **_given(arrangement=parsed.style_arrangement),
         ),
         overwrite=parsed.overwrite,
         source_prompt=parsed.source_prompt,
         source_blend=parsed.source_blend,
-        source_blend_end=parsed.source_blend_end,
         source_mask=parsed.source_mask,
         audio=not parsed.no_audio,
         pingpong=parsed.pingpong,
         loop_count=parsed.loop_count,
         hardware_encoder=parsed.hardware_encoder,
+        **_given(source_blend_end=parsed.source_blend_end),
     )
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """Leave out what was not given, so that the library's own default holds."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _schedule(parsed: argparse.Namespace) -> PromptSchedule | None:
@@ -171,8 +185,8 @@ def _model_files(parsed: argparse.Namespace) -> ModelFiles:
         motion_module=None if parsed.motion_module == "none" else parsed.motion_module,
         vae=parsed.vae,
         text_encoder=parsed.text_encoder,
-        motion_loras=tuple(lora_entry(text) for text in parsed.motion_lora),
-        loras=tuple(lora_entry(text) for text in parsed.lora),
+        motion_loras=tuple(lora_entry(text, MOTION_LORA) for text in parsed.motion_lora),
+        loras=tuple(lora_entry(text, LORA) for text in parsed.lora),
         embeddings=parsed.embeddings,
         device=parsed.device,
         dtype=parsed.dtype,

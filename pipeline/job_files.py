@@ -1,4 +1,4 @@
-"""Whether the files of a job are there: asked before anything is loaded."""
+"""Whether a job can begin: asked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,30 +11,57 @@ from .request import ModelFiles, Request
 
 def check_files(request: Request, files: ModelFiles | None = None) -> None:
     """Raise AnimateDiffV2VError, naming it, for the first file that is missing or out of reach."""
-    for path in request.inputs:
-        check_is_there(path, remedy="; check the name and the folder")
-    for path in _networks(request, files):
-        check_is_there(path)
+    for name, path in _named_files(request, files):
+        if isinstance(path, Path):
+            _check_is_there(name, path)
+    folder = files.embeddings if files else None
+    if folder is not None and not folder.is_dir():
+        wrong = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+        raise AnimateDiffV2VError(f"embeddings: {wrong}; give one that holds embeddings.")
 
 
-def check_is_there(path: Path, *, remedy: str = "") -> None:
-    """Raise AnimateDiffV2VError where there is nothing of this name, or nobody may know.
+def check_memory_bound(request: Request, *, has_bound: bool) -> None:
+    """Raise AnimateDiffV2VError where memory has a bound and what a job takes is not counted."""
+    if not has_bound:
+        return
+    if request.styles:
+        raise AnimateDiffV2VError(
+            "styles are given and memory has a bound (max_memory_gb), but what IP-Adapters take "
+            "is not counted: leave out the styles, or the bound."
+        )
+    if request.sampling.speed.compile:
+        raise AnimateDiffV2VError(
+            "compile is on and memory has a bound (max_memory_gb), but what compiled "
+            "layers take cannot be counted before: switch compile off, or leave out the bound."
+        )
 
-    remedy: ends the sentence.
-    """
+
+def _check_is_there(name: str, path: Path) -> None:
+    """Raise AnimateDiffV2VError where there is nothing of this name, or nobody may know."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise AnimateDiffV2VError(f"There is no file {path}{remedy}.") from None
+        raise AnimateDiffV2VError(f"{name}: there is no file {path}; check the path.") from None
     except OSError as error:
-        raise AnimateDiffV2VError(f"{path} cannot be read: {error.strerror}.") from error
+        raise AnimateDiffV2VError(f"{name}: {path} cannot be read: {error.strerror}.") from error
 
 
-def _networks(request: Request, files: ModelFiles | None) -> Iterable[Path]:
-    yield from (control.network for control in request.controls)
+def _named_files(
+    request: Request, files: ModelFiles | None
+) -> Iterable[tuple[str, Path | str | None]]:
+    """The files with the fields that name them; what is no path is no file."""
+    yield "input", request.input
+    for control in request.controls:
+        yield "control source", control.source
+        yield "control mask", control.mask
+    yield "source_mask", request.source_mask
+    yield from (("images", image) for style in request.styles for image in style.images)
+    yield from (("network", control.network) for control in request.controls)
     for style in request.styles:
-        yield from (style.adapter, style.vision_model)
+        yield "adapter", style.adapter
+        yield "vision_model", style.vision_model
     if files is not None:
-        loras = [lora.path for lora in (*files.loras, *files.motion_loras)]
-        named = (files.checkpoint, files.motion_module, files.vae, files.text_encoder)
-        yield from (path for path in (*named, *loras) if path is not None)
+        for name in ("checkpoint", "motion_module", "vae", "text_encoder"):
+            yield name, getattr(files, name)
+        yield from (("loras", lora.path) for lora in files.loras)
+        yield from (("motion_loras", lora.path) for lora in files.motion_loras)

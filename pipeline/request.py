@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .choices import check_types, checked
 from .errors import AnimateDiffV2VError
@@ -14,11 +14,13 @@ from .prompts.weights import check_prompt
 from .ranges import (
     CLIP_SKIP,
     CONTROL_STRENGTH,
+    LOOP_COUNT,
     MEMORY_GB,
     MOTION_SCALE,
     SEED,
     SHARE,
     SIDE,
+    SIZE_OF_0,
     STEPS,
     STYLE_WEIGHT,
 )
@@ -126,8 +128,17 @@ class ControlFile:
         check_types(self)
         CONTROL_STRENGTH.check("control strength", self.strength)
         if isinstance(given, str) and not (Path(given).suffix or Path(given).is_dir()):
-            checked("control source", given, Preprocessor)
+            _check_preprocessor(given)
         _ = self.preprocessing  # refuses thresholds that are none
+
+
+def _check_preprocessor(name: str) -> None:
+    known = get_args(Preprocessor)
+    if name not in known:
+        raise AnimateDiffV2VError(
+            f"control source is {name!r}; it can be {', '.join(known)}, or the path of a video, a "
+            "folder or a picture of control frames."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,8 +219,10 @@ class Request:
         default_factory=lambda: FrameSelection(select_every_nth_frame=2)
     )
     width: int = 0
-    """Pixels, multiples of 8; 0 keeps the source's, up to 768 on the long side."""
+    """Pixels, rounded to a multiple of 8. With one side 0 the source's aspect is kept; with both 0
+    its size, scaled down to 768 on the longer side where that is more."""
     height: int = 0
+    """As `width`."""
     fit: Fit = "crop"
     format: FormatName = "mp4-h264"
     crf: int | None = None
@@ -248,8 +261,9 @@ class Request:
         SHARE.check("source_blend", self.source_blend)
         SHARE.check("source_blend_end", self.source_blend_end)
         checked("fit", self.fit, Fit)
-        SIDE.check("width", self.width, hint="0 keeps the clip's own")
-        SIDE.check("height", self.height, hint="0 keeps the clip's own")
+        SIDE.check("width", self.width, hint=SIZE_OF_0)
+        SIDE.check("height", self.height, hint=SIZE_OF_0)
+        LOOP_COUNT.check("loop_count", self.loop_count)
         check_prompt(self.prompt, name="prompt")
         check_prompt(self.negative_prompt, name="negative_prompt")
 

@@ -23,7 +23,7 @@ from .bounded_memory import BoundedJob, Work, longest_window
 from .choices import checked_type
 from .devices import resolve_device, resolve_dtype
 from .embeddings import embedding_finder
-from .errors import AnimateDiffV2VError
+from .job_files import check_memory_bound
 from .models import LatentCodec, Models, TextEncoder, load_models
 from .models.compiled_layers import check_can_compile
 from .models.memory import MemoryBound
@@ -82,7 +82,8 @@ def video_to_video(
     ):
         checked_type(name, function, Callable)
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
-    _check_memory_bound(request, models)
+    bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
+    check_memory_bound(request, has_bound=bound is not None)
     clock = _Clock()
     started = time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
@@ -130,22 +131,7 @@ def video_to_video(
     )
 
 
-def _check_memory_bound(request: Request, models: Models | ModelFiles) -> None:
-    bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
-    if bound is not None and request.styles:
-        raise AnimateDiffV2VError(
-            "styles are given and memory has a bound (max_memory_gb), but what IP-Adapters take "
-            "is not counted: leave out the styles, or the bound."
-        )
-
-
 def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
-    bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
-    if settings.speed.compile and bound is not None:
-        raise AnimateDiffV2VError(
-            "compile is on and memory has a bound (max_memory_gb), but what compiled "
-            "layers take cannot be counted before: switch compile off, or leave out the bound."
-        )
     if isinstance(models, ModelFiles):
         if settings.speed.compile:
             check_can_compile(resolve_device(models.device))

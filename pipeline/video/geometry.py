@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from ..errors import AnimateDiffV2VError
-from ..ranges import SIDE
+from ..ranges import SIDE, SIZE_OF_0
 
 Fit = Literal["crop", "pad", "stretch"]
 
@@ -78,7 +78,7 @@ def output_size(*, source: tuple[int, int], width: int, height: int, fit: Fit) -
     if fit not in get_args(Fit):
         raise AnimateDiffV2VError(f"fit is {fit!r}; give one of {', '.join(get_args(Fit))}.")
     for name, value in (("width", width), ("height", height)):
-        SIDE.check(name, value, hint="0 keeps the clip's own")
+        SIDE.check(name, value, hint=SIZE_OF_0)
     aspect = Fraction(*source)
     if width and height:
         return _multiple(width), _multiple(height)

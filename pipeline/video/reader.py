@@ -65,6 +65,7 @@ class VideoReader:
             self.info = at_rate(self.info, self.selection.force_rate)
         shown = (self.info.width, self.info.height)
         self.width, self.height = output_size(source=shown, width=width, height=height, fit=fit)
+        self._asked = (width, height)
         self._is_brought_down = not (width or height) and max(shown) > DEFAULT_LONG_SIDE
         self.fit = fit
         self.frame_rate = self.selection.output_rate(self.info.frame_rate)
@@ -123,8 +124,7 @@ class VideoReader:
         )
         held, picture = None, None
         self.frame_count = 0
-        if self._is_brought_down:
-            self._tell_size()
+        self._tell_size()
         if self._ahead is not None:
             self._ahead.stop()
         self._ahead = Ahead(self._selected(), depth=FRAMES_AHEAD)
@@ -146,14 +146,20 @@ class VideoReader:
             )
 
     def _tell_size(self) -> None:
-        logger.info(
-            "The clip's %dx%d pixels are brought down to %dx%d, a size that suits SD1.5;"
-            " give width and height for another.",
-            self.info.width,
-            self.info.height,
-            self.width,
-            self.height,
-        )
+        """Tell in the log where the size is another than was asked for, or than the clip's."""
+        used = (self.width, self.height)
+        for name, asked, side in zip(("width", "height"), self._asked, used, strict=True):
+            if asked and asked != side:
+                sentence = "%s is %d; %d is used, as sizes are multiples of 8."
+                logger.warning(sentence, name, asked, side)
+        if self._is_brought_down:
+            logger.info(
+                "The clip's %dx%d pixels are brought down to %dx%d, a size that suits SD1.5;"
+                " give width and height for another.",
+                self.info.width,
+                self.info.height,
+                *used,
+            )
 
     def _selected(self) -> Generator[object, None, None]:
         selection, info = self.selection, self.info

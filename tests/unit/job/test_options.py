@@ -236,6 +236,8 @@ loaded = [name for name in heavy if name in sys.modules]
 print("loaded", code, loaded)
 """
 NETWORKS = ["--checkpoint", "a.safetensors", "--motion-module", "b.safetensors", "--prompt", "x"]
+ALL_THERE = ["there.mp4", "b.mp4", "--checkpoint", "other.mp4", "--prompt", "x"]
+ALL_THERE += ["--motion-module", "none"]
 LIGHT = {
     "help": (["--help"], 0),
     "help of run": (["run", "--help"], 0),
@@ -249,6 +251,10 @@ LIGHT = {
     "input as output": (["run", "there.mp4", "there.mp4", *NETWORKS], 2),
     "existing output": (["run", "there.mp4", "other.mp4", *NETWORKS], 2),
     "missing LoRA": (["run", "there.mp4", "b.mp4", "--lora", "no.pt", *NETWORKS], 2),
+    "loops below none": (["run", "there.mp4", "b.mp4", "--loop-count=-1", *NETWORKS], 2),
+    "no folder of embeddings": (["run", *ALL_THERE, "--embeddings", "no"], 2),
+    "compiled within a bound": (["run", *ALL_THERE, "--compile", "--max-memory", "4"], 2),
+    "an option without effect": (["run", *ALL_THERE, "--closed-loop"], 2),
     "serve without models": (["serve", "data", "--models", "nowhere"], 2),
 }
 
@@ -309,11 +315,63 @@ CASES = {
         {"control": "NET", "canny_low": 300},
         "--canny-low is 300 and --canny-high 200",
     ),
-    "a missing mask": ({"source_mask": "no.png"}, "There is no file no.png"),
+    "a missing mask": ({"source_mask": "no.png"}, "--source-mask: there is no file no.png; check"),
     "a long name": ({"output": "a" * 300 + ".mp4"}, "has 304 bytes, and file systems take"),
     "a long input": ({"input": "a" * 300 + ".mp4"}, "cannot be read"),
     "the meta device": ({"device": "meta"}, "--device is 'meta', on which this machine cannot"),
     "nonsense for a device": ({"device": "☃"}, "--device is '☃'"),
+    "a source that nothing is called": (
+        {"control": "NET", "control_source": "cany"},
+        "--control-source is 'cany'; it can be canny, luminance, tile, or the path of a video, a "
+        "folder or a picture",
+    ),
+    "a missing VAE": ({"vae": "no.pt"}, "--vae: there is no file no.pt; check the path."),
+    "a missing checkpoint": ({"checkpoint": "no.pt"}, "--checkpoint: there is no file no.pt;"),
+    "a missing motion module": ({"motion_module": "no.pt"}, "--motion-module: there is no file"),
+    "a missing text encoder": ({"text_encoder": "no.pt"}, "--text-encoder: there is no file no"),
+    "a missing ControlNet": ({"control": "no.pt"}, "--control: there is no file no.pt; check"),
+    "a missing LoRA": ({"lora": "no.pt"}, "--lora: There is no LoRA no.pt: check the path"),
+    "a missing motion LoRA": ({"motion_lora": "no.pt"}, "--motion-lora: There is no LoRA no.pt"),
+    "a missing schedule": (
+        {"prompt": None, "prompt_schedule": "no.txt"},
+        "--prompt-schedule: there is no file no.txt; check the path, or give the schedule itself",
+    ),
+    "too many scales": (
+        {"lora": "no.pt:1:2:3"},
+        "--lora is 'no.pt:1:2:3'; it must be FILE[:SCALE[:TEXT_SCALE]], with at most 2 numbers",
+    ),
+    "too many scales of a motion LoRA": (
+        {"motion_lora": "no.pt:1:2"},
+        "--motion-lora is 'no.pt:1:2'; it must be FILE[:SCALE], with at most one number",
+    ),
+    "a scale of words": ({"lora": f"{__file__}:half"}, "behind the file, and 'half' is none"),
+    "a scale without an end": (
+        {"lora": f"{__file__}:inf"},
+        "--lora: the strength of test_options.py is inf; it must be from -10 to 10",
+    ),
+    "embeddings of nowhere": ({"embeddings": "no"}, "--embeddings: there is no folder no; give"),
+    "embeddings that are a file": ({"embeddings": __file__}, "is no folder; give one that holds"),
+    "an edge where none is sought": ({"canny_low": 50}, "--canny-low is given without --control"),
+    "an edge of a tile": (
+        {"control": "NET", "control_source": "tile", "canny_high": 50},
+        "--canny-high is given without --control with --control-source canny",
+    ),
+    "a tile of edges": ({"control": "NET", "tile_factor": 4}, "--tile-factor is given without"),
+    "an edge that is no number": ({"control": "NET", "canny_low": "nan"}, "--canny-low is nan"),
+    "weights of no style": ({"style_weights": "0: 1"}, "--style-weights is given without --ip-"),
+    "an arrangement of no style": (
+        {"style_arrangement": "average"},
+        "--style-arrangement is given without --ip-adapter, and has no effect then",
+    ),
+    "the source's prompt for other noise": (
+        {"source_prompt": "a box"},
+        "--source-prompt is given without --noise-type unsample",
+    ),
+    "the end of no blend": ({"source_blend_end": 1}, "--source-blend-end is given without --sou"),
+    "a stride of static windows": (
+        {"context_stride": 2},
+        "--context-stride is given without --context-schedule standard_uniform or looped_uniform",
+    ),
     "a NUL": ({"output": "a\0.mp4"}, "OUTPUT is"),
 }
 
@@ -324,6 +382,18 @@ def in_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("switch", "sentence"),
+    [
+        ("--closed-loop", "--closed-loop is given without --context-schedule looped_uniform"),
+        ("--repeat-last-control", "--repeat-last-control is given without --control"),
+    ],
+)
+def test_a_switch_without_effect_is_refused(switch, sentence, command, capsys):
+    assert main([*command(), switch]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("options", "sentence"), CASES.values(), ids=CASES)
 def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_path, capsys):
     assert main(command(**options)) == 2
@@ -332,6 +402,22 @@ def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_pa
     assert sentence in message
     assert message.startswith("animatediff-v2v: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sides", "told"),
+    [
+        ({"width": 13}, ["--width is 13; 16 is used, as sizes are multiples of 8."]),
+        ({"width": 16, "height": 27}, ["--height is 27; 24 is used, as sizes are multiples of 8."]),
+        ({"width": 16}, []),
+        ({}, []),
+    ],
+    ids=str,
+)
+def test_a_size_that_is_rounded_is_told_once(sides, told, clip, caplog):
+    with VideoReader(clip, **sides) as reader:
+        next(iter(reader))
+    assert [reworded(record.getMessage()) for record in caplog.records] == told
 
 
 CHANGES = {

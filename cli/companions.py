@@ -1,0 +1,57 @@
+"""Options of `animatediff-v2v run` that have no effect unless another one is given."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from ..pipeline.errors import AnimateDiffV2VError
+
+_UNIFORM = ("standard_uniform", "looped_uniform")
+
+
+def _has_control(parsed: argparse.Namespace) -> bool:
+    return bool(parsed.control)
+
+
+def _has_style(parsed: argparse.Namespace) -> bool:
+    return bool(parsed.ip_adapter)
+
+
+def _sees(preprocessor: str) -> Callable[[argparse.Namespace], bool]:
+    """Give a test for a ControlNet that sees this preprocessor's frames; canny is the usual one."""
+    return lambda parsed: (
+        bool(parsed.control) and preprocessor in (parsed.control_source or ["canny"])
+    )
+
+
+# Each option, whether what it needs is given, and what that is.
+_COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
+    "--canny-low": (_sees("canny"), "--control with --control-source canny"),
+    "--canny-high": (_sees("canny"), "--control with --control-source canny"),
+    "--tile-factor": (_sees("tile"), "--control with --control-source tile"),
+    "--repeat-last-control": (_has_control, "--control"),
+    "--style-arrangement": (_has_style, "--ip-adapter"),
+    "--style-weights": (_has_style, "--ip-adapter"),
+    "--source-prompt": (lambda parsed: parsed.noise_type == "unsample", "--noise-type unsample"),
+    "--source-blend-end": (lambda parsed: parsed.source_blend != 0, "--source-blend"),
+    "--closed-loop": (
+        lambda parsed: parsed.context_schedule == "looped_uniform",
+        "--context-schedule looped_uniform",
+    ),
+    "--context-stride": (
+        lambda parsed: parsed.context_stride <= 1 or parsed.context_schedule in _UNIFORM,
+        "--context-schedule standard_uniform or looped_uniform",
+    ),
+}
+
+
+def check_companions(parsed: argparse.Namespace) -> None:
+    """Raise AnimateDiffV2VError for the first option that would be ignored."""
+    for option, (is_of_use, needed) in _COMPANIONS.items():
+        value = getattr(parsed, option.removeprefix("--").replace("-", "_"))
+        if value is not None and value is not False and not is_of_use(parsed):
+            raise AnimateDiffV2VError(
+                f"{option} is given without {needed}, and has no effect then: give that too, or "
+                f"leave {option} out."
+            )
