@@ -26,7 +26,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def bind(host: str, port: int) -> list[socket.socket]:
     """Take a port at all addresses of a host; port 0 takes one that is free.
 
-    Nobody can connect before `run`: who comes while workers start is told so at once.
+    It listens at once, so that no second server can take the port; callers wait until `run`
+    answers them.
 
     Raises AnimateDiffV2VError where that does not go.
     """
@@ -66,6 +67,7 @@ def _bound(family: int, place: tuple[Any, ...]) -> socket.socket:
         if family == socket.AF_INET6:
             taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         taken.bind(place)
+        taken.listen()
     except BaseException:
         taken.close()
         raise
@@ -88,13 +90,20 @@ def _sentence(error: OSError, host: str, port: int) -> str:
     return f"Port {port} of {host} cannot be listened on: {error.strerror}."
 
 
-def run(app: web.Application, sockets: Sequence[socket.socket]) -> None:
-    """Answer on these sockets until the process is told to end, by SIGINT or SIGTERM."""
+def run(
+    app: web.Application, sockets: Sequence[socket.socket], *, when_ready: Callable[[], None]
+) -> None:
+    """Answer on these sockets until the process is told to end, by SIGINT or SIGTERM.
+
+    when_ready: called once the application has started and answers.
+    """
     with suppress(web.GracefulExit, KeyboardInterrupt):
-        asyncio.run(_answer(app, sockets))
+        asyncio.run(_answer(app, sockets, when_ready))
 
 
-async def _answer(app: web.Application, sockets: Sequence[socket.socket]) -> None:
+async def _answer(
+    app: web.Application, sockets: Sequence[socket.socket], when_ready: Callable[[], None]
+) -> None:
     callers = _Callers()
     app.middlewares.insert(0, callers.middleware)
     runner = web.AppRunner(
@@ -103,11 +112,8 @@ async def _answer(app: web.Application, sockets: Sequence[socket.socket]) -> Non
     try:
         await runner.setup()
         for each in sockets:
-            try:
-                await web.SockSite(runner, each).start()
-            except OSError as error:  # somebody else took it at the same time
-                host, port, *_ = each.getsockname()
-                raise AnimateDiffV2VError(_sentence(error, host, port)) from error
+            await web.SockSite(runner, each).start()
+        when_ready()
         assert runner.server is not None
         await callers.hang_up_on_silent(runner.server)
     finally:

@@ -64,12 +64,15 @@ class LocalExecutor:
         self.input_folder.mkdir(parents=True, exist_ok=True)
         self.output_folder.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(remove_abandoned, self.output_folder)
-        starts = (worker.start(self._call_next) for worker in self._workers)
-        outcomes = await asyncio.gather(*starts, return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None:
-                await self.stop()
-                raise outcome
+        starts = [asyncio.create_task(worker.start(self._call_next)) for worker in self._workers]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:  # the first that cannot work ends the others' start
+            for each in starts:
+                each.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Stop the workers, and the jobs that run with them."""

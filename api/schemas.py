@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.prompts.weights import check_prompt
 from ..pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, SEED
 from ..pipeline.request import NEGATIVE_PROMPT
 
@@ -20,9 +22,25 @@ LONGEST_REFERENCE = 4_096
 LONGEST_URL = 8_192
 """Of video_url where it is no data URI; servers and proxies take no longer ones."""
 MOST_LORAS = 16
+MOST_CHECKED_BRACKETS = 200
+"""Of a prompt; those of one with more are checked by the worker."""
 
 Motion = Literal["zoom-out", "zoom-in", "pan-left", "pan-right", "tilt-up", "tilt-down"]
-Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT)]
+
+
+def _with_possible_weights(prompt: str, info: ValidationInfo) -> str:
+    """Refuse weights that no prompt can have, which else would show in the request's turn."""
+    # Each level of brackets is read once more: thousands would hold the server up.
+    if prompt.count("(") > MOST_CHECKED_BRACKETS:
+        return prompt
+    try:
+        check_prompt(prompt, name=info.field_name or "prompt")
+    except AnimateDiffV2VError as error:
+        raise PydanticCustomError("value_error", "{sentence}", {"sentence": str(error)}) from error
+    return prompt
+
+
+Prompt = Annotated[str, Field(max_length=LONGEST_PROMPT), AfterValidator(_with_possible_weights)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 

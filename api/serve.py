@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
 from . import logs
+from .data_folder import KEYS, OWN
 from .executor import Worker, WorkerOptions
+from .guard import needs_no_key
 from .listening import bind, run
 from .local_executor import LocalExecutor, ModelFolders
 from .process_worker import ProcessWorker
 from .service import Service, open_folder
 from .settings import Settings, load_settings
+
+PAGE = "/animatediff-v2v"
 
 
 def application(
@@ -42,11 +48,24 @@ def application(
             app.router.add_routes([web.RouteDef(route.method, path, route.handler, route.kwargs)])
 
     service.mount(app, add_route)
+    add_route(web.get("/", _to_the_page))
     return app
 
 
+@needs_no_key
+async def _to_the_page(_request: web.Request) -> web.Response:
+    """Show the page to whoever opens the address of the server alone."""
+    raise web.HTTPFound(PAGE)
+
+
 def serve(parsed: argparse.Namespace) -> int:
-    """Answer until the process is stopped."""
+    """Answer until the process is stopped; print the URL on stdout once that is so."""
+    with _unmade_on_failure(parsed.folder):
+        _serve(parsed)
+    return 0
+
+
+def _serve(parsed: argparse.Namespace) -> None:
     check_folder(parsed.folder)
     settings = load_settings(parsed.folder)
     sockets = bind(parsed.host, parsed.port)
@@ -56,9 +75,24 @@ def serve(parsed: argparse.Namespace) -> int:
         parsed.folder, models=parsed.models, settings=settings, workers=_workers(parsed)
     )
     port = sockets[0].getsockname()[1]
-    print(f"http://{parsed.host}:{port}/animatediff-v2v", flush=True)
-    run(app, sockets)
-    return 0
+    url = f"http://{parsed.host}:{port}{PAGE}"
+    run(app, sockets, when_ready=lambda: print(url, flush=True))
+
+
+@contextmanager
+def _unmade_on_failure(folder: Path) -> Iterator[None]:
+    """Remove what a start that failed has made, but never keys that somebody added meanwhile."""
+    own = folder / OWN
+    is_new, is_new_inside = not folder.exists(), not own.exists()
+    try:
+        yield
+    except AnimateDiffV2VError:
+        if is_new_inside and not (own / KEYS).exists():
+            shutil.rmtree(own, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it was not made, or something is in it
+                folder.rmdir()
+        raise
 
 
 def check_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
+from .parsing import Help
 from .signals import leaving_at_once
 
 PACKAGES = ("aiohttp", "pydantic", "yarl")
@@ -17,7 +18,7 @@ def add_command(commands: Any) -> None:
     serve = commands.add_parser(
         "serve",
         help="answer the hosted API without ComfyUI",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
         description="Answer fal's clients from this machine. Settings are read from api.json in "
         "FOLDER; keys are made with `python -m animatediff_v2v.api.keys --folder FOLDER add NAME`.",
     )

@@ -34,4 +34,9 @@ globalThis.fetch = async function fetch(input, options) {
 // Without a key the clients do not even ask; a server at home may need none.
 if (!process.env.FAL_KEY && !process.env.FAL_KEY_ID) {
   process.env.FAL_KEY = "local:local";
+  console.error(
+    `fal-local: FAL_KEY is not set, which ${home} takes only with keyless_loopback: make a key ` +
+      "with `python -m animatediff_v2v.api.keys --folder FOLDER add NAME`, or in ComfyUI's " +
+      "custom_nodes with `python -m animatediff-v2v.api.keys add NAME`, and set FAL_KEY to it.",
+  );
 }

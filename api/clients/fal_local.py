@@ -13,6 +13,12 @@ from pathlib import Path
 
 import fal_client.client
 
+WITHOUT_KEY = (
+    "fal_local: FAL_KEY is not set, which {server} takes only with keyless_loopback: make a key "
+    "with `python -m animatediff_v2v.api.keys --folder FOLDER add NAME`, or in ComfyUI's "
+    "custom_nodes with `python -m animatediff-v2v.api.keys add NAME`, and set FAL_KEY to it."
+)
+
 
 def main() -> int:
     """Point the client at the server, then run the script as Python would."""
@@ -52,6 +58,7 @@ def send_home(server: str) -> None:
     # Without a key the client does not even ask; a server at home may need none.
     if not (os.environ.get("FAL_KEY") or os.environ.get("FAL_KEY_ID")):
         os.environ["FAL_KEY"] = "local:local"
+        print(WITHOUT_KEY.format(server=server), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from animatediff_v2v.api.settings import Settings
 
 # Files whose URL is the secret, uploads with a token or a secret of their own, what is public.
 OPEN = {
+    "GET /",
     "GET /.well-known/jwks.json",
     "GET /fal/rest.fal.ai/.well-known/jwks.json",
     "GET /fal/rest.alpha.fal.ai/.well-known/jwks.json",

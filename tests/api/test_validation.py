@@ -32,6 +32,9 @@ WRONG_INPUTS = [
     (V2V, {"prompt": ["a"]}, [entry(["prompt"], "string_type")]),
     (V2V, {"prompt": "x" * 10_001}, [entry(["prompt"], "sequence_too_long", max_length=10_000)]),
     (V2V, {"negative_prompt": 1}, [entry(["negative_prompt"], "string_type")]),
+    (V2V, {"prompt": "(a:nan)"}, [entry(["prompt"], "value_error")]),
+    (V2V, {"prompt": "a {fox} (b:1e30)"}, [entry(["prompt"], "value_error")]),
+    (FAST, {"negative_prompt": "(a:-inf)"}, [entry(["negative_prompt"], "value_error")]),
     (V2V, {"prompt": "\ud800"}, [entry(["prompt"], "string_unicode")]),
     (V2V, {"num_inference_steps": 0}, [entry(["num_inference_steps"], "greater_than_equal", ge=1)]),
     (

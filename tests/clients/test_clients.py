@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import urllib.request
 
 import pytest
@@ -150,3 +152,27 @@ def check_video(video, folder):
     info = probe_video(path)
     assert path.stat().st_size == video["file_size"]
     assert (info.frame_count, info.frame_rate) == (4, 4)
+
+
+@pytest.mark.parametrize("key", [{}, {"FAL_KEY": "a:b"}])
+@pytest.mark.parametrize("language", ["javascript", "python"])
+def test_a_missing_key_is_told(request, tmp_path, language, key):
+    if language == "python":
+        script, runner = tmp_path / "script.py", [CLIENTS / "fal_local.py"]
+        script.write_text("print('ran')")
+    else:
+        script = tmp_path / "script.cjs"
+        script.write_text("console.log('ran')")
+        runner = ["--require", CLIENTS / "fal-local.cjs"]
+    interpreter = request.getfixturevalue("python" if language == "python" else "node")
+    known = {name: value for name, value in os.environ.items() if not name.startswith("FAL_")}
+    done = subprocess.run(
+        [str(each) for each in (interpreter, *runner, script)],
+        env=known | key,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "ran\n"
+    assert ("FAL_KEY is not set" in done.stderr and "add NAME" in done.stderr) == (not key)
+    assert len(done.stderr.splitlines()) == (not key)

@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from animatediff_v2v.api.command import main
+from animatediff_v2v.api.data_folder import OWN
+from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.listening import _Callers, bind
+from animatediff_v2v.api.local_executor import LocalExecutor
+from animatediff_v2v.pipeline import AnimateDiffV2VError
 
 MINIATURE = Path(__file__).parents[3] / "demo/models/checkpoints/miniature.safetensors"
 
@@ -39,6 +45,55 @@ def test_an_address_that_cannot_be_listened_on_is_refused(tmp_path, capsys, opti
     said = capsys.readouterr().err
     assert sentence.format(taken=port) in said
     assert "Traceback" not in said
+
+
+def test_a_port_is_taken_before_anybody_answers_on_it():
+    first = bind("127.0.0.1", 0)
+    with pytest.raises(AnimateDiffV2VError, match="is in use"):
+        bind("127.0.0.1", first[0].getsockname()[1])
+    for each in first:
+        each.close()
+
+
+@pytest.mark.parametrize("outcome", ["starts", "refuses"])
+def test_the_url_is_printed_once_it_answers(tmp_path, capsys, monkeypatch, outcome):
+    """And nothing is left of a start that fails."""
+
+    async def start(executor):
+        assert capsys.readouterr().out == ""
+        if outcome == "refuses":
+            raise AnimateDiffV2VError("device is 'gpu'.")
+
+    async def end(callers, server):
+        raise web.GracefulExit
+
+    monkeypatch.setattr(LocalExecutor, "start", start)
+    monkeypatch.setattr(_Callers, "hang_up_on_silent", end)
+    code = main(["serve", str(tmp_path / "data"), "--models", str(tmp_path), "--port", "0"])
+    said = capsys.readouterr()
+    if outcome == "starts":
+        assert code == 0 and "http://127.0.0.1:" in said.out
+        assert (tmp_path / "data").exists()
+    else:
+        assert (code, said.out) == (2, "") and "device is 'gpu'." in said.err
+        assert not (tmp_path / "data").exists()
+
+
+def test_keys_outlive_a_start_that_fails(tmp_path, monkeypatch):
+    async def start(executor):
+        KeyRing(tmp_path / "data" / OWN).add("laptop")
+        raise AnimateDiffV2VError("device is 'gpu'.")
+
+    monkeypatch.setattr(LocalExecutor, "start", start)
+    assert main(["serve", str(tmp_path / "data"), "--models", str(tmp_path), "--port", "0"]) == 2
+    assert KeyRing(tmp_path / "data" / OWN).names() == ["laptop"]
+
+
+def test_the_help_speaks_of_no_default_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    said = capsys.readouterr().out
+    assert "default: None" not in said and "(default: 8187)" in said
 
 
 @pytest.mark.parametrize("below", ["", "data"])

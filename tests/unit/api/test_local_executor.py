@@ -249,3 +249,21 @@ def begun(folder, name):
     path.mkdir(parents=True)
     _marked(path / "owner.json").close()
     return path
+
+
+def test_the_first_worker_that_refuses_ends_the_start_of_all(tmp_path):
+    async def run():
+        stage = Stage(tmp_path)
+        first, second = stage.workers
+        first.refusal = AnimateDiffV2VError("device is 'gpu'.")
+        waiting = asyncio.Event()
+
+        async def never(when_ready):
+            await waiting.wait()
+
+        second.start = never
+        with pytest.raises(AnimateDiffV2VError, match="gpu"):
+            await asyncio.wait_for(stage.executor.start(), 30)
+        assert first.is_stopped and second.is_stopped
+
+    asyncio.run(run())
