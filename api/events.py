@@ -66,6 +66,10 @@ class Events:
         )
         self._count(lambda metrics: metrics.ended_with(request, frames=frames))
 
+    def uploaded(self, size: int) -> None:
+        """A file of so many bytes was handed in whole; its id is the secret that reads it."""
+        _tell(logging.INFO, "upload received", bytes=size)
+
     def key_refused(self, remote: str, *, key_id: str) -> None:
         """Somebody came with a key that is none, or without one."""
         if self._refusals.allows(""):

@@ -156,7 +156,7 @@ class Service:
             ),
             sweeping=[],
             routes=(
-                *upload_routes(uploads),
+                *upload_routes(uploads, events),
                 *jwks_routes(signer),
                 *operators.table(is_own_server=is_own_server),
                 *routes.table(),

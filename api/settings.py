@@ -55,45 +55,45 @@ class Settings(BaseModel):
     turbo_motion_module: str = ""
     """The same for the turbo endpoints, which AnimateLCM or AnimateDiff-Lightning suits."""
     max_body_bytes: int = Field(100 * 2**20, ge=1024)
-    """Of a request; a video in it as a data URI counts with a third more than its file."""
+    """The largest request body; a video in it as a data URI is a third larger than its file."""
     max_video_bytes: int = Field(512 * 2**20, ge=1024)
     max_lora_bytes: int = Field(1024 * 2**20, ge=1024)
     max_upload_bytes: int = Field(2048 * 2**20, ge=1024)
-    """Of one file that a client hands in."""
+    """The largest file that a client may upload."""
     max_uploads_bytes: int = Field(20 * 2**30, ge=1024)
-    """Of all of them together, within their share of max_disk_bytes."""
+    """The most that all uploads may take together, within their share of max_disk_bytes."""
     keep_uploads_days: float = Field(7, gt=0)
     fetch_seconds: float = Field(120, gt=0)
-    """Until a file of a request must have arrived."""
+    """How long the download of one file of a request may take."""
     fetch_redirects: int = Field(5, ge=0, le=20)
     fetches_at_once: int = Field(4, ge=1, le=64)
     max_video_seconds: float = Field(600, gt=0)
     max_video_pixels: int = Field(4096 * 4096, ge=64 * 64)
-    """Of one frame as it is stored."""
+    """The most pixels (width times height) of one frame of an input video."""
     max_frames: int | None = Field(None, ge=1)
-    """That one request may make."""
+    """The most frames that one request may make."""
     max_seconds: float | None = Field(None, gt=0)
-    """Of a video that one request may restyle."""
+    """The most seconds of a video that one request may restyle."""
     max_queued: int = Field(1000, ge=1)
-    """Unfinished requests of everybody together."""
+    """The most unfinished requests, of all keys together."""
     max_queued_per_key: int = Field(1000, ge=1)
     keep_days: float = Field(30, gt=0)
-    """How long finished requests can be asked for; their videos go with them."""
+    """How long finished requests and their videos are kept."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names, beside localhost and IP addresses, under which clients may call."""
+    """Host names that clients may use, besides localhost and IP addresses."""
     allowed_origins: tuple[str, ...] = ()
     """Sites whose pages may call, with a key, such as https://studio.example:8443."""
     keyless_loopback: bool = False
-    """Whether programs of the user who runs the server need no key; on Linux alone."""
+    """Whether programs of the user who runs the server need no key; only on Linux."""
     requests_per_minute: int = Field(600, ge=1)
-    """Of one key, following a request not counted."""
+    """The most calls of one key; calls for status and result do not count."""
     private_webhooks: bool = False
     """Whether webhooks may go to addresses that are not on the public internet."""
     max_disk_bytes: int = Field(100 * 2**30, ge=2**20)
-    """Of all that the service keeps."""
+    """The most disk space for everything that the service keeps."""
     disk_shares: DiskShares = DiskShares()
     fetched_ahead: int = Field(4, ge=1, le=64)
-    """How many requests have their files here before they run."""
+    """How many waiting requests have their files downloaded in advance."""
 
     def share(self, kind: Share) -> int:
         """Return the bytes that a kind of file may take in all."""

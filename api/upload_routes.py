@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from .bodies import UPLOADS_AT_ONCE, Places, read_json
+from .events import Events
 from .guard import needs_no_key
 from .hosts import CDN, MOUNT, OLD_REST, REST, own_url
 from .problems import RequestRefused, flat
@@ -25,9 +26,9 @@ _NO_FILE = flat(404, "There is no such file, or it has expired", "not_found")
 _NO_TOKEN = flat(401, "The token is unknown or has expired; ask for another", "unauthorized")
 
 
-def upload_routes(store: UploadStore) -> list[web.RouteDef]:
+def upload_routes(store: UploadStore, events: Events) -> list[web.RouteDef]:
     """Give the routes of all clients' ways to upload, and the one that reads."""
-    handlers = _Handlers(store)
+    handlers = _Handlers(store, events)
     file = f"{UPLOADS}/{{id}}/{{name}}"
     rest = [
         web.post(f"{MOUNT}/{host}/storage/{path}", handler)
@@ -54,8 +55,8 @@ def upload_routes(store: UploadStore) -> list[web.RouteDef]:
 
 
 class _Handlers:
-    def __init__(self, store: UploadStore) -> None:
-        self._store = store
+    def __init__(self, store: UploadStore, events: Events) -> None:
+        self._store, self._events = store, events
         self._places = Places(UPLOADS_AT_ONCE)
         # Until when each is good, by the monotonic clock: as long as the process lives at most; a
         # client asks for another one.
@@ -97,7 +98,8 @@ class _Handlers:
     async def whole_with_token(self, request: web.Request) -> web.Response:
         upload_id, secret, path = await self._begun_with_token(request)
         async with self._places.one_for(request):
-            await self._store.write(upload_id, secret, request)
+            size = await self._store.write(upload_id, secret, request)
+        self._events.uploaded(size)
         return web.json_response({"access_url": own_url(request) + path})
 
     async def _begun_with_token(self, request: web.Request) -> tuple[str, str, str]:
@@ -119,7 +121,8 @@ class _Handlers:
     @needs_no_key
     async def whole(self, request: web.Request) -> web.Response:
         async with self._places.one_for(request):
-            await self._store.write(*_place(request), request)
+            size = await self._store.write(*_place(request), request)
+        self._events.uploaded(size)
         return web.json_response({})
 
     @needs_no_key
@@ -133,7 +136,7 @@ class _Handlers:
     @needs_no_key
     async def complete(self, request: web.Request) -> web.Response:
         body = await read_json(request, max_bytes=_LONGEST_JSON)
-        await self._store.complete(*_place(request), body)
+        self._events.uploaded(await self._store.complete(*_place(request), body))
         return web.json_response({})
 
     @needs_no_key

@@ -159,11 +159,15 @@ class UploadStore:
     def _is_old(self, path: Path) -> bool:
         return self._clock() - _changed_at(path) > self.limits.write_seconds
 
-    async def write(self, upload_id: str, secret: str, request: web.Request) -> None:
-        """Write a request's body as the whole upload; raises RequestRefused where that fails."""
+    async def write(self, upload_id: str, secret: str, request: web.Request) -> int:
+        """Write a request's body as the whole upload; give its bytes.
+
+        Raises RequestRefused where that fails.
+        """
         about = self._writable(upload_id, secret)
         await self._receive(request, self._data(upload_id), self.limits.max_bytes)
         await asyncio.to_thread(self._finish, upload_id, about)
+        return file_size(self._data(upload_id))
 
     async def write_part(
         self, upload_id: str, secret: str, number: str, request: web.Request
@@ -176,8 +180,8 @@ class UploadStore:
         others = sum(file_size(each) for each in self._parts(upload_id) if each != path)
         return await self._receive(request, path, self.limits.max_bytes - others)
 
-    async def complete(self, upload_id: str, secret: str, body: Any) -> None:
-        """Put the listed parts together, in the order of their numbers."""
+    async def complete(self, upload_id: str, secret: str, body: Any) -> int:
+        """Put the listed parts together, in the order of their numbers; give their bytes."""
         about = self._writable(upload_id, secret)
         numbers = _part_numbers(body)
         paths = [self._part(upload_id, number) for number in numbers]
@@ -187,6 +191,7 @@ class UploadStore:
         await asyncio.to_thread(self._check_room, 0)
         await asyncio.to_thread(_join, paths, self._data(upload_id))
         await asyncio.to_thread(self._finish, upload_id, about)
+        return file_size(self._data(upload_id))
 
     # --- files -----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import time
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from animatediff_v2v.api import uploads
+from animatediff_v2v.api.events import Events
 from animatediff_v2v.api.guard import Guard
 from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.upload_routes import upload_routes
@@ -55,7 +57,7 @@ async def opened(folder, **limits):
     key = KeyRing(folder)
     guard = Guard(key, max_body_bytes=10_000, requests_per_minute=1000)
     app = web.Application(middlewares=[guard.middleware])
-    app.router.add_routes(upload_routes(store))
+    app.router.add_routes(upload_routes(store, Events()))
     async with TestClient(TestServer(app)) as client:
         yield Site(client, store, key.add("test") if not key.names() else "")
 
@@ -71,7 +73,9 @@ def case(folder, test, **limits):
 # --- the clients' ways -------------------------------------------------------------------------
 
 
-def test_whole(tmp_path):
+def test_whole(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+
     async def test(site):
         for rest in (REST, REST.replace("rest.", "rest.alpha.")):
             begun = await site.json("POST", f"{rest}/upload/initiate", json={})
@@ -82,9 +86,12 @@ def test_whole(tmp_path):
             assert await site.send("GET", begun["file_url"], headers=headers) == (206, "yt")
 
     case(tmp_path, test)
+    assert caplog.messages.count("upload received bytes=5") == 2
 
 
-def test_parts_of_the_javascript_client(tmp_path):
+def test_parts_of_the_javascript_client(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+
     async def test(site):
         begun = await site.begin(multipart=True)
         url, parts = begun["upload_url"], []
@@ -100,6 +107,7 @@ def test_parts_of_the_javascript_client(tmp_path):
         assert len(list((tmp_path / "uploads").iterdir())) == 2
 
     case(tmp_path, test)
+    assert caplog.messages.count("upload received bytes=13") == 1
 
 
 def test_the_python_client(tmp_path):
