@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.files import FileReport, identify
 from .console import say
 from .parsing import EXIT_UNUSABLE
@@ -29,13 +29,15 @@ def add_command(commands: Any) -> None:
 
 def _inspect(parsed: argparse.Namespace) -> int:
     with leaving_at_once():  # a pickle loads PyTorch
-        reports = [identify(Path(path) if path else path) for path in parsed.files]
+        reports = [identify(path) for path in parsed.files if path]
     if parsed.json:
         rows = [asdict(report) | {"path": str(report.path)} for report in reports]
         say(json.dumps(rows, indent=1))
     else:
         for report in reports:
             say(_described(report))
+    if not all(parsed.files):
+        raise AnimateDiffV2VError("FILE is ''; it must be the path of a file.")
     return 0 if all(report.usable for report in reports) else EXIT_UNUSABLE
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..pipeline.errors import AnimateDiffV2VError
+from .usage_errors import in_a_sentence, unknown_arguments
 
 EXIT_UNUSABLE = 1
 EXIT_WRONG_INPUT = 2
@@ -148,8 +149,15 @@ class Parser(argparse.ArgumentParser):
     """Words a wrong option as this pack words its errors, without the usage in front."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise AnimateDiffV2VError with argparse's message."""
-        raise AnimateDiffV2VError(f"{message} (see {self.prog} --help)")
+        """Raise AnimateDiffV2VError with argparse's message, as a sentence."""
+        raise AnimateDiffV2VError(f"{in_a_sentence(message)} See `{self.prog} --help`.")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse what is not known here: argparse would leave it to the parser of all commands."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(unknown_arguments(unknown, options=self._option_string_actions))
+        return parsed, unknown
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):

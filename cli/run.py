@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
@@ -17,7 +16,7 @@ from ..pipeline.ranges import DRAWN_SEED
 from ..pipeline.request import ModelFiles, Request, SamplingSettings
 from ..pipeline.sampling import ContextOptions, Guidance, SpeedOptions
 from ..pipeline.video import FrameSelection
-from ..pipeline.video.formats import FORMATS, FormatName
+from ..pipeline.video.formats import FORMATS
 from ..pipeline.video.target import check_target
 from . import options
 from .arguments import (
@@ -106,7 +105,6 @@ def _request(parsed: argparse.Namespace) -> Request:
         width=parsed.width,
         height=parsed.height,
         fit=parsed.fit,
-        format=_format(parsed.output, parsed.format),
         crf=parsed.crf,
         controls=control_files(
             parsed.control,
@@ -134,7 +132,7 @@ def _request(parsed: argparse.Namespace) -> Request:
         pingpong=parsed.pingpong,
         loop_count=parsed.loop_count,
         hardware_encoder=parsed.hardware_encoder,
-        **_given(source_blend_end=parsed.source_blend_end),
+        **_given(format=parsed.format, source_blend_end=parsed.source_blend_end),
     )
 
 
@@ -160,23 +158,6 @@ def _schedule(parsed: argparse.Namespace) -> PromptSchedule | None:
     return prompt_schedule(
         parsed.prompt_schedule, pre_text=parsed.pre_text, app_text=parsed.app_text
     )
-
-
-def _format(output: str, chosen: FormatName | None) -> FormatName:
-    """Choose the format by the output's suffix, unless it is chosen; a folder has no suffix."""
-    if chosen is not None:
-        return chosen
-    suffix = Path(output).suffix.lower()
-    usual: dict[str, str] = {}
-    for name, form in FORMATS.items():
-        usual.setdefault(form.extension, name)
-    if suffix not in usual:
-        endings = ", ".join(each for each in usual if each)
-        raise AnimateDiffV2VError(
-            f"OUTPUT is {Path(output).name!r}, which ends in no format's suffix; give {endings}, "
-            "or a name without a suffix for a folder of pictures."
-        )
-    return FORMATS[usual[suffix]].name
 
 
 def _model_files(parsed: argparse.Namespace) -> ModelFiles:

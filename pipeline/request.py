@@ -36,7 +36,7 @@ from .sampling import (
 )
 from .sampling.span import WHOLE_SCHEDULE, Span
 from .video import ControlFrameOptions, Fit, FormatName, FrameSelection, Preprocessor
-from .video.formats import output_format
+from .video.formats import format_by_suffix, output_format
 
 NEGATIVE_PROMPT = "(bad quality, worst quality:1.2), ugly faces, bad anime"
 
@@ -224,7 +224,8 @@ class Request:
     height: int = 0
     """As `width`."""
     fit: Fit = "crop"
-    format: FormatName = "mp4-h264"
+    format: Literal[FormatName, "auto"] = "auto"
+    """auto goes by the suffix of `output`, and is replaced by the format that it stands for."""
     crf: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     controls: tuple[ControlFile, ...] = ()
@@ -257,6 +258,8 @@ class Request:
     def __post_init__(self) -> None:
         """Refuse values of other types; take paths as text, and lists for tuples."""
         check_types(self)
+        if self.format == "auto":
+            object.__setattr__(self, "format", format_by_suffix(self.output))
         output_format(self.format).checked_crf(self.crf)
         SHARE.check("source_blend", self.source_blend)
         SHARE.check("source_blend_end", self.source_blend_end)

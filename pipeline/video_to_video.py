@@ -256,7 +256,7 @@ def _writer(request: Request, reader: VideoReader) -> VideoWriter:
         width=reader.width,
         height=reader.height,
         frame_rate=reader.frame_rate,
-        format=request.format,
+        format=FORMATS[request.format].name,
         crf=request.crf,
         audio=_sound(reader) if request.audio else None,
         pingpong=request.pingpong,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ..errors import AnimateDiffV2VError
@@ -254,6 +255,24 @@ _ALL = (
 )
 
 FORMATS: Mapping[str, OutputFormat] = {each.name: each for each in _ALL}
+
+
+def format_by_suffix(path: Path) -> FormatName:
+    """Choose the usual format of files that end so; a name without a suffix is a folder's, png.
+
+    Raises AnimateDiffV2VError naming the suffixes that there are.
+    """
+    suffix = path.suffix.lower()
+    usual: dict[str, FormatName] = {}
+    for form in _ALL:
+        usual.setdefault(form.extension, form.name)
+    if suffix not in usual:
+        endings = ", ".join(each for each in usual if each)
+        raise AnimateDiffV2VError(
+            f"output is {path.name!r}, which ends in no format's suffix; give {endings}, "
+            "or a name without a suffix for a folder of pictures."
+        )
+    return usual[suffix]
 
 
 def output_format(name: str) -> OutputFormat:

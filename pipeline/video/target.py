@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import AnimateDiffV2VError
 from ..part_folder import check_name
-from .formats import OutputFormat
+from .formats import FORMATS, OutputFormat
 
 
 def check_target(path: Path, form: OutputFormat) -> None:
@@ -23,7 +23,7 @@ def _check(path: Path, form: OutputFormat) -> None:
     if form.extension and path.suffix.lower() != form.extension:
         raise AnimateDiffV2VError(
             f"{path.name} does not fit the format {form.name}, whose files end in"
-            f" {form.extension}; change the name or the format."
+            f" {form.extension}; change the name or the format{_fitting(path)}."
         )
     if form.extension and path.is_dir():
         raise AnimateDiffV2VError(f"{path} is a folder; give the name of a file in it.")
@@ -33,6 +33,12 @@ def _check(path: Path, form: OutputFormat) -> None:
         )
     if not path.parent.is_dir():
         raise AnimateDiffV2VError(f"There is no folder {path.parent}; make it first.")
+
+
+def _fitting(path: Path) -> str:
+    """Name the format that fits a file's suffix, where there is one."""
+    names = [form.name for form in FORMATS.values() if form.extension == path.suffix.lower()]
+    return f": {' or '.join(names)} fits {path.suffix}" if path.suffix and names else ""
 
 
 def disk_error(error: OSError, *, path: Path) -> AnimateDiffV2VError:

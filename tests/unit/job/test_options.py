@@ -372,6 +372,22 @@ CASES = {
         {"context_stride": 2},
         "--context-stride is given without --context-schedule standard_uniform or looped_uniform",
     ),
+    "steps that are not whole": ({"steps": 2.5}, "--steps is '2.5'; it must be a whole number."),
+    "a width of words": ({"width": "wide"}, "--width is 'wide'; it must be a whole number. See"),
+    "denoise of words": ({"denoise": "half"}, "--denoise is 'half'; it must be a number. See"),
+    "a misspelt option": (
+        {"stesp": 3},
+        "There is no option --stesp; --steps is one. See `animatediff-v2v run --help`.",
+    ),
+    "an option of nothing": (
+        {"qqqq": 3},
+        "There is no option --qqqq. See `animatediff-v2v run --help`.",
+    ),
+    "no checkpoint": ({"checkpoint": None}, "--checkpoint must be given. See `animatediff-v2v run"),
+    "a format that another suffix fits": (
+        {"output": "a.webm", "format": "mp4-h264"},
+        "end in .mp4; change the name or --format: webm-vp9 fits .webm.",
+    ),
     "a NUL": ({"output": "a\0.mp4"}, "OUTPUT is"),
 }
 
@@ -402,6 +418,44 @@ def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_pa
     assert sentence in message
     assert message.startswith("animatediff-v2v: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["rn"], "COMMAND is 'rn'; it can be run, inspect,"),
+        (["run", "a", "b", "c", *NETWORKS], "'c' is too much; put quotes around"),
+        (["run", "a", "b", *NETWORKS, "--steps"], "--steps has no value; give one behind it."),
+        (["run", "a", "b", *NETWORKS, "--json=1"], "--json takes no value, but is given '1'"),
+        (["run", "a", "b", *NETWORKS, "--con", "x"], "--con could be --control, --control-source"),
+        (
+            ["serve", "a", "--models", "b", "--log-level", "x"],
+            "--log-level is 'x'; it can be debug",
+        ),
+    ],
+)
+def test_what_argparse_refuses_is_a_sentence(arguments, sentence, capsys):
+    assert main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_format_goes_by_the_suffix_in_the_library_as_well():
+    names = {"a.mp4": "mp4-h264", "a.WEBM": "webm-vp9", "a.gif": "gif", "a": "png"}
+    for output, name in names.items():
+        request = Request(**REQUIRED[Request] | {"output": Path(output)})
+        assert request.format == name
+    with pytest.raises(AnimateDiffV2VError, match="which ends in no format's suffix"):
+        Request(**REQUIRED[Request] | {"output": Path("a.avi")})
+
+
+def test_inspect_shows_the_files_before_an_empty_name(weights, capsys):
+    files = [
+        str(weights / name) for name in ("checkpoint.safetensors", "motion_module.safetensors")
+    ]
+    assert main(["inspect", *files, ""]) == 2
+    captured = capsys.readouterr()
+    assert [line.split(": ")[0] for line in captured.out.splitlines()] == files
+    assert "FILE is ''; it must be the path of a file." in captured.err
 
 
 @pytest.mark.parametrize(
