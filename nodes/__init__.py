@@ -12,6 +12,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOWEST_COMFYUI = (0, 14, 0)
+# Looked for at the start: most are imported when a node runs first, in the middle of somebody's work.
+PACKAGES = (
+    "av",
+    "diffusers",
+    "imageio_ffmpeg",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "torchsde",
+    "tqdm",
+    "transformers",
+)
 
 
 def load_extension() -> AnimateDiffV2VExtension:
@@ -22,19 +37,26 @@ def load_extension() -> AnimateDiffV2VExtension:
     traceback, which ComfyUI would leave out.
     """
     _check_version()
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise _missing(package)
     try:
         from .extension import AnimateDiffV2VExtension
     except ModuleNotFoundError as error:
         logger.debug("A package is missing.", exc_info=True)
-        raise RuntimeError(
-            f"AnimateDiff V2V needs the Python package {error.name!r}, which ComfyUI's environment "
-            "does not have: run `python -m pip install -r requirements.txt` in this pack's folder "
-            "with the Python that runs ComfyUI, then restart it."
-        ) from error
+        raise _missing(error.name) from error
     except Exception:
         logger.exception("AnimateDiff V2V could not be loaded.")
         raise
     return AnimateDiffV2VExtension()
+
+
+def _missing(package: str | None) -> RuntimeError:
+    return RuntimeError(
+        f"AnimateDiff V2V needs the Python package {package!r}, which ComfyUI's environment "
+        "does not have: run `python -m pip install -r requirements.txt` in this pack's folder "
+        "with the Python that runs ComfyUI, then restart it."
+    )
 
 
 def say_if_too_old() -> None:
