@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOWEST_COMFYUI = (0, 14, 0)
-# Looked for at the start: most are imported when a node runs first, in the middle of somebody's work.
+# Looked for at the start, since most of them are imported only when a node runs for the first time.
 PACKAGES = (
     "av",
     "diffusers",
