@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
@@ -16,7 +17,7 @@ from ..pipeline.ranges import DRAWN_SEED
 from ..pipeline.request import ModelFiles, Request, SamplingSettings
 from ..pipeline.sampling import ContextOptions, Guidance, SpeedOptions
 from ..pipeline.video import FrameSelection
-from ..pipeline.video.formats import FORMATS
+from ..pipeline.video.formats import FORMATS, format_by_suffix
 from ..pipeline.video.target import check_target
 from . import options
 from .arguments import (
@@ -132,7 +133,10 @@ def _request(parsed: argparse.Namespace) -> Request:
         pingpong=parsed.pingpong,
         loop_count=parsed.loop_count,
         hardware_encoder=parsed.hardware_encoder,
-        **_given(format=parsed.format, source_blend_end=parsed.source_blend_end),
+        **_given(
+            format=parsed.format or format_by_suffix(Path(parsed.output)),
+            source_blend_end=parsed.source_blend_end,
+        ),
     )
 
 

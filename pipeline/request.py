@@ -206,6 +206,14 @@ class SamplingSettings:
         SHARE.check("denoise", self.denoise)
 
 
+def _format_of(output: Path) -> FormatName:
+    """Choose by the suffix; one that no format has is refused where the file is written."""
+    try:
+        return format_by_suffix(output)
+    except AnimateDiffV2VError:
+        return "mp4-h264"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A video to restyle: from file to file."""
@@ -259,7 +267,7 @@ class Request:
         """Refuse values of other types; take paths as text, and lists for tuples."""
         check_types(self)
         if self.format == "auto":
-            object.__setattr__(self, "format", format_by_suffix(self.output))
+            object.__setattr__(self, "format", _format_of(self.output))
         output_format(self.format).checked_crf(self.crf)
         SHARE.check("source_blend", self.source_blend)
         SHARE.check("source_blend_end", self.source_blend_end)
