@@ -236,22 +236,23 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
 )
 def test_ctrl_c_leaves_no_file(interpreter, moment, number, command, tmp_path):
     arguments = [sys.executable, *interpreter, "-m", "animatediff_v2v.api.command"]
-    # A shell has what it starts in the background ignore the signal, and children inherit that.
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Background jobs of a shell ignore SIGINT, those of nohup SIGHUP; children inherit that.
+    heard = {each: signal.signal(each, signal.SIG_DFL) for each in {signal.SIGINT, number}}
     process = subprocess.Popen(
         [*arguments, *command(steps=1000)],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    signal.signal(signal.SIGINT, previous)
+    for each, handler in heard.items():
+        signal.signal(each, handler)
     seen = ""
     while moment not in seen:
         character = process.stderr.read(1)
         assert character, f"ended early: {seen}"
         seen += character
     process.send_signal(number)
-    rest = process.communicate(timeout=60)[1]
+    rest = process.communicate(timeout=300)[1]
     assert process.returncode == 130
     assert "Traceback" not in seen + rest
     assert list(tmp_path.iterdir()) == []
