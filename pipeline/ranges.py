@@ -49,7 +49,7 @@ PROMPT_WEIGHT = Range(-10.0, 10.0)
 LORA_STRENGTH = Range(-10.0, 10.0)
 MOTION_SCALE = Range(0.0, 10.0)
 CLIP_SKIP = Range(1, 12)
-MEMORY_GB = Range(0.001, 1_000_000.0)
+MEMORY_GB = Range(1e-6, 1_000_000.0)
 
 # Frames.
 NTH_FRAME = Range(1, 1000)

@@ -128,7 +128,7 @@ def test_the_life_of_a_worker(small, tmp_path, caplog):
     [
         ({"device": "cuda:77"}, "device is 'cuda:77', on which this machine cannot compute"),
         ({"dtype": "float8"}, "dtype is 'float8'; it can be auto"),
-        ({"max_memory_gb": 0.0}, "max_memory_gb is 0; it must be from 0.001"),
+        ({"max_memory_gb": 0.0}, "max_memory_gb is 0; it must be from 1e-06"),
     ],
     ids=["device", "dtype", "memory"],
 )
