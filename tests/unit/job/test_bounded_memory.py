@@ -51,6 +51,7 @@ def request_for(clip, tmp_path):
         return Request(
             input=clip,
             output=tmp_path / "out.mp4",
+            overwrite=True,
             prompt="a red box",
             sampling=SamplingSettings(seed=3, steps=2, speed=SpeedOptions(**speed)),
             selection=FrameSelection(),
