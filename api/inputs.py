@@ -88,8 +88,11 @@ class Inputs:
                 **_selection(asked),
             )
         except BaseException:
-            with suppress(OSError):  # the next start removes it
-                video.unlink(missing_ok=True)
+            # What came within the request has no other copy: a server that stops here needs it
+            # again, and the request's end removes it.
+            if request.video_file is None:
+                with suppress(OSError):  # the next start removes it
+                    video.unlink(missing_ok=True)
             raise
 
     def sweep(self, unfinished: Iterable[StoredRequest]) -> None:

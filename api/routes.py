@@ -131,7 +131,7 @@ class Routes:
                     video_file=video_file,
                 )
             )
-        except BaseException as error:
+        except Exception as error:  # a call that breaks off may have been queued all the same
             if video_file is not None:
                 (self._inputs.executor.input_folder / video_file).unlink(missing_ok=True)
             if isinstance(error, QueueFull):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
+from animatediff_v2v.api.inputs import Inputs
 from animatediff_v2v.api.queue_runner import MOST_ATTEMPTS
+from animatediff_v2v.api.settings import Settings
 
-from .parts import Queue
+from .parts import WAIT_SECONDS, Queue
 
 
 async def life(queue, act):
@@ -145,3 +148,37 @@ def test_a_cancelled_request_does_not_run_again(tmp_path):
     request = asyncio.run(life(queue, begin))
     assert asyncio.run(life(queue, lambda: queue.end_of(request))).answer.status == 499
     assert len(queue.executor.ran) == 1
+
+
+@pytest.mark.parametrize("came_within_the_request", [True, False])
+def test_a_stop_while_a_video_is_looked_at_keeps_the_only_copy(
+    tmp_path, monkeypatch, came_within_the_request
+):
+    queue = Queue(tmp_path)
+    video = queue.executor.input_folder / "video.mp4"
+
+    looks, has_stopped = threading.Event(), threading.Event()
+
+    class HeldInputs(Inputs):
+        def _models(self, *_asked):
+            return {}
+
+        async def _video(self, *_asked):
+            return video
+
+        def _check_video(self, *_asked):
+            looks.set()
+            has_stopped.wait(WAIT_SECONDS)
+
+    async def stop():
+        has_stopped.set()
+
+    async def begin():
+        video.write_bytes(b"video")
+        await queue.submit(video_file=video.name if came_within_the_request else None)
+        await queue.until(looks.is_set)
+
+    queue._prepare = HeldInputs(Settings(), queue.executor, None, None, None, None).prepare
+    queue.executor.stop = stop
+    asyncio.run(life(queue, begin))
+    assert video.is_file() is came_within_the_request
