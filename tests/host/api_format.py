@@ -42,6 +42,7 @@ def widget_values(node, info):
                 continue
             if not saved and section == "optional":
                 continue  # Saved before the node had this widget: its default counts.
+            assert saved, f"{node['type']}: no value for {name}"
             values[name] = saved.pop(0)
             if options.get("control_after_generate"):
                 assert saved.pop(0) in ("fixed", "increment", "decrement", "randomize")
@@ -53,9 +54,11 @@ def widget_values(node, info):
 
 def chosen(name, options, saved):
     """The value of a dynamic combo, and those of the widgets that belong to its choice."""
+    assert saved, f"no value for {name}"
     values = {name: saved.pop(0)}
-    choice = next(each for each in options["options"] if each["key"] == values[name])
-    for section in choice["inputs"].values():
+    choices = {each["key"]: each["inputs"] for each in options["options"]}
+    assert values[name] in choices, f"{name} has no choice {values[name]!r}"
+    for section in choices[values[name]].values():
         for inner, (kind, *more) in section.items():
             if kind == DYNAMIC:
                 values |= chosen(f"{name}.{inner}", more[0], saved)

@@ -1,14 +1,17 @@
-"""A real ComfyUI sees the nodes as `tests/unit/node_contract.json` describes them."""
+"""A real ComfyUI sees the nodes as `tests/unit/node_contract.json` describes them.
+
+Of its own nodes it has what the templates use.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 
-import pytest
-
 from ..unit.nodes.declared import ANY_FILE
 from ..unit.nodes.object_info import CORE_NODES, KEPT, core_nodes, essentials, pack_nodes
+from ..unit.nodes.relied_on import assert_relied_on
+from ..unit.nodes.test_templates import NAMES, workflow
 from .comfy_server import PACK
 
 CONTRACT = json.loads((PACK / "tests" / "unit" / "node_contract.json").read_text(encoding="utf-8"))
@@ -57,15 +60,13 @@ def test_pack_nodes_are_described_as_by_comfyui(object_info):
                 }, f"{node_id}.{name}"
 
 
-def test_core_nodes_are_as_in_the_snapshot(object_info, server):
+def test_core_nodes_have_what_the_templates_rely_on(object_info, server):
     """WRITE_SNAPSHOTS=1 writes those of this ComfyUI into tests/unit/core_nodes.json."""
-    version = server.get("/system_stats")["system"]["comfyui_version"]
-    snapshot = core_nodes()
-    names = {name for nodes in snapshot.values() for name in nodes}
-    now = {name: essentials(object_info[name]) for name in sorted(names)}
     if os.environ.get("WRITE_SNAPSHOTS"):
-        snapshot[version] = now
-        CORE_NODES.write_text(json.dumps(snapshot, indent=1) + "\n", encoding="utf-8")
-    if version not in snapshot:
-        pytest.skip(f"tests/unit/core_nodes.json knows {', '.join(snapshot)}, not {version}")
-    assert now == snapshot[version]
+        version = server.get("/system_stats")["system"]["comfyui_version"]
+        snapshots = core_nodes()
+        used = sorted({name for nodes in snapshots.values() for name in nodes})
+        snapshots[version] = {name: essentials(object_info[name]) for name in used}
+        CORE_NODES.write_text(json.dumps(snapshots, indent=1) + "\n", encoding="utf-8")
+    for name in sorted(NAMES):
+        assert_relied_on(workflow(name), object_info)

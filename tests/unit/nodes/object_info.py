@@ -1,8 +1,8 @@
 """What a ComfyUI says of its nodes (`/object_info`), for those who check graphs without one.
 
-This pack's half is made of what the nodes declare; ComfyUI's own nodes are kept in
-`core_nodes.json`, for each version that was asked. `tests/host` compares both halves with what a
-real ComfyUI says.
+This pack's half is made of what the nodes declare, which `tests/host` compares with what a real
+ComfyUI says. ComfyUI's own nodes are kept in `core_nodes.json`, for each version that was asked;
+another commit of a version may have others, see `relied_on.py`.
 """
 
 from __future__ import annotations
