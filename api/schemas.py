@@ -22,17 +22,12 @@ LONGEST_REFERENCE = 4_096
 LONGEST_URL = 8_192
 """Of video_url where it is no data URI; servers and proxies take no longer ones."""
 MOST_LORAS = 16
-MOST_CHECKED_BRACKETS = 200
-"""Of a prompt; those of one with more are checked by the worker."""
 
 Motion = Literal["zoom-out", "zoom-in", "pan-left", "pan-right", "tilt-up", "tilt-down"]
 
 
 def _with_possible_weights(prompt: str, info: ValidationInfo) -> str:
     """Refuse weights that no prompt can have, which else would show in the request's turn."""
-    # Each level of brackets is read once more: thousands would hold the server up.
-    if prompt.count("(") > MOST_CHECKED_BRACKETS:
-        return prompt
     try:
         check_prompt(prompt, name=info.field_name or "prompt")
     except AnimateDiffV2VError as error:

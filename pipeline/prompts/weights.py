@@ -57,45 +57,68 @@ def _unescape(text: str) -> str:
 
 
 def _parse(prompt: str, weight: float) -> list[tuple[str, float]]:
+    """Take `prompt` apart in one pass: a stretch is two indices, and none is read twice."""
+    brackets = _Brackets(prompt)
     parts: list[tuple[str, float]] = []
     # Innermost brackets last: a stack rather than recursion, since prompts can be any text.
-    waiting = [(piece, weight) for piece in reversed(_split_at_brackets(prompt))]
+    waiting = [(0, len(prompt), weight)]
     while waiting:
-        piece, weight = waiting.pop()
-        if len(piece) >= 2 and piece[0] == "(" and piece[-1] == ")":
-            inner, inner_weight = _weight_of(piece[1:-1], weight)
-            waiting += [(part, inner_weight) for part in reversed(_split_at_brackets(inner))]
+        start, end, weight = waiting.pop()
+        opened = brackets.next_opened[start]
+        if opened >= end:
+            if start < end:
+                parts.append((prompt[start:end], weight))
+            continue
+        if start < opened:
+            parts.append((prompt[start:opened], weight))
+        piece_end = min(brackets.closed[opened] + 1, end)
+        waiting.append((piece_end, end, weight))
+        if piece_end - opened >= 2 and prompt[piece_end - 1] == ")":
+            inner_end, inner_weight = brackets.weigh(opened + 1, piece_end - 1, weight)
+            waiting.append((opened + 1, inner_end, inner_weight))
         else:
-            parts.append((piece, weight))
+            parts.append((prompt[opened:piece_end], weight))
     return parts
 
 
-def _weight_of(inner: str, outer_weight: float) -> tuple[str, float]:
-    text, _, number = inner.rpartition(":")
-    if text and _is_number(number):
-        return text, float(number)
-    return inner, outer_weight * BRACKET_WEIGHT
+class _Brackets:
+    """Where the brackets of a text stand; the text's length stands for nowhere.
 
+    next_opened: for each index, the next "(" that is in no other bracket opened since that index.
+    In "a(b(c))(d" it is 1 for index 0, 3 for index 2, and 7 for index 7.
+    closed: for each "(", the ")" that closes it.
+    """
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.closed = [len(text)] * len(text)
+        opened: list[int] = []
+        depth, depths = 0, []
+        self._last_bracket, self._last_colon = [-1], [-1]  # before each index
+        for index, character in enumerate(text):
+            depths.append(depth)
+            if character == "(":
+                opened.append(index)
+                depth += 1
+            elif character == ")":
+                if opened:
+                    self.closed[opened.pop()] = index
+                depth -= 1
+            self._last_bracket.append(index if character in "()" else self._last_bracket[-1])
+            self._last_colon.append(index if character == ":" else self._last_colon[-1])
+        self.next_opened = [len(text)] * (len(text) + 1)
+        next_at_depth: dict[int, int] = {}
+        for index in reversed(range(len(text))):
+            if text[index] == "(":
+                next_at_depth[depths[index]] = index
+            self.next_opened[index] = next_at_depth.get(depths[index], len(text))
 
-
-def _split_at_brackets(text: str) -> list[str]:
-    """Split into outermost bracketed pieces, brackets kept, and what stands between them."""
-    pieces: list[str] = []
-    current, depth = "", 0
-    for character in text:
-        if character == "(" and depth == 0:
-            pieces.append(current)
-            current = ""
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        current += character
-        if character == ")" and depth == 0:
-            pieces.append(current)
-            current = ""
-    return [piece for piece in [*pieces, current] if piece]
+    def weigh(self, start: int, end: int, outer_weight: float) -> tuple[int, float]:
+        """Return where the text between brackets at `start` to `end` ends, and its weight."""
+        colon = self._last_colon[end]
+        if colon > start and self._last_bracket[end] < colon:
+            try:
+                return colon, float(self._text[colon + 1 : end])
+            except ValueError:
+                pass  # a colon of the text
+        return end, outer_weight * BRACKET_WEIGHT

@@ -35,6 +35,7 @@ WRONG_INPUTS = [
     (V2V, {"prompt": "(a:nan)"}, [entry(["prompt"], "value_error")]),
     (V2V, {"prompt": "a {fox} (b:1e30)"}, [entry(["prompt"], "value_error")]),
     (FAST, {"negative_prompt": "(a:-inf)"}, [entry(["negative_prompt"], "value_error")]),
+    (V2V, {"prompt": "(" * 4_000 + "a:nan" + ")" * 4_000}, [entry(["prompt"], "value_error")]),
     (V2V, {"prompt": "\ud800"}, [entry(["prompt"], "string_unicode")]),
     (V2V, {"num_inference_steps": 0}, [entry(["num_inference_steps"], "greater_than_equal", ge=1)]),
     (

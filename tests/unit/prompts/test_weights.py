@@ -58,6 +58,22 @@ GOLDEN = {
     "(a:.5)": [("a", 0.5)],
     "a ()b": [("a ", 1.0), ("b", 1.0)],
     "(()a)": [("a", 1.1)],
+    # Brackets that do not pair: one that is never closed counts if the text ends with a bracket.
+    ")(a)": [(")(a)", 1.0)],
+    "a))((b)": [("a))((b)", 1.0)],
+    "a)((b)": [("a)(", 1.0), ("b", 1.1)],
+    "(a)(b": [("a", 1.1), ("(b", 1.0)],
+    "((a:1.3)": [("(a", 1.3)],
+    "((a:1.3) ": [("((a:1.3) ", 1.0)],
+    "((a)(b:2)": [("a", 2.2), ("(b", 2.0)],
+    "(a:1.3) b)": [("a", 1.3), (" b)", 1.0)],
+    "(a:(b:2):1.5)": [("a:", 1.5), ("b", 2.0)],
+    "(a:(b):(c))": [("a:", 1.1), ("b", 1.2100000000000002), (":", 1.1), ("c", 1.2100000000000002)],
+    "((a):1.5 )": [("a", 1.6500000000000001)],
+    "(a:1:2)": [("a:1", 2.0)],
+    "(a:2:)": [("a:2:", 1.1)],
+    "((:2))": [(":2", 1.2100000000000002)],
+    "(a\\):2)": [("a)", 2.0)],
 }
 
 
@@ -122,6 +138,25 @@ def test_nested_brackets_multiply(text, depth):
     assert part.weight == pytest.approx(1.1**depth)
 
 
-def test_thousands_of_brackets():
-    (part,) = parse_weights("(" * 1500 + "a:1.5" + ")" * 1500)
-    assert part == WeightedText("a", 1.5)
+DEPTH = 50_000
+DEEP = {
+    "closed": ("(" * DEPTH + "a:1.5" + ")" * DEPTH, [WeightedText("a", 1.5)]),
+    "never closed": ("(" * DEPTH + "a", [WeightedText("(" * DEPTH + "a", 1.0)]),
+    "never opened": ("a" + ")" * DEPTH, [WeightedText("a" + ")" * DEPTH, 1.0)]),
+    "one closed": ("(" * DEPTH + "a:1.5)", [WeightedText("(" * (DEPTH - 1) + "a", 1.5)]),
+    "a weight each": ("(" * DEPTH + "a" + ":1.5)" * DEPTH, [WeightedText("a", 1.5)]),
+    "side by side": ("(a:1.5)" * DEPTH, [WeightedText("a", 1.5)] * DEPTH),
+    "text each": ("(a" * DEPTH + ":2" + ")" * DEPTH, None),
+}
+
+
+@pytest.mark.parametrize("case", DEEP)
+def test_tens_of_thousands_of_brackets(case):
+    """They are read in one pass; once for each level would take minutes."""
+    prompt, expected = DEEP[case]
+    parts = parse_weights(prompt)
+    if expected is None:
+        assert (len(parts), parts[0].weight, parts[-1].weight) == (DEPTH, 1.1, 2.0)
+        assert all(part.text == "a" for part in parts)
+    else:
+        assert parts == expected
