@@ -32,8 +32,8 @@ def embedding_finder(folder: Path) -> FindEmbedding:
 
     def find(name: str) -> Tensor | None:
         for candidate in (name, *(name + extension for extension in EXTENSIONS)):
-            path = (root / candidate).resolve()
-            if path.is_relative_to(root) and path.is_file():
+            path = _file_in(root, candidate)
+            if path is not None:
                 return read_embedding(path)
         return None
 
@@ -55,6 +55,14 @@ def read_embedding(path: Path) -> Tensor:
         if name in vectors:
             return vectors[name]
     raise AnimateDiffV2VError(f"{path} is no textual inversion: it holds no vectors.")
+
+
+def _file_in(root: Path, name: str) -> Path | None:
+    try:
+        path = (root / name).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+    except (OSError, ValueError):  # too long for a file's name, or with characters that none has
+        return None
 
 
 def _as_vectors(tensor: Tensor) -> Tensor | None:

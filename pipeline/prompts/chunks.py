@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
 from .weights import parse_weights
 
 CHUNK_LENGTH = 77  # start token, 75 of the prompt, end token
+LONGEST_NAME = 255  # of an embedding's file, in characters
 # A stretch of equal weight shorter than this moves to the next chunk rather than being torn.
 UNTORN_LENGTH = 8
 
 _IDENTIFIER = "embedding:"
 _PUNCTUATION = re.compile(r"[^\w/\\-]")
+# Directly behind the punctuation that ends a name.
+_NEXT = re.compile(r"((?:(?<=[^\w\s/\\-])| [^\w\s]*)embedding:)")
 _PUNCTUATION_IN_TEXT = re.compile(r"[,;:!?|()\[\]{}\"']|\.$")  # a dot inside may be of the name
 
 FindEmbedding = Callable[[str], "Tensor | None"]
@@ -44,10 +48,11 @@ def chunk_prompt(
     follows `embedding:` in the prompt, or None if there is none of that name.
     on_missing: is told the name for which there is none.
     """
+    find = cache(find_embedding)  # reads a file
     groups = [
         group
         for part in parse_weights(prompt)
-        for group in _token_groups(part.text, part.weight, tokenize, find_embedding, on_missing)
+        for group in _token_groups(part.text, part.weight, tokenize, find, on_missing)
     ]
     room = CHUNK_LENGTH - 2
     chunks: list[list[Token]] = [[]]
@@ -73,18 +78,21 @@ def _token_groups(
 ) -> list[list[Token]]:
     """Token ids and vectors of one weight, in groups that stay together where they fit."""
     groups = []
-    pieces = list(reversed(re.split(r"(?<=\s)(?=embedding:)", text)))
-    while pieces:
-        rest = pieces.pop()
-        if rest.startswith(_IDENTIFIER):
-            vectors, rest = _embedding(rest.removeprefix(_IDENTIFIER), find, on_missing)
-            groups.append([Token(vector, weight) for vector in vectors])
-            next_one = re.match(r"([^\w\s]*)(embedding:.*)", rest, re.DOTALL)
-            if next_one:  # directly behind the punctuation that ends this one's name
-                rest, another = next_one.groups()
-                pieces.append(another)
-        if rest:
-            groups.append([Token(token, weight) for token in tokenize(rest)])
+    for piece in re.split(r"(?<=\s)(?=embedding:)", text):
+        rest = piece
+        if piece.startswith(_IDENTIFIER):
+            # What follows each identifier, and between them the next one with what is before it.
+            parts = _NEXT.split(" ".join(piece.removeprefix(_IDENTIFIER).split()))
+            for index in range(0, len(parts), 2):
+                vectors, rest = _embedding(parts[index], find, on_missing)
+                groups.append([Token(vector, weight) for vector in vectors])
+                following = "".join(parts[index + 1 : index + 2])
+                between = (rest + following.removesuffix(_IDENTIFIER)).strip()
+                if not following or not re.fullmatch(r"[^\w\s]*", between):
+                    rest = "".join([rest, *parts[index + 1 :]]).strip()
+                    break
+                groups.append([Token(token, weight) for token in tokenize(between)])
+        groups.append([Token(token, weight) for token in tokenize(rest)])
     return [group for group in groups if group]
 
 
@@ -96,14 +104,14 @@ def _embedding(
     The name is the first word as ComfyUI reads it: up to "<" or "[", and without commas at its end.
     Where there is none of that name, punctuation inside of the word ends it: `embedding:a,word`.
     """
-    words = text.split()
-    if not words:
+    if not text:
         return [], ""
-    name = re.split(r"[<\[]", words[0])[0]
-    after = " ".join([words[0][len(name) :], *words[1:]]).strip()
-    shorter = [name[: match.start()] for match in _PUNCTUATION.finditer(name)]
-    for candidate in dict.fromkeys((name, name.strip(","), *reversed(shorter))):
-        vectors = find(candidate) if candidate else None
+    name = re.split(r"[<\[ ]", text, maxsplit=1)[0]
+    after = text[len(name) :].strip()
+    ends = [match.start() for match in _PUNCTUATION.finditer(name, 0, LONGEST_NAME + 1)]
+    shorter = [name[:end] for end in reversed(ends)]
+    for candidate in dict.fromkeys((name, name.strip(","), *shorter)):
+        vectors = find(candidate) if 0 < len(candidate) <= LONGEST_NAME else None
         if vectors is not None:
             rest = name[name.index(candidate) + len(candidate) :]
             return list(vectors), f"{rest} {after}".strip()

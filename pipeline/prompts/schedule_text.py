@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ _QUOTED_KEY = re.compile(
     rf"[{_QUOTES}]\s*(?P<key>[^{_QUOTES}\n]{{1,60}}?)\s*[{_QUOTES}]\s*{_SEPARATOR}"
 )
 _BARE_KEY = re.compile(rf"(?P<key>{_RANGE})\s*{_SEPARATOR}")
+_SPACES = re.compile(r"[^\S\n]*")
 _NEXT = re.compile(r"[,，]\s*")
 # What begins like a keyframe: one word or number, and a colon or an equals sign; or a bare number.
 _LIKE_A_KEY = re.compile(
@@ -63,6 +65,10 @@ class ScheduleReader:
         self._kind, self._example = kind, example
         self._place, self._depth = 0, 0
         self._found = ScheduleText()
+        self._newlines = [match.start() for match in re.finditer("\n", self._text)]
+        # What was found last, for the keyframes after it: a line can hold thousands of them.
+        self._first: dict[re.Pattern[str], tuple[int, int, re.Match[str] | None]] = {}
+        self._closing: dict[tuple[str, bool], tuple[int, int | None]] = {}
 
     def read(self) -> ScheduleText:
         """Return what the text says.
@@ -136,25 +142,38 @@ class ScheduleReader:
 
     def _quoted(self, start: int, *, has_quoted_key: bool) -> str | None:
         """Read a value in quotes; None where there is none."""
-        space = re.compile(r"\s*" if has_quoted_key else r"[^\S\n]*").match(self._text, self._place)
-        assert space is not None
-        opened = space.end()
+        opened = self._after_spaces(self._place)
+        while has_quoted_key and self._text[opened : opened + 1] == "\n":
+            opened = self._after_spaces(opened + 1)
         if opened >= len(self._text) or self._text[opened] not in _CLOSING:
             return None
-        for closed in self._closings(opened):
-            if self._ends_at(closed + 1):
-                inside = self._text[opened + 1 : closed]
-                if _KEY_INSIDE.search(inside):
-                    raise self._refused("has quotation marks that do not pair", start)
-                self._place = closed + 1
-                return _unescaped(inside).strip()
-        rest = self._text[opened:].split("\n", 1)[0]
-        is_closed = any(True for _ in self._closings(opened))
+        closed = self._closed(opened, is_end=True)
+        if closed is not None:
+            inside = self._text[opened + 1 : closed]
+            if _KEY_INSIDE.search(inside):
+                raise self._refused("has quotation marks that do not pair", start)
+            self._place = closed + 1
+            return _unescaped(inside).strip()
+        is_closed = self._closed(opened, is_end=False) is not None
         is_text = is_closed or self._text[opened] in _APOSTROPHES
-        if has_quoted_key or not is_text or _KEY_INSIDE.search(rest):
+        holds_key = self._first_match(_KEY_INSIDE, opened, self._line_end(opened)) is not None
+        if has_quoted_key or not is_text or holds_key:
             pair = "marks that do not pair" if is_closed else "mark that is never closed"
             raise self._refused(f"has {'' if is_closed else 'a '}quotation {pair}", start)
         return None
+
+    def _closed(self, opened: int, *, is_end: bool) -> int | None:
+        """Find where the quotation mark at `opened` is closed; None where it is not.
+
+        is_end: only where the value can end.
+        """
+        known = (self._text[opened], is_end)
+        searched_from, closed = self._closing.get(known, (len(self._text), None))
+        if opened < searched_from or (closed is not None and closed <= opened):
+            closings = self._closings(opened)
+            closed = next((c for c in closings if not is_end or self._ends_at(c + 1)), None)
+            self._closing[known] = (opened, closed)
+        return closed
 
     def _closings(self, opened: int) -> Iterator[int]:
         closing, place = _CLOSING[self._text[opened]], opened + 1
@@ -167,9 +186,7 @@ class ScheduleReader:
 
     def _ends_at(self, place: int) -> bool:
         """Whether nothing but a comma, a comment or the next keyframe follows."""
-        rest = re.compile(r"[^\S\n]*").match(self._text, place)
-        assert rest is not None
-        place = rest.end()
+        place = self._after_spaces(place)
         if place >= len(self._text) or self._text[place] in "\n,，}":
             return True
         return bool(_COMMENT.match(self._text, place) or self._key_at(place))
@@ -177,16 +194,15 @@ class ScheduleReader:
     def _bare(self, frames: Frames) -> str:
         """Read a value without quotes: up to the end of its line, or to the next keyframe on it."""
         start = self._place
-        line = self._text[start:].split("\n", 1)[0]
-        value = _COMMENT_BEHIND.sub("", line)
-        for comma in _NEXT.finditer(value):
-            if self._is_next_key(start + comma.end(), frames):
-                value = value[: comma.start()]
-                self._place = start + comma.start()
-                return value.strip()
-        self._place = start + len(line)
-        if self._depth and value.rstrip().endswith("}"):
-            value, self._depth = value.rstrip()[:-1], 0
+        line_end, end = self._line_end(start), self._value_end(start)
+        for comma in _NEXT.finditer(self._text, start, end):
+            if self._is_next_key(comma.end(), frames):
+                self._place = comma.start()
+                return self._text[start : comma.start()].strip()
+        self._place = line_end
+        value = self._text[start:end].strip()
+        if self._depth and value.endswith("}"):
+            value, self._depth = value[:-1], 0
         if _KEY_INSIDE.search(value):
             raise self._refused("has quotation marks that do not pair", start)
         return value.strip()
@@ -203,17 +219,39 @@ class ScheduleReader:
             is_later = int(following.start.text) > int(frames.start.text)
         else:
             is_later = True
-        begins = self._text[key.end() :].split("\n", 1)[0].lstrip()[:1]
-        return is_later and (self._kind != "prompt" or not begins.isdigit())
+        begins = self._after_spaces(key.end())
+        is_time = self._text[begins : begins + 1].isdigit()
+        return is_later and (self._kind != "prompt" or not is_time)
 
     def _rest_of_line(self) -> str:
         start = self._place
-        line = self._text[start:].split("\n", 1)[0]
-        self._place = start + len(line)
-        return _COMMENT_BEHIND.sub("", line).strip()
+        self._place = self._line_end(start)
+        return self._text[start : self._value_end(start)].strip()
+
+    def _after_spaces(self, place: int) -> int:
+        spaces = _SPACES.match(self._text, place)
+        assert spaces is not None
+        return spaces.end()
+
+    def _value_end(self, start: int) -> int:
+        """Where the line ends that holds `start`, or the comment in it begins."""
+        line_end = self._line_end(start)
+        comment = self._first_match(_COMMENT_BEHIND, start, line_end)
+        return comment.start() if comment else line_end
+
+    def _line_end(self, place: int) -> int:
+        line = bisect_left(self._newlines, place)
+        return self._newlines[line] if line < len(self._newlines) else len(self._text)
+
+    def _first_match(self, pattern: re.Pattern[str], start: int, end: int) -> re.Match[str] | None:
+        known_from, known_end, match = self._first.get(pattern, (0, -1, None))
+        if end != known_end or start < known_from or (match and match.start() < start):
+            match = pattern.search(self._text, start, end)
+            self._first[pattern] = (start, end, match)
+        return match
 
     def _line_number(self, place: int) -> int:
-        return self._text.count("\n", 0, place) + 1
+        return bisect_left(self._newlines, place) + 1
 
     @property
     def _advice(self) -> str:

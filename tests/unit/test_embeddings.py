@@ -97,3 +97,10 @@ def test_a_state_that_pretends_to_be_a_parameter_dict(tmp_path):
     hostile.__dict__.update(__class__=3, items=4, _parameters={"*": 5, "x": VECTORS})
     torch.save({"string_to_param": hostile}, tmp_path / "style.pt")
     assert torch.equal(read_embedding(tmp_path / "style.pt"), VECTORS)
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 300, "a/" * 3_000, "a\0b", "\ud800", "..", "/", ""], ids=ascii
+)
+def test_what_no_file_can_be_named_is_not_there(tmp_path, name):
+    assert embedding_finder(tmp_path)(name) is None

@@ -77,6 +77,9 @@ LAYOUTS = [
     ("embedding:three embedding:three", [at(1.0, *[E] * 6)]),
     ("a embedding:three.pt cat", [at(1.0, 320, E, E, E, CAT)]),
     ("a embedding: b", [at(1.0, 320)]),
+    ("embedding:three ,embedding:three", [at(1.0, E, E, E, COMMA, E, E, E)]),
+    ("embedding:three,embedding:three, cat", [at(1.0, E, E, E, COMMA, E, E, E, COMMA, CAT)]),
+    ("embedding:none.embedding:three", [at(1.0, 269, E, E, E)]),
     ("embedding:three<", [at(1.0, E, E, E, 283)]),
     # What ComfyUI takes for one long name, and leaves out whole.
     ("embedding:three,cat dog", [at(1.0, E, E, E, COMMA, CAT, DOG)]),
@@ -108,6 +111,35 @@ def test_the_word_embedding_inside_of_another_is_text():
 
 def test_what_follows_a_missing_embedding_stays():
     assert laid_out(chunked("embedding:nope, a cat")) == [at(1.0, COMMA, 320, CAT)]
+
+
+# A word of thousands of names, or of what could be the end of one.
+LONG = {
+    "names in a row": ("embedding:three," * 2_000, 2_000),
+    "names with commas before": ("embedding:three ," * 2_000, 2_000),
+    "identifiers": ("embedding:" * 10_000, 0),
+    "missing names": ("".join(f"embedding:{number}," for number in range(5_000)), 0),
+    "commas in a name": ("embedding:three" + ",a" * 10_000, 1),
+    "a long name": ("embedding:" + "a" * 50_000, 0),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_long_words(case):
+    """Each name is looked up once, and nothing is read once more for each name before it."""
+    prompt, found = LONG[case]
+    asked = []
+
+    class Asked(dict):
+        def get(self, name):
+            asked.append(name)
+            return super().get(name)
+
+    layouts = laid_out(chunked(prompt, found=Asked(EMBEDDINGS)))
+    assert sum(token == E for layout in layouts for token, _ in layout) == 3 * found
+    assert len(asked) == len(set(asked))
+    assert len(asked) <= 3 * 5_000
+    assert max(map(len, asked), default=0) <= 255
 
 
 @given(st.text() | st.text(alphabet="abc ():1.embding", max_size=200))

@@ -234,3 +234,28 @@ def test_prompts_of_different_lengths_are_aligned():
     assert track.tokens == 462
     assert [float(encoding.mean()) for encoding in track.encodings] == [77, 154, 231]
     assert float(track.at([5]).mean()) == pytest.approx((77 + 154) / 2)
+
+
+MANY = 10_000
+LONG = {
+    "lines": "".join(f"{frame}: fox\n" for frame in range(MANY)),
+    "one line": ", ".join(f"{frame}: fox" for frame in range(MANY)),
+    "one line of JSON": ", ".join(f'"{frame}": "fox"' for frame in range(MANY)),
+    "a comment at its end": ", ".join(f"{frame}: fox" for frame in range(MANY)) + " # end",
+}
+APOSTROPHES = "".join(f"{frame}: 'tis a fox\n" for frame in range(MANY))
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_schedules_of_thousands_of_keyframes(case):
+    """Each is read once; one after the other to the end of its text would take minutes."""
+    assert parse_schedule(LONG[case]) == dict.fromkeys(range(MANY), "fox")
+
+
+def test_thousands_of_quotation_marks_that_never_close():
+    assert parse_schedule(APOSTROPHES) == dict.fromkeys(range(MANY), "'tis a fox")
+
+
+def test_the_line_of_a_late_mistake_is_named():
+    with pytest.raises(AnimateDiffV2VError, match=rf"Line {MANY + 1} of .*'no: frame'"):
+        parse_schedule(LONG["lines"] + "no: frame\n")
