@@ -14,6 +14,7 @@ from ..pipeline.ranges import CRF, FRAME_RATE, LOOP_COUNT
 from ..pipeline.video import FORMATS, Audio, OutputFormat, VideoWriter, exact_rate
 from . import host
 from .sockets import CATEGORY
+from .wording import naming_inputs
 
 # Frames that are converted to 8 bits at a time.
 FRAMES_PER_CHUNK = 16
@@ -183,6 +184,7 @@ def _playing_inputs() -> list[io.Input]:
     ]
 
 
+@naming_inputs(frame_rate="fps")
 def write_video(
     images: Tensor,
     path: Path,

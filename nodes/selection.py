@@ -14,7 +14,10 @@ from ..pipeline.ranges import FORCED_FRAME_RATE, FRAMES, NTH_FRAME, SECONDS, SID
 from ..pipeline.video import Fit, VideoReader, read_audio
 from . import host
 from .sockets import VideoInfoSocket
+from .wording import naming_inputs
 
+# The library's names of settings whose inputs are called otherwise.
+SELECTION_INPUTS = {"start_time_seconds": "start_time", "duration_seconds": "duration"}
 NTH_TOOLTIP = (
     "Keep every nth frame: 2 halves the frames, the work and the frame rate. The duration stays."
 )
@@ -147,6 +150,7 @@ def selection_outputs() -> list[io.Output]:
     ]
 
 
+@naming_inputs(**SELECTION_INPUTS)
 def open_reader(
     path: Path,
     *,
@@ -172,6 +176,7 @@ def open_reader(
     return VideoReader(path, selection=selection, width=width, height=height, fit=fit)
 
 
+@naming_inputs(**SELECTION_INPUTS)
 def read_selection(path: Path, **settings: Any) -> io.NodeOutput:
     """Read a clip with the values of the inputs; see selection_outputs."""
     with open_reader(path, **settings) as reader:

@@ -44,9 +44,10 @@ from .sampler import (
     seed_input,
     steps_input,
 )
-from .selection import check_selection, duration_input, nth_input, rate_input
+from .selection import SELECTION_INPUTS, check_selection, duration_input, nth_input, rate_input
 from .sockets import CATEGORY, LoraStackSocket, MotionLoraStackSocket, SpeedSocket
 from .speed import SPEED_TOOLTIP
+from .wording import naming_inputs
 
 FORMAT = FORMATS["mp4-h264"]
 FILENAME_PREFIX = "video/AnimateDiffV2V"
@@ -107,11 +108,12 @@ class VideoToVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         """Load, restyle, write."""
         path = host.input_path(video)
-        selection = FrameSelection(
-            select_every_nth_frame=select_every_nth_frame,
-            force_rate=force_rate,
-            duration_seconds=duration,
-        )
+        with naming_inputs(**SELECTION_INPUTS):
+            selection = FrameSelection(
+                select_every_nth_frame=select_every_nth_frame,
+                force_rate=force_rate,
+                duration_seconds=duration,
+            )
         chosen = Defaults(
             steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -207,6 +209,7 @@ def _inputs() -> list[io.Input]:
     ]
 
 
+@naming_inputs(steps="num_inference_steps")
 def _settings(
     chosen: Defaults, *, seed: int, denoise: float, speed: SpeedOptions
 ) -> SamplingSettings:

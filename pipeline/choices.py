@@ -17,6 +17,8 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from .errors import AnimateDiffV2VError
 
 LONGEST_WRITTEN_BITS = 128
+# Floats are exact in as many digits.
+LARGEST_WRITTEN_FLOAT = 1e15
 
 
 def checked(name: str, value: Any, choices: Any) -> Any:
@@ -39,7 +41,9 @@ def in_range(name: str, value: float, low: float, high: float, *, hint: str = ""
 def _written(value: float) -> str:
     """Write whole numbers with all their digits, as far as anybody reads them."""
     if not isinstance(value, int):
-        return f"{float(value):g}"
+        number = float(value)
+        in_full = number.is_integer() and abs(number) <= LARGEST_WRITTEN_FLOAT
+        return f"{number:.0f}" if in_full else f"{number:g}"
     if value.bit_length() <= LONGEST_WRITTEN_BITS:
         return str(value)
     return f"{'-' if value < 0 else ''}2^{value.bit_length() - 1} or more"

@@ -23,7 +23,7 @@ from PIL import Image
 
 from .comfy_server import message
 from .conftest import FRAME_RATE, FRAMES, SAMPLE_RATE, SIZE
-from .test_behaviour import encode_video, failure, load_video, refusal
+from .test_behaviour import encode_video, failure, load_video, one_node, refusal
 
 SELECTIONS = [
     {},
@@ -188,9 +188,36 @@ def test_wrong_values_are_refused_before_running(server):
         return refusal(server, {"load": load_video(**values), "encode": encode_video(["load", 0])})
 
     assert "No frame of" in refused(start_time=5.0)["start_time"]
-    assert "give seconds" in refused(start_time=-1.0)["start_time"]
+    told = refused(start_time=-1.0)["start_time"]
+    assert told.endswith("start_time is -1; it must be from 0 to 1000000, 0 is the beginning.")
     assert "duration" in refused(duration=-1.0)
     assert "not in" in refused(fit="bend")["fit"]
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "sentence"),
+    [
+        (-1.0, "duration", "duration is -1; it must be from 0 to 1000000"),
+        (200.0, "fps", "fps is 200; gif takes more than 0 and up to 50 frames per second."),
+        (0, "num_inference_steps", "num_inference_steps is 0; it must be from 1 to 1000."),
+        (-1.0, "one_duration", "duration is -1; it must be from 0 to 1000000"),
+    ],
+)
+def test_wrong_linked_values_are_told_by_the_names_of_inputs(server, number, name, sentence):
+    """They are not known before the graph runs."""
+    kind = "PrimitiveInt" if isinstance(number, int) else "PrimitiveFloat"
+    linked = {"number": {"class_type": kind, "inputs": {"value": number}}}
+    encode = encode_video(["load", 0])
+    graphs = {
+        "duration": {"load": load_video(duration=["number", 0]), "encode": encode},
+        "fps": {
+            "load": load_video(),
+            "encode": encode_video(["load", 0], fps=["number", 0], format="gif"),
+        },
+        "num_inference_steps": one_node(num_inference_steps=["number", 0]),
+        "one_duration": one_node(duration=["number", 0]),
+    }
+    assert failure(server, graphs[name] | linked).strip().startswith(sentence)
 
 
 def test_graphs_without_the_later_inputs_still_run(server):
@@ -274,8 +301,9 @@ def test_only_the_input_folder_is_told_of(server, name):
         ({"force_rate": "nan"}, "force_rate is 'nan'"),
         ({"start_time": "1e300"}, "start_time is '1e300'"),
         ({"start_time": 99}, "No frame of clip.mp4 is selected"),
+        ({"start_time": 99}, ", start_time is 99 and skip_first_frames is 0; lower them."),
         ({"skip_first_frames": "9" * 5000}, "skip_first_frames is '9999"),
-        ({"width": 9000}, "width is 9000 pixels"),
+        ({"width": 9000}, "width is 9000; it must be from 0 to 8192"),
         ({"fit": "bend"}, "fit is 'bend'"),
         ({"video": "words.mp4"}, "cannot be read as a video"),
     ],

@@ -155,5 +155,5 @@ def test_ranges_in_the_texts_of_sentences():
     )
     with pytest.raises(AnimateDiffV2VError, match=r"seed is 2\^33219 or more; it must be from 0"):
         settings(seed=10**10_000)
-    with pytest.raises(AnimateDiffV2VError, match=r"guidance_scale is 1e.09; it must be from 0 to"):
+    with pytest.raises(AnimateDiffV2VError, match="guidance_scale is 1000000000; it must"):
         Guidance(scale=1e9)
