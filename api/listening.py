@@ -19,6 +19,8 @@ from ..pipeline import AnimateDiffV2VError
 # Clients that wait for a result would otherwise hold the server up for a minute.
 SECONDS_FOR_LAST_WORDS = 2.0
 SECONDS_OF_SILENCE = 30.0
+# From one call of a connection to the next; longer than proxies keep theirs, 60 in nginx.
+SECONDS_BETWEEN_CALLS = 75.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -107,7 +109,11 @@ async def _answer(
     callers = _Callers()
     app.middlewares.insert(0, callers.middleware)
     runner = web.AppRunner(
-        app, handle_signals=True, access_log=None, shutdown_timeout=SECONDS_FOR_LAST_WORDS
+        app,
+        handle_signals=True,
+        access_log=None,
+        shutdown_timeout=SECONDS_FOR_LAST_WORDS,
+        keepalive_timeout=SECONDS_BETWEEN_CALLS,
     )
     try:
         await runner.setup()

@@ -174,7 +174,8 @@ def add_guides(guides: Group) -> None:
         default=[],
         metavar=IP_ADAPTER.form,
         help="IP-Adapter: the video takes on the style of --style-image, weight 0.8 unless given, "
-        "acting between two shares of the schedule; repeat for several",
+        "acting between two shares of the schedule; repeat for several. It cannot be combined with "
+        "--max-memory",
     )
     guides.add_argument(
         "--clip-vision",

@@ -119,6 +119,9 @@ _PHRASES = {
     ", as pathlib.Path or text": "",
     "set overwrite to replace it": "give --overwrite to replace it",
     "leave crf out": "leave --crf out",
+    "styles are given together with max_memory_gb": "--ip-adapter is given together with "
+    "--max-memory",
+    "leave out styles, or max_memory_gb": "leave out --ip-adapter, or --max-memory",
     "change the name or the format": "change the name or --format",
     "give one as vae": "give one with --vae",
     "give one as text_encoder": "give one with --text-encoder",

@@ -26,8 +26,8 @@ def check_memory_bound(request: Request, *, has_bound: bool) -> None:
         return
     if request.styles:
         raise AnimateDiffV2VError(
-            "styles are given and memory has a bound (max_memory_gb), but what IP-Adapters take "
-            "is not counted: leave out the styles, or the bound."
+            "styles are given together with max_memory_gb, but what IP-Adapters and their vision "
+            "models take is not counted: leave out styles, or max_memory_gb."
         )
     if request.sampling.speed.compile:
         raise AnimateDiffV2VError(

@@ -67,7 +67,8 @@ class ModelFiles:
     bound. With one, `video_to_video` has the networks wait in main memory while other ones work,
     and as much go through them at a time as fits; the result stays the same, to the bit on a CPU.
     There, where main memory is the device's, nothing moves, and all networks count. Not together
-    with `SpeedOptions.compile`, whose code takes what cannot be counted before."""
+    with `SpeedOptions.compile`, whose code takes what cannot be counted before, or with
+    `Request.styles`, whose networks are not counted."""
     motion_scale: float = 1.0
     clip_skip: int = 1
 

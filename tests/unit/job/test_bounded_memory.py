@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from animatediff_v2v.pipeline import (
     Request,
     SamplingSettings,
     SpeedOptions,
+    StyleFile,
     load_files,
     video_to_video,
 )
@@ -120,6 +123,16 @@ def test_compiled_layers_are_refused_within_a_bound(files, request_for):
     with pytest.raises(AnimateDiffV2VError, match="switch compile off, or leave out the bound"):
         video_to_video(
             request_for(compile=True), load_files(files("meta", 1.0)), progress=seen.append
+        )
+    assert seen == []
+
+
+def test_styles_are_refused_within_a_bound(files, request_for):
+    style = StyleFile(adapter=Path("a"), vision_model=Path("b"), images=(Path("c"),))
+    seen = []
+    with pytest.raises(AnimateDiffV2VError, match="leave out styles, or max_memory_gb"):
+        video_to_video(
+            replace(request_for(), styles=(style,)), files("meta", 1.0), progress=seen.append
         )
     assert seen == []
 

@@ -109,6 +109,18 @@ def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
     assert not output.exists()
 
 
+def test_styles_have_no_bound_and_are_refused_before_anything_is_loaded(command, tmp_path, capsys):
+    output = tmp_path / "out.mp4"
+    missing = command(output=output, checkpoint=tmp_path / "missing.safetensors", max_memory=4)
+    style = ["--ip-adapter", "a", "--clip-vision", "b", "--style-image", "c"]
+    assert main([*missing, *style]) == 2
+    assert capsys.readouterr().err == (
+        "animatediff-v2v: --ip-adapter is given together with --max-memory, but what IP-Adapters "
+        "and their vision models take is not counted: leave out --ip-adapter, or --max-memory.\n"
+    )
+    assert not output.exists()
+
+
 def test_the_bar_shows_what_is_said_without_a_step_forward(capsys):
     with ProgressBar() as bar:
         bar.begin("loading the models")
