@@ -7,9 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from .keys import RateLimit
+from .http.rate_limit import RateLimit
 from .metrics import Metrics
-from .store import StoredRequest
+from .queue.store import StoredRequest
 
 logger = logging.getLogger(__name__)
 

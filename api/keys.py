@@ -1,37 +1,32 @@
 """Who may call: keys, of which only hashes are kept.
 
 A key is `<id>:<secret>`, as FAL_KEY is, sent as `Authorization: Key <id>:<secret>`. From a shell,
-in ComfyUI's folder `custom_nodes` (with the pip package it is `animatediff_v2v.api.keys`):
+in ComfyUI's folder `custom_nodes` (with the pip package it is `animatediff_v2v.cli keys`):
 
-    python -m animatediff-v2v.api.keys add laptop
-    python -m animatediff-v2v.api.keys list
-    python -m animatediff-v2v.api.keys remove laptop
+    python -m animatediff-v2v.cli keys add laptop
+    python -m animatediff-v2v.cli keys list
+    python -m animatediff-v2v.cli keys remove laptop
 
 The key is shown once. A running server takes the change at once.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import hmac
 import json
 import logging
 import re
 import secrets
-import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from .data_folder import KEYS, DataFolder, write_durably
+from .storage.data_folder import KEYS, write_durably
 
 logger = logging.getLogger(__name__)
 
-_PACK = Path(__file__).parents[1]
 _NAME = re.compile(r"[\w.@ -]{1,60}")
 _LONGEST_HEADER = 1000
 _NOBODY = hashlib.sha256(b"").hexdigest()
@@ -153,70 +148,4 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-@dataclass
-class RateLimit:
-    """So many calls of a key in a minute, and as many at once after a minute's rest."""
-
-    per_minute: int
-    clock: Callable[[], float] = time.monotonic
-    _left: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def allows(self, key_id: str) -> bool:
-        """Count a call, and tell whether it may go through."""
-        now = self.clock()
-        left, then = self._left.get(key_id, (float(self.per_minute), now))
-        left = min(self.per_minute, left + (now - then) * self.per_minute / 60)
-        allowed = left >= 1
-        self._left[key_id] = (left - 1 if allowed else left, now)
-        return allowed
-
-
 # --- the command -------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 with a sentence on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="keys", description="Keys for the hosted API at home: add, list and remove them."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command, meaning in (("add", "make a key and show it, once"), ("remove", "end a key")):
-        commands.add_parser(command, help=meaning).add_argument("name", help="as in `list`")
-    commands.add_parser("list", help="list the names of the keys")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        help="where the server keeps its data: user/animatediff_v2v in ComfyUI's base folder, "
-        "which is found by itself when this pack lies in custom_nodes",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        folder = DataFolder.open(options.folder or data_folder())
-        return _run(KeyRing(folder.path), options)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-
-
-def _run(ring: KeyRing, options: argparse.Namespace) -> int:
-    if options.command == "add":
-        print(f"FAL_KEY={ring.add(options.name)}")
-    elif options.command == "remove":
-        ring.remove(options.name)
-    else:
-        print("\n".join(ring.names()))
-    return 0
-
-
-def data_folder() -> Path:
-    """Find the server's folder from where this pack lies; raises ValueError elsewhere."""
-    if _PACK.parent.name != "custom_nodes":
-        raise ValueError(
-            f"{_PACK} is not in a folder custom_nodes: name the server's folder with --folder, "
-            "such as ComfyUI/user/animatediff_v2v."
-        )
-    return _PACK.parents[1] / "user" / "animatediff_v2v"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline import AnimateDiffV2VError
-from .store import StoredRequest
+from .queue.store import StoredRequest
 
 SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 

@@ -13,14 +13,14 @@ from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
 from . import logs
-from .data_folder import KEYS, OWN
-from .executor import Worker, WorkerOptions
-from .guard import needs_no_key
-from .listening import bind, run
-from .local_executor import LocalExecutor, ModelFolders
-from .process_worker import ProcessWorker
+from .http.guard import needs_no_key
+from .http.listening import bind, run
+from .queue.executor import Worker, WorkerOptions
+from .queue.local_executor import LocalExecutor, ModelFolders
+from .queue.process_worker import ProcessWorker
 from .service import Service, open_folder
 from .settings import Settings, load_settings
+from .storage.data_folder import KEYS, OWN
 
 PAGE = "/animatediff-v2v"
 

@@ -13,34 +13,35 @@ from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.video.probe import probe_video
-from . import answers
-from .data_folder import INPUT_NAME, KEYS, DataFolder, set_aside
-from .disk import StorageFull
 from .events import Events
-from .executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
-from .fetching import FetchLimits
-from .folder_lock import FolderLock, FolderRefused
-from .guard import PREFIXES, Guard
-from .housekeeping import Housekeeper
-from .inputs import Inputs
+from .http import answers
+from .http.guard import PREFIXES, Guard
+from .http.jwks import jwks_routes
+from .http.loopback import unsupported
+from .http.operators import OperatorRoutes
+from .http.routes import Routes
+from .http.upload_routes import upload_routes
+from .intake.inputs import Inputs
+from .intake.loras import LoraShelf
+from .intake.model_choice import is_distilled, shortcomings
+from .intake.own_files import OwnFiles
+from .intake.room import Room
+from .intake.uploads import UploadLimits, UploadStore
 from .keys import KeyRing
-from .loopback import unsupported
-from .loras import LoraShelf
 from .metrics import Metrics
-from .model_choice import is_distilled, shortcomings
-from .operators import OperatorRoutes
-from .own_files import OwnFiles
-from .problems import Answer
-from .queue_runner import QueueRunner
-from .room import Room
-from .routes import Routes
-from .schemas import ENDPOINTS
+from .net.fetching import FetchLimits
+from .queue.executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
+from .queue.queue_runner import QueueRunner
+from .queue.signing import Signer
+from .queue.store import Output, Store, StoredRequest
+from .queue.webhooks import WebhookSender
 from .settings import Settings
-from .signing import Signer, jwks_routes
-from .store import Output, Store, StoredRequest
-from .upload_routes import upload_routes
-from .uploads import UploadLimits, UploadStore
-from .webhooks import WebhookSender
+from .storage.data_folder import INPUT_NAME, KEYS, DataFolder, set_aside
+from .storage.disk import StorageFull
+from .storage.folder_lock import FolderLock, FolderRefused
+from .storage.housekeeping import Housekeeper
+from .wire.outcome import Answer
+from .wire.schemas import ENDPOINTS
 
 logger = logging.getLogger(__name__)
 

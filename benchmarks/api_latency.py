@@ -38,7 +38,7 @@ def main() -> None:
             (folder / "models" / model).touch()
         port = free_port()
         key = made_key(folder / "data")
-        command = [sys.executable, "-m", "animatediff_v2v.api.command", "serve"]
+        command = [sys.executable, "-m", "animatediff_v2v.cli", "serve"]
         command += [str(folder / "data"), "--models", str(folder / "models"), "--port", str(port)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as own:
             try:

@@ -19,10 +19,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from animatediff_v2v.pipeline.models.compiled_layers import compiled_layers
-from animatediff_v2v.pipeline.models.layers import PLAIN_LAYERS, Layers
-from animatediff_v2v.pipeline.models.memory import usual_tokens
-from animatediff_v2v.pipeline.models.spatial_layers import encoded_prompts
+from animatediff_v2v.pipeline.models.batching import usual_tokens
+from animatediff_v2v.pipeline.models.ops.compiled import compiled_layers
+from animatediff_v2v.pipeline.models.ops.eager import encoded_prompts
+from animatediff_v2v.pipeline.models.ops.interface import Layers
+from animatediff_v2v.pipeline.models.ops.select import PLAIN_LAYERS
 from speed_options import full_size
 from torch import Tensor
 from torch._dynamo.utils import counters

@@ -16,6 +16,7 @@ import diffusers as stock
 import numpy as np
 import torch
 from animatediff_v2v.pipeline.files import load_checkpoint
+from animatediff_v2v.pipeline.frame_job import as_bytes
 from animatediff_v2v.pipeline.models import load_models
 from animatediff_v2v.pipeline.sampling import (
     Conditioning,
@@ -24,7 +25,6 @@ from animatediff_v2v.pipeline.sampling import (
     SpeedOptions,
     sample_latents,
 )
-from animatediff_v2v.pipeline.video_to_video import as_bytes
 from loading import write_configs
 from PIL import Image
 from work import (

@@ -28,20 +28,19 @@ from animatediff_v2v.pipeline import (
     SamplingSettings,
     video_to_video,
 )
-from animatediff_v2v.pipeline.bounded_memory import (
-    BoundedJob,
+from animatediff_v2v.pipeline.memory.estimate import (
     Work,
     coding_memory,
     longest_window,
     sampling_memory,
 )
-from animatediff_v2v.pipeline.models.counted_memory import META, LiveBytes, live_bytes, weight_bytes
-from animatediff_v2v.pipeline.models.latent_codec import VaeCodec, usual_frames_per_pass
-from animatediff_v2v.pipeline.models.memory import MemoryBound, Portions
+from animatediff_v2v.pipeline.memory.offload import BoundedJob
+from animatediff_v2v.pipeline.memory.tracer import META, LiveBytes, live_bytes, weight_bytes
+from animatediff_v2v.pipeline.models.batching import MemoryBound, Portions
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextEncoder, ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
-from animatediff_v2v.pipeline.models.vae_resnet import take_fewer_tensors
+from animatediff_v2v.pipeline.models.vae import VaeCodec, take_fewer_tensors, usual_frames_per_pass
 from animatediff_v2v.pipeline.progress import Phase
 from animatediff_v2v.pipeline.video import VideoWriter
 from diffusers import AutoencoderKL

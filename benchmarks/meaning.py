@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from animatediff_v2v.pipeline.files import LoraEntry
+from animatediff_v2v.pipeline.frame_job import encode_prompts, restyle_latents
 from animatediff_v2v.pipeline.models import Models, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
-from animatediff_v2v.pipeline.request import SamplingSettings
 from animatediff_v2v.pipeline.sampling import ContextOptions, Control, Guidance, StyleImages
+from animatediff_v2v.pipeline.sampling.settings import SamplingSettings
 from animatediff_v2v.pipeline.video import ControlFrameOptions
-from animatediff_v2v.pipeline.video_to_video import encode_prompts, restyle_latents
 from torch import Tensor
 
 DEMO = Path(__file__).parents[1] / "demo"

@@ -17,12 +17,7 @@ from typing import Any
 
 import torch
 from animatediff_v2v.pipeline.models import Models, load_models
-from animatediff_v2v.pipeline.sampling import (
-    Conditioning,
-    ContextOptions,
-    Guidance,
-    sample_latents,
-)
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
 from safetensors.torch import load_file
 
 LIMIT = 1e-3

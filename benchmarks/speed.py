@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from animatediff_v2v.pipeline.devices import resolve_device, resolve_dtype
 from animatediff_v2v.pipeline.files import load_checkpoint
-from animatediff_v2v.pipeline.models.stored_weights import linear
+from animatediff_v2v.pipeline.memory.devices import resolve_device, resolve_dtype
+from animatediff_v2v.pipeline.models.ops.linear import linear
 from animatediff_v2v.pipeline.sampling.windows import context_windows
 from contenders import CONTENDERS, WINDOW
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from animatediff_v2v.pipeline.models.counted_memory import ATTENTION, FusedAttention, MetaDevice
+from animatediff_v2v.pipeline.memory.tracer import ATTENTION, FusedAttention, MetaDevice
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..pipeline.demo import checked_comfyui, install_models
+from ..demo.install import checked_comfyui, install_models
 from .console import say
 from .signals import leaving_at_once
 
@@ -42,7 +42,7 @@ def _install(parsed: argparse.Namespace) -> int:
     checked_comfyui(parsed.install_models)
     if parsed.native:
         with leaving_at_once():
-            from ..pipeline import widened_files  # noqa: F401, PLC0415 - takes seconds, for PyTorch
+            from ..demo import widened_files  # noqa: F401, PLC0415 - takes seconds, for PyTorch
 
     written = install_models(
         parsed.install_models, native=parsed.native, overwrite=parsed.overwrite

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..pipeline.errors import AnimateDiffV2VError
-from . import inspect, install, run, serve
+from . import inspect, install, keys, run, serve
 from .console import PROGRAM, complain, say
 from .parsing import EXIT_INTERRUPTED, EXIT_WRONG_INPUT, Parser, reworded
 from .signals import INTERRUPTED, ending_signals
@@ -48,7 +48,7 @@ def _parser() -> Parser:
         "--version", action=_Version, nargs=0, help="show the version of this program and exit"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for part in (run, inspect, install, serve):
+    for part in (run, inspect, install, serve, keys):
         part.add_command(commands)
     # The others have no options for the library's fields: their users know settings and files.
     parser.set_defaults(worded=str)
@@ -84,7 +84,3 @@ def _version() -> str:
         return version(PROGRAM)
     except PackageNotFoundError:
         return "of unknown version"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,8 +14,9 @@ from ..pipeline.output_file import check_output
 from ..pipeline.presets import preset_defaults
 from ..pipeline.prompts import PromptSchedule
 from ..pipeline.ranges import DRAWN_SEED
-from ..pipeline.request import ModelFiles, Request, SamplingSettings
+from ..pipeline.request import ModelFiles, Request
 from ..pipeline.sampling import ContextOptions, Guidance, SpeedOptions
+from ..pipeline.sampling.settings import SamplingSettings
 from ..pipeline.video import FrameSelection
 from ..pipeline.video.formats import FORMATS, format_by_suffix
 from ..pipeline.video.target import check_target
@@ -75,7 +76,7 @@ def _run(parsed: argparse.Namespace) -> int:
     with progress_display() as display:
         display.begin("loading PyTorch")
         with leaving_at_once():
-            from ..pipeline.devices import resolve_device  # noqa: PLC0415 - takes seconds
+            from ..pipeline.memory.devices import resolve_device  # noqa: PLC0415 - takes seconds
             from ..pipeline.video_to_video import video_to_video  # noqa: PLC0415 - takes seconds
         resolve_device(files.device)  # refuses one that is not there
         display.begin("loading the models")

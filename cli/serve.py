@@ -20,7 +20,7 @@ def add_command(commands: Any) -> None:
         help="answer the hosted API without ComfyUI",
         formatter_class=Help,
         description="Answer fal's clients from this machine. Settings are read from api.json in "
-        "FOLDER; keys are made with `python -m animatediff_v2v.api.keys --folder FOLDER add NAME`.",
+        "FOLDER; keys are made with `python -m animatediff_v2v.cli keys --folder FOLDER add NAME`.",
     )
     serve.set_defaults(command=_serve)
     serve.add_argument(

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from animatediff_v2v.demo.widening import widened_checkpoint, widened_motion_module
 from animatediff_v2v.pipeline import FrameSelection
 from animatediff_v2v.pipeline.files import LoraEntry, load_checkpoint
+from animatediff_v2v.pipeline.frame_job import encode_prompts, restyle_latents
 from animatediff_v2v.pipeline.models import Models, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
 from animatediff_v2v.pipeline.prompts.schedule import encode_schedule
-from animatediff_v2v.pipeline.request import SamplingSettings
 from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     ContextOptions,
@@ -31,9 +32,8 @@ from animatediff_v2v.pipeline.sampling import (
     SpeedOptions,
     StyleImages,
 )
+from animatediff_v2v.pipeline.sampling.settings import SamplingSettings
 from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
-from animatediff_v2v.pipeline.video_to_video import encode_prompts, restyle_latents
-from animatediff_v2v.pipeline.widening import widened_checkpoint, widened_motion_module
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from run import CLIP, GREEN, MODELS, YELLOW

@@ -13,6 +13,7 @@ from ..pipeline import AnimateDiffV2VError
 from ..pipeline.ranges import CRF, FRAME_RATE, LOOP_COUNT
 from ..pipeline.video import FORMATS, Audio, OutputFormat, VideoWriter, exact_rate
 from . import host
+from .inputs import prefix_input
 from .sockets import CATEGORY
 from .wording import naming_inputs
 
@@ -153,17 +154,6 @@ def _inputs() -> list[io.Input]:
             "quality.",
         ),
     ]
-
-
-def prefix_input(**more: Any) -> io.Input:
-    """Where the file goes."""
-    return io.String.Input(
-        "filename_prefix",
-        default="video/AnimateDiffV2V",
-        **more,
-        tooltip="Beginning of the file's name, below ComfyUI's output folder; a number "
-        "follows. %year%, %month%, %day%, %width% and %height% are filled in.",
-    )
 
 
 def _playing_inputs() -> list[io.Input]:

@@ -9,7 +9,7 @@ from .control_frames import ControlFrames
 from .control_net import ControlNet
 from .encode_video import EncodeVideo
 from .host import register_model_folders, remember_submitted_prompts
-from .hosted_api import add_hosted_api
+from .hosted_api.mount import add_hosted_api
 from .ip_adapter import IPAdapter
 from .load_model import LoadModel
 from .load_video import LoadVideo

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, Models, Progress, SamplingSettings
+from ..pipeline.frame_job import FRAMES_PER_CHUNK, restyle_latents
 from ..pipeline.models import LatentCodec
 from ..pipeline.progress import PhaseScale, ReportProgress
 from ..pipeline.sampling import Conditioning, Control, SourceBlend, StyleImages
-from ..pipeline.video_to_video import FRAMES_PER_CHUNK, restyle_latents
 
 logger = logging.getLogger(__name__)
 

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..pipeline import LoraEntry, ModelFiles, load_models
-from ..pipeline.embeddings import embedding_finder
-from ..pipeline.files import find_lora
 from ..pipeline.ranges import CLIP_SKIP, MOTION_SCALE
 from . import host
-from .fingerprint import file_fingerprint
-from .lora_stack import LoraStackEntries, without_idle
+from .inputs import LORA_STACK_TOOLTIP, MOTION_LORA_STACK_TOOLTIP, MOTION_MODULE_TOOLTIP
+from .loading import (
+    NO_MOTION_MODULE,
+    VAE_FROM_CHECKPOINT,
+    MotionStack,
+    load_managed,
+    model_fingerprints,
+    named,
+)
+from .lora_stack import LoraStackEntries
 from .model_checks import check_model_files
 from .sockets import CATEGORY, LoraStackSocket, Model, MotionLoraStackSocket
-
-MotionStack = Sequence[tuple[str, float]]
-
-NO_MOTION_MODULE = "None (each frame by itself)"
-VAE_FROM_CHECKPOINT = "from checkpoint"
-
-MOTION_MODULE_TOOLTIP = (
-    "What makes the frames one moving clip. Files go into models/animatediff_models: "
-    "mm_sd_v15_v2, v3_sd15_mm, mm_sd_v15, AnimateLCM_sd15_t2v, AnimateDiff-Lightning."
-)
-LORA_STACK_TOOLTIP = (
-    "LoRAs to merge into the networks, from a LoRA Stack node of this pack or of another one."
-)
-MOTION_LORA_STACK_TOOLTIP = (
-    "Motion LoRAs (camera moves) to merge into the motion module, from a Motion LoRA Stack. They "
-    "are made for v2 modules."
-)
 
 
 class LoadModel(io.ComfyNode):
@@ -155,115 +139,3 @@ def _load_inputs() -> list[io.Input]:
             tooltip=MOTION_LORA_STACK_TOOLTIP,
         ),
     ]
-
-
-def load_managed(
-    checkpoint: str,
-    *,
-    motion_module: str,
-    vae: str = VAE_FROM_CHECKPOINT,
-    lora_stack: LoraStackEntries = (),
-    motion_lora_stack: MotionStack = (),
-    motion_scale: float = 1.0,
-    clip_skip: int = 1,
-    fp8_weights: bool = False,
-) -> host.ManagedModels:
-    """Load the networks that combos name into main memory, for ComfyUI to move."""
-    places = host.Places.chosen()
-    fp8_weights = fp8_weights or places.fp8_weights
-    files = ModelFiles(
-        checkpoint=host.model_path("checkpoints", checkpoint),
-        motion_module=optional_path(host.MOTION_MODULES, motion_module),
-        vae=optional_path("vae", vae),
-        loras=_lora_entries(lora_stack),
-        motion_loras=motion_lora_entries(motion_lora_stack),
-        motion_scale=motion_scale,
-    )
-    origins = _origins(files)
-    if fp8_weights:
-        origins = origins.with_fp8_weights()
-    models = load_models(
-        files.checkpoint,
-        motion_module=files.motion_module,
-        vae=files.vae,
-        loras=files.loras,
-        motion_loras=files.motion_loras,
-        device=places.waiting,
-        dtype=places.unet_dtype,
-        motion_scale=motion_scale,
-        clip_skip=clip_skip,
-        fp8_weights=fp8_weights,
-        find_embedding=_find_embedding,
-        ready=host.ready_networks(origins),
-    )
-    return host.ManagedModels(models, places, origins=origins)
-
-
-def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
-    folders = host.lora_folders()
-    return tuple(
-        LoraEntry(find_lora(name, folders=folders), model_strength, clip_strength)
-        for name, model_strength, clip_strength in without_idle(stack)
-    )
-
-
-def _origins(files: ModelFiles) -> host.Origins:
-    """What each network is made of, by the content of the files."""
-    checkpoint = file_fingerprint(files.checkpoint)
-    motion = (files.motion_module and file_fingerprint(files.motion_module), files.motion_scale)
-    loras = [(file_fingerprint(lora.path), lora) for lora in files.loras]
-    motion_loras = [(file_fingerprint(lora.path), lora) for lora in files.motion_loras]
-    return host.Origins(
-        unet=(
-            "unet",
-            checkpoint,
-            motion,
-            *((content, lora.model_strength) for content, lora in loras),
-            *((content, lora.model_strength) for content, lora in motion_loras),
-        ),
-        text_encoder=(
-            "text encoder",
-            checkpoint,
-            *((content, lora.clip_strength) for content, lora in loras if lora.clip_strength),
-        ),
-        vae=("vae", file_fingerprint(files.vae) if files.vae else checkpoint),
-    )
-
-
-def model_fingerprints(
-    checkpoint: str | None, *, motion_module: str | None, vae: str | None = None
-) -> list[str]:
-    """Fingerprints of the files behind the combos; None is a combo that another node fills."""
-    chosen = {
-        "checkpoints": checkpoint,
-        host.MOTION_MODULES: motion_module,
-        "vae": vae,
-    }
-    return [each for folder, name in chosen.items() for each in model_fingerprint(folder, name)]
-
-
-def model_fingerprint(folder: str, name: str | None) -> list[str]:
-    """The fingerprint of the file behind a combo, or nothing where none is named."""
-    file = named(name)
-    return [] if file is None else [file_fingerprint(host.model_path(folder, file))]
-
-
-def motion_lora_entries(stack: MotionStack) -> list[LoraEntry]:
-    """Find the files of a motion LoRA stack; raises AnimateDiffV2VError when one is missing."""
-    return [LoraEntry(host.model_path(host.MOTION_LORAS, name), scale) for name, scale in stack]
-
-
-def optional_path(folder: str, name: str) -> Path | None:
-    """Find the file that a combo names, or None where it names none."""
-    file = named(name)
-    return None if file is None else host.model_path(folder, file)
-
-
-def named(choice: str | None) -> str | None:
-    """The file that a combo names, None where it stands on what is no file."""
-    return None if choice in (NO_MOTION_MODULE, VAE_FROM_CHECKPOINT) else choice
-
-
-def _find_embedding(name: str) -> Tensor | None:
-    finders = map(embedding_finder, host.embedding_folders())
-    return next((found for find in finders if (found := find(name)) is not None), None)

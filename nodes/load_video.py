@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from . import host
 from .fingerprint import file_fingerprint
+from .inputs import video_input
 from .selection import check_selection, read_selection, selection_inputs, selection_outputs
 from .sockets import CATEGORY
 
@@ -54,13 +55,3 @@ class LoadVideo(io.ComfyNode):
     def fingerprint_inputs(cls, video: str | None, **_others: object) -> str | None:
         """Read again when the file has changed."""
         return None if video is None else file_fingerprint(host.input_path(video))
-
-
-def video_input() -> io.Input:
-    """The combo of uploaded videos."""
-    return io.Combo.Input(
-        "video",
-        options=host.input_videos(),
-        upload=io.UploadType.video,
-        tooltip="A video in ComfyUI's input folder. Drop a file on the node, or use its button.",
-    )

@@ -12,8 +12,8 @@ from ..pipeline.files import unet_of
 from ..pipeline.models import build_motion_unet
 from ..pipeline.ranges import MOTION_SCALE
 from . import host
-from .load_model import (
-    MOTION_MODULE_TOOLTIP,
+from .inputs import MOTION_MODULE_TOOLTIP
+from .loading import (
     NO_MOTION_MODULE,
     MotionStack,
     model_fingerprint,

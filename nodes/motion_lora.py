@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..pipeline.ranges import LORA_STRENGTH
 from . import host
 from .fingerprint import file_fingerprint
-from .load_model import MotionStack
+from .loading import MotionStack
 from .model_checks import check_model_files
 from .sockets import CATEGORY, MotionLoraStackSocket
 

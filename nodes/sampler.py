@@ -10,22 +10,23 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings, SpeedOptions
-from ..pipeline.presets import Defaults, Preset, with_preset
+from ..pipeline.frame_job import FRAMES_PER_CHUNK
+from ..pipeline.presets import Defaults, with_preset
 from ..pipeline.prompts import PromptSchedule
-from ..pipeline.ranges import GUIDANCE_SCALE, SEED, SHARE, STEPS
-from ..pipeline.request import NEGATIVE_PROMPT
-from ..pipeline.sampling import (
-    BetaScheduleChoice,
-    NoiseType,
-    Scheduler,
-    SourceBlend,
-    window_for,
-)
-from ..pipeline.sampling import Sampler as SamplerName
-from ..pipeline.video_to_video import FRAMES_PER_CHUNK
+from ..pipeline.ranges import SHARE
+from ..pipeline.sampling import BetaScheduleChoice, NoiseType, SourceBlend, window_for
 from . import host
 from .conditioning import Prompts
 from .frames import Additions, FrameJob, cropped
+from .inputs import (
+    _guidance_limit,
+    guidance_input,
+    method_inputs,
+    preset_input,
+    prompt_inputs,
+    seed_input,
+    steps_input,
+)
 from .sockets import CATEGORY, Context, ControlSocket, Model, Schedule, SpeedSocket, StyleSocket
 from .speed import SPEED_TOOLTIP
 
@@ -191,96 +192,6 @@ def _source_blend(mask: Tensor | None, strength: float, end: float) -> SourceBle
     return SourceBlend(mask=shaped, strength=strength, end=end)
 
 
-def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
-    """The two prompts, under the names that a node gives them."""
-    return [
-        io.String.Input(
-            positive,
-            multiline=True,
-            dynamic_prompts=True,
-            default="",
-            tooltip="What the clip shall show. (word:1.2) weighs more, (word:0.8) less; "
-            "embedding:name uses a file in models/embeddings.",
-        ),
-        io.String.Input(
-            negative,
-            multiline=True,
-            dynamic_prompts=True,
-            default=NEGATIVE_PROMPT,
-            tooltip="What it shall not show. Without effect at a guidance scale of 1.",
-        ),
-    ]
-
-
-def steps_input(name: str) -> io.Input:
-    """How many denoising steps."""
-    return io.Int.Input(
-        name,
-        default=25,
-        min=STEPS.low,
-        max=STEPS.high,
-        tooltip="Denoising steps. More is finer and takes proportionally longer; 20 to 30 is "
-        "usual, 4 to 8 with AnimateLCM or Lightning.",
-    )
-
-
-def guidance_input() -> io.Input:
-    """How strongly the prompt is followed."""
-    return io.Float.Input(
-        "guidance_scale",
-        default=7.0,
-        min=GUIDANCE_SCALE.low,
-        max=GUIDANCE_SCALE.high,
-        step=0.1,
-        tooltip="How strongly the prompt is followed; 7 is usual, above 12 colours burn. 1 takes "
-        "half the time and ignores the negative prompt.",
-    )
-
-
-def seed_input() -> io.Input:
-    """What the noise is drawn from."""
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=SEED.low,
-        max=SEED.high,
-        control_after_generate=True,
-        tooltip="Chooses the noise. The same seed and settings give the same clip.",
-    )
-
-
-def method_inputs(**more: Any) -> list[io.Input]:
-    """How noise is taken away, and how much of it is given; `more` is for all three inputs."""
-    return [
-        io.Combo.Input(
-            "sampler",
-            options=list(get_args(SamplerName)),
-            default="euler",
-            **more,
-            tooltip="How noise is taken away, as in KSampler. euler is steady; dpmpp_2m needs "
-            "fewer steps; lcm is for AnimateLCM and LCM LoRAs.",
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=list(get_args(Scheduler)),
-            default="normal",
-            **more,
-            tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
-            "steady; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
-        ),
-        io.Float.Input(
-            "denoise",
-            default=0.7,
-            min=SHARE.low,
-            max=SHARE.high,
-            step=0.01,
-            **more,
-            tooltip="How much is made new: 0 gives the source back, 0.5 keeps shapes, 0.7 keeps "
-            "the composition, 1 keeps nothing.",
-        ),
-    ]
-
-
 def _inputs() -> list[io.Input]:
     return [
         Model.Input("model", tooltip="From Load AnimateDiff Model."),
@@ -408,31 +319,3 @@ def _guiding_inputs() -> list[io.Input]:
         ),
         SpeedSocket.Input("speed", optional=True, tooltip=SPEED_TOOLTIP),
     ]
-
-
-def preset_input() -> io.Input:
-    """Settings that belong together."""
-    return io.Combo.Input(
-        "preset",
-        options=list(get_args(Preset)),
-        default="quality",
-        optional=True,
-        tooltip="Where steps, guidance scale, sampler and scheduler come from as long as they "
-        "stand at their defaults. quality: 25, 7, euler, normal. turbo, for AnimateLCM or an LCM "
-        "LoRA: 8, 2.2, lcm, sgm_uniform. lightning, for AnimateDiff-Lightning's 4-step module: "
-        "4, 1, euler, sgm_uniform.",
-    )
-
-
-def _guidance_limit(name: str, default: float) -> io.Input:
-    return io.Float.Input(
-        f"guidance_{name}",
-        default=default,
-        min=SHARE.low,
-        max=SHARE.high,
-        step=0.01,
-        optional=True,
-        advanced=True,
-        tooltip=f"Share of the noise schedule at which guidance {name}s; outside of start and "
-        "end the scale is 1, which takes half the time.",
-    )

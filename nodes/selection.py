@@ -10,18 +10,15 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, FrameSelection
-from ..pipeline.ranges import FORCED_FRAME_RATE, FRAMES, NTH_FRAME, SECONDS, SIDE
+from ..pipeline.ranges import FRAMES
 from ..pipeline.video import Fit, VideoReader, read_audio
 from . import host
+from .inputs import _seconds_input, _size_input, duration_input, nth_input, rate_input
 from .sockets import VideoInfoSocket
 from .wording import naming_inputs
 
 # The library's names of settings whose inputs are called otherwise.
 SELECTION_INPUTS = {"start_time_seconds": "start_time", "duration_seconds": "duration"}
-NTH_TOOLTIP = (
-    "Keep every nth frame: 2 halves the frames, the work and the frame rate. The duration stays."
-)
-
 
 def selection_inputs() -> list[io.Input]:
     """What to keep of a clip, and at which size; saved graphs hold these by position."""
@@ -66,64 +63,6 @@ def _later_inputs() -> list[io.Input]:
             "cuts the middle out, pad puts black bars, stretch distorts.",
         ),
     ]
-
-
-def nth_input() -> io.Input:
-    """How many frames are left out between two that are kept."""
-    return io.Int.Input(
-        "select_every_nth_frame",
-        default=2,
-        min=NTH_FRAME.low,
-        max=NTH_FRAME.high,
-        tooltip=NTH_TOOLTIP,
-    )
-
-
-def rate_input(**more: Any) -> io.Input:
-    """The rate that a clip is put on before anything is counted."""
-    return io.Float.Input(
-        "force_rate",
-        default=0.0,
-        min=FORCED_FRAME_RATE.low,
-        max=FORCED_FRAME_RATE.high,
-        step=0.01,
-        **more,
-        tooltip="Frames per second to put the clip on first, by repeating or leaving out "
-        "frames; the duration stays. 0 keeps the clip's own rate.",
-    )
-
-
-def duration_input() -> io.Input:
-    """How much of a clip is read."""
-    return _seconds_input(
-        "duration", "Seconds of the clip to read from start_time on; 0 reads to the end."
-    )
-
-
-def _size_input(name: str) -> io.Input:
-    return io.Int.Input(
-        name,
-        default=0,
-        min=SIDE.low,
-        max=SIDE.high,
-        step=8,
-        tooltip=f"Pixels; the {name} comes out as a multiple of 8. Where the aspect does not fit, "
-        "fit decides. 0 keeps the clip's own aspect; if both are 0 a clip longer than 768 comes "
-        "at 768.",
-    )
-
-
-def _seconds_input(name: str, tooltip: str) -> io.Input:
-    return io.Float.Input(
-        name,
-        default=0.0,
-        min=SECONDS.low,
-        max=SECONDS.high,
-        step=0.01,
-        optional=True,
-        advanced=True,
-        tooltip=tooltip,
-    )
 
 
 def selection_outputs() -> list[io.Output]:

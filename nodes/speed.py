@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import AnimateDiffV2VError, SpeedOptions
-from ..pipeline.models.compiled_layers import check_can_compile
+from ..pipeline.models.ops.compiled import check_can_compile
 from ..pipeline.ranges import DEEP_CACHE_INTERVAL, SHARE
 from . import host
 from .sockets import CATEGORY, SpeedSocket

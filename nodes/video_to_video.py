@@ -16,35 +16,34 @@ from ..pipeline import (
     SpeedOptions,
     video_to_video,
 )
+from ..pipeline.frame_job import FRAMES_PER_CHUNK
 from ..pipeline.presets import Defaults, with_preset
 from ..pipeline.progress import Phase
 from ..pipeline.sampling import window_for
 from ..pipeline.video import FORMATS, VideoReader
-from ..pipeline.video_to_video import FRAMES_PER_CHUNK
 from . import host
-from .encode_video import prefix_input, shown
+from .encode_video import shown
 from .fingerprint import file_fingerprint
-from .load_model import (
+from .inputs import (
     LORA_STACK_TOOLTIP,
     MOTION_LORA_STACK_TOOLTIP,
     MOTION_MODULE_TOOLTIP,
-    MotionStack,
-    load_managed,
-    model_fingerprints,
-    named,
-)
-from .load_video import video_input
-from .lora_stack import LoraStackEntries
-from .model_checks import check_model_files
-from .sampler import (
+    duration_input,
     guidance_input,
     method_inputs,
+    nth_input,
+    prefix_input,
     preset_input,
     prompt_inputs,
+    rate_input,
     seed_input,
     steps_input,
+    video_input,
 )
-from .selection import SELECTION_INPUTS, check_selection, duration_input, nth_input, rate_input
+from .loading import MotionStack, load_managed, model_fingerprints, named
+from .lora_stack import LoraStackEntries
+from .model_checks import check_model_files
+from .selection import SELECTION_INPUTS, check_selection
 from .sockets import CATEGORY, LoraStackSocket, MotionLoraStackSocket, SpeedSocket
 from .speed import SPEED_TOOLTIP
 from .wording import naming_inputs

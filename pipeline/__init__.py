@@ -11,15 +11,7 @@ if TYPE_CHECKING:
     from .files import LoraEntry
     from .models import Models, load_models
     from .progress import Progress
-    from .request import (
-        ControlFile,
-        ModelFiles,
-        Request,
-        Result,
-        SamplingSettings,
-        StyleFile,
-        Timings,
-    )
+    from .request import ControlFile, ModelFiles, Request, Result, StyleFile, Timings
     from .sampling import (
         Conditioning,
         ContextOptions,
@@ -28,6 +20,7 @@ if TYPE_CHECKING:
         SpeedOptions,
         sample_latents,
     )
+    from .sampling.settings import SamplingSettings
     from .video import FrameSelection
     from .video_to_video import load_files, video_to_video
 
@@ -74,10 +67,10 @@ on_demand(
             "ModelFiles",
             "Request",
             "Result",
-            "SamplingSettings",
             "StyleFile",
             "Timings",
         ),
+        "sampling.settings": ("SamplingSettings",),
         "sampling": (
             "Conditioning",
             "ContextOptions",

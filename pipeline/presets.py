@@ -11,7 +11,7 @@ from .sampling import Sampler, Scheduler
 
 if TYPE_CHECKING:
     from .models import Models
-    from .request import SamplingSettings
+    from .sampling.settings import SamplingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ if (!process.env.FAL_KEY && !process.env.FAL_KEY_ID) {
   process.env.FAL_KEY = "local:local";
   console.error(
     `fal-local: FAL_KEY is not set, which ${home} takes only with keyless_loopback: make a key ` +
-      "with `python -m animatediff_v2v.api.keys --folder FOLDER add NAME`, or in ComfyUI's " +
-      "custom_nodes with `python -m animatediff-v2v.api.keys add NAME`, and set FAL_KEY to it.",
+      "with `python -m animatediff_v2v.cli keys --folder FOLDER add NAME`, or in ComfyUI's " +
+      "custom_nodes with `python -m animatediff-v2v.cli keys add NAME`, and set FAL_KEY to it.",
   );
 }

@@ -15,8 +15,8 @@ import fal_client.client
 
 WITHOUT_KEY = (
     "fal_local: FAL_KEY is not set, which {server} takes only with keyless_loopback: make a key "
-    "with `python -m animatediff_v2v.api.keys --folder FOLDER add NAME`, or in ComfyUI's "
-    "custom_nodes with `python -m animatediff-v2v.api.keys add NAME`, and set FAL_KEY to it."
+    "with `python -m animatediff_v2v.cli keys --folder FOLDER add NAME`, or in ComfyUI's "
+    "custom_nodes with `python -m animatediff-v2v.cli keys add NAME`, and set FAL_KEY to it."
 )
 
 

@@ -15,9 +15,9 @@ from animatediff_v2v.pipeline.files.tensor_specs import TensorSpec
 from animatediff_v2v.pipeline.files.text_encoder_layout import text_encoder_table
 from animatediff_v2v.pipeline.files.unet_layout import unet_table
 from animatediff_v2v.pipeline.files.vae_layout import vae_table
-from animatediff_v2v.pipeline.models.image_attention import cross_attentions
 from animatediff_v2v.pipeline.models.ip_adapter import IpAdapter
 from animatediff_v2v.pipeline.models.motion_module import MotionModules, sinusoidal_encoding
+from animatediff_v2v.pipeline.models.ops.image_prompt import cross_attentions
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from animatediff_v2v.pipeline.models.image_attention import ImagePrompt
 from animatediff_v2v.pipeline.models.ip_adapter import IpAdapter
+from animatediff_v2v.pipeline.models.ops.image_prompt import ImagePrompt
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from diffusers import UNet2DConditionModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .devices import Places, unet_device
 from .folders import (
     IP_ADAPTERS,
     MOTION_LORAS,
@@ -21,7 +22,7 @@ from .folders import (
     workflow_metadata,
 )
 from .guides import Chain, VisionEncoder, managed
-from .memory import ManagedModels, Origins, WholeModelPatcher, as_result, ready_networks
+from .managed_models import ManagedModels, Origins, WholeModelPatcher, as_result, ready_networks
 from .native import (
     HostCodec,
     HostTextEncoder,
@@ -31,7 +32,6 @@ from .native import (
     unet_weights,
 )
 from .patches import ignored_patches
-from .places import Places, unet_device
 from .progress import NodeProgress, raise_if_interrupted
 from .queue import PromptQueue
 from .routes import add_get_route, add_route, application

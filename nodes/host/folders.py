@@ -13,7 +13,7 @@ from typing import Any
 import comfy.cli_args
 import folder_paths
 
-from ...api.data_folder import OWN, DataFolder
+from ...api.storage.data_folder import OWN, DataFolder
 from ...pipeline import AnimateDiffV2VError
 
 MOTION_MODULES = "animatediff_models"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline import AnimateDiffV2VError
-from .memory import Origin, WholeModelPatcher, patcher_of, ready_network
-from .places import Places
+from .devices import Places
+from .managed_models import Origin, WholeModelPatcher, patcher_of, ready_network
 from .progress import raise_if_interrupted
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...pipeline import AnimateDiffV2VError
 from ...pipeline.models import LatentCodec, TextEncoder
-from ...pipeline.models.latent_codec import check_decoded, check_encoded
 from ...pipeline.models.unet import Parameterization
+from ...pipeline.models.vae import check_decoded, check_encoded
 from ...pipeline.prompts.weights import check_prompt
 
 # Of schedules that keep some of the signal: 14.6; of those with zero terminal SNR: 4,519.

@@ -13,7 +13,8 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
-from ...api.comfy_graph import PROGRESS_EVENT
+# Told to a listener of ours alone, who hears it as "said".
+_SAID = "animatediff_v2v.said"
 
 Hear = Callable[[str, Mapping[str, Any]], None]
 # Beyond what a session reaches: prompts with such a number wait until all others are done.
@@ -27,7 +28,8 @@ class _Listener:
         self._hear = hear
 
     async def send_json(self, message: Mapping[str, Any]) -> None:
-        self._hear(message["type"], message["data"])
+        event = message["type"]
+        self._hear("said" if event == _SAID else event, message["data"])
 
     async def send_bytes(self, _message: bytes) -> None:
         """Previews are for eyes."""
@@ -142,4 +144,4 @@ def say(message: str) -> None:
     """
     server = PromptServer.instance
     if isinstance(server.sockets.get(server.client_id), _Listener):
-        server.send_sync(PROGRESS_EVENT, {"message": message}, server.client_id)
+        server.send_sync(_SAID, {"message": message}, server.client_id)

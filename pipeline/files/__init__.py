@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 from ..on_demand import on_demand
 
 if TYPE_CHECKING:
-    from .checkpoint import (
-        CheckpointWeights,
-        load_checkpoint,
-        load_text_encoder,
-        load_vae,
-        unet_of,
-    )
+    from .checkpoint import CheckpointWeights, load_checkpoint, load_text_encoder, load_vae, unet_of
     from .controlnet import ControlWeights, load_control
     from .guidance_kinds import IpAdapterFamily
     from .ip_adapter import IpAdapterSizes, IpAdapterWeights, load_ip_adapter

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .bundle import Models, ReadyNetworks, build_motion_unet, load_models
-from .latent_codec import LatentCodec
 from .text_encoder import TextEncoder
+from .vae import LatentCodec
 
 __all__ = [
     "LatentCodec",

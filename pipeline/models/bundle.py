@@ -27,17 +27,15 @@ from ..files import (
     load_vae,
     merge_motion_loras,
 )
+from .batching import MemoryBound, Portions
 from .fp8_weights import store_in_fp8
-from .latent_codec import LatentCodec, VaeCodec
-from .latest_clip import LatestClip
-from .layers import lay_out_weights, usual_layers
-from .memory import MemoryBound, Portions
+from .last_result import LatestClip
 from .motion_module import MotionModules, positional_tables
-from .stored_weights import store_weights
+from .ops.select import lay_out_weights, usual_layers
+from .ops.stored_layers import store_weights
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
 from .unet import PREDICTS_NOISE, MotionUNet, Parameterization
-from .upsampling import double_in_one_step
-from .vae_resnet import take_fewer_tensors
+from .vae import LatentCodec, VaeCodec, double_in_one_step, take_fewer_tensors
 
 logger = logging.getLogger(__name__)
 

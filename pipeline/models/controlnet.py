@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import AnimateDiffV2VError
 from ..files import ControlWeights, load_control
-from .additions import Residuals
+from .residuals import Residuals
 from .unet import MotionUNet
 
 _RGB = 3

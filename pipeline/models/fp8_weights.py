@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from .stored_weights import StoredConv2d, StoredLinear
+from .ops.stored_layers import StoredConv2d, StoredLinear
 from .unet import MotionUNet
 
 STORED = torch.float8_e4m3fn

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import AnimateDiffV2VError
 from ..files import IpAdapterSizes, IpAdapterWeights, load_ip_adapter
-from .image_attention import cross_attentions
-from .spatial_layers import attend
+from .ops.eager import attend
+from .ops.image_prompt import cross_attentions
 
 _HEAD_CHANNELS = 64  # in every published resampler; no tensor's shape tells it
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .clip_norm import group_norm
-from .spatial_layers import gate, in_parts
-from .stored_weights import project_together
+from .ops.eager import gate, in_parts
+from .ops.frame_norm import group_norm
+from .ops.linear import project_together
 
 HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
 NORM_GROUPS = 32

@@ -18,14 +18,15 @@ from torch.nn import functional
 
 from ..files import MotionFamily
 from ..files.prediction import Prediction
-from .additions import NO_RESIDUALS, Residuals, add_each
-from .clip_norm import span_clips
+from .batching import Portions, usual_tokens
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
-from .image_attention import ImagePrompt, number_cross_attentions
-from .layers import PLAIN_LAYERS, Layers
-from .memory import Portions, usual_tokens
 from .motion_module import MotionModules
-from .spatial_layers import encoded_prompts
+from .ops.eager import encoded_prompts
+from .ops.frame_norm import span_clips
+from .ops.image_prompt import ImagePrompt, number_cross_attentions
+from .ops.interface import Layers
+from .ops.select import PLAIN_LAYERS
+from .residuals import NO_RESIDUALS, Residuals, add_each
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
 

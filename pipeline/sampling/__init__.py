@@ -10,13 +10,7 @@ if TYPE_CHECKING:
     from .control import Control
     from .guidance import Guidance
     from .guided_model import Conditioning
-    from .names import (
-        Arrangement,
-        BetaScheduleChoice,
-        NoiseType,
-        Sampler,
-        Scheduler,
-    )
+    from .names import Arrangement, BetaScheduleChoice, NoiseType, Sampler, Scheduler
     from .sample import sample_latents, window_for
     from .source_blend import SourceBlend
     from .span import Span

@@ -7,7 +7,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..progress import IsCancelled, Progress, ReportProgress, stop_if
-from .samplers import Denoise, SamplerSpec
+from .denoise import Denoise
+from .samplers import SamplerSpec
 
 
 def part(progress: ReportProgress, start: float, end: float) -> ReportProgress:

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from ..choices import check_types
 from ..errors import AnimateDiffV2VError
-from ..models.additions import Residuals
 from ..models.controlnet import ControlNetwork
+from ..models.residuals import Residuals
 from ..models.unet import MotionUNet
 from ..ranges import CONTROL_STRENGTH
 from .span import WHOLE_SCHEDULE, Span

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..errors import AnimateDiffV2VError
 from ..files.finite import is_finite
+from .denoise import Denoise
 from .guided_model import Conditioning
-from .samplers import Denoise
 
 
 def check_inputs(latents: Tensor, conditioning: Conditioning) -> None:

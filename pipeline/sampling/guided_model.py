@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ..choices import check_types
-from ..models.additions import NO_RESIDUALS, Residuals
+from ..models.batching import Portions, ShrinkingBatch
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
-from ..models.image_attention import ImagePrompt
-from ..models.layers import PLAIN_LAYERS, Layers
-from ..models.memory import Portions, ShrinkingBatch
+from ..models.ops.image_prompt import ImagePrompt
+from ..models.ops.interface import Layers
+from ..models.ops.select import PLAIN_LAYERS
+from ..models.residuals import NO_RESIDUALS, Residuals
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
 from .control import Control

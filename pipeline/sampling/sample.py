@@ -12,23 +12,25 @@ from torch import Tensor
 
 from ..choices import checked, checked_type
 from ..errors import AnimateDiffV2VError
-from ..models.compiled_layers import compiled_layers
+from ..models.batching import Portions
 from ..models.feature_cache import FeatureCache
-from ..models.latest_clip import LatestClip
-from ..models.layers import Layers, usual_layers
-from ..models.memory import Portions
+from ..models.last_result import LatestClip
+from ..models.ops.compiled import compiled_layers
+from ..models.ops.interface import Layers
+from ..models.ops.select import usual_layers
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from ..ranges import SEED
 from .calls import CallCounter, CompilingNotice, part
 from .control import Control
+from .denoise import Denoise
 from .finite_results import check_inputs, stopping
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
 from .initial_noise import initial_noise
 from .names import BetaScheduleChoice, NoiseType, Sampler, Scheduler
 from .noise_schedule import NoiseSchedule
-from .samplers import SAMPLERS, Denoise
+from .samplers import SAMPLERS
 from .schedulers import sampling_sigmas
 from .source_blend import SourceBlend
 from .speed import SpeedOptions

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .denoise import Denoise
 from .names import Sampler
 from .noise_schedule import NoiseSchedule
 from .step_noise import StepNoise, brownian_noise, independent_noise
@@ -21,14 +21,6 @@ from .unipc import sample_uni_pc
 
 # How much of a step's noise TCD draws anew (gamma in the paper); its authors' default.
 TCD_GAMMA = 0.3
-
-
-class Denoise(Protocol):
-    """The model: what a noisy latent looks like without its noise."""
-
-    def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
-        """Denoise [frames, 4, height, width] from level `sigma`; windows may move with `step`."""
-        ...
 
 
 @dataclass(frozen=True)

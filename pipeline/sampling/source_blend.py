@@ -12,8 +12,8 @@ from ..choices import check_types
 from ..errors import AnimateDiffV2VError
 from ..ranges import SHARE
 from .control import check_shape
+from .denoise import Denoise
 from .noise_schedule import NoiseSchedule
-from .samplers import Denoise
 from .span import Span
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..choices import check_types, checked
 from ..errors import AnimateDiffV2VError
-from ..models.image_attention import ImagePrompt
 from ..models.ip_adapter import IpAdapter
+from ..models.ops.image_prompt import ImagePrompt
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
 from ..ranges import STYLE_WEIGHT

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .samplers import Denoise
+    from .denoise import Denoise
 
 MAX_ORDER = 3
 # Stands in for the schedule's last level, zero, whose logarithm the method would need.

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..prompts.track import PromptTrack
 from .control import Control
+from .denoise import Denoise
 from .names import Sampler
 from .noise_schedule import NoiseSchedule
-from .samplers import SAMPLERS, Denoise
+from .samplers import SAMPLERS
 
 # Samplers that draw noise, or ask for falling levels, go back by the nearest one that does not.
 _BACKWARDS: dict[Sampler, Sampler] = {

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import requests
-from animatediff_v2v.api.data_folder import DataFolder
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.storage.data_folder import DataFolder
 from animatediff_v2v.pipeline.video import VideoWriter
 
 from ..host.comfy_server import ComfyServer
@@ -148,7 +148,7 @@ class Home:
 class BareHome(Home):
     """`animatediff-v2v serve`."""
 
-    entry = ("-m", "animatediff_v2v.api.command")
+    entry = ("-m", "animatediff_v2v.cli")
 
     def __init__(self, folder, clip, models, *, data=None, devices=(), **settings):
         super().__init__(data or folder / "data", clip, **settings)

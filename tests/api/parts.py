@@ -7,11 +7,11 @@ import sqlite3
 import uuid
 from contextlib import asynccontextmanager
 
-from animatediff_v2v.api.executor import Job, Made
-from animatediff_v2v.api.problems import Answer
-from animatediff_v2v.api.queue_runner import QueueRunner
+from animatediff_v2v.api.queue.executor import Job, Made
+from animatediff_v2v.api.queue.queue_runner import QueueRunner
+from animatediff_v2v.api.queue.store import NewRequest, Output, Store
 from animatediff_v2v.api.settings import Settings
-from animatediff_v2v.api.store import NewRequest, Output, Store
+from animatediff_v2v.api.wire.outcome import Answer
 from animatediff_v2v.pipeline import Cancelled
 
 WAIT_SECONDS = 20

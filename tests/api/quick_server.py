@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from animatediff_v2v.api import serve
-from animatediff_v2v.api.process_worker import ProcessWorker
+from animatediff_v2v.api.queue.process_worker import ProcessWorker
 
 
 class QuickWorker(ProcessWorker):

@@ -11,7 +11,7 @@ from fractions import Fraction
 from types import ModuleType
 
 import numpy as np
-from animatediff_v2v.api import worker
+from animatediff_v2v.api.queue import worker
 from animatediff_v2v.pipeline.progress import stop_if
 from animatediff_v2v.pipeline.video import VideoWriter
 
@@ -42,7 +42,7 @@ class Renderer:
 
 
 if __name__ == "__main__":
-    quick = ModuleType("animatediff_v2v.api.rendering")
+    quick = ModuleType("animatediff_v2v.api.queue.rendering")
     quick.Renderer = Renderer
     sys.modules[quick.__name__] = quick
     sys.exit(worker.main())

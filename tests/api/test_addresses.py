@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from animatediff_v2v.api.addresses import AddressRefused, check_literal, is_public
+from animatediff_v2v.api.net.addresses import AddressRefused, check_literal, is_public
 from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL

@@ -8,11 +8,11 @@ import threading
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api import bodies
-from animatediff_v2v.api.bodies import Parser, Places, read_json
-from animatediff_v2v.api.fetching import DATA_URI_PIECE, FetchLimits, fetch
-from animatediff_v2v.api.guard import Guard, needs_no_key
+from animatediff_v2v.api.http import bodies
+from animatediff_v2v.api.http.bodies import Parser, Places, read_json
+from animatediff_v2v.api.http.guard import Guard, needs_no_key
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.net.fetching import DATA_URI_PIECE, FetchLimits, fetch
 
 LARGE = json.dumps({"video_url": "A" * (2 << 20)})
 STALLED = "The body did not arrive in time, or not as long as was told"

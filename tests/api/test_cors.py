@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api.guard import Guard, caller_of
+from animatediff_v2v.api.http.guard import Guard, caller_of
 from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.settings import Settings
 from pydantic import ValidationError

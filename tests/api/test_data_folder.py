@@ -9,7 +9,10 @@ import time
 from contextlib import closing
 
 import pytest
-from animatediff_v2v.api.data_folder import (
+from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.queue.signing import Signer
+from animatediff_v2v.api.queue.store import NewRequest, Output, Store
+from animatediff_v2v.api.storage.data_folder import (
     INPUT_NAME,
     KEYS,
     MARKER,
@@ -19,11 +22,8 @@ from animatediff_v2v.api.data_folder import (
     UPLOAD_NAME,
     DataFolder,
 )
-from animatediff_v2v.api.folder_lock import FolderLock, FolderRefused
-from animatediff_v2v.api.keys import KeyRing
-from animatediff_v2v.api.problems import CANCELLED
-from animatediff_v2v.api.signing import Signer
-from animatediff_v2v.api.store import NewRequest, Output, Store
+from animatediff_v2v.api.storage.folder_lock import FolderLock, FolderRefused
+from animatediff_v2v.api.wire.problems import CANCELLED
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 
 HEX = "0123456789abcdef" * 2

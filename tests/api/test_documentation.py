@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from animatediff_v2v.api.hosts import HOSTS
-from animatediff_v2v.api.schemas import ENDPOINTS
 from animatediff_v2v.api.settings import SWITCH, Settings
+from animatediff_v2v.api.wire.hosts import HOSTS
+from animatediff_v2v.api.wire.schemas import ENDPOINTS
 
 from ..host.comfy_server import PACK
 

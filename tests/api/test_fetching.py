@@ -6,8 +6,8 @@ import gzip
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from animatediff_v2v.api import addresses
-from animatediff_v2v.api.fetching import FetchLimits, InputRefused, fetch
+from animatediff_v2v.api.net import addresses
+from animatediff_v2v.api.net.fetching import FetchLimits, InputRefused, fetch
 
 LIMITS = FetchLimits(max_bytes=1000, timeout_seconds=5, max_redirects=3)
 HERE, NEVER = "127.0.0.1", "127.0.0.2"

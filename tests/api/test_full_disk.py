@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from animatediff_v2v.api import queue_runner
-from animatediff_v2v.api.disk import StorageFull, is_disk_full
-from animatediff_v2v.api.executor import WorkerDied
-from animatediff_v2v.api.problems import RequestRefused, flat
+from animatediff_v2v.api.queue import queue_runner
+from animatediff_v2v.api.queue.executor import WorkerDied
+from animatediff_v2v.api.storage.disk import StorageFull, is_disk_full
+from animatediff_v2v.api.wire.problems import RequestRefused, flat
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 
 from .parts import Queue

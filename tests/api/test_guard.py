@@ -7,10 +7,10 @@ import sys
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api.bodies import read_json
-from animatediff_v2v.api.guard import Guard, caller_of, needs_no_key
+from animatediff_v2v.api.http.bodies import read_json
+from animatediff_v2v.api.http.guard import Guard, caller_of, needs_no_key
 from animatediff_v2v.api.keys import KeyRing
-from animatediff_v2v.api.problems import RequestRefused, flat
+from animatediff_v2v.api.wire.problems import RequestRefused, flat
 
 BODY_LIMIT = 100
 on_linux = pytest.mark.skipif(

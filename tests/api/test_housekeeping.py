@@ -9,22 +9,23 @@ import time
 import tracemalloc
 
 import pytest
-from animatediff_v2v.api.admission import Admission
-from animatediff_v2v.api.clock import SteadyClock
-from animatediff_v2v.api.data_folder import INPUT_NAME
-from animatediff_v2v.api.disk import StorageFull
-from animatediff_v2v.api.fetching import FetchLimits
-from animatediff_v2v.api.housekeeping import SECONDS_OF_A_DAY, Housekeeper
-from animatediff_v2v.api.inputs import Inputs
-from animatediff_v2v.api.local_executor import ModelFolders
-from animatediff_v2v.api.loras import LoraShelf
-from animatediff_v2v.api.problems import Answer, RequestRefused, validation_answer
-from animatediff_v2v.api.room import Room
-from animatediff_v2v.api.schemas import ENDPOINTS, LONGEST_URL
+from animatediff_v2v.api.intake.inputs import Inputs
+from animatediff_v2v.api.intake.loras import LoraShelf
+from animatediff_v2v.api.intake.room import Room
+from animatediff_v2v.api.intake.uploads import UploadLimits, UploadStore
+from animatediff_v2v.api.net.fetching import FetchLimits
+from animatediff_v2v.api.queue.admission import Admission
+from animatediff_v2v.api.queue.local_executor import ModelFolders
+from animatediff_v2v.api.queue.store import NewRequest, Output, Store
+from animatediff_v2v.api.queue.webhooks import WebhookSender
 from animatediff_v2v.api.settings import Settings, load_settings
-from animatediff_v2v.api.store import NewRequest, Output, Store
-from animatediff_v2v.api.uploads import UploadLimits, UploadStore
-from animatediff_v2v.api.webhooks import WebhookSender
+from animatediff_v2v.api.storage.clock import SteadyClock
+from animatediff_v2v.api.storage.data_folder import INPUT_NAME
+from animatediff_v2v.api.storage.disk import StorageFull
+from animatediff_v2v.api.storage.housekeeping import SECONDS_OF_A_DAY, Housekeeper
+from animatediff_v2v.api.wire.outcome import Answer
+from animatediff_v2v.api.wire.problems import RequestRefused, validation_answer
+from animatediff_v2v.api.wire.schemas import ENDPOINTS, LONGEST_URL
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 from pydantic import ValidationError
 
@@ -419,7 +420,7 @@ class Clocks:
     def __init__(self, monkeypatch):
         self.wall, self.steady = 1.8e9, 1000.0
         monkeypatch.setattr(time, "time", lambda: self.wall)
-        monkeypatch.setattr("animatediff_v2v.api.clock.time.monotonic", lambda: self.steady)
+        monkeypatch.setattr("animatediff_v2v.api.storage.clock.time.monotonic", lambda: self.steady)
 
     def pass_(self, seconds, *, jump=0):
         self.wall += seconds + jump

@@ -7,8 +7,8 @@ import threading
 import time
 
 import pytest
-from animatediff_v2v.api.inputs import Inputs
-from animatediff_v2v.api.queue_runner import MOST_ATTEMPTS
+from animatediff_v2v.api.intake.inputs import Inputs
+from animatediff_v2v.api.queue.queue_runner import MOST_ATTEMPTS
 from animatediff_v2v.api.settings import Settings
 
 from .parts import WAIT_SECONDS, Queue

@@ -7,8 +7,11 @@ import sys
 
 import pytest
 from animatediff_v2v.api import keys
-from animatediff_v2v.api.data_folder import KEYS, OWN
-from animatediff_v2v.api.keys import KeyRing, RateLimit, main
+from animatediff_v2v.api.http.rate_limit import RateLimit
+from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.storage.data_folder import KEYS, OWN
+from animatediff_v2v.cli import keys as cli_keys
+from animatediff_v2v.cli.main import main
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_a_damaged_file_lets_nobody_in(ring, tmp_path, damage, caplog):
 
 
 def test_the_command(tmp_path, capsys):
-    place = ["--folder", str(tmp_path)]
+    place = ["keys", "--folder", str(tmp_path)]
     assert main([*place, "add", "my laptop"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("FAL_KEY=")
@@ -124,8 +127,8 @@ def test_the_command(tmp_path, capsys):
 )
 def test_the_command_refuses(tmp_path, capsys, arguments, sentence):
     KeyRing(tmp_path).add("laptop")
-    assert main(["--folder", str(tmp_path), *arguments]) == 2
-    assert capsys.readouterr().err == f"{sentence}\n"
+    assert main(["keys", "--folder", str(tmp_path), *arguments]) == 2
+    assert capsys.readouterr().err == f"animatediff-v2v: {sentence}\n"
 
 
 def test_the_command_finds_comfyui_by_where_the_pack_lies(tmp_path):
@@ -133,8 +136,8 @@ def test_the_command_finds_comfyui_by_where_the_pack_lies(tmp_path):
     nodes = tmp_path / "ComfyUI" / "custom_nodes"
     nodes.mkdir(parents=True)
     pack = nodes / "animatediff-v2v"
-    pack.symlink_to(keys._PACK, target_is_directory=True)
-    command = [sys.executable, "-m", "animatediff-v2v.api.keys", "add", "laptop"]
+    pack.symlink_to(cli_keys._PACK, target_is_directory=True)
+    command = [sys.executable, "-m", "animatediff-v2v.cli", "keys", "add", "laptop"]
     done = subprocess.run(command, cwd=nodes, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     key = done.stdout.strip().removeprefix("FAL_KEY=")

@@ -8,8 +8,8 @@ import sys
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from animatediff_v2v.api import loopback
-from animatediff_v2v.api.guard import Guard, caller_of
+from animatediff_v2v.api.http import loopback
+from animatediff_v2v.api.http.guard import Guard, caller_of
 from animatediff_v2v.api.keys import KeyRing
 
 pytestmark = pytest.mark.skipif(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from animatediff_v2v.api import loras
-from animatediff_v2v.api.disk import StorageFull
-from animatediff_v2v.api.fetching import FetchedFile, FetchLimits, InputRefused
-from animatediff_v2v.api.local_executor import ModelFolders
-from animatediff_v2v.api.loras import EARLIER_CACHE, LoraShelf
-from animatediff_v2v.api.uploads import UploadStore
+from animatediff_v2v.api.intake import loras
+from animatediff_v2v.api.intake.loras import EARLIER_CACHE, LoraShelf
+from animatediff_v2v.api.intake.uploads import UploadStore
+from animatediff_v2v.api.net.fetching import FetchedFile, FetchLimits, InputRefused
+from animatediff_v2v.api.queue.local_executor import ModelFolders
+from animatediff_v2v.api.storage.disk import StorageFull
 from safetensors.torch import save
 
 LIMITS = FetchLimits(max_bytes=10**6)

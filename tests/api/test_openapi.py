@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import schemathesis
-from animatediff_v2v.api.hosts import HEALTH
+from animatediff_v2v.api.wire.hosts import HEALTH
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error

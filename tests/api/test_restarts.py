@@ -182,7 +182,7 @@ def memory(home):
 def test_a_second_server_is_kept_off_the_folder(home):
     if home.is_comfyui:
         pytest.skip("ComfyUI itself keeps a second server off its base folder's database")
-    command = [sys.executable, "-m", "animatediff_v2v.api.command", "serve", str(home.root)]
+    command = [sys.executable, "-m", "animatediff_v2v.cli", "serve", str(home.root)]
     command += ["--models", str(home.root), "--port", "1"]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 2

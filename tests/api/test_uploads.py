@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api import uploads
 from animatediff_v2v.api.events import Events
-from animatediff_v2v.api.guard import Guard
+from animatediff_v2v.api.http.guard import Guard
+from animatediff_v2v.api.http.upload_routes import upload_routes
+from animatediff_v2v.api.intake import uploads
+from animatediff_v2v.api.intake.uploads import UploadLimits, UploadStore, display_name
 from animatediff_v2v.api.keys import KeyRing
-from animatediff_v2v.api.upload_routes import upload_routes
-from animatediff_v2v.api.uploads import UploadLimits, UploadStore, display_name
 
 REST = "/fal/rest.fal.ai/storage"
 CDN = "/fal/v3.fal.media/files/upload"

@@ -11,10 +11,13 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from animatediff_v2v.api import addresses, webhooks
-from animatediff_v2v.api.problems import CANCELLED, Answer, RequestRefused
-from animatediff_v2v.api.signing import FILE_NAME, Signer, jwks_routes
-from animatediff_v2v.api.webhooks import WebhookSender
+from animatediff_v2v.api.http.jwks import jwks_routes
+from animatediff_v2v.api.net import addresses
+from animatediff_v2v.api.queue import webhooks
+from animatediff_v2v.api.queue.signing import FILE_NAME, Signer
+from animatediff_v2v.api.queue.webhooks import WebhookSender
+from animatediff_v2v.api.wire.outcome import Answer
+from animatediff_v2v.api.wire.problems import CANCELLED, RequestRefused
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 
 from ..clients.verifier import is_genuine

@@ -7,9 +7,9 @@ import ssl
 import threading
 
 from aiohttp import web
-from animatediff_v2v.api.executor import WorkerOptions
 from animatediff_v2v.api.keys import KeyRing
-from animatediff_v2v.api.process_worker import ProcessWorker
+from animatediff_v2v.api.queue.executor import WorkerOptions
+from animatediff_v2v.api.queue.process_worker import ProcessWorker
 from animatediff_v2v.api.serve import application
 from animatediff_v2v.api.settings import Settings
 

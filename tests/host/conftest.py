@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from animatediff_v2v.pipeline.demo import install_models
+from animatediff_v2v.demo.install import install_models
 from animatediff_v2v.pipeline.video import Audio, VideoWriter
 from PIL import Image
 

@@ -4,8 +4,8 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.embeddings import embedding_finder, read_embedding
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+from animatediff_v2v.pipeline.prompts.embeddings import embedding_finder, read_embedding
 from safetensors.torch import save_file
 
 VECTORS = torch.arange(4 * 768, dtype=torch.float32).reshape(4, 768)

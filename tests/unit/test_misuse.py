@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 import torch
 from animatediff_v2v import pipeline
+from animatediff_v2v.demo.install import install_models
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 from animatediff_v2v.pipeline.choices import checked_type
-from animatediff_v2v.pipeline.demo import install_models
-from animatediff_v2v.pipeline.devices import resolve_device
-from animatediff_v2v.pipeline.embeddings import embedding_finder, read_embedding
 from animatediff_v2v.pipeline.files import (
     identify,
     load_checkpoint,
@@ -26,8 +24,10 @@ from animatediff_v2v.pipeline.files import (
     load_vae,
     read_weights,
 )
+from animatediff_v2v.pipeline.memory.devices import resolve_device
 from animatediff_v2v.pipeline.presets import Defaults, preset_defaults
 from animatediff_v2v.pipeline.prompts import PromptTrack
+from animatediff_v2v.pipeline.prompts.embeddings import embedding_finder, read_embedding
 from animatediff_v2v.pipeline.sampling import SourceBlend, Span, StyleImages
 from animatediff_v2v.pipeline.video import (
     AudioSpan,

@@ -40,7 +40,7 @@ print(callable(video_to_video), callable(thumbnails), pipeline.sampling.Span().e
 
 
 COMMAND = "from animatediff_v2v.cli.main import main"
-FOLDERS = "from animatediff_v2v.pipeline.demo import DEMO_FOLDER"
+FOLDERS = "from animatediff_v2v.demo.install import DEMO_FOLDER"
 REFUSED = {
     "inspect, missing": ("main(['inspect', 'gone.safetensors'])", "1"),
     "inspect": (

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api.data_folder import OWN
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.queue.store import Store
 from animatediff_v2v.api.serve import application
 from animatediff_v2v.api.settings import Settings
-from animatediff_v2v.api.store import Store
+from animatediff_v2v.api.storage.data_folder import OWN
 
 from ...api.homes import data_uri, write_clip
 from .test_store import request

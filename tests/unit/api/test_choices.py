@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from animatediff_v2v.api.model_choice import (
+from animatediff_v2v.api.intake.model_choice import (
     checkpoint_for,
     default_checkpoint,
     motion_lora_for,
     motion_module_for,
 )
-from animatediff_v2v.api.problems import RequestRefused
 from animatediff_v2v.api.settings import Settings, load_settings
+from animatediff_v2v.api.wire.problems import RequestRefused
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 
 

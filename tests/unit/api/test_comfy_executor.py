@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from animatediff_v2v.api import comfy_executor
-from animatediff_v2v.api.comfy_executor import ComfyExecutor
-from animatediff_v2v.api.comfy_graph import OUTPUT_NODE, PROGRESS_EVENT, graph
-from animatediff_v2v.api.executor import Job
+from animatediff_v2v.api.queue.executor import Job
+from animatediff_v2v.nodes.hosted_api import executor as comfy_executor
+from animatediff_v2v.nodes.hosted_api.executor import ComfyExecutor
+from animatediff_v2v.nodes.hosted_api.graph import OUTPUT_NODE, graph
 from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
 
 TIMINGS = {"total": 1.0}
@@ -140,7 +140,7 @@ def test_a_job_that_goes_well(queue):
         queue.begin("1")
         queue.tell("execution_start", "1")
         queue.hear("status", {"status": {}})
-        queue.hear(PROGRESS_EVENT, {"message": "sampling step 1 of 1"})
+        queue.hear("said", {"message": "sampling step 1 of 1"})
         succeed(queue)
 
     made, told = play(queue, story)

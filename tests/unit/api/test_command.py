@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from animatediff_v2v.api.command import main
-from animatediff_v2v.api.data_folder import OWN
+from animatediff_v2v.api.http.listening import _Callers, bind
 from animatediff_v2v.api.keys import KeyRing
-from animatediff_v2v.api.listening import _Callers, bind
-from animatediff_v2v.api.local_executor import LocalExecutor
+from animatediff_v2v.api.queue.local_executor import LocalExecutor
+from animatediff_v2v.api.storage.data_folder import OWN
+from animatediff_v2v.cli.main import main
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 
 MINIATURE = Path(__file__).parents[3] / "demo/models/checkpoints/miniature.safetensors"
@@ -127,7 +127,7 @@ def test_settings_that_cannot_be_read_are_refused(tmp_path, capsys, settings, se
 def test_the_server_leaves_pytorch_to_its_workers():
     """It would take seconds to start and hundreds of megabytes."""
     script = (
-        "import sys, animatediff_v2v.api.serve, animatediff_v2v.api.worker\n"
+        "import sys, animatediff_v2v.api.serve, animatediff_v2v.api.queue.worker\n"
         "from animatediff_v2v.pipeline.files.reading import read_header\n"
         f"assert read_header({str(MINIATURE)!r})\n"
         "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"

@@ -6,14 +6,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from animatediff_v2v.api.fetching import InputRefused
-from animatediff_v2v.api.inputs import Inputs
-from animatediff_v2v.api.own_files import OwnFiles
-from animatediff_v2v.api.problems import RequestRefused
-from animatediff_v2v.api.schemas import AnimateDiffV2VInput, FastInput
+from animatediff_v2v.api.intake.inputs import Inputs
+from animatediff_v2v.api.intake.own_files import OwnFiles
+from animatediff_v2v.api.intake.uploads import UploadStore
+from animatediff_v2v.api.net.fetching import InputRefused
+from animatediff_v2v.api.queue.store import Output, Store
 from animatediff_v2v.api.settings import Settings
-from animatediff_v2v.api.store import Output, Store
-from animatediff_v2v.api.uploads import UploadStore
+from animatediff_v2v.api.wire.problems import RequestRefused
+from animatediff_v2v.api.wire.schemas import AnimateDiffV2VInput, FastInput
 from animatediff_v2v.pipeline.video import VideoWriter
 
 from .test_store import request

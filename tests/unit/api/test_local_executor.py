@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from animatediff_v2v.api.executor import WorkerDied
-from animatediff_v2v.api.local_executor import LocalExecutor
+from animatediff_v2v.api.queue.executor import WorkerDied
+from animatediff_v2v.api.queue.local_executor import LocalExecutor
 from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
 from animatediff_v2v.pipeline.part_folder import _marked
 

@@ -11,8 +11,8 @@ from aiohttp.http_exceptions import BadStatusLine
 from animatediff_v2v.api.events import Events
 from animatediff_v2v.api.logs import JsonFormatter, TextFormatter, one_line_for_malformed
 from animatediff_v2v.api.metrics import Metrics
-from animatediff_v2v.api.problems import Answer
-from animatediff_v2v.api.store import Store
+from animatediff_v2v.api.queue.store import Store
+from animatediff_v2v.api.wire.outcome import Answer
 
 from .test_application import BOTH, SUBMIT, WISH, call
 from .test_store import request

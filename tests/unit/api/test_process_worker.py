@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from animatediff_v2v.api.executor import Job, WorkerDied, WorkerOptions
-from animatediff_v2v.api.process_worker import ProcessWorker
-from animatediff_v2v.api.rendering import Renderer
+from animatediff_v2v.api.queue.executor import Job, WorkerDied, WorkerOptions
+from animatediff_v2v.api.queue.process_worker import ProcessWorker
+from animatediff_v2v.api.queue.rendering import Renderer
 from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
 from animatediff_v2v.pipeline.video import VideoWriter, probe_video
 
@@ -115,7 +115,7 @@ def test_the_life_of_a_worker(small, tmp_path, caplog):
         assert await process.wait() == 1
         return process.pid
 
-    with caplog.at_level(logging.WARNING, "animatediff_v2v.api.process_worker"):
+    with caplog.at_level(logging.WARNING, "animatediff_v2v.api.queue.process_worker"):
         pid = with_worker(story)
     assert "another one takes its place" in caplog.text
     assert not is_alive(pid)

@@ -6,9 +6,10 @@ import itertools
 import time
 
 import pytest
-from animatediff_v2v.api.folder_lock import FolderLock, FolderRefused
-from animatediff_v2v.api.problems import CANCELLED, Answer
-from animatediff_v2v.api.store import NewRequest, Output, QueueFull, Store
+from animatediff_v2v.api.queue.store import NewRequest, Output, QueueFull, Store
+from animatediff_v2v.api.storage.folder_lock import FolderLock, FolderRefused
+from animatediff_v2v.api.wire.outcome import Answer
+from animatediff_v2v.api.wire.problems import CANCELLED
 
 DONE = Answer(200, {"seed": 1})
 numbers = itertools.count()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from animatediff_v2v.api.turns import Turns
+from animatediff_v2v.api.queue.turns import Turns
 
 
 def waiting(names):

@@ -15,7 +15,6 @@ import zipfile
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.embeddings import read_embedding
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.files import (
     LoraEntry,
@@ -29,6 +28,7 @@ from animatediff_v2v.pipeline.files import (
     merge_loras,
     read_weights,
 )
+from animatediff_v2v.pipeline.prompts.embeddings import read_embedding
 from safetensors.torch import save as safetensors_bytes
 
 from . import miniatures as mini

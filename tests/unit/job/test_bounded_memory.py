@@ -23,9 +23,10 @@ from animatediff_v2v.pipeline import (
     load_files,
     video_to_video,
 )
-from animatediff_v2v.pipeline.bounded_memory import Work, _portions
-from animatediff_v2v.pipeline.models.counted_memory import META, live_bytes
-from animatediff_v2v.pipeline.models.memory import Portions
+from animatediff_v2v.pipeline.memory.estimate import Work
+from animatediff_v2v.pipeline.memory.offload import _portions
+from animatediff_v2v.pipeline.memory.tracer import META, live_bytes
+from animatediff_v2v.pipeline.models.batching import Portions
 
 NEEDED = re.compile(r"need at least ([\d.]+)")
 

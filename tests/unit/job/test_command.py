@@ -16,7 +16,7 @@ from animatediff_v2v.cli.arguments import control_files, lora_entry
 from animatediff_v2v.cli.console import ProgressBar, ProgressLines
 from animatediff_v2v.cli.main import main
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models import compiled_layers
+from animatediff_v2v.pipeline.models.ops import compiled as compiled_layers
 from animatediff_v2v.pipeline.progress import Progress
 from animatediff_v2v.pipeline.video import probe_video
 
@@ -247,7 +247,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
     ids=["importing torch", "importing diffusers", "sampling", "terminated", "hung up"],
 )
 def test_ctrl_c_leaves_no_file(interpreter, moment, number, command, tmp_path):
-    arguments = [sys.executable, *interpreter, "-m", "animatediff_v2v.api.command"]
+    arguments = [sys.executable, *interpreter, "-m", "animatediff_v2v.cli"]
     # Background jobs of a shell ignore SIGINT, those of nohup SIGHUP; children inherit that.
     heard = {each: signal.signal(each, signal.SIG_DFL) for each in {signal.SIGINT, number}}
     process = subprocess.Popen(

@@ -110,7 +110,7 @@ def test_a_folder_that_is_no_comfyui_is_refused(tmp_path, capsys):
 
 
 def test_a_wheel_without_the_miniature_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("animatediff_v2v.pipeline.demo.DEMO_FOLDER", tmp_path / "demo")
+    monkeypatch.setattr("animatediff_v2v.demo.install.DEMO_FOLDER", tmp_path / "demo")
     (tmp_path / "models").mkdir()
     assert main(["demo", "--install-models", str(tmp_path)]) == 2
     assert "comes with a clone of the repository" in capsys.readouterr().err

@@ -12,16 +12,11 @@ import torch
 from animatediff_v2v.pipeline import SpeedOptions, load_models
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.files import LoraEntry
-from animatediff_v2v.pipeline.models import compiled_layers as module
-from animatediff_v2v.pipeline.models.clip_norm import span_clips
-from animatediff_v2v.pipeline.models.compiled_layers import check_can_compile, compiled_layers
-from animatediff_v2v.pipeline.models.layers import PLAIN_LAYERS
-from animatediff_v2v.pipeline.sampling import (
-    Conditioning,
-    ContextOptions,
-    Guidance,
-    sample_latents,
-)
+from animatediff_v2v.pipeline.models.ops import compiled as module
+from animatediff_v2v.pipeline.models.ops.compiled import check_can_compile, compiled_layers
+from animatediff_v2v.pipeline.models.ops.frame_norm import span_clips
+from animatediff_v2v.pipeline.models.ops.select import PLAIN_LAYERS
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
 from torch._dynamo.utils import counters
 from torch._inductor import config
 

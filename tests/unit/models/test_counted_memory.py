@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models.counted_memory import META, live_bytes, twin, weight_bytes
+from animatediff_v2v.pipeline.memory.tracer import META, live_bytes, twin, weight_bytes
 from torch import nn
 from torch.nn import functional
 

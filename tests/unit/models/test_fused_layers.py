@@ -7,21 +7,21 @@ import logging
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models import layers as module
-from animatediff_v2v.pipeline.models import vae_resnet
-from animatediff_v2v.pipeline.models.clip_norm import span_clips
-from animatediff_v2v.pipeline.models.latent_codec import VaeCodec
-from animatediff_v2v.pipeline.models.layers import PLAIN_LAYERS, lay_out_weights, usual_layers
-from animatediff_v2v.pipeline.models.memory import Portions
+from animatediff_v2v.pipeline.models import vae
+from animatediff_v2v.pipeline.models.batching import Portions
 from animatediff_v2v.pipeline.models.motion_module import MotionModule
-from animatediff_v2v.pipeline.models.spatial_layers import encoded_prompts
+from animatediff_v2v.pipeline.models.ops import select as module
+from animatediff_v2v.pipeline.models.ops.eager import encoded_prompts
+from animatediff_v2v.pipeline.models.ops.frame_norm import span_clips
+from animatediff_v2v.pipeline.models.ops.select import PLAIN_LAYERS, lay_out_weights, usual_layers
+from animatediff_v2v.pipeline.models.vae import VaeCodec
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from animatediff_v2v.pipeline.models.fused_layers import FUSED_LAYERS
+from animatediff_v2v.pipeline.models.ops.fused import FUSED_LAYERS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # In float32 both sum in another order alone; a GPU's products there are of 19 bits.
@@ -128,7 +128,7 @@ def test_the_vae_gives_the_same(models, monkeypatch):
     frames = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(4))
     latents = codec.encode(frames)
     decoded = torch.cat(list(codec.decode(latents)))
-    monkeypatch.setattr(vae_resnet, "usual_layers", lambda *_: FUSED_LAYERS)
+    monkeypatch.setattr(vae, "usual_layers", lambda *_: FUSED_LAYERS)
     assert relative(codec.encode(frames), latents) < 10 * TOLERANCE
     assert relative(torch.cat(list(codec.decode(latents))), decoded) < 10 * TOLERANCE
 
@@ -156,7 +156,7 @@ def test_where_triton_fails_a_line_says_so_once(fresh, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("Failed to find C compiler")
 
-    monkeypatch.setattr("animatediff_v2v.pipeline.models.fused_layers.try_out", fail)
+    monkeypatch.setattr("animatediff_v2v.pipeline.models.ops.fused.try_out", fail)
     with caplog.at_level(logging.WARNING, logger=module.__name__):
         for _ in range(2):
             assert usual_layers(torch.device("cuda"), torch.float16) is PLAIN_LAYERS
@@ -166,7 +166,7 @@ def test_where_triton_fails_a_line_says_so_once(fresh, monkeypatch, caplog):
 
 
 def test_where_triton_works_layers_are_fused(fresh, monkeypatch):
-    monkeypatch.setattr("animatediff_v2v.pipeline.models.fused_layers.try_out", lambda *_: None)
+    monkeypatch.setattr("animatediff_v2v.pipeline.models.ops.fused.try_out", lambda *_: None)
     assert usual_layers(torch.device("cuda"), torch.bfloat16) is FUSED_LAYERS
 
 

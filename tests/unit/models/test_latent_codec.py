@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models import latent_codec
-from animatediff_v2v.pipeline.models.latent_codec import VaeCodec
+from animatediff_v2v.pipeline.models import vae as latent_codec
+from animatediff_v2v.pipeline.models.vae import VaeCodec
 
 
 def clip(frames, *, height=16, width=24):

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models.memory import Portions, ShrinkingBatch
+from animatediff_v2v.pipeline.models.batching import Portions, ShrinkingBatch
 
 
 class Device:

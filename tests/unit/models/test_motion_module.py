@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from animatediff_v2v.pipeline.models import motion_module
-from animatediff_v2v.pipeline.models.clip_norm import ClipGroupNorm, group_norm
 from animatediff_v2v.pipeline.models.motion_module import (
     MotionModules,
     TemporalTransformer,
@@ -12,6 +11,7 @@ from animatediff_v2v.pipeline.models.motion_module import (
     positional_tables,
     sinusoidal_encoding,
 )
+from animatediff_v2v.pipeline.models.ops.frame_norm import ClipGroupNorm, group_norm
 
 from . import plain_loops
 

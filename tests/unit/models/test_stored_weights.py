@@ -5,14 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models import stored_weights
-from animatediff_v2v.pipeline.models.counted_memory import META
-from animatediff_v2v.pipeline.models.stored_weights import (
-    project_together,
-    store_weights,
-    weight_in,
-)
-from animatediff_v2v.pipeline.models.upsampling import DoublingConv2d
+from animatediff_v2v.pipeline.memory.tracer import META
+from animatediff_v2v.pipeline.models.ops import linear as linear_ops
+from animatediff_v2v.pipeline.models.ops.casting import weight_in
+from animatediff_v2v.pipeline.models.ops.linear import project_together
+from animatediff_v2v.pipeline.models.ops.stored_layers import store_weights
+from animatediff_v2v.pipeline.models.vae import DoublingConv2d
 from torch import nn
 from torch.nn import functional
 
@@ -109,7 +107,7 @@ def test_layers_together_make_what_each_makes(monkeypatch):
     layers, tokens = three_layers(), torch.randn(2, 5, 3, 8)
     alone = project_together(tokens, *layers)
     assert all(map(torch.equal, alone, (layer(tokens) for layer in layers)))
-    monkeypatch.setattr(stored_weights, "_pays", lambda _tokens, _layers: True)
+    monkeypatch.setattr(linear_ops, "_pays", lambda _tokens, _layers: True)
     for one, other in zip(project_together(tokens, *layers), alone, strict=True):
         assert one.shape == other.shape
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)

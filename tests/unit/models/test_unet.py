@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models.clip_norm import ClipGroupNorm
 from animatediff_v2v.pipeline.models.motion_module import TemporalTransformer
+from animatediff_v2v.pipeline.models.ops.frame_norm import ClipGroupNorm
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 
 FRAMES = 3

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models.vae_resnet import VaeResnet, take_fewer_tensors
+from animatediff_v2v.pipeline.models.vae import VaeResnet, take_fewer_tensors
 from diffusers import AutoencoderKL
 
 VAE = {

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.files import load_checkpoint, load_ip_adapter
-from animatediff_v2v.pipeline.models.motion_module import MotionModules
-from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
-from animatediff_v2v.pipeline.widening import (
+from animatediff_v2v.demo.widening import (
     UNET_LEVELS,
     in_turn,
     side_by_side,
@@ -20,6 +17,9 @@ from animatediff_v2v.pipeline.widening import (
     widened_motion_module,
     widened_vision_model,
 )
+from animatediff_v2v.pipeline.files import load_checkpoint, load_ip_adapter
+from animatediff_v2v.pipeline.models.motion_module import MotionModules
+from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn

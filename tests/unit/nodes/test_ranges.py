@@ -20,12 +20,7 @@ from animatediff_v2v.pipeline import (
 from animatediff_v2v.pipeline.ranges import CRF, FRAME_RATE, STYLE_WEIGHT
 from animatediff_v2v.pipeline.request import ControlFile
 from animatediff_v2v.pipeline.sampling import SourceBlend, Span
-from animatediff_v2v.pipeline.video import (
-    FORMATS,
-    ControlFrameOptions,
-    VideoWriter,
-    exact_rate,
-)
+from animatediff_v2v.pipeline.video import FORMATS, ControlFrameOptions, VideoWriter, exact_rate
 
 from .declared import schemas
 

@@ -42,7 +42,7 @@ RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": "image_encoder/model.s
 # ComfyUI's own, which know Stable Diffusion's and CLIP's sizes alone.
 NATIVE_LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader"}
 # In custom_nodes: an installation through ComfyUI puts no command on the path.
-INSTALL = "python -m animatediff-v2v.api.command demo --install-models .."
+INSTALL = "python -m animatediff-v2v.cli demo --install-models .."
 # The nodes' titles stand above their places.
 TITLE_PIXELS = 30
 

@@ -6,15 +6,15 @@ import logging
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import Cancelled
-from animatediff_v2v.pipeline.models import memory
-from animatediff_v2v.pipeline.models.additions import Residuals
+from animatediff_v2v.pipeline.models import batching as memory
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.feature_cache import (
     OUTERMOST_LAYERS,
     DeepFeatures,
     FeatureCache,
 )
-from animatediff_v2v.pipeline.models.latest_clip import LatestClip
+from animatediff_v2v.pipeline.models.last_result import LatestClip
+from animatediff_v2v.pipeline.models.residuals import Residuals
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from animatediff_v2v.pipeline.prompts import PromptTrack
 from animatediff_v2v.pipeline.sampling import (

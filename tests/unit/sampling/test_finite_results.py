@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models.latent_codec import VaeCodec
 from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE
+from animatediff_v2v.pipeline.models.vae import VaeCodec
 from animatediff_v2v.pipeline.prompts.weights import check_prompt
 from animatediff_v2v.pipeline.sampling import Conditioning, Guidance, sample_latents
 from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models import memory
+from animatediff_v2v.pipeline.models import batching as memory
 from animatediff_v2v.pipeline.prompts import PromptTrack
 from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel

@@ -8,16 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError, Cancelled
-from animatediff_v2v.pipeline.models import latent_codec, memory
-from animatediff_v2v.pipeline.models.memory import Portions
+from animatediff_v2v.pipeline.models import batching as memory
+from animatediff_v2v.pipeline.models import vae as latent_codec
+from animatediff_v2v.pipeline.models.batching import Portions
 from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE, MotionUNet
 from animatediff_v2v.pipeline.ranges import SEED
-from animatediff_v2v.pipeline.sampling import (
-    Conditioning,
-    ContextOptions,
-    Guidance,
-    sample_latents,
-)
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS
 

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models.image_attention import cross_attentions
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
+from animatediff_v2v.pipeline.models.ops.image_prompt import cross_attentions
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from animatediff_v2v.pipeline.prompts.style_weights import parse_weights
 from animatediff_v2v.pipeline.sampling import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
-from animatediff_v2v.pipeline.models.latest_clip import LatestClip
+from animatediff_v2v.pipeline.models.last_result import LatestClip
 from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE, MotionUNet
 from animatediff_v2v.pipeline.prompts import PromptTrack
 from animatediff_v2v.pipeline.sampling import (

@@ -1,0 +1,1 @@
+"""HTTP: routes, who may call, bodies, and answers as fal words them."""

@@ -1,0 +1,1 @@
+"""What a request names, brought in: videos, uploads, LoRAs, models."""

@@ -1,0 +1,52 @@
+"""What a kind of file may take of the disk, with what is on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ..net.fetching import InputRefused
+from ..storage.data_folder import file_size, own_files
+from ..storage.disk import StorageFull
+
+
+class Room:
+    """The share of one folder. All methods belong to the event loop's thread.
+
+    A file that is being written counts twice, as itself and with what was granted for it: the
+    share is never overshot.
+    """
+
+    def __init__(self, folder: Path, names: re.Pattern[str], *, most_bytes: int) -> None:
+        """Count the files of `folder` whose whole names match `names`."""
+        self._folder, self._names, self.most_bytes = folder, names, most_bytes
+        self._coming = 0
+        self._counting = asyncio.Lock()
+
+    @asynccontextmanager
+    async def granted(self, wanted: int, *, least: int = 1) -> AsyncIterator[int]:
+        """Keep room for a file while it is brought in, and give how many bytes it may have.
+
+        That is `wanted`, or what is left. Raises StorageFull when less than `least` is left, and
+        in place of an InputRefused by which the file is larger than what was left.
+        """
+        async with self._counting:
+            used = await asyncio.to_thread(self._used)
+            most = min(wanted, self.most_bytes - used - self._coming)
+            if most < least:
+                raise StorageFull
+            self._coming += most
+        try:
+            yield most
+        except InputRefused as error:
+            if error.type == "file_too_large" and most < wanted:
+                raise StorageFull from error
+            raise
+        finally:
+            self._coming -= most
+
+    def _used(self) -> int:
+        return sum(map(file_size, own_files(self._folder, self._names)))

@@ -1,0 +1,269 @@
+"""Bring in the file that a URL names: http(s) from the public internet, and data URIs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import mimetypes
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import aiohttp
+from yarl import URL
+
+from ...pipeline.errors import AnimateDiffV2VError
+from .addresses import AddressRefused, check_literal, open_session
+
+CHUNK_BYTES = 1 << 18
+DATA_URI_PIECE = 1 << 18
+MEBIBYTE = 1 << 20
+_REDIRECTS = (301, 302, 303, 307, 308)
+_DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
+# Pages and scripts: what a wrong link gives.
+_NEVER = ("text/html", "application/xhtml+xml", "text/javascript", "text/css")
+
+
+class InputRefused(AnimateDiffV2VError):
+    """An input of a request cannot be used.
+
+    type: fal's error type, such as "file_download_error" or "file_too_large".
+    ctx: what fal gives with that type, such as {"max_size": bytes}.
+    """
+
+    def __init__(self, message: str, *, type: str, ctx: Mapping[str, Any] | None = None) -> None:
+        """Keep fal's type and context beside the sentence."""
+        super().__init__(message)
+        self.type = type
+        self.ctx = dict(ctx or {})
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """What a fetched file may cost."""
+
+    max_bytes: int = 500 * MEBIBYTE
+    timeout_seconds: float = 120.0
+    """For all redirects and the whole body together."""
+    max_redirects: int = 5
+    content_types: tuple[str, ...] = ()
+    """What the server may call the file, as prefixes such as "video/"; empty takes anything but
+    web pages. A file without a type, or of application/octet-stream, always passes."""
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file that is here now."""
+
+    path: Path
+    content_type: str
+    """As the server or the data URI calls it, without parameters, in lower case."""
+    size: int
+    """Bytes."""
+
+
+async def fetch(url: str, into: Path, *, limits: FetchLimits) -> FetchedFile:
+    """Bring the file of an http(s) URL or a data URI into the folder `into`, under a random name.
+
+    No address that is not public is ever called, whatever name or redirect leads there. Nothing is
+    left behind when this raises or is cancelled.
+
+    Raises:
+        InputRefused: the URL is none, leads nowhere, or its file is too large, too slow or of a
+            wrong kind.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    if url[:5].lower() == "data:":
+        return await asyncio.to_thread(_fetch_data_uri, url, into, limits)
+    return await _fetch_http(_http_url(url), into, limits)
+
+
+# --- http --------------------------------------------------------------------------------------
+
+
+def _http_url(text: str) -> URL:
+    try:
+        url = URL(text)
+        port = url.port
+    except ValueError:
+        url, port = URL(), None
+    if url.scheme not in ("http", "https") or not url.host or port in (None, 0):
+        raise _failed(f"{_shown(text)} is no http or https URL.")
+    return url
+
+
+async def _fetch_http(url: URL, into: Path, limits: FetchLimits) -> FetchedFile:
+    try:
+        async with (
+            open_session(seconds=limits.timeout_seconds) as session,
+            _followed(session, url, limits) as response,
+        ):
+            content_type = _checked_type(response.content_type, limits)
+            _check_size(response.content_length or 0, limits)
+            path = into / _new_name(content_type, url)
+            size = await _write(response.content.iter_chunked(CHUNK_BYTES), path, limits)
+            return FetchedFile(path=path, content_type=content_type, size=size)
+    except AddressRefused as error:
+        raise _failed(f"{error} Upload the file instead.") from error
+    except (TimeoutError, asyncio.TimeoutError) as error:  # two classes before Python 3.11
+        raise _failed(f"It took longer than {limits.timeout_seconds:g} seconds.") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise _failed(f"{url.host} did not give it ({type(error).__name__}).") from error
+
+
+@asynccontextmanager
+async def _followed(
+    session: aiohttp.ClientSession, url: URL, limits: FetchLimits
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    """Follow redirects to the answer that has the file, judging each address on the way."""
+    deadline = asyncio.get_running_loop().time() + limits.timeout_seconds
+    for _ in range(limits.max_redirects + 1):
+        check_literal(url)
+        left = aiohttp.ClientTimeout(total=max(0.001, deadline - asyncio.get_running_loop().time()))
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        async with session.get(
+            url, headers=headers, allow_redirects=False, timeout=left
+        ) as response:
+            if response.status not in _REDIRECTS:
+                _check_answer(response, url)
+                yield response
+                return
+            location = response.headers.get("Location", "")
+        url = _http_url(str(url.join(URL(location))) if location else "")
+        # A password in a URL is meant for its own host alone.
+        url = url.with_user(None)
+    raise _failed(f"It leads through more than {limits.max_redirects} redirects.")
+
+
+def _check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
+    if response.status != 200:
+        raise _failed(f"{url.host} answered {response.status}.")
+    # A small compressed body can become a large file.
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise _failed(f"{url.host} sent it compressed ({encoding[:20]}), which was not asked for.")
+
+
+async def _write(chunks: AsyncIterator[bytes], path: Path, limits: FetchLimits) -> int:
+    size = 0
+    try:
+        with path.open("xb") as file:
+            async for chunk in chunks:
+                size += len(chunk)
+                _check_size(size, limits)
+                await asyncio.to_thread(file.write, chunk)
+        _check_not_empty(size)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return size
+
+
+# --- data URIs ---------------------------------------------------------------------------------
+
+
+def _fetch_data_uri(url: str, into: Path, limits: FetchLimits) -> FetchedFile:
+    head = _DATA_URI.match(url[:1000])
+    if head is None:
+        raise _failed("The data URI is not of the form data:video/mp4;base64,...")
+    content_type = _checked_type(head[1].strip().lower() or "text/plain", limits)
+    pieces = _unquoted(url, head.end())
+    if head[2].lower().endswith(";base64"):
+        pieces = _from_base64(pieces)
+    path, size = into / _new_name(content_type), 0
+    try:
+        with path.open("xb") as file:
+            for piece in pieces:
+                size += len(piece)
+                _check_size(size, limits)
+                file.write(piece)
+        _check_not_empty(size)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return FetchedFile(path=path, content_type=content_type, size=size)
+
+
+def _unquoted(text: str, start: int) -> Iterator[bytes]:
+    """Decode what is written as %41, piece by piece: one call for all would hold others up."""
+    while start < len(text):
+        end = start + DATA_URI_PIECE
+        cut = text.find("%", max(start, end - 2), end)
+        if cut > start and end < len(text):  # the rest of it is in the next piece
+            end = cut
+        yield unquote_to_bytes(text[start:end])
+        start = end
+
+
+def _from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest, is_over = b"", False
+    for piece in pieces:
+        letters = rest + b"".join(piece.split())
+        usable = len(letters) // 4 * 4
+        rest = letters[usable:]
+        if is_over and letters:
+            raise _failed("The data URI is no base64: it goes on behind its end.")
+        is_over = letters[:usable].endswith(b"=")
+        yield _decoded(letters[:usable])
+    yield _decoded(rest + b"=" * (-len(rest) % 4))
+
+
+def _decoded(letters: bytes) -> bytes:
+    try:
+        return base64.b64decode(letters, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _failed(f"The data URI is no base64: {error}.") from error
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+def _checked_type(content_type: str, limits: FetchLimits) -> str:
+    content_type = content_type.lower()
+    if content_type in ("", "application/octet-stream", "binary/octet-stream"):
+        return "application/octet-stream"
+    wanted = limits.content_types
+    if content_type in _NEVER or (wanted and not content_type.startswith(wanted)):
+        expected = " or ".join(f"{each}*" if each.endswith("/") else each for each in wanted)
+        raise _failed(
+            f"It is {content_type[:60]!r}" + (f", and {expected} is needed." if wanted else ".")
+        )
+    return content_type
+
+
+def _check_size(size: int, limits: FetchLimits) -> None:
+    if size > limits.max_bytes:
+        raise InputRefused(
+            f"The file is larger than {limits.max_bytes} bytes, the most that is taken.",
+            type="file_too_large",
+            ctx={"max_size": limits.max_bytes},
+        )
+
+
+def _check_not_empty(size: int) -> None:
+    if size == 0:
+        raise _failed("It is empty (0 bytes).")
+
+
+def _failed(reason: str) -> InputRefused:
+    return InputRefused(f"Failed to download the file. {reason}", type="file_download_error")
+
+
+def _shown(text: str) -> str:
+    """What of a URL may be repeated: its scheme and host carry no secrets."""
+    head = text[:80].split("?", maxsplit=1)[0].rsplit("@", maxsplit=1)[-1]
+    return repr(head)
+
+
+def _new_name(content_type: str, url: URL | None = None) -> str:
+    """A name of our own; the suffix, of a short list, is all that others have a say in."""
+    suffix = mimetypes.guess_extension(content_type) or ""
+    if content_type == "application/octet-stream":
+        suffix = url.suffix if url is not None else ""
+    return secrets.token_hex(16) + (suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", suffix) else "")

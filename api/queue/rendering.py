@@ -1,0 +1,129 @@
+"""Does the work of a job, in the process that has the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import cast
+
+from ...pipeline import (
+    ContextOptions,
+    FrameSelection,
+    Guidance,
+    LoraEntry,
+    ModelFiles,
+    Models,
+    Request,
+    SamplingSettings,
+    load_files,
+    video_to_video,
+)
+from ...pipeline.memory.devices import resolve_device
+from ...pipeline.progress import IsCancelled, stop_if
+from ...pipeline.request import Dtype
+from ...pipeline.video import exact_rate
+from .executor import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES, Job, WorkerOptions
+from .local_executor import FORMAT
+
+Says = Callable[[str], None]
+
+
+class Renderer:
+    """Renders jobs, one after the other.
+
+    The networks of the last job stay loaded, for the next one that needs the same files.
+    """
+
+    def __init__(self, options: WorkerOptions) -> None:
+        """Check that there is such a device; raises AnimateDiffV2VError when options will not do.
+
+        Nothing is loaded yet.
+        """
+        self._options = options
+        self._loaded: tuple[tuple[object, ...], Models] | None = None
+        self._no_files = ModelFiles(
+            checkpoint=options.models,
+            device=options.device,
+            dtype=cast(Dtype, options.dtype),  # it checks
+            max_memory_gb=options.max_memory_gb,
+        )
+        resolve_device(options.device)
+
+    def render(
+        self, job: Job, output: Path, *, says: Says, is_cancelled: IsCancelled
+    ) -> dict[str, float]:
+        """Write the restyled video of a job to `output` and give the seconds by phase.
+
+        Raises AnimateDiffV2VError when files or values will not do, Cancelled when stopped.
+        """
+        stop_if(is_cancelled)
+        models = self._networks(self._files(job), says)
+        result = video_to_video(
+            _request(job, output),
+            models,
+            progress=lambda step: says(step.message),
+            is_cancelled=is_cancelled,
+        )
+        return {name: round(seconds, 3) for name, seconds in asdict(result.timings).items()}
+
+    def _networks(self, files: ModelFiles, says: Says) -> Models:
+        key = _identity(files)
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # frees the memory before more is taken
+            says(f"loading {files.checkpoint.name}")
+            self._loaded = (key, load_files(files))
+        return self._loaded[1]
+
+    def _files(self, job: Job) -> ModelFiles:
+        models = self._options.models
+        embeddings = models / "embeddings"
+        return replace(
+            self._no_files,
+            checkpoint=models / CHECKPOINTS / job.checkpoint,
+            motion_module=models / MOTION_MODULES / job.motion_module,
+            loras=tuple(
+                # A whole path stays one.
+                LoraEntry(models / "loras" / name, model_strength=scale, clip_strength=scale)
+                for name, scale in job.loras
+            ),
+            motion_loras=tuple(
+                LoraEntry(models / MOTION_LORAS / name, model_strength=scale)
+                for name, scale in job.motion_loras
+            ),
+            embeddings=embeddings if embeddings.is_dir() else None,
+        )
+
+
+def _request(job: Job, output: Path) -> Request:
+    return Request(
+        input=job.video,
+        output=output,
+        prompt=job.prompt,
+        negative_prompt=job.negative_prompt,
+        sampling=SamplingSettings(
+            seed=job.seed,
+            steps=job.steps,
+            guidance=Guidance(scale=job.guidance_scale),
+            sampler=job.sampler,
+            scheduler=job.scheduler,
+            denoise=job.denoise,
+            context=ContextOptions(),
+        ),
+        selection=FrameSelection(
+            select_every_nth_frame=job.select_every_nth_frame,
+            force_rate=exact_rate(job.force_rate),
+            duration_seconds=job.duration_seconds,
+        ),
+        format=FORMAT.name,
+        overwrite=True,  # the name is the request's own: an earlier try of the same job
+    )
+
+
+def _identity(files: ModelFiles) -> tuple[object, ...]:
+    """Equal for the same files with the same content, as far as size and time tell."""
+    entries = [*files.loras, *files.motion_loras]
+    paths = [files.checkpoint, files.motion_module, *(entry.path for entry in entries)]
+    # What is not there is told by whoever loads it.
+    stats = [path.stat() for path in paths if path is not None and path.is_file()]
+    return (files, *((stat.st_size, stat.st_mtime_ns) for stat in stats))

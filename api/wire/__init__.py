@@ -1,0 +1,1 @@
+"""fal's formats: inputs, problems and their answers."""

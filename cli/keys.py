@@ -1,0 +1,63 @@
+"""`animatediff-v2v keys`: keys for the hosted API at home, added, listed and removed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..pipeline.errors import AnimateDiffV2VError
+from .console import say
+from .parsing import Help
+
+_PACK = Path(__file__).parents[1]
+
+
+def add_command(commands: Any) -> None:
+    """Add it to argparse's subparsers."""
+    keys = commands.add_parser(
+        "keys",
+        help="add, list and remove keys for the hosted API",
+        formatter_class=Help,
+        description="Add, list and remove the keys with which programs call the hosted API. A key "
+        "is shown once, when it is added.",
+    )
+    keys.set_defaults(command=_keys)
+    keys.add_argument(
+        "--folder",
+        type=Path,
+        default=argparse.SUPPRESS,
+        help="where the server keeps its data: FOLDER of `serve`, or user/animatediff_v2v in "
+        "ComfyUI's base folder, which is the default when this pack lies in custom_nodes",
+    )
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action, meaning in (("add", "make a key and show it, once"), ("remove", "remove a key")):
+        actions.add_parser(action, help=meaning).add_argument("name", help="as in `list`")
+    actions.add_parser("list", help="list the names of the keys")
+
+
+def _keys(parsed: argparse.Namespace) -> int:
+    from ..api.keys import KeyRing  # noqa: PLC0415 - the other commands need no keys
+    from ..api.storage.data_folder import DataFolder  # noqa: PLC0415 - see above
+
+    try:
+        ring = KeyRing(DataFolder.open(getattr(parsed, "folder", None) or data_folder()).path)
+        if parsed.action == "add":
+            say(f"FAL_KEY={ring.add(parsed.name)}")
+        elif parsed.action == "remove":
+            ring.remove(parsed.name)
+        else:
+            say("\n".join(ring.names()))
+    except (ValueError, OSError) as error:
+        raise AnimateDiffV2VError(str(error)) from error
+    return 0
+
+
+def data_folder() -> Path:
+    """Find the server's folder from where this pack lies; raises ValueError elsewhere."""
+    if _PACK.parent.name != "custom_nodes":
+        raise ValueError(
+            f"{_PACK} is not in a folder custom_nodes: name the server's folder with --folder, "
+            "such as ComfyUI/user/animatediff_v2v."
+        )
+    return _PACK.parents[1] / "user" / "animatediff_v2v"

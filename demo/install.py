@@ -1,0 +1,89 @@
+"""Putting the miniature where ComfyUI looks for models."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ..pipeline.choices import checked_path
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.output_file import check_can_replace
+from ..pipeline.part_folder import PartFolder
+
+DEMO_FOLDER = Path(__file__).parent
+_NATIVE_SUFFIX = "_native"
+# Of no use to ComfyUI as they are: its vision models are of certain sizes.
+_ONLY_WIDENED = ("clip_vision", "ipadapter")
+
+
+def checked_comfyui(comfyui: Path) -> Path:
+    """Return the folder as a Path; raise AnimateDiffV2VError unless it holds `models`."""
+    comfyui = checked_path("comfyui", comfyui)
+    if not os.path.isdir(comfyui / "models"):  # noqa: PTH112 - Path's raises without the right
+        raise AnimateDiffV2VError(
+            f"{comfyui} has no folder named models: give the folder of ComfyUI itself, or its "
+            "--base-directory."
+        )
+    return comfyui
+
+
+def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = False) -> list[Path]:
+    """Copy the miniature's model files and its clip into a ComfyUI: the paths that were written.
+
+    comfyui: the folder that holds ComfyUI's `models` and `input`.
+    native: also write what the templates need that use ComfyUI's own loaders: the miniature at the
+    sizes of Stable Diffusion 1.5 and CLIP, 2.0 GB.
+    overwrite: replace files of the same names and other content; without it they are refused.
+    Raises AnimateDiffV2VError when it is no such folder, when the miniature is not here (it comes
+    with the repository, not with a wheel), or when a file cannot be written.
+    """
+    comfyui = checked_comfyui(comfyui)
+    models = sorted((DEMO_FOLDER / "models").rglob("*.safetensors"))
+    clip = DEMO_FOLDER / "clip.mp4"
+    if not models or not clip.exists():
+        raise AnimateDiffV2VError(
+            f"The miniature is not in {DEMO_FOLDER}: it comes with a clone of the repository."
+        )
+    usable = [path for path in models if path.parent.name not in _ONLY_WIDENED]
+    targets = {path: comfyui / path.relative_to(DEMO_FOLDER) for path in usable}
+    targets[clip] = comfyui / "input" / "miniature_clip.mp4"
+    for source, target in targets.items():
+        _write(target, partial(shutil.copyfile, source), overwrite=overwrite)
+    written = [*targets.values()]
+    if not native:
+        return written
+    from .widened_files import WIDENED_FOLDERS, save_widened  # noqa: PLC0415 - loads PyTorch
+
+    for path in models:
+        folder = path.parent.name
+        if folder in WIDENED_FOLDERS:
+            suffix = "" if folder in _ONLY_WIDENED else _NATIVE_SUFFIX
+            target = comfyui / "models" / folder / f"{path.stem}{suffix}.safetensors"
+            _write(target, partial(save_widened, path), overwrite=overwrite)
+            written.append(target)
+    return written
+
+
+def _write(target: Path, write: Callable[[Path], object], *, overwrite: bool) -> None:
+    """Write a file whole or not at all; one that is there already with this content stays."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part_folder = PartFolder(target)
+        try:
+            unfinished = part_folder.path / target.name
+            write(unfinished)
+            if target.is_file() and filecmp.cmp(unfinished, target, shallow=False):
+                return
+            check_can_replace(target, overwrite=overwrite)
+            unfinished.replace(target)
+        finally:
+            part_folder.remove()
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AnimateDiffV2VError(f"{target} cannot be written: {reason}.") from None

@@ -1,0 +1,1 @@
+"""The hosted API on ComfyUI's own server."""

@@ -1,0 +1,96 @@
+"""A job as a graph of this pack's nodes, in ComfyUI's API format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...api.queue.executor import Job
+
+OUTPUT_NODE = "restyle"
+OUTPUT_FOLDER = "animatediff_v2v"
+LORAS_OF_A_NODE = 10
+
+Graph = dict[str, dict[str, Any]]
+
+
+def graph(job: Job, *, video: str) -> Graph:
+    """Word a job; `video` is its file's name below ComfyUI's input folder.
+
+    The name of the output is new each time, so that no two requests get the same file from
+    ComfyUI's cache.
+    """
+    is_stack = any(Path(name).is_absolute() for name, _ in job.loras)
+    loras = {} if is_stack else _lora_nodes(job.loras)
+    nodes: Graph = {**loras, **_motion_lora_nodes(job.motion_loras)}
+    stacks: dict[str, Any] = {}
+    if is_stack:
+        stacks["lora_stack"] = _stack(job.loras)
+    elif job.loras:
+        stacks["lora_stack"] = [_last(nodes, "loras"), 0]
+    if job.motion_loras:
+        stacks["motion_lora_stack"] = [_last(nodes, "motion"), 0]
+    nodes[OUTPUT_NODE] = {
+        "class_type": "ADV2V_VideoToVideo",
+        "inputs": {
+            "video": video,
+            "prompt": job.prompt,
+            "negative_prompt": job.negative_prompt,
+            "num_inference_steps": job.steps,
+            "guidance_scale": job.guidance_scale,
+            "base_model": job.checkpoint,
+            "motion_module": job.motion_module,
+            "select_every_nth_frame": job.select_every_nth_frame,
+            "seed": job.seed,
+            "sampler": job.sampler,
+            "scheduler": job.scheduler,
+            "denoise": job.denoise,
+            "force_rate": job.force_rate,
+            "duration": job.duration_seconds,
+            "filename_prefix": f"{OUTPUT_FOLDER}/{job.request_id}",
+            **stacks,
+        },
+    }
+    return nodes
+
+
+def _stack(loras: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Word LoRAs as the value of the socket: what requests brought in is in no node's list.
+
+    Its name alone will do, see nodes/host/folders.py; a path would be written into the video.
+    """
+    entries = (
+        (Path(name).name if Path(name).is_absolute() else name, scale) for name, scale in loras
+    )
+    return {"__value__": [[name, scale, scale] for name, scale in entries]}
+
+
+def _lora_nodes(loras: Sequence[tuple[str, float]]) -> Graph:
+    nodes: Graph = {}
+    for start in range(0, len(loras), LORAS_OF_A_NODE):
+        inputs: dict[str, Any] = {}
+        for slot, (name, scale) in enumerate(loras[start : start + LORAS_OF_A_NODE], 1):
+            inputs |= {
+                f"lora_{slot}": name,
+                f"model_strength_{slot}": scale,
+                f"clip_strength_{slot}": scale,
+            }
+        if nodes:
+            inputs["lora_stack"] = [_last(nodes, "loras"), 0]
+        nodes[f"loras{start}"] = {"class_type": "ADV2V_LoraStack", "inputs": inputs}
+    return nodes
+
+
+def _motion_lora_nodes(motion_loras: Sequence[tuple[str, float]]) -> Graph:
+    nodes: Graph = {}
+    for number, (name, strength) in enumerate(motion_loras):
+        inputs: dict[str, Any] = {"motion_lora": name, "strength": strength}
+        if nodes:
+            inputs["motion_lora_stack"] = [_last(nodes, "motion"), 0]
+        nodes[f"motion{number}"] = {"class_type": "ADV2V_MotionLoraStack", "inputs": inputs}
+    return nodes
+
+
+def _last(nodes: Graph, kind: str) -> str:
+    return [name for name in nodes if name.startswith(kind)][-1]

@@ -1,0 +1,48 @@
+"""The hosted API on ComfyUI's own server, for owners who switch it on."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ...api.service import Service, open_folder
+from ...api.settings import load_settings
+from ...pipeline import AnimateDiffV2VError
+from .. import host
+from .executor import ComfyExecutor
+
+logger = logging.getLogger(__name__)
+
+
+class InstalledModels:
+    """The model files that ComfyUI's combos list."""
+
+    def names(self, folder: str) -> list[str]:
+        """List the files of a folder such as checkpoints."""
+        return host.model_names(folder)
+
+    def folders(self, folder: str) -> list[Path]:
+        """List the places on disk behind it."""
+        return host.model_folders(folder)
+
+
+def add_hosted_api() -> None:
+    """Answer fal's clients if api.json or the environment says so.
+
+    What is wrong with its settings is logged, and leaves the nodes alone.
+    """
+    folder = host.data_folder()
+    try:
+        settings = load_settings(folder)
+        if not settings.enabled:
+            return
+        service = Service.of(
+            open_folder(folder),
+            settings=settings,
+            executor=ComfyExecutor(host.PromptQueue()),
+            library=InstalledModels(),
+        )
+    except AnimateDiffV2VError as error:
+        logger.error("AnimateDiff V2V does not answer the hosted API. %s", error)
+        return
+    service.mount(host.application(), host.add_route)

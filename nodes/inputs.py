@@ -1,0 +1,237 @@
+"""Widgets that several nodes share."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+
+from ..pipeline.presets import Preset
+from ..pipeline.ranges import (
+    FORCED_FRAME_RATE,
+    GUIDANCE_SCALE,
+    NTH_FRAME,
+    SECONDS,
+    SEED,
+    SHARE,
+    SIDE,
+    STEPS,
+)
+from ..pipeline.request import NEGATIVE_PROMPT
+from ..pipeline.sampling import Sampler as SamplerName
+from ..pipeline.sampling import Scheduler
+from . import host
+
+MOTION_MODULE_TOOLTIP = (
+    "What makes the frames one moving clip. Files go into models/animatediff_models: "
+    "mm_sd_v15_v2, v3_sd15_mm, mm_sd_v15, AnimateLCM_sd15_t2v, AnimateDiff-Lightning."
+)
+LORA_STACK_TOOLTIP = (
+    "LoRAs to merge into the networks, from a LoRA Stack node of this pack or of another one."
+)
+MOTION_LORA_STACK_TOOLTIP = (
+    "Motion LoRAs (camera moves) to merge into the motion module, from a Motion LoRA Stack. They "
+    "are made for v2 modules."
+)
+
+
+NTH_TOOLTIP = (
+    "Keep every nth frame: 2 halves the frames, the work and the frame rate. The duration stays."
+)
+
+
+def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
+    """The two prompts, under the names that a node gives them."""
+    return [
+        io.String.Input(
+            positive,
+            multiline=True,
+            dynamic_prompts=True,
+            default="",
+            tooltip="What the clip shall show. (word:1.2) weighs more, (word:0.8) less; "
+            "embedding:name uses a file in models/embeddings.",
+        ),
+        io.String.Input(
+            negative,
+            multiline=True,
+            dynamic_prompts=True,
+            default=NEGATIVE_PROMPT,
+            tooltip="What it shall not show. Without effect at a guidance scale of 1.",
+        ),
+    ]
+
+
+def steps_input(name: str) -> io.Input:
+    """How many denoising steps."""
+    return io.Int.Input(
+        name,
+        default=25,
+        min=STEPS.low,
+        max=STEPS.high,
+        tooltip="Denoising steps. More is finer and takes proportionally longer; 20 to 30 is "
+        "usual, 4 to 8 with AnimateLCM or Lightning.",
+    )
+
+
+def guidance_input() -> io.Input:
+    """How strongly the prompt is followed."""
+    return io.Float.Input(
+        "guidance_scale",
+        default=7.0,
+        min=GUIDANCE_SCALE.low,
+        max=GUIDANCE_SCALE.high,
+        step=0.1,
+        tooltip="How strongly the prompt is followed; 7 is usual, above 12 colours burn. 1 takes "
+        "half the time and ignores the negative prompt.",
+    )
+
+
+def seed_input() -> io.Input:
+    """What the noise is drawn from."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=SEED.low,
+        max=SEED.high,
+        control_after_generate=True,
+        tooltip="Chooses the noise. The same seed and settings give the same clip.",
+    )
+
+
+def method_inputs(**more: Any) -> list[io.Input]:
+    """How noise is taken away, and how much of it is given; `more` is for all three inputs."""
+    return [
+        io.Combo.Input(
+            "sampler",
+            options=list(get_args(SamplerName)),
+            default="euler",
+            **more,
+            tooltip="How noise is taken away, as in KSampler. euler is steady; dpmpp_2m needs "
+            "fewer steps; lcm is for AnimateLCM and LCM LoRAs.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=list(get_args(Scheduler)),
+            default="normal",
+            **more,
+            tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
+            "steady; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
+        ),
+        io.Float.Input(
+            "denoise",
+            default=0.7,
+            min=SHARE.low,
+            max=SHARE.high,
+            step=0.01,
+            **more,
+            tooltip="How much is made new: 0 gives the source back, 0.5 keeps shapes, 0.7 keeps "
+            "the composition, 1 keeps nothing.",
+        ),
+    ]
+
+
+def preset_input() -> io.Input:
+    """Settings that belong together."""
+    return io.Combo.Input(
+        "preset",
+        options=list(get_args(Preset)),
+        default="quality",
+        optional=True,
+        tooltip="Where steps, guidance scale, sampler and scheduler come from as long as they "
+        "stand at their defaults. quality: 25, 7, euler, normal. turbo, for AnimateLCM or an LCM "
+        "LoRA: 8, 2.2, lcm, sgm_uniform. lightning, for AnimateDiff-Lightning's 4-step module: "
+        "4, 1, euler, sgm_uniform.",
+    )
+
+
+def _guidance_limit(name: str, default: float) -> io.Input:
+    return io.Float.Input(
+        f"guidance_{name}",
+        default=default,
+        min=SHARE.low,
+        max=SHARE.high,
+        step=0.01,
+        optional=True,
+        advanced=True,
+        tooltip=f"Share of the noise schedule at which guidance {name}s; outside of start and "
+        "end the scale is 1, which takes half the time.",
+    )
+
+
+def nth_input() -> io.Input:
+    """How many frames are left out between two that are kept."""
+    return io.Int.Input(
+        "select_every_nth_frame",
+        default=2,
+        min=NTH_FRAME.low,
+        max=NTH_FRAME.high,
+        tooltip=NTH_TOOLTIP,
+    )
+
+
+def rate_input(**more: Any) -> io.Input:
+    """The rate that a clip is put on before anything is counted."""
+    return io.Float.Input(
+        "force_rate",
+        default=0.0,
+        min=FORCED_FRAME_RATE.low,
+        max=FORCED_FRAME_RATE.high,
+        step=0.01,
+        **more,
+        tooltip="Frames per second to put the clip on first, by repeating or leaving out "
+        "frames; the duration stays. 0 keeps the clip's own rate.",
+    )
+
+
+def duration_input() -> io.Input:
+    """How much of a clip is read."""
+    return _seconds_input(
+        "duration", "Seconds of the clip to read from start_time on; 0 reads to the end."
+    )
+
+
+def _size_input(name: str) -> io.Input:
+    return io.Int.Input(
+        name,
+        default=0,
+        min=SIDE.low,
+        max=SIDE.high,
+        step=8,
+        tooltip=f"Pixels; the {name} comes out as a multiple of 8. Where the aspect does not fit, "
+        "fit decides. 0 keeps the clip's own aspect; if both are 0 a clip longer than 768 comes "
+        "at 768.",
+    )
+
+
+def _seconds_input(name: str, tooltip: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=0.0,
+        min=SECONDS.low,
+        max=SECONDS.high,
+        step=0.01,
+        optional=True,
+        advanced=True,
+        tooltip=tooltip,
+    )
+
+
+def prefix_input(**more: Any) -> io.Input:
+    """Where the file goes."""
+    return io.String.Input(
+        "filename_prefix",
+        default="video/AnimateDiffV2V",
+        **more,
+        tooltip="Beginning of the file's name, below ComfyUI's output folder; a number "
+        "follows. %year%, %month%, %day%, %width% and %height% are filled in.",
+    )
+
+
+def video_input() -> io.Input:
+    """The combo of uploaded videos."""
+    return io.Combo.Input(
+        "video",
+        options=host.input_videos(),
+        upload=io.UploadType.video,
+        tooltip="A video in ComfyUI's input folder. Drop a file on the node, or use its button.",
+    )

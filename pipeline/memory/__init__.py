@@ -1,0 +1,1 @@
+"""Memory: estimates, limits, offloading and the devices themselves."""

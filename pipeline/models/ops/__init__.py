@@ -1,0 +1,1 @@
+"""The operations that the UNet is made of: eager, fused and compiled."""

@@ -1,0 +1,160 @@
+"""The UNet's layers as compiled code, for `MotionUNet.forward`.
+
+Each kind of layer is compiled by itself: layers of one kind share a code, whatever their weights,
+and so do the UNets of one process. Frames, height, width and tokens are symbols in it. What lies
+between the heavy operators, norms, activations, gates and additions, becomes a few kernels. Each
+works on all tokens at a time, whatever is asked: a loop would be unrolled, for each length anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import AnimateDiffV2VError
+from .eager import Prompts
+from .interface import Layers
+from .select import PLAIN_LAYERS
+
+# The oldest PyTorch with this limit on recompilations, under this name.
+OLDEST_PYTORCH = "2.7"
+# Codes of one function: Stable Diffusion 1.5 has twelve kinds of resnets, in a dtype, on a device.
+_MAX_KINDS = 64
+
+
+@contextmanager
+def compiled_layers(
+    device: torch.device, *, on_compile: Callable[[], None] = lambda: None
+) -> Iterator[Layers]:
+    """Give compiled layers, to use as long as the context is open.
+
+    on_compile: called whenever something is about to be compiled. What was compiled before in this
+    process is not compiled again, and PyTorch keeps the outcome on disk for the next process.
+    Raises AnimateDiffV2VError where nothing can be compiled for `device`, or compiling fails.
+    """
+    check_can_compile(device)
+    from torch._dynamo import callback, config, exc  # noqa: PLC0415 (takes seconds)
+    from torch.fx.experimental import _config as symbols  # noqa: PLC0415
+
+    def tell(*_: object) -> None:
+        on_compile()
+
+    callback.callback_handler.register_start_callback(tell)
+    try:
+        with (
+            config.patch(recompile_limit=_MAX_KINDS),
+            # As many frames as lines of pixels are chance, and no reason for a code of its own.
+            symbols.patch(use_duck_shape=False),  # type: ignore[attr-defined]
+        ):
+            yield _layers()
+    except exc.TorchDynamoException as error:
+        reason = " ".join(str(error).strip().partition("\n\n")[0].split())
+        raise AnimateDiffV2VError(
+            f"PyTorch could not compile the UNet's layers for {device.type}, switch compile off: "
+            f"{reason}"
+        ) from error
+    finally:
+        callback.callback_handler.remove_start_callback(tell)
+
+
+def check_can_compile(device: torch.device) -> None:
+    """Raise AnimateDiffV2VError, saying what would help, where nothing can be compiled."""
+    obstacle = _obstacle(device)
+    if obstacle is not None:
+        raise AnimateDiffV2VError(f"compile is on, but {obstacle}, or switch compile off.")
+
+
+def _obstacle(device: torch.device) -> str | None:
+    if torch.__version__ < OLDEST_PYTORCH:
+        return f"this is PyTorch {torch.__version__}: use {OLDEST_PYTORCH} or newer"
+    if device.type == "cpu":
+        return None if _has_cpp_compiler() else f"there is no C++ compiler: {_CPP_ADVICE}"
+    if device.type not in ("cuda", "xpu"):
+        return f"it is not made for {device.type}: use a CPU, or a GPU of NVIDIA, AMD or Intel"
+    from torch.utils._triton import has_triton  # noqa: PLC0415 (may import Triton)
+
+    if not has_triton():
+        package = "triton-windows" if sys.platform == "win32" else "triton"
+        return f"PyTorch finds no Triton that works with this GPU: install the package {package}"
+    # Triton for Windows brings one of its own.
+    if sys.platform != "win32" and not _has_c_compiler():
+        return "Triton needs a C compiler and there is none: install gcc or clang"
+    return None
+
+
+_CPP_ADVICE = (
+    "install Visual Studio's Build Tools and start from their prompt, where cl is found"
+    if sys.platform == "win32"
+    else "install g++ or clang"
+)
+
+
+def _has_cpp_compiler() -> bool:
+    """Whether inductor, PyTorch's compiler, finds what it needs on a CPU."""
+    from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 (takes seconds)
+    from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415
+
+    try:
+        compiler = get_cpp_compiler()
+    except (InvalidCxxCompiler, RuntimeError):
+        return False
+    return shutil.which(compiler) is not None
+
+
+def _has_c_compiler() -> bool:
+    names = (os.environ.get("CC"), "gcc", "clang", "cc")
+    return any(shutil.which(name) for name in names if name)
+
+
+@cache
+def _layers() -> Layers:
+    """The same functions for all jobs of a process: their codes stay with them."""
+    plain = PLAIN_LAYERS
+    resnet, transformer, motion = (
+        torch.compile(function, dynamic=True)
+        for function in (plain.resnet, plain.transformer, plain.motion)
+    )
+
+    def run_resnet(
+        block: Any, features: Tensor, embedding: Tensor | None, num_frames: int
+    ) -> Tensor:
+        run = plain.resnet if _has_a_one(features) else resnet
+        return run(block, features, embedding, num_frames)
+
+    def run_transformer(
+        block: Any,
+        features: Tensor,
+        prompts: Prompts,
+        num_frames: int,
+        tokens_at_once: int | None,
+    ) -> Tensor:
+        if _has_a_one(features):
+            return plain.transformer(block, features, prompts, num_frames, tokens_at_once)
+        # One prompt for all rows may come without memory for each, which is another kind of tensor.
+        each_row = [[source.in_memory() for source in sources] for sources in prompts]
+        return transformer(block, features, each_row, num_frames, None)
+
+    def run_motion(
+        module: Any, features: Tensor, num_frames: int, tokens_at_once: int | None
+    ) -> Tensor:
+        # Clip by clip: with guidance there are two at a time, without there is one.
+        clips = torch.split(features, num_frames)
+        if _has_a_one(clips[0]):
+            return plain.motion(module, features, num_frames, tokens_at_once)
+        moved = [motion(module, clip, num_frames, None) for clip in clips]
+        return moved[0] if len(moved) == 1 else torch.cat(moved)
+
+    return Layers(run_resnet, run_transformer, run_motion, plain.activated_norm, plain.upsampler)
+
+
+def _has_a_one(features: Tensor) -> bool:
+    """Whether an axis is one long: PyTorch would compile a code of its own for it."""
+    return 1 in features.shape

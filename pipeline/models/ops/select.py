@@ -1,0 +1,57 @@
+"""What a way through the layers of the UNet consists of."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from ..motion_module import MotionModule
+from .eager import activated_norm, resnet, transformer, upsampler
+from .interface import Layers
+
+logger = logging.getLogger(__name__)
+
+
+def motion_module(
+    module: MotionModule, features: Tensor, num_frames: int, tokens_at_once: int | None
+) -> Tensor:
+    """Let the frames of each clip see each other."""
+    moved: Tensor = module(features, num_frames, tokens_at_once)
+    return moved
+
+
+PLAIN_LAYERS = Layers(resnet, transformer, motion_module, activated_norm, upsampler)
+
+
+def lay_out_weights(network: nn.Module, device: torch.device) -> None:
+    """Let the convolutions' weights lie in memory as the usual layers on a device want them."""
+    kernels = next((weight for weight in network.parameters() if weight.dim() == 4), None)
+    if kernels is not None:
+        form = usual_layers(device, kernels.dtype).memory_format
+        network.to(memory_format=form)  # type: ignore[call-overload]
+
+
+@cache
+def usual_layers(device: torch.device, dtype: torch.dtype) -> Layers:
+    """The fastest layers there are: with Triton on a GPU of NVIDIA, in 16 bits, the fused ones.
+
+    What they give is the same but for rounding.
+    """
+    if device.type != "cuda" or torch.version.hip is not None or dtype.itemsize != 2:
+        return PLAIN_LAYERS
+    try:
+        # It may be missing, as on Windows, or find no compiler: that is known once it has run.
+        from .fused import FUSED_LAYERS, try_out  # noqa: PLC0415
+
+        try_out(device, dtype)
+    except Exception as reason:
+        logger.warning(
+            "The networks run without fused kernels and take longer: Triton does not work here "
+            "(%s: %s). The package triton, on Windows triton-windows, brings it.",
+            type(reason).__name__, reason,
+        )  # fmt: skip
+        return PLAIN_LAYERS
+    return FUSED_LAYERS

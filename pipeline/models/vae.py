@@ -1,0 +1,216 @@
+"""The VAE: frames to latents and back, a few frames at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import AnimateDiffV2VError
+from ..files.finite import is_finite
+from .batching import ShrinkingBatch
+from .ops.select import usual_layers
+
+logger = logging.getLogger(__name__)
+
+# On an accelerator, per pass: two frames of 512x512, which keep it busy and take 0.8 GB in float16,
+# and of smaller ones so many. Halved when its memory runs out.
+PIXELS_PER_PASS = 2 * 512 * 512
+FRAMES_PER_PASS = 8
+FRAMES_OF_THE_VAE = "frames of the VAE"
+
+
+_NOT_FINITE = (
+    "that are not finite (NaN or infinite), which are black in a video: some VAEs overflow in "
+    "float16. Compute in more room (--dtype float32 or bfloat16; ComfyUI: --fp32-vae or "
+    "--bf16-vae), or take another VAE, for example vae-ft-mse-840000-ema-pruned."
+)
+
+
+def usual_frames_per_pass(height: int, width: int) -> int:
+    """How many frames of a size go through the VAE at a time on an accelerator."""
+    return max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // (height * width)))
+
+
+class LatentCodec(Protocol):
+    """What turns frames into latents and back."""
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Give the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
+
+        frames: [n, height, width, 3], uint8 or float in 0..1.
+        """
+        ...
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
+
+        They may lie on the VAE's device.
+        """
+        ...
+
+
+class VaeCodec:
+    """A codec over diffusers' AutoencoderKL.
+
+    Encoding takes the mean of the posterior, where ComfyUI's VAE draws from it with whatever
+    state the global generator is in: the same clip gives the same latents, however it is cut up.
+    """
+
+    def __init__(self, vae: AutoencoderKL, *, frames_per_pass: int | None = None) -> None:
+        """Use `vae`, on whatever device and in whatever dtype it is.
+
+        frames_per_pass: at most; None is what is usual on an accelerator. On a CPU it is 1 anyway.
+        """
+        self.vae = vae
+        self._frames_per_pass = frames_per_pass
+        # Kept from chunk to chunk of a clip, which come in one by one.
+        self._encoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Tensor:
+        """Give the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
+
+        frames: [n, height, width, 3], uint8 or float in 0..1; height and width multiples of 8.
+        """
+        height, width = frames.shape[1:3]
+        at_most = self._at_most(height, width)
+        return torch.cat(list(self._encoding.run(*_by_place(self._encode, frames), at_most)))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
+
+        latents: [frames, 4, height / 8, width / 8], unscaled. The frames lie on the VAE's device.
+        """
+        height, width = (8 * side for side in latents.shape[2:])
+        decoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
+        at_most = self._at_most(height, width)
+        yield from decoding.run(*_by_place(self._decode, latents), at_most)
+
+    def _at_most(self, height: int, width: int) -> int:
+        if self.vae.device.type == "cpu":
+            # Larger passes gain nothing there, and single frames keep results the same to the bit
+            # whatever the chunk that the caller hands in.
+            return 1
+        return self._frames_per_pass or usual_frames_per_pass(height, width)
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        pixels = frames.to(self.vae.device)
+        scale = 127.5 if frames.dtype == torch.uint8 else 0.5
+        pixels = (pixels.float() / scale - 1.0).permute(0, 3, 1, 2).to(self.vae.dtype)
+        mean: Tensor = self.vae.encode(pixels).latent_dist.mode()
+        return check_encoded(mean.float().cpu())
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
+        check_decoded(pixels)
+        images: Tensor = (pixels.float() * 0.5 + 0.5).clamp(0.0, 1.0)
+        return images.permute(0, 2, 3, 1)
+
+
+def check_encoded(latents: Tensor) -> Tensor:
+    """Return `latents`; raise AnimateDiffV2VError if they are not finite."""
+    if not is_finite(latents):
+        raise AnimateDiffV2VError(f"The VAE makes latents of the frames {_NOT_FINITE}")
+    return latents
+
+
+def check_decoded(frames: Tensor) -> Tensor:
+    """Return `frames`; raise AnimateDiffV2VError if they are not finite."""
+    if not is_finite(frames):
+        raise AnimateDiffV2VError(f"The VAE gives frames {_NOT_FINITE}")
+    return frames
+
+
+def _by_place(
+    run: Callable[[Tensor], Tensor], rows: Tensor
+) -> tuple[Callable[[Sequence[int]], Tensor], range]:
+    """The same work for rows that are named by their places, one after another."""
+    return lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows))
+
+
+def take_fewer_tensors(vae: AutoencoderKL) -> None:
+    """Let a VAE work so; its weights keep their names."""
+    for coder in (vae.encoder, vae.decoder):
+        coder.conv_norm_out = ActivatedNorm(coder.conv_norm_out)
+        coder.conv_act = nn.Identity()
+    for parent in list(vae.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ResnetBlock2D):
+                setattr(parent, name, VaeResnet(child))
+
+
+def double_in_one_step(vae: AutoencoderKL) -> None:
+    """Let the decoder of a VAE enlarge so: 15 % fewer operations."""
+    for block in vae.decoder.up_blocks:
+        if block.upsamplers is not None:
+            block.upsamplers = nn.ModuleList(DoublingConv2d(up.conv) for up in block.upsamplers)
+
+
+class VaeResnet(nn.Module):
+    """A residual block without a time step, equal to diffusers' to the bit with the eager ops.
+
+    Diffusers' divides by one and gives each activation and each sum memory of its own, which for
+    large frames a CPU's system hands out page by page.
+    """
+
+    def __init__(self, block: Any) -> None:
+        """Take the place of a ResnetBlock2D, with its very layers."""
+        super().__init__()
+        self.norm1, self.conv1 = block.norm1, block.conv1
+        self.norm2, self.conv2 = block.norm2, block.conv2
+        self.conv_shortcut = block.conv_shortcut
+
+    def forward(self, features: Tensor, temb: None = None) -> Tensor:
+        """Map [frames, channels, height, width] to as many frames of the block's own channels."""
+        return usual_layers(features.device, features.dtype).resnet(self, features, None, 1)
+
+
+class ActivatedNorm(nn.Module):
+    """A group norm and SiLU."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        """Take the place of a norm that an activation follows, with its very weights."""
+        super().__init__()
+        self.num_groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map [frames, channels, height, width] to the same shape."""
+        return usual_layers(features.device, features.dtype).activated_norm(self, features, 1)
+
+
+class DoublingConv2d(nn.Module):
+    """Nearest-neighbour doubling and a 3x3 convolution with a border of zeros, in one step.
+
+    A pixel that was doubled to 2x2 is seen by a 3x3 convolution through 2x2 of its taps' sums: with
+    the sums made once, as the 4x4 kernel of a transposed convolution of stride 2, the work is 4/9.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """Take the place of a doubling that `conv` follows."""
+        super().__init__()
+        self.weight = nn.Parameter(doubling_kernel(conv.weight.detach()), requires_grad=False)
+        self.bias = conv.bias
+
+    def forward(self, features: Tensor, *_: object) -> Tensor:
+        """Map [rows, channels, height, width] to twice the height and width."""
+        return functional.conv_transpose2d(features, self.weight, self.bias, stride=2, padding=1)
+
+
+def doubling_kernel(weight: Tensor) -> Tensor:
+    """Kernel [in, out, 4, 4] of the transposed convolution for one of [out, in, 3, 3]."""
+    kernel = weight.new_zeros(*weight.shape[:2], 4, 4, dtype=torch.float32)
+    for row in range(2):
+        for column in range(2):
+            kernel[..., row : row + 3, column : column + 3] += weight
+    # Correlation is what convolutions compute: turned by half, it spreads a pixel instead.
+    kernel = kernel.flip(2, 3).transpose(0, 1).to(weight.dtype)
+    return kernel.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,81 @@
+"""Textual inversions: the vectors behind `embedding:name` in a prompt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..choices import checked_path
+from ..errors import AnimateDiffV2VError
+from ..files import read_weights
+from .chunks import FindEmbedding
+
+EXTENSIONS = (".safetensors", ".pt", ".bin")
+# Where the vectors stand: Automatic1111's trainer, its safetensors, files with several encoders.
+KEYS = ("string_to_param.*", "emb_params", "clip_l")
+WIDTH = 768  # of CLIP-L's tokens; a file may hold those of other encoders beside them
+_LISTED = re.compile(r"\d+\.")
+
+
+def embedding_finder(folder: Path) -> FindEmbedding:
+    """Give a function that looks names up in `folder`, with or without their extension.
+
+    Raises AnimateDiffV2VError when the folder does not exist.
+    """
+    folder = checked_path("folder", folder)
+    if not folder.is_dir():
+        raise AnimateDiffV2VError(f"{folder} is no folder; give one that holds embeddings.")
+    root = folder.resolve()
+
+    def find(name: str) -> Tensor | None:
+        for candidate in (name, *(name + extension for extension in EXTENSIONS)):
+            path = _file_in(root, candidate)
+            if path is not None:
+                return read_embedding(path)
+        return None
+
+    return find
+
+
+def read_embedding(path: Path) -> Tensor:
+    """Read the vectors [count, channels] of a textual inversion, .pt, .bin or .safetensors.
+
+    Raises AnimateDiffV2VError when the file holds none.
+    """
+    tensors = read_weights(path)
+    vectors = {n: found for n, t in tensors.items() if (found := _as_vectors(t)) is not None}
+    if vectors and all(_LISTED.match(name) for name in vectors):
+        return _joined([vectors[n] for n in sorted(vectors, key=lambda n: int(n.split(".")[0]))])
+    in_strings = [name for name in vectors if name.startswith("string_to_param.")]
+    # diffusers keeps the vectors under the token that they were trained for, whatever its name.
+    for name in [*KEYS, *in_strings, *vectors]:
+        if name in vectors:
+            return vectors[name]
+    raise AnimateDiffV2VError(f"{path} is no textual inversion: it holds no vectors.")
+
+
+def _file_in(root: Path, name: str) -> Path | None:
+    try:
+        path = (root / name).resolve()
+        return path if path.is_relative_to(root) and path.is_file() else None
+    except (OSError, ValueError):  # too long for a file's name, or with characters that none has
+        return None
+
+
+def _as_vectors(tensor: Tensor) -> Tensor | None:
+    """A tensor as [count, channels]; None where it is of another sort."""
+    if tensor.ndim == 3 and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    if not tensor.is_floating_point() or tensor.ndim not in (1, 2) or not tensor.numel():
+        return None
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _joined(vectors: list[Tensor]) -> Tensor:
+    """The vectors of a list of inversions, one behind the other, as ComfyUI takes them."""
+    widths = {each.shape[1] for each in vectors}
+    width = WIDTH if WIDTH in widths else vectors[0].shape[1]
+    return torch.cat([each for each in vectors if each.shape[1] == width])

@@ -1,0 +1,53 @@
+"""The settings of sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..choices import check_types, checked
+from ..ranges import SEED, SHARE, STEPS
+from . import (
+    BetaScheduleChoice,
+    ContextOptions,
+    Guidance,
+    NoiseType,
+    Sampler,
+    Scheduler,
+    SpeedOptions,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How the clip is denoised."""
+
+    seed: int
+    steps: int = 25
+    guidance: Guidance = field(default_factory=Guidance)
+    sampler: Sampler = "euler"
+    scheduler: Scheduler = "normal"
+    denoise: float = 0.7
+    """How much is made new: 0 gives the source back, 1 keeps nothing of it."""
+    beta_schedule: BetaScheduleChoice = "autoselect"
+    noise_type: NoiseType = "default"
+    context: ContextOptions | None = field(default_factory=ContextOptions)
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
+    """What may change the result for speed or memory; by itself nothing does."""
+
+    @property
+    def passes(self) -> int:
+        """How often each frame goes through the UNet, windows and second calls not counted."""
+        if self.denoise == 0:
+            return 0
+        return self.steps * (1 if self.guidance.scale == 1 else 2)
+
+    def __post_init__(self) -> None:
+        """Refuse what no sampler takes, before anything is loaded."""
+        check_types(self)
+        SEED.check("seed", self.seed)
+        checked("sampler", self.sampler, Sampler)
+        checked("scheduler", self.scheduler, Scheduler)
+        checked("beta_schedule", self.beta_schedule, BetaScheduleChoice)
+        checked("noise_type", self.noise_type, NoiseType)
+        STEPS.check("steps", self.steps)
+        SHARE.check("denoise", self.denoise)
