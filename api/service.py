@@ -30,7 +30,7 @@ from .intake.uploads import UploadLimits, UploadStore
 from .keys import KeyRing
 from .metrics import Metrics
 from .net.fetching import FetchLimits
-from .queue.executor import VIDEO_TYPE, Executor, Job, Made, ModelLibrary
+from .queue.executor import VIDEO_TYPE, ApiJob, Executor, JobResult, ModelLibrary
 from .queue.queue_runner import QueueRunner
 from .queue.signing import Signer
 from .queue.store import Output, Store, StoredRequest
@@ -206,7 +206,7 @@ class _Parts:
     inputs: Inputs
     events: Events
 
-    async def prepare(self, request: StoredRequest) -> Job:
+    async def prepare(self, request: StoredRequest) -> ApiJob:
         """Bring the files of a request in, and note which models it is run with."""
         job = await self.inputs.prepare(request)
         said = f"checkpoint {job.checkpoint}, motion module {job.motion_module}"
@@ -221,7 +221,7 @@ class _Parts:
         waited = max(0.0, self.store.now() - request.created)
         self.events.started(request, waited_seconds=waited)
 
-    async def publish(self, request: StoredRequest, made: Made) -> Answer:
+    async def publish(self, request: StoredRequest, made: JobResult) -> Answer:
         """Give the file a URL, and word the output."""
         self.events.made(request, frames=await asyncio.to_thread(_frame_count, made.path))
         await asyncio.to_thread(_keep_private, made.path, 0o600)
@@ -229,7 +229,7 @@ class _Parts:
         token = await asyncio.to_thread(self.store.add_output, request.id, output)
         return answers.output(request, made, token)
 
-    async def clean_up(self, request: StoredRequest, job: Job | None) -> None:
+    async def clean_up(self, request: StoredRequest, job: ApiJob | None) -> None:
         """Remove the video that was brought in for a request."""
         names = [job.video] if job else []
         if request.video_file is not None:

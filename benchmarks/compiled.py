@@ -19,11 +19,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from animatediff_v2v.pipeline.models.batching import usual_tokens
+from animatediff_v2v.pipeline.models.batching import default_chunk_tokens
 from animatediff_v2v.pipeline.models.ops.compiled import compiled_layers
-from animatediff_v2v.pipeline.models.ops.eager import encoded_prompts
-from animatediff_v2v.pipeline.models.ops.interface import Layers
-from animatediff_v2v.pipeline.models.ops.select import PLAIN_LAYERS
+from animatediff_v2v.pipeline.models.ops.eager import cross_attention_kv
+from animatediff_v2v.pipeline.models.ops.interface import Ops
+from animatediff_v2v.pipeline.models.ops.select import EAGER_OPS
 from speed_options import full_size
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -38,7 +38,7 @@ KERNEL = re.compile(r"^cpp_fused\w* = ", re.MULTILINE)
 HEAVY = ("conv", "mm", "linear", "attention")
 
 
-def passes(compiled: Layers, rounds: int) -> Iterator[str]:
+def passes(compiled: Ops, rounds: int) -> Iterator[str]:
     """How long a pass takes, plain and compiled in turn, after one to compile."""
     unet = full_size("cpu")
     generator = torch.Generator().manual_seed(1)
@@ -47,7 +47,7 @@ def passes(compiled: Layers, rounds: int) -> Iterator[str]:
     seconds: dict[str, list[float]] = {"plain": [], "compiled": []}
     results: dict[str, Tensor] = {}
 
-    def run(name: str, layers: Layers) -> float:
+    def run(name: str, layers: Ops) -> float:
         started = time.process_time()
         results[name] = unet(sample, torch.tensor([500]), context, FRAMES, layers=layers)
         return time.process_time() - started
@@ -59,7 +59,7 @@ def passes(compiled: Layers, rounds: int) -> Iterator[str]:
         f"{with_children() - busy:.0f} s of CPU time, {time.perf_counter() - begun:.0f} s"
     )
     for _ in range(rounds):
-        for name, layers in (("plain", PLAIN_LAYERS), ("compiled", compiled)):
+        for name, layers in (("plain", EAGER_OPS), ("compiled", compiled)):
             seconds[name].append(run(name, layers))
         yield ", ".join(f"{name} {each[-1]:.1f} s" for name, each in seconds.items())
     plain, ours = (median(each) for each in seconds.values())
@@ -74,7 +74,7 @@ def with_children() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def layers_alone(compiled: Layers, rounds: int) -> Iterator[str]:
+def layers_alone(compiled: Ops, rounds: int) -> Iterator[str]:
     """Kernels beside convolutions, matrix products and attention, and time, of each kind."""
     unet = full_size("meta")
     level, motion = unet.unet.down_blocks[0], unet.motion.down_blocks[0]
@@ -86,8 +86,8 @@ def layers_alone(compiled: Layers, rounds: int) -> Iterator[str]:
 
     def arguments(rows: int) -> dict[str, tuple[Any, ...]]:
         features = torch.randn(rows, CHANNELS, SIDE, SIDE)
-        prompts = encoded_prompts(attention, torch.randn(1, 77, 768), (), rows=rows)
-        tokens = usual_tokens(CPU)
+        prompts = cross_attention_kv(attention, torch.randn(1, 77, 768), (), rows=rows)
+        tokens = default_chunk_tokens(CPU)
         return {
             "resnet": (resnet, features, torch.randn(1, 4 * CHANNELS), rows),
             "motion": (module, features, rows, tokens),
@@ -97,7 +97,7 @@ def layers_alone(compiled: Layers, rounds: int) -> Iterator[str]:
     # Counted with so few rows that also a CPU works on all at a time.
     few, many = arguments(2), arguments(FRAMES)
     for name in few:
-        plain, ours = getattr(PLAIN_LAYERS, name), getattr(compiled, name)
+        plain, ours = getattr(EAGER_OPS, name), getattr(compiled, name)
         light, heavy = operators(plain, few[name])
         busy = with_children()
         _, codes = run_and_get_code(ours, *few[name])

@@ -34,13 +34,13 @@ from animatediff_v2v.pipeline.memory.estimate import (
     longest_window,
     sampling_memory,
 )
-from animatediff_v2v.pipeline.memory.offload import BoundedJob
+from animatediff_v2v.pipeline.memory.offload import OffloadedModels
 from animatediff_v2v.pipeline.memory.tracer import META, LiveBytes, live_bytes, weight_bytes
-from animatediff_v2v.pipeline.models.batching import MemoryBound, Portions
+from animatediff_v2v.pipeline.models.batching import ChunkSizes, MemoryBound
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextEncoder, ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
-from animatediff_v2v.pipeline.models.vae import VaeCodec, take_fewer_tensors, usual_frames_per_pass
+from animatediff_v2v.pipeline.models.vae import VaeCodec, default_frames_per_pass, fuse_norm_silu
 from animatediff_v2v.pipeline.progress import Phase
 from animatediff_v2v.pipeline.video import VideoWriter
 from diffusers import AutoencoderKL
@@ -104,18 +104,18 @@ def main() -> int:
 def count_phases(models: Models, work: Work) -> list[PhaseMemory]:
     """Count phase by phase, with as much at a time as the job has."""
     text, vae, unet = models.text_encoder.network, models.codec.vae, models.unet
-    frames = usual_frames_per_pass(work.height, work.width)
-    portions = Portions.usual(META, pixels=work.pixels)
+    frames = default_frames_per_pass(work.height, work.width)
+    chunks = ChunkSizes.usual(META, pixels=work.pixels)
     encoding, sampling, decoding = ((text, vae, unet),) * 3
     if models.bound is not None:
-        bounded = BoundedJob(models, (), work)
-        frames, portions = bounded.frames_per_pass, bounded.models.portions
+        bounded = OffloadedModels(models, (), work)
+        frames, chunks = bounded.frames_per_pass, bounded.models.chunks
         encoding, sampling, decoding = (text, vae), (unet,), (vae,)
     encoded, decoded = coding_memory(models, work, frames)
-    sampled = sampling_memory(models, (), work, portions)
+    sampled = sampling_memory(models, (), work, chunks)
     print(
-        f"at a time {frames} frames of the VAE, {portions.passes} passes of the UNet, "
-        f"{portions.tokens or 'all'} tokens"
+        f"at a time {frames} frames of the VAE, {chunks.passes} passes of the UNet, "
+        f"{chunks.tokens or 'all'} tokens"
     )
     return [
         PhaseMemory("encode", encoding, encoded),
@@ -166,7 +166,7 @@ def full_size() -> Models:
             down_block_types=("DownEncoderBlock2D",) * 4,
             up_block_types=("UpDecoderBlock2D",) * 4,
         )
-        take_fewer_tensors(vae)
+        fuse_norm_silu(vae)
         text = ClipTextModel(
             vocab_size=49_408,
             hidden_size=TEXT_CHANNELS,

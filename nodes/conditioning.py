@@ -26,7 +26,7 @@ INSTEAD = {
 
 
 @dataclass(frozen=True)
-class Prompts:
+class PromptInputs:
     """What a sampler was given as prompts; a CONDITIONING or a schedule goes before the text."""
 
     positive: str

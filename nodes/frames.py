@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Additions:
+class Guides:
     """What guides sampling beside the prompts."""
 
     controls: Sequence[Control]
@@ -53,7 +53,7 @@ class FrameJob:
             self._progress(Progress("encode", self._scale.at("encode", done), "encoding"))
         return torch.cat(parts)
 
-    def restyle(self, latents: Tensor, conditioning: Conditioning, additions: Additions) -> Tensor:
+    def restyle(self, latents: Tensor, conditioning: Conditioning, additions: Guides) -> Tensor:
         """Sample; see sample_latents."""
 
         def report(step: Progress) -> None:

@@ -16,8 +16,8 @@ from ..pipeline.prompts import PromptSchedule
 from ..pipeline.ranges import SHARE
 from ..pipeline.sampling import BetaScheduleChoice, NoiseType, SourceBlend, window_for
 from . import host
-from .conditioning import Prompts
-from .frames import Additions, FrameJob, cropped
+from .conditioning import PromptInputs
+from .frames import FrameJob, Guides, cropped
 from .inputs import (
     _guidance_limit,
     guidance_input,
@@ -105,7 +105,7 @@ class Sampler(io.ComfyNode):
             context=context_options,
             speed=speed or SpeedOptions(),
         )
-        prompts = Prompts(
+        prompts = PromptInputs(
             positive,
             negative,
             positive_schedule,
@@ -113,7 +113,7 @@ class Sampler(io.ComfyNode):
             negative_conditioning,
             source=source_prompt if noise_type == "unsample" else None,
         )
-        additions = Additions(
+        additions = Guides(
             controls=control.links if control else (),
             styles=style.links if style else (),
             source_blend=_source_blend(source_mask, source_blend, source_blend_end),
@@ -149,9 +149,9 @@ def _restyle(
     model: host.ManagedModels,
     images: Tensor,
     *,
-    prompts: Prompts,
+    prompts: PromptInputs,
     settings: SamplingSettings,
-    additions: Additions,
+    additions: Guides,
     beside: Sequence[host.WholeModelPatcher],
     clip: Any,
     vae: Any,

@@ -20,6 +20,7 @@ from .wording import naming_inputs
 # The library's names of settings whose inputs are called otherwise.
 SELECTION_INPUTS = {"start_time_seconds": "start_time", "duration_seconds": "duration"}
 
+
 def selection_inputs() -> list[io.Input]:
     """What to keep of a clip, and at which size; saved graphs hold these by position."""
     return [

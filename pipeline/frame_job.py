@@ -81,7 +81,7 @@ def restyle_latents(
         source_blend=source_blend,
         speed=settings.speed,
         unsampled_clips=models.unsampled_clips,
-        portions=models.portions,
+        chunks=models.chunks,
         progress=progress,
         is_cancelled=is_cancelled,
     )

@@ -17,7 +17,7 @@ from .frame_job import _Clock, _decode, _encode, _Reporter, restyle_latents
 from .job_files import check_memory_bound
 from .memory.devices import resolve_device, resolve_dtype
 from .memory.estimate import Work, longest_window
-from .memory.offload import BoundedJob
+from .memory.offload import OffloadedModels
 from .models import Models, TextEncoder, load_models
 from .models.batching import MemoryBound
 from .models.ops.compiled import check_can_compile
@@ -84,7 +84,7 @@ def video_to_video(
         begin = before_phase
         if networks.bound is not None:
             work = _work(request, networks, reader)
-            bounded = opened.enter_context(BoundedJob(networks, controls.networks, work))
+            bounded = opened.enter_context(OffloadedModels(networks, controls.networks, work))
             networks, begin = bounded.models, _both(bounded.begin, before_phase)
         begin("encode")
         latents = _encode(reader, networks.codec, controls, clock, report)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
-from ..queue.executor import VIDEO_TYPE, Made
+from ..queue.executor import VIDEO_TYPE, JobResult
 from ..queue.store import LogLine, StoredRequest
 from ..wire.hosts import MOUNT, QUEUE
 from ..wire.outcome import Answer
@@ -93,7 +93,7 @@ def models(request: StoredRequest) -> dict[str, str]:
     return {name: quote(chosen[kind]) for kind, name in MODEL_HEADERS.items() if kind in chosen}
 
 
-def output(request: StoredRequest, made: Made, token: str) -> Answer:
+def output(request: StoredRequest, made: JobResult, token: str) -> Answer:
     """What a request answers whose video is served under `token`."""
     endpoint = ENDPOINTS[request.endpoint_id]
     asked = endpoint.input.model_validate(request.input)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic_core import from_json
 
-from ..wire.problems import RequestRefused, flat, too_large
+from ..wire.problems import RequestRefused, error_response, too_large
 
 CHUNK_BYTES = 1 << 18
 # How long nothing may come, and how much must have come in a longer while.
@@ -24,9 +24,11 @@ SMALL_BYTES = 1 << 20
 LARGE_AT_ONCE = 4
 UPLOADS_AT_ONCE = 32
 
-_NO_JSON = flat(400, "The body is no JSON", "bad_request")
-_STALLED = flat(400, "The body did not arrive in time, or not as long as was told", "bad_request")
-_BUSY = flat(
+_NO_JSON = error_response(400, "The body is no JSON", "bad_request")
+_STALLED = error_response(
+    400, "The body did not arrive in time, or not as long as was told", "bad_request"
+)
+_BUSY = error_response(
     503, "The server reads as many large bodies as it can at once; try again", "too_many_bodies"
 )
 _T = TypeVar("_T")

@@ -20,7 +20,7 @@ from ..events import Events
 from ..keys import LOCAL, Caller, KeyRing, credentials
 from ..wire.hosts import MOUNT
 from ..wire.outcome import Answer
-from ..wire.problems import RequestRefused, flat, too_large
+from ..wire.problems import RequestRefused, error_response, too_large
 from .cors import Cors
 from .loopback import is_own_call
 from .rate_limit import RateLimit
@@ -35,14 +35,14 @@ PREFIXES = (MOUNT, "/fal-ai", "/animatediff-v2v", "/.well-known/jwks.json")
 _OPEN = "needs_no_key"
 _CHANGING = ("POST", "PUT", "PATCH", "DELETE")
 
-_UNKNOWN_KEY = flat(401, "No user found for Key ID and Secret", "unauthorized")
-_MALFORMED_KEY = flat(
+_UNKNOWN_KEY = error_response(401, "No user found for Key ID and Secret", "unauthorized")
+_MALFORMED_KEY = error_response(
     401,
     "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.",
     "unauthorized",
 )
-_FOREIGN_PAGE = flat(403, "A page of another site may not call this server", "forbidden")
-_TOO_MANY = flat(
+_FOREIGN_PAGE = error_response(403, "A page of another site may not call this server", "forbidden")
+_TOO_MANY = error_response(
     403, "This key makes too many calls; wait a minute, or raise the limit", "rate_limited"
 )
 
@@ -146,7 +146,7 @@ class Guard:
         if host.rstrip(".") in self._hosts or _is_address(host):
             return
         raise RequestRefused(
-            flat(
+            error_response(
                 403,
                 f"This server does not answer to the name {host[:100]!r}: call it by its address, "
                 "or add the name to allowed_hosts",

@@ -14,7 +14,7 @@ from aiohttp import web
 from ..metrics import Metrics, free_bytes
 from ..queue.executor import CHECKPOINTS, MOTION_MODULES, ModelLibrary
 from ..wire.hosts import HEALTH
-from ..wire.problems import flat
+from ..wire.problems import error_response
 from .guard import as_response, needs_no_key
 
 METRICS = "/animatediff-v2v/metrics"
@@ -48,7 +48,7 @@ class OperatorRoutes:
     async def tell_metrics(self, _request: web.Request) -> web.Response:
         """Give what Prometheus collects."""
         if isinstance(self.metrics, str):
-            return as_response(flat(501, self.metrics, "not_installed"))
+            return as_response(error_response(501, self.metrics, "not_installed"))
         body = await asyncio.to_thread(self.metrics.text)
         return web.Response(body=body, headers={"Content-Type": self.metrics.content_type})
 

@@ -32,7 +32,7 @@ from ..wire.problems import (
     QUEUE_FULL,
     Detail,
     RequestRefused,
-    flat,
+    error_response,
     unprocessable,
     validation_answer,
 )
@@ -44,7 +44,7 @@ from .openapi import openapi, page
 
 SECONDS_BETWEEN_PINGS = 15
 REQUEST_ID = "x-fal-request-id"
-UNPROXIED = flat(412, "The target of the proxy must be a URL of fal's", "bad_target")
+UNPROXIED = error_response(412, "The target of the proxy must be a URL of fal's", "bad_target")
 
 
 class Routes:
@@ -157,7 +157,9 @@ class Routes:
         except RequestRefused:
             raise
         except AnimateDiffV2VError as error:  # no model is installed at all
-            raise RequestRefused(flat(500, str(error), "internal_server_error")) from error
+            raise RequestRefused(
+                error_response(500, str(error), "internal_server_error")
+            ) from error
         values = asked.model_dump() | {"models": models}
         if asked.seed is None:
             values["seed"] = random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)
@@ -270,7 +272,7 @@ class Routes:
         """Give a file that a request made; the path is the secret, as on a content network."""
         output = await asyncio.to_thread(self._store.output, request.match_info["token"])
         if output is None or not await asyncio.to_thread(output.path.is_file):
-            raise RequestRefused(flat(404, "There is no such file any more", "not_found"))
+            raise RequestRefused(error_response(404, "There is no such file any more", "not_found"))
         headers = {
             "Content-Type": output.content_type,
             "X-Content-Type-Options": "nosniff",
@@ -281,10 +283,14 @@ class Routes:
     async def proxy(self, request: web.Request) -> web.StreamResponse:
         """Answer what the clients send to a proxy of fal's; nothing is fetched for it."""
         if request.method not in ("GET", "POST", "PUT"):
-            raise RequestRefused(flat(405, "The proxy takes GET, POST and PUT", "bad_method"))
+            raise RequestRefused(
+                error_response(405, "The proxy takes GET, POST and PUT", "bad_method")
+            )
         target = request.headers.get("x-fal-target-url")
         if not target:
-            raise RequestRefused(flat(400, "The header x-fal-target-url is missing", "bad_target"))
+            raise RequestRefused(
+                error_response(400, "The header x-fal-target-url is missing", "bad_target")
+            )
         path = local_path(target)
         if path is None:
             raise RequestRefused(UNPROXIED)
@@ -322,7 +328,7 @@ def _validated(endpoint: Endpoint, body: Any) -> RestyleInput:
 def _unknown(path: str) -> Any:
     parts = urlsplit(path).path.removeprefix(f"{MOUNT}/").split("/", maxsplit=1)
     named = parts[1] if len(parts) > 1 and parts[0] in HOSTS else "this path"
-    return flat(
+    return error_response(
         404,
         f"Nothing answers at {named[:200]}; there are {', '.join(ENDPOINTS)}",
         "not_found",

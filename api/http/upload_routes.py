@@ -14,7 +14,7 @@ from aiohttp import web
 from ..events import Events
 from ..intake.uploads import UPLOADS, UploadStore
 from ..wire.hosts import CDN, MOUNT, OLD_REST, REST, own_url
-from ..wire.problems import RequestRefused, flat
+from ..wire.problems import RequestRefused, error_response
 from .bodies import UPLOADS_AT_ONCE, Places, read_json
 from .guard import needs_no_key
 
@@ -22,8 +22,10 @@ TOKEN_SECONDS = 3600
 _LONGEST_JSON = 1 << 20
 # A browser shows these in place; anything else it is told to save.
 _SHOWN = ("video/", "audio/", "image/png", "image/jpeg", "image/webp", "image/gif")
-_NO_FILE = flat(404, "There is no such file, or it has expired", "not_found")
-_NO_TOKEN = flat(401, "The token is unknown or has expired; ask for another", "unauthorized")
+_NO_FILE = error_response(404, "There is no such file, or it has expired", "not_found")
+_NO_TOKEN = error_response(
+    401, "The token is unknown or has expired; ask for another", "unauthorized"
+)
 
 
 def upload_routes(store: UploadStore, events: Events) -> list[web.RouteDef]:

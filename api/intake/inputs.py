@@ -20,8 +20,8 @@ from ..net.fetching import FetchedFile, FetchLimits, InputRefused, fetch
 from ..queue.executor import (
     CHECKPOINTS,
     MOTION_MODULES,
+    ApiJob,
     Executor,
-    Job,
     ModelLibrary,
     without_folders,
 )
@@ -65,7 +65,7 @@ class Inputs:
         """
         return (await self._fetched(data_uri)).path.name
 
-    async def prepare(self, request: StoredRequest) -> Job:
+    async def prepare(self, request: StoredRequest) -> ApiJob:
         """Bring in the video and the LoRAs of a request and look its models up.
 
         Raises RequestRefused or AnimateDiffV2VError when something of it will not do.
@@ -78,7 +78,7 @@ class Inputs:
         video = await self._video(request, asked)
         try:
             await asyncio.to_thread(self._check_video, video, asked)
-            return Job(
+            return ApiJob(
                 request_id=request.id,
                 video=video,
                 prompt=asked.prompt,

@@ -32,7 +32,7 @@ from ..net.fetching import CHUNK_BYTES, MEBIBYTE
 from ..storage.data_folder import UPLOAD_NAME, file_size, own_files, sync_folder, write_durably
 from ..storage.disk import full_disk_refused
 from ..wire.hosts import MOUNT
-from ..wire.problems import RequestRefused, flat, too_large
+from ..wire.problems import RequestRefused, error_response, too_large
 
 logger = logging.getLogger(__name__)
 
@@ -272,8 +272,8 @@ class UploadStore:
 
 
 _ANYTHING = "application/octet-stream"
-_NO_UPLOAD = flat(404, "There is no such upload, or it has ended", "not_found")
-_FULL = flat(507, "The server's folder for uploads is full", "storage_full")
+_NO_UPLOAD = error_response(404, "There is no such upload, or it has ended", "not_found")
+_FULL = error_response(507, "The server's folder for uploads is full", "storage_full")
 
 
 def display_name(file_name: str) -> str:
@@ -287,7 +287,7 @@ def display_name(file_name: str) -> str:
 
 
 def _wrong(sentence: str) -> RequestRefused:
-    return RequestRefused(flat(400, sentence, "bad_request"))
+    return RequestRefused(error_response(400, sentence, "bad_request"))
 
 
 def _read_about(path: Path) -> _About:

@@ -19,7 +19,7 @@ VIDEO_TYPE = "video/mp4"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ApiJob:
     """A request whose files are all here.
 
     video: in the executor's input folder. checkpoint, motion_module: names in their folders.
@@ -62,18 +62,18 @@ class Job:
         return asdict(self) | {"video": str(self.video)}
 
     @staticmethod
-    def from_json(values: Mapping[str, Any]) -> Job:
+    def from_json(values: Mapping[str, Any]) -> ApiJob:
         """Make the job that gave these values."""
         loras, motion_loras = (
             tuple((name, strength) for name, strength in values[kind])
             for kind in ("loras", "motion_loras")
         )
         read = {"video": Path(values["video"]), "loras": loras, "motion_loras": motion_loras}
-        return Job(**{**values, **read})
+        return ApiJob(**{**values, **read})
 
 
 @dataclass(frozen=True)
-class Made:
+class JobResult:
     """The restyled video, an mp4; `timings` in seconds by phase."""
 
     path: Path
@@ -103,7 +103,7 @@ class Listener(Protocol):
     async def started(self) -> None:
         """The job does not wait any more."""
 
-    async def says(self, message: str) -> None:
+    async def on_message(self, message: str) -> None:
         """What is being done, for a person."""
 
 
@@ -121,7 +121,7 @@ class Executor(Protocol):
     async def stop(self) -> None:
         """End what runs, as soon as that goes."""
 
-    async def run(self, job: Job, listener: Listener) -> Made:
+    async def run(self, job: ApiJob, listener: Listener) -> JobResult:
         """Queue a job and wait until it is done.
 
         Raises Cancelled when it was stopped, by `cancel` or by somebody else; RequestRefused or
@@ -129,13 +129,13 @@ class Executor(Protocol):
         anything else is a fault of ours.
         """
 
-    def left(self, request_id: str) -> Path | None:
+    def recover_output(self, request_id: str) -> Path | None:
         """Find the whole video of a job whose process ended before it could tell anybody."""
 
     async def cancel(self, request_id: str) -> None:
         """Take a job out of the queue, or stop it if it runs; no other job is touched."""
 
-    def ahead(self, request_id: str) -> int | None:
+    def queue_position(self, request_id: str) -> int | None:
         """How many run or wait before a job; None if it does not wait here."""
 
     def length(self) -> int:
@@ -146,7 +146,7 @@ class Worker(Protocol):
     """Runs one job at a time somewhere else: in another process, or on another machine."""
 
     models: tuple[object, ...] | None
-    """The networks of its last job, as Job.models has them; None if it has loaded none."""
+    """The networks of its last job, as ApiJob.models has them; None if it has loaded none."""
 
     @property
     def is_ready(self) -> bool:
@@ -162,7 +162,9 @@ class Worker(Protocol):
     async def stop(self) -> None:
         """End the job that runs and the worker, in a bounded time."""
 
-    async def run(self, job: Job, output: Path, says: Callable[[str], None]) -> dict[str, float]:
+    async def run(
+        self, job: ApiJob, output: Path, on_message: Callable[[str], None]
+    ) -> dict[str, float]:
         """Write the restyled video to `output` and give the seconds by phase.
 
         Raises what Executor.run does.

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...pipeline.errors import AnimateDiffV2VError, Cancelled
 from ...pipeline.part_folder import remove_abandoned
 from ...pipeline.video.formats import FORMATS
-from .executor import Job, Listener, Made, Worker, without_folders
+from .executor import ApiJob, JobResult, Listener, Worker, without_folders
 
 FORMAT = FORMATS["mp4-h264"]
 MODEL_SUFFIXES = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
@@ -38,7 +38,7 @@ class ModelFolders:
 class _Ticket:
     """A job's place in the queue; `turn` gets its worker when the job may begin."""
 
-    job: Job
+    job: ApiJob
     turn: asyncio.Future[Worker]
     is_cancelled: bool = False
 
@@ -79,7 +79,7 @@ class LocalExecutor:
         await asyncio.gather(*(worker.stop() for worker in self._workers))
         await asyncio.to_thread(remove_abandoned, self.output_folder)
 
-    async def run(self, job: Job, listener: Listener) -> Made:
+    async def run(self, job: ApiJob, listener: Listener) -> JobResult:
         """Wait for the job's turn and run it; see Executor."""
         ticket = _Ticket(job, asyncio.get_running_loop().create_future())
         self._enqueue(ticket)
@@ -100,7 +100,7 @@ class LocalExecutor:
             folders = (self._models, self.input_folder, self.output_folder, *brought_in)
             raise AnimateDiffV2VError(without_folders(str(error), folders)) from error
 
-    def left(self, request_id: str) -> Path | None:
+    def recover_output(self, request_id: str) -> Path | None:
         """Find the video of a job; it gets its name when it is whole."""
         path = self._output(request_id)
         return path if path.is_file() else None
@@ -118,7 +118,7 @@ class LocalExecutor:
                 ticket.is_cancelled = True
                 worker.stop_job()
 
-    def ahead(self, request_id: str) -> int | None:
+    def queue_position(self, request_id: str) -> int | None:
         """How many run or wait before a job that waits."""
         for place, ticket in enumerate(self._waiting):
             if ticket.job.request_id == request_id:
@@ -162,7 +162,7 @@ class LocalExecutor:
 
     # --- the work ------------------------------------------------------------------------------
 
-    async def _follow(self, ticket: _Ticket, worker: Worker, listener: Listener) -> Made:
+    async def _follow(self, ticket: _Ticket, worker: Worker, listener: Listener) -> JobResult:
         job, said = ticket.job, asyncio.Queue[str | None]()
         output = self._output(job.request_id)
         work = asyncio.create_task(worker.run(job, output, said.put_nowait))
@@ -176,8 +176,8 @@ class LocalExecutor:
         work.add_done_callback(end)
         try:
             while (message := await said.get()) is not None:
-                await listener.says(message)
-            return Made(output, await work)
+                await listener.on_message(message)
+            return JobResult(output, await work)
         finally:
             if not work.done():  # it ends at its next step; its worker's next job waits for that
                 worker.stop_job()

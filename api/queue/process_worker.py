@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...pipeline.errors import AnimateDiffV2VError, Cancelled
-from .executor import Job, WorkerDied, WorkerOptions
+from .executor import ApiJob, WorkerDied, WorkerOptions
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,9 @@ class ProcessWorker:
         if process is not None:
             await _ended(process)
 
-    async def run(self, job: Job, output: Path, says: Callable[[str], None]) -> dict[str, float]:
+    async def run(
+        self, job: ApiJob, output: Path, on_message: Callable[[str], None]
+    ) -> dict[str, float]:
         """Have the process run a job; see Worker."""
         process = self._process
         if process is None:
@@ -65,8 +67,8 @@ class ProcessWorker:
         self.models, self._runs_job = job.models, True
         try:
             _tell(process, {"run": job.as_json(), "output": str(output)})
-            while (message := await self._heard(process))["event"] == "says":
-                says(message["message"])
+            while (message := await self._heard(process))["event"] == "progress":
+                on_message(message["message"])
         finally:
             self._runs_job = False
         return _timings(message)

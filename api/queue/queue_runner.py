@@ -26,7 +26,7 @@ from ..wire.problems import (
     unprocessable,
 )
 from .admission import Admission
-from .executor import Executor, Job, Made, WorkerDied
+from .executor import ApiJob, Executor, JobResult, WorkerDied
 from .store import NewRequest, Store, StoredRequest
 from .turns import Turns
 
@@ -42,9 +42,9 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
 ROOM_BYTES = 2**20
 """What a disk must have left, beside twice the video, for a job to begin again on it."""
 
-Prepare = Callable[[StoredRequest], Awaitable[Job]]
-Publish = Callable[[StoredRequest, Made], Awaitable[Answer]]
-CleanUp = Callable[[StoredRequest, Job | None], Awaitable[None]]
+Prepare = Callable[[StoredRequest], Awaitable[ApiJob]]
+Publish = Callable[[StoredRequest, JobResult], Awaitable[Answer]]
+CleanUp = Callable[[StoredRequest, ApiJob | None], Awaitable[None]]
 Finished = Callable[[StoredRequest], Awaitable[None]]
 _T = TypeVar("_T")
 
@@ -56,7 +56,7 @@ class _Unfinished:
     request: StoredRequest
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
-    job: Job | None = None
+    job: ApiJob | None = None
     began: float | None = None
     """When it began to run, by the monotonic clock."""
     ran_seconds: float | None = None
@@ -151,7 +151,7 @@ class QueueRunner:
 
     def queue_position(self, request: StoredRequest) -> int:
         """How many run or wait before a request, those of ComfyUI's own users among them."""
-        ahead = self._executor.ahead(request.id)
+        ahead = self._executor.queue_position(request.id)
         if ahead is not None:
             return ahead
         unfinished = self._unfinished.get(request.id)
@@ -239,7 +239,7 @@ class QueueRunner:
         if request.is_cancelled:
             return CANCELLED
         if request.state == "running":
-            left = await self._left(request)
+            left = await self._recovered(request)
             if left is not None or request.attempts >= MOST_ATTEMPTS:
                 self._admission.leave(request.id)  # it will not run: nobody waits for it
             if left is not None:
@@ -269,7 +269,7 @@ class QueueRunner:
             else:
                 return await self._written(partial(self._publish, request, made))
 
-    async def _made(self, unfinished: _Unfinished) -> Made:
+    async def _made(self, unfinished: _Unfinished) -> JobResult:
         request = unfinished.request
         if unfinished.job is None:
             place = self._turns.place(request.id)
@@ -284,13 +284,13 @@ class QueueRunner:
             if unfinished.began is not None:
                 unfinished.ran_seconds = time.monotonic() - unfinished.began
 
-    async def _left(self, request: StoredRequest) -> Made | None:
+    async def _recovered(self, request: StoredRequest) -> JobResult | None:
         """What an earlier process made and could not tell of."""
-        path = await asyncio.to_thread(self._executor.left, request.id)
+        path = await asyncio.to_thread(self._executor.recover_output, request.id)
         if path is None or request.started is None:
             return None
         seconds = max(0.0, path.stat().st_mtime - request.started)
-        return Made(path, {"total": round(seconds, 3)})
+        return JobResult(path, {"total": round(seconds, 3)})
 
     async def _wait_again(self, request: StoredRequest, reason: str) -> None:
         await self._note(request.id, reason, level="WARN")
@@ -386,7 +386,7 @@ class _Listener:
     async def started(self) -> None:
         await self._runner.begun(self._unfinished)
 
-    async def says(self, message: str) -> None:
+    async def on_message(self, message: str) -> None:
         now, is_same_work = time.monotonic(), _work(message) == _work(self._message)
         is_soon = now - self._last < SECONDS_BETWEEN_LOG_LINES
         if message == self._message or (is_same_work and is_soon):

@@ -23,10 +23,10 @@ from ...pipeline.memory.devices import resolve_device
 from ...pipeline.progress import IsCancelled, stop_if
 from ...pipeline.request import Dtype
 from ...pipeline.video import exact_rate
-from .executor import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES, Job, WorkerOptions
+from .executor import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES, ApiJob, WorkerOptions
 from .local_executor import FORMAT
 
-Says = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 class Renderer:
@@ -51,31 +51,31 @@ class Renderer:
         resolve_device(options.device)
 
     def render(
-        self, job: Job, output: Path, *, says: Says, is_cancelled: IsCancelled
+        self, job: ApiJob, output: Path, *, on_message: OnMessage, is_cancelled: IsCancelled
     ) -> dict[str, float]:
         """Write the restyled video of a job to `output` and give the seconds by phase.
 
         Raises AnimateDiffV2VError when files or values will not do, Cancelled when stopped.
         """
         stop_if(is_cancelled)
-        models = self._networks(self._files(job), says)
+        models = self._networks(self._files(job), on_message)
         result = video_to_video(
             _request(job, output),
             models,
-            progress=lambda step: says(step.message),
+            progress=lambda step: on_message(step.message),
             is_cancelled=is_cancelled,
         )
         return {name: round(seconds, 3) for name, seconds in asdict(result.timings).items()}
 
-    def _networks(self, files: ModelFiles, says: Says) -> Models:
+    def _networks(self, files: ModelFiles, on_message: OnMessage) -> Models:
         key = _identity(files)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # frees the memory before more is taken
-            says(f"loading {files.checkpoint.name}")
+            on_message(f"loading {files.checkpoint.name}")
             self._loaded = (key, load_files(files))
         return self._loaded[1]
 
-    def _files(self, job: Job) -> ModelFiles:
+    def _files(self, job: ApiJob) -> ModelFiles:
         models = self._options.models
         embeddings = models / "embeddings"
         return replace(
@@ -95,7 +95,7 @@ class Renderer:
         )
 
 
-def _request(job: Job, output: Path) -> Request:
+def _request(job: ApiJob, output: Path) -> Request:
     return Request(
         input=job.video,
         output=output,

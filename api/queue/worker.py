@@ -1,9 +1,9 @@
 """A worker process: `python -m animatediff_v2v.api.queue.worker`, which the server starts.
 
-Both write JSON, one object a line. The server writes `{"run": Job.as_json(), "output": PATH}` and,
-while that job runs, `{"stop": true}`. The worker writes `{"event": NAME, ...}`: first `ready` or
-`refused`; of a job `says` as often as it likes and at its end `made`, `cancelled`, `refused` or
-`failed`; `log` at any time. When the server ends, however it ends, the worker does as well.
+Both sides write JSON, one object a line. The server writes `{"run": ApiJob.as_json(), "output":
+PATH}` and, while that job runs, `{"stop": true}`. The worker writes `{"event": NAME, ...}`: first
+`ready` or `refused`; for a job any number of `progress` events, then one of `made`, `cancelled`,
+`refused` or `failed`; `log` at any time. When the server ends, however it ends, so does the worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .executor import Job, WorkerOptions
+from .executor import ApiJob, WorkerOptions
 
 if TYPE_CHECKING:  # takes seconds, for PyTorch
     from .rendering import Renderer
@@ -64,7 +64,7 @@ class Pipes:
 class _Order:
     """A job to run, or None to end."""
 
-    job: Job | None
+    job: ApiJob | None
     output: Path = Path()
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -84,7 +84,7 @@ class _Inbox:
             if "stop" in message:
                 order.stop.set()
             else:
-                order = _Order(Job.from_json(message["run"]), Path(message["output"]))
+                order = _Order(ApiJob.from_json(message["run"]), Path(message["output"]))
                 self.orders.put(order)
         order.stop.set()
         self.orders.put(_Order(None))
@@ -168,7 +168,7 @@ def _outcome(order: _Order, renderer: Renderer, pipes: Pipes) -> tuple[str, dict
         timings = renderer.render(
             order.job,
             order.output,
-            says=lambda message: pipes.tell("says", message=message),
+            on_message=lambda message: pipes.tell("progress", message=message),
             is_cancelled=order.stop.is_set,
         )
     except Cancelled:

@@ -20,7 +20,7 @@ from .data_folder import OUTPUT_NAME, file_size, own_files
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SWEEPS = 60
-SECONDS_OF_A_DAY = 86_400
+SECONDS_PER_DAY = 86_400
 REQUESTS_AT_ONCE = 200
 
 
@@ -65,7 +65,7 @@ class Housekeeper:
                 logger.warning("Old files could not all be removed: %s", error)
 
     def _forget_old(self) -> None:
-        before = self.store.now() - self.settings.keep_days * SECONDS_OF_A_DAY
+        before = self.store.now() - self.settings.keep_days * SECONDS_PER_DAY
         while ids := self.store.finished_before(before, most=REQUESTS_AT_ONCE):
             self._forget(ids)
 
@@ -87,7 +87,7 @@ class Housekeeper:
         if self.outputs is None:
             return
         known = {each.path for each in self.store.outputs()}
-        before = self.store.now() - self.settings.keep_days * SECONDS_OF_A_DAY
+        before = self.store.now() - self.settings.keep_days * SECONDS_PER_DAY
         for path in own_files(self.outputs, OUTPUT_NAME):
             if path not in known and path.stat().st_mtime < before:
                 _remove([path])

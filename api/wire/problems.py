@@ -69,7 +69,7 @@ def refused(field_name: str, sentence: str, type: str, **ctx: Any) -> RequestRef
     return RequestRefused(unprocessable(Detail(["body", field_name], sentence, type, ctx)))
 
 
-def flat(status: int, sentence: str, error_type: str) -> Answer:
+def error_response(status: int, sentence: str, error_type: str) -> Answer:
     """An answer that is no fault of the input's."""
     return Answer(status, {"detail": sentence, "error_type": error_type}, error_type)
 
@@ -100,28 +100,32 @@ def _echo(value: Any) -> Any:
     return value
 
 
-CANCELLED = flat(499, "Request was cancelled", "request_cancelled")
-TIMED_OUT = flat(504, "Request timed out", "request_timeout")
+CANCELLED = error_response(499, "Request was cancelled", "request_cancelled")
+TIMED_OUT = error_response(504, "Request timed out", "request_timeout")
 IN_PROGRESS = Answer(400, {"detail": "Request is still in progress"}, None)
-NOT_FOUND = flat(404, "Request not found", "not_found")
-BROKEN = flat(
+NOT_FOUND = error_response(404, "Request not found", "not_found")
+BROKEN = error_response(
     500,
     "Internal server error; the server's log has the details under the request's id",
     "internal_server_error",
 )
-INTERRUPTED = flat(
+INTERRUPTED = error_response(
     500,
     "What ran the request ended each time before it was done; submit it again",
     "runner_disconnected",
 )
-STORAGE_FULL = flat(
+STORAGE_FULL = error_response(
     507, "The server has no room on its disk; try again when there is some", "storage_full"
 )
-QUEUE_FULL = flat(503, "The queue is full; try again when some requests are done", "queue_full")
+QUEUE_FULL = error_response(
+    503, "The queue is full; try again when some requests are done", "queue_full"
+)
 
 
 def too_large(max_bytes: int) -> RequestRefused:
     """Return the error for a body of more than `max_bytes`."""
     return RequestRefused(
-        flat(413, f"The body is larger than {max_bytes} bytes, the most taken", "request_too_large")
+        error_response(
+            413, f"The body is larger than {max_bytes} bytes, the most taken", "request_too_large"
+        )
     )

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ...pipeline import Models
 from ...pipeline.models import ReadyNetworks
 from ...pipeline.models.fp8_weights import copy_in_fp8, has_fp8_weights
-from ...pipeline.models.last_result import LatestClip
+from ...pipeline.models.last_result import LastResult
 from ...pipeline.models.ops.select import lay_out_weights
 from ...pipeline.models.text_encoder import ClipTextEncoder
-from ...pipeline.models.vae import VaeCodec, usual_frames_per_pass
+from ...pipeline.models.vae import VaeCodec, default_frames_per_pass
 from .devices import Places
 from .progress import raise_if_interrupted
 
@@ -114,7 +114,7 @@ class ManagedModels:
         if stored is None:
             stored = _unmanaged(copy_in_fp8(unet)).to(self._places.waiting)
         # What the exact network has unsampled is not what this one would.
-        models = replace(self.models, unet=stored, unsampled_clips=LatestClip())
+        models = replace(self.models, unet=stored, unsampled_clips=LastResult())
         return ManagedModels(models, self._places, origins=origins)
 
     @property
@@ -148,7 +148,7 @@ class ManagedModels:
         patchers = [patcher for patcher in wanted if patcher is not None]
         # The text encoder's work takes next to no memory.
         one_frame = _vae_bytes(self._vae, width, height) if self._vae in patchers else 0
-        _load(patchers, one_frame, min(frames, usual_frames_per_pass(height, width)))
+        _load(patchers, one_frame, min(frames, default_frames_per_pass(height, width)))
 
     def load_vae(self, *, frames: int, width: int, height: int) -> None:
         """Bring the VAE to its device, with room for its work on `frames` of this size."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...api.queue.executor import Job, Listener, Made, without_folders
+from ...api.queue.executor import ApiJob, JobResult, Listener, without_folders
 from ...pipeline import AnimateDiffV2VError, Cancelled
 from .graph import OUTPUT_FOLDER, OUTPUT_NODE, graph
 
@@ -110,7 +110,7 @@ class ComfyExecutor:
             self._checking.cancel()
         self._queue.stop_listening(self._client_id)
 
-    async def run(self, job: Job, listener: Listener) -> Made:
+    async def run(self, job: ApiJob, listener: Listener) -> JobResult:
         """Queue a job and follow it; see Executor."""
         prompt = self._prompts[job.request_id] = _Prompt()
         try:
@@ -128,7 +128,7 @@ class ComfyExecutor:
         finally:
             self._prompts.pop(job.request_id, None)
 
-    def left(self, request_id: str) -> Path | None:
+    def recover_output(self, request_id: str) -> Path | None:
         """Find the video of a prompt; ComfyUI's history ends with the process, files stay."""
         videos = self.output_folder.glob(f"{request_id}_*.mp4")
         return next(videos, None)
@@ -144,7 +144,7 @@ class ComfyExecutor:
         else:
             self._queue.interrupt(request_id)
 
-    def ahead(self, request_id: str) -> int | None:
+    def queue_position(self, request_id: str) -> int | None:
         """How many run or wait before a job, those of ComfyUI's own users among them."""
         waiting = self._queue.waiting()
         if request_id not in waiting:
@@ -169,13 +169,13 @@ class ComfyExecutor:
             self._queue.interrupt(prompt_id)
         prompt.events.put_nowait((event, data))
 
-    async def _follow(self, prompt: _Prompt, listener: Listener) -> Made:
+    async def _follow(self, prompt: _Prompt, listener: Listener) -> JobResult:
         while True:
             event, data = await prompt.events.get()
             if event == "execution_start":
                 await listener.started()
             elif event == "said":
-                await listener.says(data["message"])
+                await listener.on_message(data["message"])
             elif event == "executed" and data["node"] == OUTPUT_NODE:
                 prompt.output = data["output"]
             elif event == "execution_success":
@@ -185,10 +185,10 @@ class ComfyExecutor:
             elif event == "execution_error":
                 raise self._failure(data)
 
-    def _made(self, output: Mapping[str, Any]) -> Made:
+    def _made(self, output: Mapping[str, Any]) -> JobResult:
         (shown,) = output["images"]
         (timings,) = output["timings"]
-        return Made(self._queue.shown_file(shown), dict(timings))
+        return JobResult(self._queue.shown_file(shown), dict(timings))
 
     def _failure(self, data: Mapping[str, Any]) -> Exception:
         sentence = str(data["exception_message"]).strip()
@@ -196,7 +196,7 @@ class ComfyExecutor:
             return AnimateDiffV2VError(without_folders(sentence, self._queue.folders))
         return RuntimeError(f"{data['exception_type']}: {sentence}")
 
-    def _refusal(self, job: Job, errors: Mapping[str, Any]) -> Exception:
+    def _refusal(self, job: ApiJob, errors: Mapping[str, Any]) -> Exception:
         said = [
             f"{error['message']}: {error['details']}"
             for node in errors.get("node_errors", {}).values()

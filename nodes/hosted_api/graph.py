@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...api.queue.executor import Job
+from ...api.queue.executor import ApiJob
 
 OUTPUT_NODE = "restyle"
 OUTPUT_FOLDER = "animatediff_v2v"
-LORAS_OF_A_NODE = 10
+MAX_LORAS_PER_NODE = 10
 
 Graph = dict[str, dict[str, Any]]
 
 
-def graph(job: Job, *, video: str) -> Graph:
+def graph(job: ApiJob, *, video: str) -> Graph:
     """Word a job; `video` is its file's name below ComfyUI's input folder.
 
     The name of the output is new each time, so that no two requests get the same file from
@@ -68,9 +68,9 @@ def _stack(loras: Sequence[tuple[str, float]]) -> dict[str, Any]:
 
 def _lora_nodes(loras: Sequence[tuple[str, float]]) -> Graph:
     nodes: Graph = {}
-    for start in range(0, len(loras), LORAS_OF_A_NODE):
+    for start in range(0, len(loras), MAX_LORAS_PER_NODE):
         inputs: dict[str, Any] = {}
-        for slot, (name, scale) in enumerate(loras[start : start + LORAS_OF_A_NODE], 1):
+        for slot, (name, scale) in enumerate(loras[start : start + MAX_LORAS_PER_NODE], 1):
             inputs |= {
                 f"lora_{slot}": name,
                 f"model_strength_{slot}": scale,

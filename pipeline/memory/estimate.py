@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..models import Models
-from ..models.batching import Portions
+from ..models.batching import ChunkSizes
 from ..models.controlnet import ControlNetwork
 from ..models.feature_cache import FeatureCache
 from ..models.text_encoder import ClipTextEncoder
@@ -18,7 +18,7 @@ from ..sampling.guided_model import GuidedModel
 from ..sampling.noise_schedule import NoiseSchedule
 from ..sampling.sample import BATCHED_FRAMES, window_for
 from ..sampling.settings import SamplingSettings
-from .tracer import LiveBytes, live_bytes, twin
+from .tracer import LiveBytes, live_bytes, to_meta_copy
 
 # Of the prompt that is counted with, 300 words; each further chunk takes 20 MB in two passes.
 PROMPT_TOKENS = 4 * 77
@@ -48,8 +48,8 @@ def coding_memory(models: Models, work: Work, frames: int) -> tuple[LiveBytes, L
     """
     assert isinstance(models.text_encoder, ClipTextEncoder)
     assert isinstance(models.codec, VaeCodec)
-    text = ClipTextEncoder(twin(models.text_encoder.network))
-    codec = VaeCodec(twin(models.codec.vae), frames_per_pass=frames)
+    text = ClipTextEncoder(to_meta_copy(models.text_encoder.network))
+    codec = VaeCodec(to_meta_copy(models.codec.vae), frames_per_pass=frames)
     pictures = torch.zeros(frames, work.height, work.width, 3, dtype=torch.uint8)
     latents = torch.zeros(frames, 4, work.height // 8, work.width // 8)
     with live_bytes() as encoding:
@@ -61,10 +61,10 @@ def coding_memory(models: Models, work: Work, frames: int) -> tuple[LiveBytes, L
 
 
 def sampling_memory(
-    models: Models, controls: Sequence[ControlNetwork], work: Work, portions: Portions
+    models: Models, controls: Sequence[ControlNetwork], work: Work, chunks: ChunkSizes
 ) -> LiveBytes:
-    """What as many passes as `portions` says take together beside the weights."""
-    unet = twin(models.unet)
+    """What as many passes as `chunks` says take together beside the weights."""
+    unet = to_meta_copy(models.unet)
     schedule = NoiseSchedule(unet.beta_schedule)
     channels = int(unet.unet.config.cross_attention_dim)
     prompt = torch.zeros(1, PROMPT_TOKENS, channels)
@@ -76,9 +76,9 @@ def sampling_memory(
         guidance=Guidance(),
         context=ContextOptions(length=work.frames, overlap=0),
         on_passes=lambda _share: None,
-        controls=[Control(network=twin(network), frames=picture) for network in controls],
+        controls=[Control(network=to_meta_copy(network), frames=picture) for network in controls],
         cache=FeatureCache(interval=work.settings.speed.deep_cache_interval),
-        portions=portions,
+        chunks=chunks,
     )
     noisy = torch.zeros(work.frames, 4, work.height // 8, work.width // 8)
     with torch.inference_mode(), live_bytes() as counted:

@@ -18,11 +18,11 @@ from torch import nn
 
 from ..errors import AnimateDiffV2VError
 from ..models import Models
-from ..models.batching import MemoryBound, Portions
+from ..models.batching import ChunkSizes, MemoryBound
 from ..models.controlnet import ControlNetwork
 from ..models.ops.select import lay_out_weights
 from ..models.text_encoder import ClipTextEncoder
-from ..models.vae import VaeCodec, usual_frames_per_pass
+from ..models.vae import VaeCodec, default_frames_per_pass
 from ..progress import Phase
 from .estimate import Work, coding_memory, sampling_memory
 from .tracer import weight_bytes
@@ -36,7 +36,7 @@ FEWEST_TOKENS = 512
 MOST_TOKENS = 32_768
 
 
-class BoundedJob:
+class OffloadedModels:
     """Keeps a job's networks, and what goes through them at a time, within `models.bound`.
 
     A context manager: when it ends, all networks wait again.
@@ -60,14 +60,14 @@ class BoundedJob:
             "sample": [models.unet, *controls],
             "decode_latents": [vae],
         }
-        frames, portions = self._choices(models, controls, work)
+        frames, chunks = self._choices(models, controls, work)
         self.frames_per_pass = frames
         """That go through the VAE at a time."""
         codec = VaeCodec(vae, frames_per_pass=frames)
-        self.models = replace(models, codec=codec, portions=portions)
+        self.models = replace(models, codec=codec, chunks=chunks)
         """The same networks, with as much at a time as fits."""
 
-    def __enter__(self) -> BoundedJob:
+    def __enter__(self) -> OffloadedModels:
         """Return itself."""
         return self
 
@@ -95,8 +95,8 @@ class BoundedJob:
 
     def _choices(
         self, models: Models, controls: Sequence[ControlNetwork], work: Work
-    ) -> tuple[int, Portions]:
-        """Frames for the VAE at a time, and portions for the UNet."""
+    ) -> tuple[int, ChunkSizes]:
+        """Frames for the VAE at a time, and chunks for the UNet."""
 
         def coding(frames: int) -> int:
             encoding, decoding = coding_memory(models, work, frames)
@@ -104,22 +104,22 @@ class BoundedJob:
                 self._held("encode") + encoding.peak, self._held("decode_latents") + decoding.peak
             )
 
-        def sampling(portions: Portions) -> int:
-            return self._held("sample") + sampling_memory(models, controls, work, portions).peak
+        def sampling(chunks: ChunkSizes) -> int:
+            return self._held("sample") + sampling_memory(models, controls, work, chunks).peak
 
         device = self._bound.device
-        most = 1 if device.type == "cpu" else usual_frames_per_pass(work.height, work.width)
+        most = 1 if device.type == "cpu" else default_frames_per_pass(work.height, work.width)
         max_bytes = self._bound.max_bytes
         frames, needed_by_vae = _largest(_halved(most, 1), coding, max_bytes)
-        portions, needed_by_unet = _largest(_portions(device, work), sampling, max_bytes)
+        chunks, needed_by_unet = _largest(_chunk_sizes(device, work), sampling, max_bytes)
         needed = max(needed_by_vae, needed_by_unet)
         if needed > max_bytes:
             raise AnimateDiffV2VError(_refusal(self._bound, needed, work))
         logger.info(
             "Within %.3f GB: %d frames of the VAE, %d passes of the UNet and %s tokens at a time.",
-            self._bound.max_bytes / 1e9, frames, portions.passes, portions.tokens or "all",
+            self._bound.max_bytes / 1e9, frames, chunks.passes, chunks.tokens or "all",
         )  # fmt: skip
-        return frames, portions
+        return frames, chunks
 
     def _held(self, phase: Phase) -> int:
         """Bytes of the weights on the device in a phase; on a CPU those of all networks."""
@@ -163,16 +163,16 @@ def _largest(
     return choice, size
 
 
-def _portions(device: torch.device, work: Work) -> list[Portions]:
+def _chunk_sizes(device: torch.device, work: Work) -> list[ChunkSizes]:
     """What may go through the UNet at a time, from what is usual to the least."""
-    usual = Portions.usual(device, pixels=work.pixels)
+    usual = ChunkSizes.usual(device, pixels=work.pixels)
     most = min(usual.tokens or MOST_TOKENS, MOST_TOKENS)
     tokens = _halved(most, FEWEST_TOKENS)[::2]  # each is counted, which takes a second or two
     # On a CPU as many passes go together as without a bound: the bits stay the same. Elsewhere that
     # saves nothing but starts of kernels: it is given up before small parts.
     fewest = usual.passes if device.type == "cpu" else 1
-    together = [usual, Portions(usual.passes, tokens[0])]
-    return list(dict.fromkeys([*together, *(Portions(fewest, count) for count in tokens)]))
+    together = [usual, ChunkSizes(usual.passes, tokens[0])]
+    return list(dict.fromkeys([*together, *(ChunkSizes(fewest, count) for count in tokens)]))
 
 
 def _halved(most: int, least: int) -> list[int]:

@@ -141,15 +141,15 @@ def live_bytes() -> Iterator[LiveBytes]:
         yield counted
 
 
-def twin(network: Network) -> Network:
+def to_meta_copy(network: Network) -> Network:
     """Give a copy of a network on the meta device, which takes no memory."""
-    ghosts: dict[int, Any] = {}
+    copies: dict[int, Any] = {}
     for parameter in network.parameters():
-        ghost = torch.empty_like(parameter, device=META)
-        ghosts[id(parameter)] = nn.Parameter(ghost, requires_grad=False)
+        copied = torch.empty_like(parameter, device=META)
+        copies[id(parameter)] = nn.Parameter(copied, requires_grad=False)
     for buffer in network.buffers():
-        ghosts[id(buffer)] = torch.empty_like(buffer, device=META)
-    return copy.deepcopy(network, ghosts)
+        copies[id(buffer)] = torch.empty_like(buffer, device=META)
+    return copy.deepcopy(network, copies)
 
 
 def weight_bytes(*networks: nn.Module) -> int:

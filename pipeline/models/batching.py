@@ -35,7 +35,7 @@ class MemoryBound:
 
 
 @dataclass(frozen=True)
-class Portions:
+class ChunkSizes:
     """How much goes through the UNet at a time; the result is the same, but for rounding."""
 
     passes: int
@@ -45,16 +45,18 @@ class Portions:
     and one pixel of all frames in those over time; None is all."""
 
     @staticmethod
-    def usual(device: torch.device, *, pixels: int) -> Portions:
+    def usual(device: torch.device, *, pixels: int) -> ChunkSizes:
         """What is fast on a device.
 
         pixels: of a window's latents, over all its frames.
         """
         together = device.type != "cpu" or pixels <= SMALL_PASS
-        return Portions(passes=PASSES_AT_ONCE if together else 1, tokens=usual_tokens(device))
+        return ChunkSizes(
+            passes=PASSES_AT_ONCE if together else 1, tokens=default_chunk_tokens(device)
+        )
 
 
-def usual_tokens(device: torch.device) -> int | None:
+def default_chunk_tokens(device: torch.device) -> int | None:
     """How many tokens go through a transformer at a time where that is fast; None is all."""
     return TOKENS_AT_ONCE if device.type == "cpu" else None
 

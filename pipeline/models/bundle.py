@@ -27,15 +27,15 @@ from ..files import (
     load_vae,
     merge_motion_loras,
 )
-from .batching import MemoryBound, Portions
+from .batching import ChunkSizes, MemoryBound
 from .fp8_weights import store_in_fp8
-from .last_result import LatestClip
+from .last_result import LastResult
 from .motion_module import MotionModules, positional_tables
-from .ops.select import lay_out_weights, usual_layers
+from .ops.select import default_ops, lay_out_weights
 from .ops.stored_layers import store_weights
 from .text_encoder import ClipTextEncoder, ClipTextModel, FindEmbedding, TextEncoder
 from .unet import PREDICTS_NOISE, MotionUNet, Parameterization
-from .vae import LatentCodec, VaeCodec, double_in_one_step, take_fewer_tensors
+from .vae import LatentCodec, VaeCodec, fuse_norm_silu, fuse_upsample_conv
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +58,11 @@ class Models:
     text_encoder: TextEncoder
     codec: LatentCodec
     has_loras: bool = False
-    unsampled_clips: LatestClip = field(default_factory=LatestClip)
+    unsampled_clips: LastResult = field(default_factory=LastResult)
     """Remembers what the UNet found for the noise type "unsample"."""
     bound: MemoryBound | None = None
     """Where and within what the networks work, if they wait in main memory until they do."""
-    portions: Portions | None = None
+    chunks: ChunkSizes | None = None
     """How much goes through the UNet at a time; None is what is usual on its device."""
 
     @property
@@ -329,10 +329,10 @@ def _filled_vae(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], place: _Place
 ) -> AutoencoderKL:
     vae = _filled(lambda: AutoencoderKL(**config), tensors, place)
-    take_fewer_tensors(vae)
-    has_channels_last = usual_layers(place.device, place.dtype).memory_format == torch.channels_last
+    fuse_norm_silu(vae)
+    has_channels_last = default_ops(place.device, place.dtype).memory_format == torch.channels_last
     if place.device.type == "cpu" or has_channels_last:
-        double_in_one_step(vae)  # with channels first, and on other devices, it was not measured
+        fuse_upsample_conv(vae)  # with channels first, and on other devices, it was not measured
     if place.device.type == "cpu":
         vae.to(memory_format=torch.channels_last)
     return vae

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-class LatestClip:
+class LastResult:
     """Remembers the latest result of a long computation on a clip, by its content.
 
     It takes the memory of one clip's latents: 64 KB a frame at 512x512.

@@ -18,14 +18,14 @@ from torch.nn import functional
 
 from ..files import MotionFamily
 from ..files.prediction import Prediction
-from .batching import Portions, usual_tokens
+from .batching import ChunkSizes, default_chunk_tokens
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .motion_module import MotionModules
-from .ops.eager import encoded_prompts
-from .ops.frame_norm import span_clips
+from .ops.eager import cross_attention_kv
+from .ops.frame_norm import span_frames
 from .ops.image_prompt import ImagePrompt, number_cross_attentions
-from .ops.interface import Layers
-from .ops.select import PLAIN_LAYERS
+from .ops.interface import Ops
+from .ops.select import EAGER_OPS
 from .residuals import NO_RESIDUALS, Residuals, add_each
 
 BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
@@ -66,7 +66,7 @@ class MotionUNet(nn.Module):
         self.family = family
         self.parameterization = parameterization
         if family == "v1":
-            span_clips(self)
+            span_frames(self)
         number_cross_attentions(unet)
 
     @property
@@ -106,8 +106,8 @@ class MotionUNet(nn.Module):
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
         deep: DeepFeatures | None = None,
-        layers: Layers = PLAIN_LAYERS,
-        portions: Portions | None = None,
+        layers: Ops = EAGER_OPS,
+        chunks: ChunkSizes | None = None,
     ) -> Tensor:
         """Predict the noise.
 
@@ -120,7 +120,7 @@ class MotionUNet(nn.Module):
         deep: features of an earlier pass, in place of all layers but the outermost; or it takes up
         those of this pass.
         layers: how features go through the layers, for instance by compiled code.
-        portions: how much goes through a layer at a time; None is what is usual on the device.
+        chunks: how much goes through a layer at a time; None is what is usual on the device.
         Returns the noise in the shape of `sample`.
         """
         unet = self.unet
@@ -128,7 +128,7 @@ class MotionUNet(nn.Module):
         embedding = functional.silu(embedding)
         if len(context) == len(sample):
             context = _of_each_clip(context, num_frames)
-        tokens_at_once = portions.tokens if portions else usual_tokens(sample.device)
+        tokens_at_once = chunks.tokens if chunks else default_chunk_tokens(sample.device)
         inputs = _Inputs(embedding, context, images, num_frames, layers, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
         features = unet.conv_in(sample)
@@ -206,7 +206,7 @@ class _Inputs:
     """[prompts, tokens, channels]: of each clip, or of each frame where they differ."""
     images: Sequence[ImagePrompt]
     num_frames: int
-    layers: Layers
+    layers: Ops
     tokens_at_once: int | None
 
     def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -224,7 +224,7 @@ class _Inputs:
             yield lambda features: layers.transformer(
                 attention,
                 features,
-                encoded_prompts(attention, self.context, self.images, rows=len(features)),
+                cross_attention_kv(attention, self.context, self.images, rows=len(features)),
                 num_frames,
                 tokens_at_once,
             )

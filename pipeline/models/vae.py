@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..errors import AnimateDiffV2VError
 from ..files.finite import is_finite
 from .batching import ShrinkingBatch
-from .ops.select import usual_layers
+from .ops.select import default_ops
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _NOT_FINITE = (
 )
 
 
-def usual_frames_per_pass(height: int, width: int) -> int:
+def default_frames_per_pass(height: int, width: int) -> int:
     """How many frames of a size go through the VAE at a time on an accelerator."""
     return max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // (height * width)))
 
@@ -99,7 +99,7 @@ class VaeCodec:
             # Larger passes gain nothing there, and single frames keep results the same to the bit
             # whatever the chunk that the caller hands in.
             return 1
-        return self._frames_per_pass or usual_frames_per_pass(height, width)
+        return self._frames_per_pass or default_frames_per_pass(height, width)
 
     def _encode(self, frames: Tensor) -> Tensor:
         pixels = frames.to(self.vae.device)
@@ -136,7 +136,7 @@ def _by_place(
     return lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows))
 
 
-def take_fewer_tensors(vae: AutoencoderKL) -> None:
+def fuse_norm_silu(vae: AutoencoderKL) -> None:
     """Let a VAE work so; its weights keep their names."""
     for coder in (vae.encoder, vae.decoder):
         coder.conv_norm_out = ActivatedNorm(coder.conv_norm_out)
@@ -147,11 +147,11 @@ def take_fewer_tensors(vae: AutoencoderKL) -> None:
                 setattr(parent, name, VaeResnet(child))
 
 
-def double_in_one_step(vae: AutoencoderKL) -> None:
+def fuse_upsample_conv(vae: AutoencoderKL) -> None:
     """Let the decoder of a VAE enlarge so: 15 % fewer operations."""
     for block in vae.decoder.up_blocks:
         if block.upsamplers is not None:
-            block.upsamplers = nn.ModuleList(DoublingConv2d(up.conv) for up in block.upsamplers)
+            block.upsamplers = nn.ModuleList(UpsampleConv2d(up.conv) for up in block.upsamplers)
 
 
 class VaeResnet(nn.Module):
@@ -170,7 +170,7 @@ class VaeResnet(nn.Module):
 
     def forward(self, features: Tensor, temb: None = None) -> Tensor:
         """Map [frames, channels, height, width] to as many frames of the block's own channels."""
-        return usual_layers(features.device, features.dtype).resnet(self, features, None, 1)
+        return default_ops(features.device, features.dtype).resnet(self, features, None, 1)
 
 
 class ActivatedNorm(nn.Module):
@@ -184,10 +184,10 @@ class ActivatedNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map [frames, channels, height, width] to the same shape."""
-        return usual_layers(features.device, features.dtype).activated_norm(self, features, 1)
+        return default_ops(features.device, features.dtype).activated_norm(self, features, 1)
 
 
-class DoublingConv2d(nn.Module):
+class UpsampleConv2d(nn.Module):
     """Nearest-neighbour doubling and a 3x3 convolution with a border of zeros, in one step.
 
     A pixel that was doubled to 2x2 is seen by a 3x3 convolution through 2x2 of its taps' sums: with
@@ -197,7 +197,7 @@ class DoublingConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         """Take the place of a doubling that `conv` follows."""
         super().__init__()
-        self.weight = nn.Parameter(doubling_kernel(conv.weight.detach()), requires_grad=False)
+        self.weight = nn.Parameter(upsample_kernel(conv.weight.detach()), requires_grad=False)
         self.bias = conv.bias
 
     def forward(self, features: Tensor, *_: object) -> Tensor:
@@ -205,7 +205,7 @@ class DoublingConv2d(nn.Module):
         return functional.conv_transpose2d(features, self.weight, self.bias, stride=2, padding=1)
 
 
-def doubling_kernel(weight: Tensor) -> Tensor:
+def upsample_kernel(weight: Tensor) -> Tensor:
     """Kernel [in, out, 4, 4] of the transposed convolution for one of [out, in, 3, 3]."""
     kernel = weight.new_zeros(*weight.shape[:2], 4, 4, dtype=torch.float32)
     for row in range(2):

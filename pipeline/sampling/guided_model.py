@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..choices import check_types
-from ..models.batching import Portions, ShrinkingBatch
+from ..models.batching import ChunkSizes, ShrinkingBatch
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
 from ..models.ops.image_prompt import ImagePrompt
-from ..models.ops.interface import Layers
-from ..models.ops.select import PLAIN_LAYERS
+from ..models.ops.interface import Ops
+from ..models.ops.select import EAGER_OPS
 from ..models.residuals import NO_RESIDUALS, Residuals
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
@@ -87,8 +87,8 @@ class GuidedModel:
         controls: Sequence[Control] = (),
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
-        layers: Layers = PLAIN_LAYERS,
-        portions: Portions | None = None,
+        layers: Ops = EAGER_OPS,
+        chunks: ChunkSizes | None = None,
     ) -> None:
         """Bind the network to a job.
 
@@ -97,7 +97,7 @@ class GuidedModel:
         styles: IP-Adapters with their images along the clip.
         cache: the job's deep features, for calls in which not all layers run.
         layers: how features go through the network's layers.
-        portions: how much goes through the network at a time; None is what is usual on its device.
+        chunks: how much goes through the network at a time; None is what is usual on its device.
         on_passes: called after passes through the network with the share of the clip's passes that
         is done; may raise to stop.
         """
@@ -110,7 +110,7 @@ class GuidedModel:
         self._controls, self._styles = controls, styles
         self._cache = cache or FeatureCache()
         self._layers = layers
-        self._portions = portions
+        self._chunk_sizes = chunks
         self._batch = ShrinkingBatch("passes of the UNet")
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
@@ -147,20 +147,20 @@ class GuidedModel:
         for _, group in groupby(passes, key=lambda one: (len(one.window), one.is_whole)):
             alike = list(group)
 
-            portions = self._portions_for(len(alike[0].window), noisy)
-            run = partial(self._predict, noisy=noisy, sigma=sigma, portions=portions)
-            for noise in self._batch.run(run, alike, portions.passes):
+            chunks = self._portions_for(len(alike[0].window), noisy)
+            run = partial(self._predict, noisy=noisy, sigma=sigma, chunks=chunks)
+            for noise in self._batch.run(run, alike, chunks.passes):
                 done += len(noise)
                 self._on_passes(done / len(passes))
                 yield from noise
 
-    def _portions_for(self, frames: int, noisy: Tensor) -> Portions:
+    def _portions_for(self, frames: int, noisy: Tensor) -> ChunkSizes:
         height, width = noisy.shape[2:]
         pixels = frames * height * width
-        return self._portions or Portions.usual(self._unet.device, pixels=pixels)
+        return self._chunk_sizes or ChunkSizes.usual(self._unet.device, pixels=pixels)
 
     def _predict(
-        self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, portions: Portions
+        self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, chunks: ChunkSizes
     ) -> Tensor:
         """Noise of passes with equally long windows, [passes, frames, 4, height, width]."""
         frames = len(passes[0].window)
@@ -181,7 +181,7 @@ class GuidedModel:
             images=self._images(passes, sample, sigma),
             deep=deep,
             layers=self._layers,
-            portions=portions,
+            chunks=chunks,
         )
         self._cache.keep(keys, deep)
         return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..choices import checked, checked_type
 from ..errors import AnimateDiffV2VError
-from ..models.batching import Portions
+from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
-from ..models.last_result import LatestClip
+from ..models.last_result import LastResult
 from ..models.ops.compiled import compiled_layers
-from ..models.ops.interface import Layers
-from ..models.ops.select import usual_layers
+from ..models.ops.interface import Ops
+from ..models.ops.select import default_ops
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from ..ranges import SEED
@@ -67,8 +67,8 @@ def sample_latents(
     styles: Sequence[StyleImages] = (),
     source_blend: SourceBlend | None = None,
     speed: SpeedOptions | None = None,
-    unsampled_clips: LatestClip | None = None,
-    portions: Portions | None = None,
+    unsampled_clips: LastResult | None = None,
+    chunks: ChunkSizes | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -84,7 +84,7 @@ def sample_latents(
     source_blend: keeps the source where a mask says so, or everywhere to a share.
     speed: what changes the result for speed, or compiles; None is nothing. Unsampling stays exact.
     unsampled_clips: remembers what noise_type "unsample" found, for the next call on this UNet.
-    portions: how much goes through the UNet at a time; None is what is usual on its device. Layers
+    chunks: how much goes through the UNet at a time; None is what is usual on its device. Ops
     that are compiled take all tokens.
     progress: told after each pass of the UNet, `fraction` being that of the sampling.
 
@@ -118,18 +118,18 @@ def sample_latents(
         return latents.clone()
     speed, notice = speed or SpeedOptions(), CompilingNotice(progress)
     with ExitStack() as opened:
-        layers = usual_layers(unet.device, unet.dtype)
+        layers = default_ops(unet.device, unet.dtype)
         if speed.compile:
             layers = opened.enter_context(compiled_layers(unet.device, on_compile=notice.compiling))
         window = window_for(unet, len(latents), context)
         job = _Job(
-            unet, schedule, sigmas, sampler, window, controls, layers, portions,
+            unet, schedule, sigmas, sampler, window, controls, layers, chunks,
             notice.report, is_cancelled,
         )  # fmt: skip
         source = latents.float().cpu() * LATENT_SCALE
         start = 0.0
         if noise_type == "unsample":
-            remembered = unsampled_clips or LatestClip()
+            remembered = unsampled_clips or LastResult()
             noisy, start = _unsampled(job, source, conditioning, remembered)
             noise = (noisy - source) / sigmas[0]
         else:
@@ -164,8 +164,8 @@ class _Job:
     sampler: Sampler
     context: ContextOptions
     controls: Sequence[Control]
-    layers: Layers
-    portions: Portions | None
+    layers: Ops
+    chunks: ChunkSizes | None
     progress: ReportProgress
     is_cancelled: IsCancelled
 
@@ -188,7 +188,7 @@ class _Job:
             styles=styles,
             cache=cache,
             layers=self.layers,
-            portions=self.portions,
+            chunks=self.chunks,
         )
 
     def unsampled(
@@ -217,12 +217,12 @@ class _Job:
             self.sigmas.tolist(),
             self.sampler,
             self.context,
-            self.layers is not usual_layers(self.unet.device, self.unet.dtype),
+            self.layers is not default_ops(self.unet.device, self.unet.dtype),
         )
 
 
 def _unsampled(
-    job: _Job, source: Tensor, conditioning: Conditioning, remembered: LatestClip
+    job: _Job, source: Tensor, conditioning: Conditioning, remembered: LastResult
 ) -> tuple[Tensor, float]:
     """The noisy latents that the source would come from, and the share of the work that it took."""
     key = job.key(source, conditioning)

@@ -7,7 +7,7 @@ import sqlite3
 import uuid
 from contextlib import asynccontextmanager
 
-from animatediff_v2v.api.queue.executor import Job, Made
+from animatediff_v2v.api.queue.executor import ApiJob, JobResult
 from animatediff_v2v.api.queue.queue_runner import QueueRunner
 from animatediff_v2v.api.queue.store import NewRequest, Output, Store
 from animatediff_v2v.api.settings import Settings
@@ -43,7 +43,7 @@ class Executor:
         try:
             await listener.started()
             self.ran.append(job.request_id)
-            await listener.says("sampling step 1 of 1")
+            await listener.on_message("sampling step 1 of 1")
             if self.hold is not None:
                 await first_of(self.hold.wait(), stop.wait())
             if stop.is_set():
@@ -52,11 +52,11 @@ class Executor:
                 raise self.errors.pop(0)
             path = self.output_folder / f"{job.request_id}.mp4"
             path.write_bytes(b"video")
-            return Made(path, {"total": 1.0})
+            return JobResult(path, {"total": 1.0})
         finally:
             self._turn.release()
 
-    def left(self, request_id):
+    def recover_output(self, request_id):
         path = self.output_folder / f"{request_id}.mp4"
         return path if path.is_file() else None
 
@@ -64,7 +64,7 @@ class Executor:
         if request_id in self._stops:
             self._stops[request_id].set()
 
-    def ahead(self, request_id):
+    def queue_position(self, request_id):
         return None
 
     def length(self):
@@ -162,7 +162,7 @@ class Queue:
         self.prepared.append(request.id)
         video = self.executor.input_folder / f"{request.id}.mp4"
         video.write_bytes(b"clip")
-        return Job(
+        return ApiJob(
             request_id=request.id,
             video=video,
             prompt="x",

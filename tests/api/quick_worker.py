@@ -28,14 +28,14 @@ class Renderer:
     def __init__(self, options):
         """Take whatever there is."""
 
-    def render(self, job, output, *, says, is_cancelled):
+    def render(self, job, output, *, on_message, is_cancelled):
         picture = np.full((1, SIZE, SIZE, 3), brightness(job.seed), np.uint8)
         with VideoWriter(
             output, width=SIZE, height=SIZE, frame_rate=Fraction(8), overwrite=True
         ) as writer:
             for step in range(job.steps):
                 stop_if(is_cancelled)
-                says(f"sampling step {step + 1} of {job.steps}")
+                on_message(f"sampling step {step + 1} of {job.steps}")
                 time.sleep(SECONDS_PER_STEP)
                 writer.write(picture)
         return {"total": SECONDS_PER_STEP * job.steps}

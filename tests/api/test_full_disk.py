@@ -11,7 +11,7 @@ import pytest
 from animatediff_v2v.api.queue import queue_runner
 from animatediff_v2v.api.queue.executor import WorkerDied
 from animatediff_v2v.api.storage.disk import StorageFull, is_disk_full
-from animatediff_v2v.api.wire.problems import RequestRefused, flat
+from animatediff_v2v.api.wire.problems import RequestRefused, error_response
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 
 from .parts import Queue
@@ -157,7 +157,7 @@ def test_other_errors_are_none_of_a_disk(tmp_path, error):
 
 
 def test_a_name_does_not_pass_for_a_full_disk():
-    assert not is_disk_full(RequestRefused(flat(422, SAID, "file_download_error")))
+    assert not is_disk_full(RequestRefused(error_response(422, SAID, "file_download_error")))
     assert is_disk_full(AnimateDiffV2VError(SAID))
 
 

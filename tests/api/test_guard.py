@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from animatediff_v2v.api.http.bodies import read_json
 from animatediff_v2v.api.http.guard import Guard, caller_of, needs_no_key
 from animatediff_v2v.api.keys import KeyRing
-from animatediff_v2v.api.wire.problems import RequestRefused, flat
+from animatediff_v2v.api.wire.problems import RequestRefused, error_response
 
 BODY_LIMIT = 100
 on_linux = pytest.mark.skipif(
@@ -40,7 +40,7 @@ async def _open(_request):
 
 
 async def _refuse(_request):
-    raise RequestRefused(flat(418, "I am a teapot", "teapot"))
+    raise RequestRefused(error_response(418, "I am a teapot", "teapot"))
 
 
 async def _host_route(_request):

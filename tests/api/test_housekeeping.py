@@ -22,7 +22,7 @@ from animatediff_v2v.api.settings import Settings, load_settings
 from animatediff_v2v.api.storage.clock import SteadyClock
 from animatediff_v2v.api.storage.data_folder import INPUT_NAME
 from animatediff_v2v.api.storage.disk import StorageFull
-from animatediff_v2v.api.storage.housekeeping import SECONDS_OF_A_DAY, Housekeeper
+from animatediff_v2v.api.storage.housekeeping import SECONDS_PER_DAY, Housekeeper
 from animatediff_v2v.api.wire.outcome import Answer
 from animatediff_v2v.api.wire.problems import RequestRefused, validation_answer
 from animatediff_v2v.api.wire.schemas import ENDPOINTS, LONGEST_URL
@@ -77,11 +77,11 @@ class House:
 def test_videos_go_with_their_requests(tmp_path):
     house = House(tmp_path, keep_days=10)
     old, old_path, _ = house.finished(1)
-    house.now += 9 * SECONDS_OF_A_DAY
+    house.now += 9 * SECONDS_PER_DAY
     new, new_path, token = house.finished(2)
     house.sweep()
     assert old_path.exists()
-    house.now += 2 * SECONDS_OF_A_DAY
+    house.now += 2 * SECONDS_PER_DAY
     house.sweep()
     assert (house.store.get(old), old_path.exists()) == (None, False)
     assert house.store.get(new) and new_path.exists() and house.store.output(token)
@@ -96,7 +96,7 @@ def test_in_comfyuis_folder_only_names_of_ours_go(tmp_path, is_comfyui):
     for path in (holiday, stray):
         path.write_bytes(b"x")
         os.utime(path, (1, 1))
-    house.now += 2 * SECONDS_OF_A_DAY
+    house.now += 2 * SECONDS_PER_DAY
     house.sweep()
     assert not ours.exists()
     assert renamed.exists() and holiday.exists()
@@ -131,7 +131,7 @@ def test_the_oldest_requests_go_where_the_database_is_too_large(tmp_path):
 def test_what_cannot_be_removed_does_not_stop_the_rest(tmp_path, caplog, monkeypatch):
     house = House(tmp_path, keep_days=1)
     id_, *_ = house.finished(1)
-    house.now += 2 * SECONDS_OF_A_DAY
+    house.now += 2 * SECONDS_PER_DAY
 
     def fail(_uploads):
         raise PermissionError("not yours")
@@ -237,7 +237,7 @@ def test_webhooks_of_long_ago_go_while_the_server_runs(tmp_path):
         for name in "abc":
             await sender.enqueue(request_id=name, user_id="me", url="http://h/", answer=DONE)
         await sender._run(sender._attempted, "a", 1, None)
-        house.now += 31 * SECONDS_OF_A_DAY
+        house.now += 31 * SECONDS_PER_DAY
         await sender._run(sender._attempted, "b", 1, house.now)
         await sender.enqueue(request_id="d", user_id="me", url="http://h/", answer=DONE)
         await sender._run(sender._attempted, "d", 1, None)

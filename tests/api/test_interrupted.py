@@ -78,7 +78,7 @@ def test_what_was_interrupted_goes_before_all_that_waited(tmp_path, slow):
             await asyncio.sleep(0.3)
         return await Queue._prepare(queue, request)
 
-    def left(request_id):
+    def recover_output(request_id):
         if slow == "left" and request_id == first[0]:
             time.sleep(0.3)
 
@@ -90,7 +90,7 @@ def test_what_was_interrupted_goes_before_all_that_waited(tmp_path, slow):
 
     requests = asyncio.run(life(queue, begin))
     first.append(requests[0].id)
-    queue._prepare, queue.executor.left = prepare, left
+    queue._prepare, queue.executor.recover_output = prepare, recover_output
     queue.executor.ran.clear()
     asyncio.run(life(queue, end))
     assert queue.executor.ran == [each.id for each in requests]

@@ -27,7 +27,7 @@ def test_requirements_are_the_dependencies():
 
 
 def test_every_folder_of_code_is_a_package_that_is_installed():
-    folders = {path.parent.relative_to(ROOT).as_posix() for path in SOURCES}
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in SOURCES} | {"demo"}
     listed = set(PROJECT["tool"]["setuptools"]["packages"])
     assert listed == {"animatediff_v2v"} | {
         "animatediff_v2v." + folder.replace("/", ".") for folder in folders

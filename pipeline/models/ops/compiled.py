@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ...errors import AnimateDiffV2VError
-from .eager import Prompts
-from .interface import Layers
-from .select import PLAIN_LAYERS
+from .eager import CrossAttentionKV
+from .interface import Ops
+from .select import EAGER_OPS
 
 # The oldest PyTorch with this limit on recompilations, under this name.
 OLDEST_PYTORCH = "2.7"
@@ -33,7 +33,7 @@ _MAX_KINDS = 64
 @contextmanager
 def compiled_layers(
     device: torch.device, *, on_compile: Callable[[], None] = lambda: None
-) -> Iterator[Layers]:
+) -> Iterator[Ops]:
     """Give compiled layers, to use as long as the context is open.
 
     on_compile: called whenever something is about to be compiled. What was compiled before in this
@@ -115,9 +115,9 @@ def _has_c_compiler() -> bool:
 
 
 @cache
-def _layers() -> Layers:
+def _layers() -> Ops:
     """The same functions for all jobs of a process: their codes stay with them."""
-    plain = PLAIN_LAYERS
+    plain = EAGER_OPS
     resnet, transformer, motion = (
         torch.compile(function, dynamic=True)
         for function in (plain.resnet, plain.transformer, plain.motion)
@@ -132,7 +132,7 @@ def _layers() -> Layers:
     def run_transformer(
         block: Any,
         features: Tensor,
-        prompts: Prompts,
+        prompts: CrossAttentionKV,
         num_frames: int,
         tokens_at_once: int | None,
     ) -> Tensor:
@@ -152,7 +152,7 @@ def _layers() -> Layers:
         moved = [motion(module, clip, num_frames, None) for clip in clips]
         return moved[0] if len(moved) == 1 else torch.cat(moved)
 
-    return Layers(run_resnet, run_transformer, run_motion, plain.activated_norm, plain.upsampler)
+    return Ops(run_resnet, run_transformer, run_motion, plain.activated_norm, plain.upsampler)
 
 
 def _has_a_one(features: Tensor) -> bool:

@@ -47,7 +47,7 @@ def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
     return enlarged
 
 
-class Source(NamedTuple):
+class KeyValue(NamedTuple):
     """Something that pixels attend to: keys and values, [rows, tokens, channels]."""
 
     key: Tensor
@@ -55,23 +55,23 @@ class Source(NamedTuple):
     weights: Tensor | None = None
     """[rows, 1, 1]; None is 1."""
 
-    def of(self, rows: slice) -> Source:
+    def of(self, rows: slice) -> KeyValue:
         """The same for some of the rows."""
         weights = None if self.weights is None else self.weights[rows]
-        return Source(self.key[rows], self.value[rows], weights)
+        return KeyValue(self.key[rows], self.value[rows], weights)
 
-    def in_memory(self) -> Source:
+    def in_memory(self) -> KeyValue:
         """The same with memory for every row."""
-        return Source(self.key.contiguous(), self.value.contiguous(), self.weights)
+        return KeyValue(self.key.contiguous(), self.value.contiguous(), self.weights)
 
 
 # What each layer of a transformer attends to beside the pixels.
-Prompts = list[list[Source]]
+CrossAttentionKV = list[list[KeyValue]]
 
 
-def encoded_prompts(
+def cross_attention_kv(
     block: Any, context: Tensor, images: Sequence[ImagePrompt], *, rows: int
-) -> Prompts:
+) -> CrossAttentionKV:
     """Keys and values of prompts for a transformer over `rows` rows.
 
     context: [prompts, tokens, channels]; as many rows one after another share a prompt as there
@@ -84,9 +84,9 @@ def encoded_prompts(
         spread = tokens.unsqueeze(1).expand(prompts, rows // prompts, length, channels)
         return spread.reshape(rows, length, channels)
 
-    def sources(attention: Any) -> list[Source]:
-        text = Source(each_row(attention.to_k(context)), each_row(attention.to_v(context)))
-        shown = [Source(*image.keys_and_values(attention), image.weights) for image in images]
+    def sources(attention: Any) -> list[KeyValue]:
+        text = KeyValue(each_row(attention.to_k(context)), each_row(attention.to_v(context)))
+        shown = [KeyValue(*image.keys_and_values(attention), image.weights) for image in images]
         return [text, *shown]
 
     return [sources(layer.attn2) for layer in block.transformer_blocks]
@@ -95,14 +95,14 @@ def encoded_prompts(
 def transformer(
     block: Any,
     features: Tensor,
-    prompts: Prompts,
+    prompts: CrossAttentionKV,
     num_frames: int,
     tokens_at_once: int | None = None,
 ) -> Tensor:
     """A transformer over the pixels of each row, which also attends to prompts.
 
     features: [clips * num_frames, channels, height, width].
-    prompts: of `encoded_prompts`.
+    prompts: of `cross_attention_kv`.
     tokens_at_once: how many pixels it works on at a time, at least one row; None for all.
     """
     rows, channels, height, width = features.shape
@@ -140,10 +140,10 @@ def _self_attention(layer: Any, tokens: Tensor) -> Tensor:
 
 def _attended_itself(attention: Any, tokens: Tensor) -> Tensor:
     query, key, value = project_together(tokens, attention.to_q, attention.to_k, attention.to_v)
-    return attend_to(attention, query, [Source(key, value)])
+    return attend_to(attention, query, [KeyValue(key, value)])
 
 
-def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[Source]) -> Tensor:
+def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[KeyValue]) -> Tensor:
     attention = layer.attn2
     attended = attend_to(attention, attention.to_q(layer.norm2(tokens)), sources)
     result: Tensor = attention.to_out[0](attended)
@@ -162,7 +162,7 @@ def gate(doubled: Tensor) -> Tensor:
     return functional.gelu(gating).mul_(hidden)
 
 
-def attend_to(attention: Any, query: Tensor, sources: Sequence[Source]) -> Tensor:
+def attend_to(attention: Any, query: Tensor, sources: Sequence[KeyValue]) -> Tensor:
     """What queries [rows, pixels, channels] find in all sources together, before `to_out`."""
     result: Tensor | None = None
     for source in sources:

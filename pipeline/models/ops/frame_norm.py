@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class ClipGroupNorm(nn.GroupNorm):
+class FrameSpanningGroupNorm(nn.GroupNorm):
     """Group norm over all frames of a clip together, as v1 motion modules were trained with."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
@@ -27,16 +27,16 @@ class ClipGroupNorm(nn.GroupNorm):
 def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
     """Normalise [clips * num_frames, channels, ...] row by row, or clip by clip.
 
-    norm: a ClipGroupNorm, or what has the weights of an nn.GroupNorm.
+    norm: a FrameSpanningGroupNorm, or what has the weights of an nn.GroupNorm.
     """
-    if isinstance(norm, ClipGroupNorm):
+    if isinstance(norm, FrameSpanningGroupNorm):
         return norm.over_clips(features, num_frames)
     return functional.group_norm(features, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
-def span_clips(network: nn.Module) -> None:
+def span_frames(network: nn.Module) -> None:
     """Replace every group norm in `network` by one that spans clips."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.GroupNorm:
-                setattr(parent, name, ClipGroupNorm(child))
+                setattr(parent, name, FrameSpanningGroupNorm(child))

@@ -17,19 +17,19 @@ from torch.nn import functional
 from ..motion_module import HEADS, MotionModule
 from ..motion_module import attend_over_frames as plain_attend_over_frames
 from .casting import weight_in
-from .eager import Prompts, Source, attend_to, in_parts
+from .eager import CrossAttentionKV, KeyValue, attend_to, in_parts
 from .eager import upsampler as plain_upsampler
-from .frame_norm import ClipGroupNorm
-from .interface import Layers
+from .frame_norm import FrameSpanningGroupNorm
+from .interface import Ops
 from .linear import project_side_by_side
 from .triton_kernels import (
     MOST_FRAMES,
     add_and_norm,
     add_with_bias,
     attend_over_frames,
-    doubling_kernel,
     gate,
     group_norm,
+    upsample_kernel,
 )
 
 Run = TypeVar("Run", bound=Callable[..., Tensor])
@@ -78,7 +78,7 @@ def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
     if size != (2 * features.shape[2], 2 * features.shape[3]):
         return plain_upsampler(layer, features, size)
     conv = layer.conv
-    kernel = doubling_kernel(weight_in(conv, features.dtype))
+    kernel = upsample_kernel(weight_in(conv, features.dtype))
     features = features.contiguous(memory_format=torch.channels_last)
     return functional.conv_transpose2d(features, kernel, conv.bias, stride=2, padding=1)
 
@@ -87,7 +87,7 @@ def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
 def transformer(
     block: Any,
     features: Tensor,
-    prompts: Prompts,
+    prompts: CrossAttentionKV,
     num_frames: int,
     tokens_at_once: int | None = None,
 ) -> Tensor:
@@ -96,7 +96,7 @@ def transformer(
     changes = _product(block.proj_in, _normed(block.norm, tokens, num_frames))
 
     def changed(part: slice) -> Tensor:
-        pending: Pending = None, changes[part], block.proj_in.bias
+        pending: DeferredResidual = None, changes[part], block.proj_in.bias
         for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
             pending = _transformed(layer, pending, [each.of(part) for each in sources])
         change = _product(block.proj_out, _settled(pending))
@@ -108,20 +108,22 @@ def transformer(
 
 
 # Tokens, and what is still to be added to them: a change and its bias. None is no tokens yet.
-Pending = tuple[Tensor | None, Tensor, Tensor]
+DeferredResidual = tuple[Tensor | None, Tensor, Tensor]
 
 
-def _settled(pending: Pending) -> Tensor:
+def _settled(pending: DeferredResidual) -> Tensor:
     tokens, change, bias = pending
     assert tokens is not None
     return add_with_bias(tokens, change, bias)
 
 
-def _transformed(layer: Any, pending: Pending, sources: Sequence[Source]) -> Pending:
+def _transformed(
+    layer: Any, pending: DeferredResidual, sources: Sequence[KeyValue]
+) -> DeferredResidual:
     tokens, normed = add_and_norm(*pending, layer.norm1)
     own = layer.attn1
     query, key, value = project_side_by_side(normed, own.to_q, own.to_k, own.to_v).chunk(3, dim=-1)
-    change = _product(own.to_out[0], attend_to(own, query, [Source(key, value)]))
+    change = _product(own.to_out[0], attend_to(own, query, [KeyValue(key, value)]))
     del query, key, value
     tokens, normed = add_and_norm(tokens, change, own.to_out[0].bias, layer.norm2)
     cross = layer.attn2
@@ -143,7 +145,7 @@ def motion(
     changes = _product(layer.proj_in, _normed(layer.norm, tokens, num_frames))
 
     def moved(part: slice) -> Tensor:
-        pending: Pending = None, changes[:, part].contiguous(), layer.proj_in.bias
+        pending: DeferredResidual = None, changes[:, part].contiguous(), layer.proj_in.bias
         for block in layer.transformer_blocks:
             pending = _temporal(block, pending, num_frames)
         change = _product(layer.proj_out, _settled(pending))
@@ -154,7 +156,7 @@ def motion(
     return _features(in_parts(moved, pixels, pixels_at_once, dim=1), size)
 
 
-def _temporal(block: Any, pending: Pending, num_frames: int) -> Pending:
+def _temporal(block: Any, pending: DeferredResidual, num_frames: int) -> DeferredResidual:
     tokens, change, bias = pending
     for norm, attention in zip(block.norms, block.attention_blocks, strict=True):
         table = attention.pos_encoder.pe[0, :num_frames]
@@ -194,7 +196,7 @@ def _features(tokens: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _normed(norm: Any, tokens: Tensor, num_frames: int, **options: Any) -> Tensor:
-    if not isinstance(norm, ClipGroupNorm):
+    if not isinstance(norm, FrameSpanningGroupNorm):
         return group_norm(tokens, norm, **options)
     rows, pixels, channels = tokens.shape
     clips = tokens.view(rows // num_frames, num_frames * pixels, channels)
@@ -213,7 +215,7 @@ def _product(layer: Any, tokens: Tensor) -> Tensor:
     return functional.linear(tokens, weight_in(layer, tokens.dtype).flatten(1))
 
 
-FUSED_LAYERS = Layers(
+FUSED_OPS = Ops(
     resnet, transformer, motion, activated_norm, upsampler, memory_format=torch.channels_last
 )
 

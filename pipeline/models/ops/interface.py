@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..motion_module import MotionModule
-from .eager import Prompts
+from .eager import CrossAttentionKV
 
 
 @dataclass(frozen=True)
-class Layers:
+class Ops:
     """How features [clips * num_frames, channels, height, width] go through each kind of layer.
 
     Each takes the layer, the features and `num_frames`, and gives features. What works on tokens
@@ -23,8 +23,8 @@ class Layers:
 
     resnet: Callable[[Any, Tensor, Tensor | None, int], Tensor]
     """Takes also the time step's embedding; None in the VAE."""
-    transformer: Callable[[Any, Tensor, Prompts, int, int | None], Tensor]
-    """Takes also what `encoded_prompts` gives."""
+    transformer: Callable[[Any, Tensor, CrossAttentionKV, int, int | None], Tensor]
+    """Takes also what `cross_attention_kv` gives."""
     motion: Callable[[MotionModule, Tensor, int, int | None], Tensor]
     activated_norm: Callable[[Any, Tensor, int], Tensor]
     """Takes a group norm."""

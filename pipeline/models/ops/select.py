@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..motion_module import MotionModule
 from .eager import activated_norm, resnet, transformer, upsampler
-from .interface import Layers
+from .interface import Ops
 
 logger = logging.getLogger(__name__)
 
@@ -23,28 +23,28 @@ def motion_module(
     return moved
 
 
-PLAIN_LAYERS = Layers(resnet, transformer, motion_module, activated_norm, upsampler)
+EAGER_OPS = Ops(resnet, transformer, motion_module, activated_norm, upsampler)
 
 
 def lay_out_weights(network: nn.Module, device: torch.device) -> None:
     """Let the convolutions' weights lie in memory as the usual layers on a device want them."""
     kernels = next((weight for weight in network.parameters() if weight.dim() == 4), None)
     if kernels is not None:
-        form = usual_layers(device, kernels.dtype).memory_format
+        form = default_ops(device, kernels.dtype).memory_format
         network.to(memory_format=form)  # type: ignore[call-overload]
 
 
 @cache
-def usual_layers(device: torch.device, dtype: torch.dtype) -> Layers:
+def default_ops(device: torch.device, dtype: torch.dtype) -> Ops:
     """The fastest layers there are: with Triton on a GPU of NVIDIA, in 16 bits, the fused ones.
 
     What they give is the same but for rounding.
     """
     if device.type != "cuda" or torch.version.hip is not None or dtype.itemsize != 2:
-        return PLAIN_LAYERS
+        return EAGER_OPS
     try:
         # It may be missing, as on Windows, or find no compiler: that is known once it has run.
-        from .fused import FUSED_LAYERS, try_out  # noqa: PLC0415
+        from .fused import FUSED_OPS, try_out  # noqa: PLC0415
 
         try_out(device, dtype)
     except Exception as reason:
@@ -53,5 +53,5 @@ def usual_layers(device: torch.device, dtype: torch.dtype) -> Layers:
             "(%s: %s). The package triton, on Windows triton-windows, brings it.",
             type(reason).__name__, reason,
         )  # fmt: skip
-        return PLAIN_LAYERS
-    return FUSED_LAYERS
+        return EAGER_OPS
+    return FUSED_OPS

@@ -358,8 +358,8 @@ def _doubling_taps(
     tl.store(result + place, tl.trans(total).to(result.dtype.element_ty), mask=inside)
 
 
-def doubling_kernel(weight: Tensor) -> Tensor:
-    """See upsampling.doubling_kernel: [in, out, 4, 4] for [out, in, 3, 3], channels last."""
+def upsample_kernel(weight: Tensor) -> Tensor:
+    """See upsampling.upsample_kernel: [in, out, 4, 4] for [out, in, 3, 3], channels last."""
     outputs, inputs = weight.shape[:2]
     weight = weight.contiguous(memory_format=torch.channels_last)
     result = weight.new_empty(inputs, 4, 4, outputs)

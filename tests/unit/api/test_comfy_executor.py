@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from animatediff_v2v.api.queue.executor import Job
+from animatediff_v2v.api.queue.executor import ApiJob
 from animatediff_v2v.nodes.hosted_api import executor as comfy_executor
 from animatediff_v2v.nodes.hosted_api.executor import ComfyExecutor
 from animatediff_v2v.nodes.hosted_api.graph import OUTPUT_NODE, graph
@@ -17,7 +17,7 @@ SHOWN = {"filename": "a.mp4", "subfolder": "s", "type": "output"}
 
 
 def job(request_id="1", **values):
-    return Job(
+    return ApiJob(
         **{
             "request_id": request_id,
             "video": Path("in/clip.mp4"),
@@ -101,7 +101,7 @@ class Notes:
     async def started(self):
         self.told.append("started")
 
-    async def says(self, message):
+    async def on_message(self, message):
         self.told.append(message)
 
 

@@ -29,10 +29,10 @@ class FakeWorker:
     async def stop(self):
         self.is_stopped = True
 
-    async def run(self, job, output, says):
+    async def run(self, job, output, on_message):
         self.jobs.append(job.request_id)
         self.models = job.models
-        self.says, self.outcome = says, asyncio.get_running_loop().create_future()
+        self.on_message, self.outcome = on_message, asyncio.get_running_loop().create_future()
         return await self.outcome
 
     def stop_job(self):
@@ -95,13 +95,13 @@ def test_each_worker_has_one_job_and_the_rest_waits_in_order(play):
         await stage.submit("a", "b", "c", "d")
         executor = stage.executor
         assert stage.jobs() == [["a"], ["b"]]
-        assert [executor.ahead(name) for name in "abcd"] == [None, None, 2, 3]
+        assert [executor.queue_position(name) for name in "abcd"] == [None, None, 2, 3]
         assert executor.length() == 4
         stage.workers[1].make()
         await settle()
         assert stage.jobs() == [["a"], ["b", "c"]]
         assert (await stage.tasks["b"]).path == stage.outputs / "b.mp4"
-        assert [executor.ahead(name) for name in "cd"] == [None, 2]
+        assert [executor.queue_position(name) for name in "cd"] == [None, 2]
         assert stage.notes["c"].told == ["started"] and stage.notes["d"].told == []
 
     play(story)
@@ -187,7 +187,7 @@ def test_a_worker_that_died_gets_nothing_until_it_is_replaced(play):
         with pytest.raises(WorkerDied):
             await stage.tasks["a"]
         await settle()
-        assert worker.jobs == ["a"] and stage.executor.ahead("b") == 0
+        assert worker.jobs == ["a"] and stage.executor.queue_position("b") == 0
         worker.is_ready = True
         worker.when_ready()
         await settle()
@@ -212,7 +212,7 @@ def test_what_is_told_is_noted_in_order(play):
     async def story(stage):
         await stage.submit("a")
         for message in ("one", "two"):
-            stage.workers[0].says(message)
+            stage.workers[0].on_message(message)
         stage.workers[0].make()
         assert (await stage.tasks["a"]).timings == {"total": 1.0}
         assert stage.notes["a"].told == ["started", "one", "two"]

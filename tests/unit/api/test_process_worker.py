@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from animatediff_v2v.api.queue.executor import Job, WorkerDied, WorkerOptions
+from animatediff_v2v.api.queue.executor import ApiJob, WorkerDied, WorkerOptions
 from animatediff_v2v.api.queue.process_worker import ProcessWorker
 from animatediff_v2v.api.queue.rendering import Renderer
 from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
@@ -45,7 +45,7 @@ def small(clip):
 
 def test_a_job_is_the_same_after_its_way_through_json(small):
     whole = replace(small, loras=(("a", 0.5),), motion_loras=(("b", 1.0), ("c", 0.0)))
-    assert Job.from_json(json.loads(json.dumps(whole.as_json()))) == whole
+    assert ApiJob.from_json(json.loads(json.dumps(whole.as_json()))) == whole
 
 
 def once_it_samples(act):

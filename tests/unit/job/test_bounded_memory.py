@@ -26,7 +26,7 @@ from animatediff_v2v.pipeline import (
 from animatediff_v2v.pipeline.memory.estimate import Work
 from animatediff_v2v.pipeline.memory.offload import _portions
 from animatediff_v2v.pipeline.memory.tracer import META, live_bytes
-from animatediff_v2v.pipeline.models.batching import Portions
+from animatediff_v2v.pipeline.models.batching import ChunkSizes
 
 NEEDED = re.compile(r"need at least ([\d.]+)")
 
@@ -178,10 +178,10 @@ def test_on_a_device_the_vae_waits_as_it_will_work(files):
 def test_portions_shrink_from_what_is_usual(device, side):
     work = Work(frames=8, width=side, height=side, settings=SamplingSettings(seed=1))
     choices = _portions(device, work)
-    usual = Portions.usual(device, pixels=side * side // 8)
+    usual = ChunkSizes.usual(device, pixels=side * side // 8)
     assert choices[0] == usual
     fewest = usual.passes if device.type == "cpu" else 1
-    assert choices[-1] == Portions(passes=fewest, tokens=512)
+    assert choices[-1] == ChunkSizes(passes=fewest, tokens=512)
     if device.type == "cpu":  # or the result would have other bits with small frames
         assert {each.passes for each in choices} == {usual.passes}
     sizes = [(each.passes, each.tokens or 10**9) for each in choices]

@@ -14,8 +14,8 @@ from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.files import LoraEntry
 from animatediff_v2v.pipeline.models.ops import compiled as module
 from animatediff_v2v.pipeline.models.ops.compiled import check_can_compile, compiled_layers
-from animatediff_v2v.pipeline.models.ops.frame_norm import span_clips
-from animatediff_v2v.pipeline.models.ops.select import PLAIN_LAYERS
+from animatediff_v2v.pipeline.models.ops.frame_norm import span_frames
+from animatediff_v2v.pipeline.models.ops.select import EAGER_OPS
 from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
 from torch._dynamo.utils import counters
 from torch._inductor import config
@@ -35,7 +35,7 @@ def relative(ours, exact):
 def test_pytorchs_own_compiler_gives_the_same_to_rounding(models):
     block = models.unet.unet.down_blocks[0].resnets[0]
     given = block, draw(4, 64, 6, 5), draw(1, 256, seed=1), 4
-    plain = PLAIN_LAYERS.resnet(*given)
+    plain = EAGER_OPS.resnet(*given)
     # Else another test's would be found on the disk, and processes started for one kernel.
     alone = config.patch(force_disable_caches=True, compile_threads=1)
     with alone, compiled_layers(CPU) as layers:
@@ -172,12 +172,12 @@ def test_compiling_is_told_where_the_job_stands(still_models, counter):
 @torch.inference_mode()
 def test_norms_that_span_clips_know_any_number_of_frames(models, counter):
     block = copy.deepcopy(models.unet.unet.down_blocks[0].resnets[0])
-    span_clips(block)
+    span_frames(block)
     with compiled_layers(CPU) as layers:
 
         def run(rows, frames):
             given = block, draw(rows, 64, 6, 5), draw(1, 256, seed=1), frames
-            assert relative(layers.resnet(*given), PLAIN_LAYERS.resnet(*given)) < 1e-4
+            assert relative(layers.resnet(*given), EAGER_OPS.resnet(*given)) < 1e-4
 
         run(4, 4)
         run(8, 4)

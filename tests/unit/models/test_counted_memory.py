@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.memory.tracer import META, live_bytes, twin, weight_bytes
+from animatediff_v2v.pipeline.memory.tracer import META, live_bytes, to_meta_copy, weight_bytes
 from torch import nn
 from torch.nn import functional
 
@@ -94,9 +94,9 @@ def test_a_twin_has_the_network_s_shapes_and_none_of_its_memory():
     network.to(memory_format=torch.channels_last)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with live_bytes() as counted:
-        ghost = twin(network)
-    assert counted.peak == weight_bytes(network) == weight_bytes(ghost)
-    for name, tensor in ghost.state_dict().items():
+        copied = to_meta_copy(network)
+    assert counted.peak == weight_bytes(network) == weight_bytes(copied)
+    for name, tensor in copied.state_dict().items():
         assert (tensor.device, tensor.dtype) == (META, before[name].dtype)
         assert tensor.stride() == network.state_dict()[name].stride()
     assert all(torch.equal(before[name], found) for name, found in network.state_dict().items())

@@ -8,12 +8,12 @@ import logging
 import pytest
 import torch
 from animatediff_v2v.pipeline.models import vae
-from animatediff_v2v.pipeline.models.batching import Portions
+from animatediff_v2v.pipeline.models.batching import ChunkSizes
 from animatediff_v2v.pipeline.models.motion_module import MotionModule
 from animatediff_v2v.pipeline.models.ops import select as module
-from animatediff_v2v.pipeline.models.ops.eager import encoded_prompts
-from animatediff_v2v.pipeline.models.ops.frame_norm import span_clips
-from animatediff_v2v.pipeline.models.ops.select import PLAIN_LAYERS, lay_out_weights, usual_layers
+from animatediff_v2v.pipeline.models.ops.eager import cross_attention_kv
+from animatediff_v2v.pipeline.models.ops.frame_norm import span_frames
+from animatediff_v2v.pipeline.models.ops.select import EAGER_OPS, default_ops, lay_out_weights
 from animatediff_v2v.pipeline.models.vae import VaeCodec
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -21,7 +21,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 pytest.importorskip("triton", reason="Triton is not installed")
-from animatediff_v2v.pipeline.models.ops.fused import FUSED_LAYERS
+from animatediff_v2v.pipeline.models.ops.fused import FUSED_OPS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # In float32 both sum in another order alone; a GPU's products there are of 19 bits.
@@ -61,7 +61,7 @@ def run(layers, kind, layer, features, tokens_at_once):
         return layers.resnet(layer, features, draw(1, 32, seed=2), FRAMES)
     if kind == "motion":
         return layers.motion(layer, features, FRAMES, tokens_at_once)
-    prompts = encoded_prompts(layer, draw(2, 7, 48, seed=3), (), rows=len(features))
+    prompts = cross_attention_kv(layer, draw(2, 7, 48, seed=3), (), rows=len(features))
     return layers.transformer(layer, features, prompts, FRAMES, tokens_at_once)
 
 
@@ -72,11 +72,11 @@ def run(layers, kind, layer, features, tokens_at_once):
 def test_each_layer_gives_the_same(kind, over_clips, tokens_at_once):
     layer = drawn(LAYERS[kind]())
     if over_clips:
-        span_clips(nn.ModuleList([layer]))
+        span_frames(nn.ModuleList([layer]))
     # Far from zero, as squares of what is not centred would lose their digits.
     features = 3 * draw(2 * FRAMES, 96, 4, 6) + 40
-    plain = run(PLAIN_LAYERS, kind, layer, features, tokens_at_once)
-    fused = run(FUSED_LAYERS, kind, layer, features, tokens_at_once)
+    plain = run(EAGER_OPS, kind, layer, features, tokens_at_once)
+    fused = run(FUSED_OPS, kind, layer, features, tokens_at_once)
     assert fused.is_contiguous(memory_format=torch.channels_last)
     # What the layer adds, without what it only passes on.
     passed = features.mean() if plain.shape == features.shape else 0
@@ -90,8 +90,8 @@ def test_more_frames_and_sharper_attention(frames):
     for attention in layer.temporal_transformer.transformer_blocks[0].attention_blocks:
         attention.key_scale = 1.5
     features = draw(frames, 64, 2, 3)
-    plain = PLAIN_LAYERS.motion(layer, features, frames, None)
-    assert relative(FUSED_LAYERS.motion(layer, features, frames, None), plain) < TOLERANCE
+    plain = EAGER_OPS.motion(layer, features, frames, None)
+    assert relative(FUSED_OPS.motion(layer, features, frames, None), plain) < TOLERANCE
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (40, 52), (96, 120)])
@@ -100,17 +100,17 @@ def test_norms_of_frames_of_any_size(height, width):
     """One pixel; parts of a tile; several parts; several tiles of parts."""
     norm = drawn(nn.GroupNorm(32, 64))
     features = 2 * draw(2, 64, height, width) - 30
-    plain = PLAIN_LAYERS.activated_norm(norm, features, 1)
-    assert relative(FUSED_LAYERS.activated_norm(norm, features, 1), plain) < 10 * TOLERANCE
+    plain = EAGER_OPS.activated_norm(norm, features, 1)
+    assert relative(FUSED_OPS.activated_norm(norm, features, 1), plain) < 10 * TOLERANCE
 
 
 @torch.inference_mode()
 def test_the_unet_gives_the_same(models):
     # Weights in the dtype it computes in, as on a GPU.
-    unet = copy.deepcopy(models.unet).float().to(DEVICE, memory_format=FUSED_LAYERS.memory_format)
+    unet = copy.deepcopy(models.unet).float().to(DEVICE, memory_format=FUSED_OPS.memory_format)
     context = draw(1, 77, unet.unet.config.cross_attention_dim, seed=1)
     given = (draw(2, 4, 4, 4), torch.tensor([481.0], device=DEVICE), context, 2)
-    fused = unet(*given, layers=FUSED_LAYERS, portions=Portions(passes=2, tokens=16))
+    fused = unet(*given, layers=FUSED_OPS, chunks=ChunkSizes(passes=2, tokens=16))
     assert relative(fused, unet(*given)) < 10 * TOLERANCE
 
 
@@ -119,8 +119,8 @@ def test_the_unet_gives_the_same(models):
 def test_upsampling_gives_the_same(size):
     layer = drawn(Upsample2D(96, use_conv=True, out_channels=80))
     features = draw(3, 96, 4, 5)
-    plain = PLAIN_LAYERS.upsampler(layer, features, size)
-    assert relative(FUSED_LAYERS.upsampler(layer, features, size), plain) < TOLERANCE
+    plain = EAGER_OPS.upsampler(layer, features, size)
+    assert relative(FUSED_OPS.upsampler(layer, features, size), plain) < TOLERANCE
 
 
 def test_the_vae_gives_the_same(models, monkeypatch):
@@ -128,16 +128,16 @@ def test_the_vae_gives_the_same(models, monkeypatch):
     frames = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(4))
     latents = codec.encode(frames)
     decoded = torch.cat(list(codec.decode(latents)))
-    monkeypatch.setattr(vae, "usual_layers", lambda *_: FUSED_LAYERS)
+    monkeypatch.setattr(vae, "default_ops", lambda *_: FUSED_OPS)
     assert relative(codec.encode(frames), latents) < 10 * TOLERANCE
     assert relative(torch.cat(list(codec.decode(latents))), decoded) < 10 * TOLERANCE
 
 
 @pytest.fixture
 def fresh():
-    usual_layers.cache_clear()
+    default_ops.cache_clear()
     yield
-    usual_layers.cache_clear()
+    default_ops.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def fresh():
     [("cpu", torch.float32), ("cpu", torch.float16), ("mps", torch.float16)],
 )
 def test_plain_layers_are_usual_without_a_gpu(device, dtype, fresh):
-    assert usual_layers(torch.device(device), dtype) is PLAIN_LAYERS
+    assert default_ops(torch.device(device), dtype) is EAGER_OPS
 
 
 def test_in_32_bits_layers_are_plain(fresh):
-    assert usual_layers(torch.device("cuda"), torch.float32) is PLAIN_LAYERS
+    assert default_ops(torch.device("cuda"), torch.float32) is EAGER_OPS
 
 
 def test_where_triton_fails_a_line_says_so_once(fresh, monkeypatch, caplog):
@@ -159,7 +159,7 @@ def test_where_triton_fails_a_line_says_so_once(fresh, monkeypatch, caplog):
     monkeypatch.setattr("animatediff_v2v.pipeline.models.ops.fused.try_out", fail)
     with caplog.at_level(logging.WARNING, logger=module.__name__):
         for _ in range(2):
-            assert usual_layers(torch.device("cuda"), torch.float16) is PLAIN_LAYERS
+            assert default_ops(torch.device("cuda"), torch.float16) is EAGER_OPS
     (record,) = caplog.records
     assert "Failed to find C compiler" in record.message
     assert "triton-windows" in record.message
@@ -167,14 +167,14 @@ def test_where_triton_fails_a_line_says_so_once(fresh, monkeypatch, caplog):
 
 def test_where_triton_works_layers_are_fused(fresh, monkeypatch):
     monkeypatch.setattr("animatediff_v2v.pipeline.models.ops.fused.try_out", lambda *_: None)
-    assert usual_layers(torch.device("cuda"), torch.bfloat16) is FUSED_LAYERS
+    assert default_ops(torch.device("cuda"), torch.bfloat16) is FUSED_OPS
 
 
 def test_weights_are_laid_out_as_the_layers_want_them(fresh, monkeypatch):
     network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Linear(8, 8)).half()
     lay_out_weights(network, torch.device("cpu"))
     assert network[0].weight.is_contiguous()
-    monkeypatch.setattr(module, "usual_layers", lambda *_: FUSED_LAYERS)
+    monkeypatch.setattr(module, "default_ops", lambda *_: FUSED_OPS)
     lay_out_weights(network, torch.device("cuda"))
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
     lay_out_weights(network[1], torch.device("cuda"))  # no convolution, nothing to do

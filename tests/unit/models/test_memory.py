@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.models.batching import Portions, ShrinkingBatch
+from animatediff_v2v.pipeline.models.batching import ChunkSizes, ShrinkingBatch
 
 
 class Device:
@@ -95,5 +95,5 @@ def test_the_log_says_so_once(caplog):
     ],
 )
 def test_both_prompts_go_together_on_accelerators_and_with_few_pixels(device, frames, side, passes):
-    usual = Portions.usual(torch.device(device), pixels=frames * side * side)
+    usual = ChunkSizes.usual(torch.device(device), pixels=frames * side * side)
     assert usual.passes == passes

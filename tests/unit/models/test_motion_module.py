@@ -11,7 +11,7 @@ from animatediff_v2v.pipeline.models.motion_module import (
     positional_tables,
     sinusoidal_encoding,
 )
-from animatediff_v2v.pipeline.models.ops.frame_norm import ClipGroupNorm, group_norm
+from animatediff_v2v.pipeline.models.ops.frame_norm import FrameSpanningGroupNorm, group_norm
 
 from . import plain_loops
 
@@ -124,7 +124,7 @@ def test_norm_over_a_clip_equals_plain_loops(shape):
     norm = drawn(torch.nn.GroupNorm(32, channels, eps=1e-5), seed=3).double()
     features = torch.randn(*shape, dtype=torch.float64) * 3 - 1
 
-    result = group_norm(ClipGroupNorm(norm), features, frames)
+    result = group_norm(FrameSpanningGroupNorm(norm), features, frames)
 
     for start in (0, frames):
         clip = features[start : start + frames].numpy().swapaxes(0, 1)

@@ -10,7 +10,7 @@ from animatediff_v2v.pipeline.models.ops import linear as linear_ops
 from animatediff_v2v.pipeline.models.ops.casting import weight_in
 from animatediff_v2v.pipeline.models.ops.linear import project_together
 from animatediff_v2v.pipeline.models.ops.stored_layers import store_weights
-from animatediff_v2v.pipeline.models.vae import DoublingConv2d
+from animatediff_v2v.pipeline.models.vae import UpsampleConv2d
 from torch import nn
 from torch.nn import functional
 
@@ -93,7 +93,7 @@ def test_doubling_in_one_step_equals_doubling_and_a_convolution(height, width, c
     expected = conv(functional.interpolate(features, scale_factor=2.0, mode="nearest"))
     if channels_last:
         features = features.contiguous(memory_format=torch.channels_last)
-    result = DoublingConv2d(conv)(features)
+    result = UpsampleConv2d(conv)(features)
     assert torch.allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from animatediff_v2v.pipeline.models.motion_module import TemporalTransformer
-from animatediff_v2v.pipeline.models.ops.frame_norm import ClipGroupNorm
+from animatediff_v2v.pipeline.models.ops.frame_norm import FrameSpanningGroupNorm
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 
 FRAMES = 3
@@ -72,7 +72,7 @@ def test_norm_over_the_clip_for_v1_modules(models):
     plain = silenced(models.unet)
     v1 = MotionUNet(copy.deepcopy(plain.unet), copy.deepcopy(plain.motion), family="v1")
     norms = [module for module in v1.modules() if isinstance(module, torch.nn.GroupNorm)]
-    assert norms and all(isinstance(norm, ClipGroupNorm) for norm in norms)
+    assert norms and all(isinstance(norm, FrameSpanningGroupNorm) for norm in norms)
     sample, timestep, context = inputs(4, 4)
     one = slice(0, 1)
     together, alone = v1(sample, timestep, context, FRAMES), v1(sample, timestep, context, 1)

@@ -13,7 +13,7 @@ from animatediff_v2v.pipeline.models.feature_cache import (
     DeepFeatures,
     FeatureCache,
 )
-from animatediff_v2v.pipeline.models.last_result import LatestClip
+from animatediff_v2v.pipeline.models.last_result import LastResult
 from animatediff_v2v.pipeline.models.residuals import Residuals
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from animatediff_v2v.pipeline.prompts import PromptTrack
@@ -332,7 +332,7 @@ def test_a_cancelled_job_leaves_nothing_behind(asked_before, models, conditionin
 
 def test_unsampling_stays_exact(models, conditioning):
     """What it finds is remembered for jobs without reuse, too."""
-    remembered, options = LatestClip(), {"noise_type": "unsample", "denoise": 0.8}
+    remembered, options = LastResult(), {"noise_type": "unsample", "denoise": 0.8}
     sample(models.unet, conditioning, unsampled_clips=remembered, speed=EVERY_3RD, **options)
     after = sample(models.unet, conditioning, unsampled_clips=remembered, **options)
     assert torch.equal(after, sample(models.unet, conditioning, **options))

@@ -10,7 +10,7 @@ import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError, Cancelled
 from animatediff_v2v.pipeline.models import batching as memory
 from animatediff_v2v.pipeline.models import vae as latent_codec
-from animatediff_v2v.pipeline.models.batching import Portions
+from animatediff_v2v.pipeline.models.batching import ChunkSizes
 from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE, MotionUNet
 from animatediff_v2v.pipeline.ranges import SEED
 from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
@@ -234,8 +234,8 @@ def test_bits_do_not_depend_on_the_sizes_of_passes(job, size, models, conditioni
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("tokens", [1, 40, 512])
 def test_bits_do_not_depend_on_how_many_tokens_go_together(job, tokens, models, conditioning):
-    few = Portions(passes=2, tokens=tokens)
-    ours = run_job(models.unet, conditioning, job, portions=few)
+    few = ChunkSizes(passes=2, tokens=tokens)
+    ours = run_job(models.unet, conditioning, job, chunks=few)
     assert torch.equal(ours, run_job(models.unet, conditioning, job))
 
 

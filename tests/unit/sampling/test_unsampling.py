@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
-from animatediff_v2v.pipeline.models.last_result import LatestClip
+from animatediff_v2v.pipeline.models.last_result import LastResult
 from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE, MotionUNet
 from animatediff_v2v.pipeline.prompts import PromptTrack
 from animatediff_v2v.pipeline.sampling import (
@@ -124,7 +124,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_remembered_by_content(change):
     options, remembered = CHANGES[change]
-    cache, first, again, alone = LatestClip(), Smooth(), Smooth(), Smooth()
+    cache, first, again, alone = LastResult(), Smooth(), Smooth(), Smooth()
     sample(first, steps=4, unsampled_clips=cache)
     second = sample(again, **{"steps": 4, "unsampled_clips": cache} | options)
     fresh = sample(alone, **{"steps": 4} | options)
@@ -145,7 +145,7 @@ def test_control_frames_are_part_of_the_content(tmp_path):
             )
         )
     frames = draw(FRAMES, 8 * HEIGHT, 8 * WIDTH, 3).sigmoid()
-    cache, found = LatestClip(), []
+    cache, found = LastResult(), []
     for network, pictures, strength in (
         (networks[0], frames, 1.0),
         (networks[0], frames.clone(), 1.0),
@@ -168,7 +168,7 @@ def test_control_frames_are_part_of_the_content(tmp_path):
 
 def test_progress_never_falls_and_names_what_is_done():
     told = []
-    cache = LatestClip()
+    cache = LastResult()
     sample(Smooth(), steps=3, progress=told.append, unsampled_clips=cache)
     fractions = [each.fraction for each in told]
     assert fractions == sorted(fractions) and fractions[-1] == 1
