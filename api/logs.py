@@ -15,6 +15,7 @@ def configure(*, level: str, form: str) -> None:
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.addFilter(one_line_for_malformed)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
     logging.getLogger(str(__package__).partition(".")[0]).setLevel(level.upper())
 
 

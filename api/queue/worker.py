@@ -115,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(arguments)
     pipes = Pipes()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_LogHandler(pipes)])
+    logging.captureWarnings(True)  # else Python writes them on stderr, beside the server's log
     inbox = _Inbox(pipes)
     try:
         return _work(options, pipes, inbox)

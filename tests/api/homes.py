@@ -150,8 +150,9 @@ class BareHome(Home):
 
     entry = ("-m", "animatediff_v2v.cli")
 
-    def __init__(self, folder, clip, models, *, data=None, devices=(), **settings):
+    def __init__(self, folder, clip, models, *, data=None, devices=(), options=(), **settings):
         super().__init__(data or folder / "data", clip, **settings)
+        self._options = [*options]
         self._devices = [option for device in devices for option in ("--device", device)]
         self._models, self._log_path, self._folder = models, folder / "server.log", folder
         self.inputs, self.outputs = self.data / "inputs", self.data / "outputs"
@@ -161,6 +162,7 @@ class BareHome(Home):
     def start(self):
         command = [sys.executable, *self.entry, "serve", str(self.root)]
         command += ["--models", str(self._models), "--port", str(self.port), *self._devices]
+        command += self._options
         self._log = self._log_path.open("ab")
         self.process = subprocess.Popen(
             command,

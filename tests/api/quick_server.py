@@ -26,7 +26,8 @@ def parsed():
     parser.add_argument("--port", type=int)
     parser.add_argument("--device", action="append")
     parser.set_defaults(host="127.0.0.1", dtype="auto", max_memory=None)
-    parser.set_defaults(log_level="warning", log_format="text")
+    parser.add_argument("--log-level", default="warning")
+    parser.add_argument("--log-format", default="text")
     return parser.parse_args()
 
 

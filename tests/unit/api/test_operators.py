@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -172,6 +173,21 @@ def test_objects_have_the_fields_of_their_event():
     }
     fault = json.loads(JsonFormatter().format(record("x", error=ValueError("why"))))
     assert fault["traceback"] == "ValueError: why"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_warnings_of_python_are_lines_of_the_log(form):
+    script = (
+        "import warnings\n"
+        "from animatediff_v2v.api import logs\n"
+        f"logs.configure(level='info', form={form!r})\n"
+        "warnings.warn('old\\nway')\n"
+    )
+    command = [sys.executable, "-W", "always", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = done.stderr.splitlines()
+    shown = json.loads(line)["message"] if form == "json" else line
+    assert "UserWarning: old" in shown
 
 
 def test_what_is_no_http_is_one_line():
