@@ -21,8 +21,9 @@ lint: $(VENV)/.ready-to-test
 	mkdir -p build/typing && ln -sfn ../.. build/typing/animatediff_v2v
 	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api -p animatediff_v2v.cli
 
+# Networks this small gain nothing from a second thread: a process a core, each with a share of the tests.
 unit: $(VENV)/.ready-to-test clients
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 # fal's own clients, as they were released, for tests/clients; Node's where there is npm.
 clients: $(CLIENTS)/.ready
