@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -41,6 +42,19 @@ class FileOption:
                 + ("." if is_number else f", and {rest!r} is none.")
             )
         return reference, numbers
+
+    def split_or(self, text: str, *usual: float) -> tuple[str, Sequence[float]]:
+        """Take the numbers off, and the usual ones for those that are not given."""
+        reference, numbers = self.split(text)
+        return reference, [*numbers, *usual[len(numbers) :]]
+
+    @contextmanager
+    def named_in_errors(self, text: str) -> Iterator[None]:
+        """Put the option and its value before what is wrong with it."""
+        try:
+            yield
+        except AnimateDiffV2VError as error:
+            raise AnimateDiffV2VError(f"{self.name} {text}: {reworded(str(error))}") from error
 
 
 LORA = FileOption("--lora", "FILE[:SCALE[:TEXT_SCALE]]")
@@ -174,9 +188,8 @@ def style_files(
 def _style_file(
     text: str, images: list[str], vision_model: str, settings: dict[str, Any]
 ) -> StyleFile:
-    reference, numbers = IP_ADAPTER.split(text)
-    weight, start, end = numbers + [0.8, 0.0, 1.0][len(numbers) :]
-    try:
+    reference, (weight, start, end) = IP_ADAPTER.split_or(text, 0.8, 0.0, 1.0)
+    with IP_ADAPTER.named_in_errors(text):
         return StyleFile(
             adapter=cast(Path, reference),
             vision_model=cast(Path, vision_model),
@@ -185,8 +198,6 @@ def _style_file(
             span=Span(start, end),
             **settings,
         )
-    except AnimateDiffV2VError as error:
-        raise AnimateDiffV2VError(f"--ip-adapter {text}: {reworded(str(error))}") from error
 
 
 def style_weights(text: str | None) -> dict[int, float] | None:
@@ -220,9 +231,8 @@ def _for_each(controls: Sequence[str], values: Sequence[str], what: str) -> list
 def _control_file(
     text: str, source: str, mask: str | None, settings: dict[str, Any]
 ) -> ControlFile:
-    reference, numbers = CONTROL.split(text)
-    strength, start, end = numbers + [1.0, 0.0, 1.0][len(numbers) :]
-    try:
+    reference, (strength, start, end) = CONTROL.split_or(text, 1.0, 0.0, 1.0)
+    with CONTROL.named_in_errors(text):
         return ControlFile(
             network=cast(Path, reference),
             source=cast(Preprocessor, source),
@@ -231,5 +241,3 @@ def _control_file(
             mask=cast("Path | None", mask),
             **settings,
         )
-    except AnimateDiffV2VError as error:
-        raise AnimateDiffV2VError(f"--control {text}: {reworded(str(error))}") from error
