@@ -13,6 +13,8 @@ import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+from ..queue_numbers import number_in_front_of
+
 # Told to a listener of ours alone, who hears it as "said".
 _SAID = "animatediff_v2v.said"
 
@@ -64,15 +66,25 @@ class PromptQueue:
         return folder / shown["subfolder"] / shown["filename"]
 
     async def submit(
-        self, prompt: Mapping[str, Any], *, prompt_id: str, client_id: str, is_low_priority: bool
+        self,
+        prompt: Mapping[str, Any],
+        *,
+        prompt_id: str,
+        client_id: str,
+        is_low_priority: bool,
+        before: str | None,
     ) -> Mapping[str, Any] | None:
         """Queue a prompt in API format; its events go to `client_id`.
 
+        before: the id of a waiting prompt to queue it in front of.
         Gives None when it is queued, else the errors: {"error": ..., "node_errors": ...}.
         The work is left to ComfyUI's own route, which knows what its version wants in the queue.
         """
         body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": {}}
-        if is_low_priority:
+        number = number_in_front_of(before, self._waiting())
+        if number is not None:
+            body["number"] = number
+        elif is_low_priority:
             self._low += 1
             body["number"] = LOWEST_PRIORITY + self._low
 
@@ -97,8 +109,11 @@ class PromptQueue:
 
     def waiting(self) -> list[str]:
         """The ids of the prompts that wait, the next one first, whosever they are."""
+        return [prompt_id for _, prompt_id in self._waiting()]
+
+    def _waiting(self) -> list[tuple[float, str]]:
         waiting = self._server.prompt_queue.get_current_queue_volatile()[1]
-        return [item[1] for item in sorted(waiting, key=lambda item: item[:2])]
+        return sorted(item[:2] for item in waiting)
 
     def remove(self, prompt_id: str) -> bool:
         """Take a waiting prompt out of the queue; False if it does not wait."""

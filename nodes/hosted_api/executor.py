@@ -49,9 +49,15 @@ class ComfyQueue(Protocol):
         """The file that a node told the frontend to show."""
 
     async def submit(
-        self, prompt: Mapping[str, Any], *, prompt_id: str, client_id: str, is_low_priority: bool
+        self,
+        prompt: Mapping[str, Any],
+        *,
+        prompt_id: str,
+        client_id: str,
+        is_low_priority: bool,
+        before: str | None,
     ) -> Mapping[str, Any] | None:
-        """Queue a prompt; give the errors if it is refused."""
+        """Queue a prompt, in front of another one if given; give the errors if it is refused."""
 
     def running(self) -> list[str]:
         """The ids of the prompts that run."""
@@ -79,6 +85,7 @@ class ComfyQueue(Protocol):
 class _Prompt:
     """A job in ComfyUI's queue."""
 
+    job: ApiJob
     events: asyncio.Queue[tuple[str, Mapping[str, Any]]] = field(default_factory=asyncio.Queue)
     is_cancelled: bool = False
     missed: int = 0
@@ -96,6 +103,7 @@ class ComfyExecutor:
         self._client_id = f"animatediff-v2v-{uuid.uuid4().hex}"
         self._prompts: dict[str, _Prompt] = {}
         self._current = ""
+        self._submitting = asyncio.Lock()
         self._checking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -112,14 +120,16 @@ class ComfyExecutor:
 
     async def run(self, job: ApiJob, listener: Listener) -> JobResult:
         """Queue a job and follow it; see Executor."""
-        prompt = self._prompts[job.request_id] = _Prompt()
+        prompt = self._prompts[job.request_id] = _Prompt(job)
         try:
-            errors = await self._queue.submit(
-                graph(job, video=f"{INPUT_FOLDER}/{job.video.name}"),
-                prompt_id=job.request_id,
-                client_id=self._client_id,
-                is_low_priority=job.is_low_priority,
-            )
+            async with self._submitting:
+                errors = await self._queue.submit(
+                    graph(job, video=f"{INPUT_FOLDER}/{job.video.name}"),
+                    prompt_id=job.request_id,
+                    client_id=self._client_id,
+                    is_low_priority=job.is_low_priority,
+                    before=self._next_after(job),
+                )
             if errors is not None:
                 raise self._refusal(job, errors)
             if prompt.is_cancelled:  # while it was on its way into the queue
@@ -127,6 +137,14 @@ class ComfyExecutor:
             return await self._follow(prompt, listener)
         finally:
             self._prompts.pop(job.request_id, None)
+
+    def _next_after(self, job: ApiJob) -> str | None:
+        """Find the first waiting prompt of those that came after a job, and were ready before."""
+        ours = (self._prompts[each].job for each in self._queue.waiting() if each in self._prompts)
+        for other in ours:
+            if other.is_low_priority == job.is_low_priority and other.sequence > job.sequence:
+                return other.request_id
+        return None
 
     def recover_output(self, request_id: str) -> Path | None:
         """Find the video of a prompt; ComfyUI's history ends with the process, files stay."""

@@ -136,6 +136,7 @@ def test_the_interrupt_button_ends_the_request(home, long_job, prompt):
 
 def test_clearing_the_queue_cancels_what_waits(home, long_job, prompt):
     waiting = [home.submit(seed=index) for index in range(3)]
+    wait_for_pending(home, 3)
     wait_for_positions(home, waiting, [1, 2, 3])
     assert home.server.post("/queue", {"clear": True})[0] == 200
     for request in waiting:

@@ -10,6 +10,7 @@ from animatediff_v2v.api.queue.executor import ApiJob
 from animatediff_v2v.nodes.hosted_api import executor as comfy_executor
 from animatediff_v2v.nodes.hosted_api.executor import ComfyExecutor
 from animatediff_v2v.nodes.hosted_api.graph import OUTPUT_NODE, graph
+from animatediff_v2v.nodes.queue_numbers import number_in_front_of
 from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
 
 TIMINGS = {"total": 1.0}
@@ -54,10 +55,12 @@ class FakeQueue:
     def shown_file(self, shown):
         return Path(shown["type"]) / shown["subfolder"] / shown["filename"]
 
-    async def submit(self, prompt, *, prompt_id, client_id, is_low_priority):
+    async def submit(self, prompt, *, prompt_id, client_id, is_low_priority, before):
+        await asyncio.sleep(0)  # ComfyUI checks the prompt, and others come meanwhile
         self.prompts[prompt_id] = prompt
         if self.errors is None:
-            self.waits.append(prompt_id)
+            place = self.waits.index(before) if before else len(self.waits)
+            self.waits.insert(place, prompt_id)
         return self.errors
 
     def running(self):
@@ -133,6 +136,56 @@ def succeed(queue, prompt_id="1"):
     output = {"images": [SHOWN], "animated": [True], "timings": [TIMINGS]}
     queue.tell("executed", prompt_id, node=OUTPUT_NODE, output=output)
     queue.tell("execution_success", prompt_id)
+
+
+@pytest.mark.parametrize(
+    ("ready", "queued"),
+    [
+        (["2", "1", "3"], ["tab", "1", "2", "3"]),
+        (["3", "2", "1"], ["tab", "1", "2", "3"]),
+        (["low 1", "2", "low 3", "1"], ["tab", "low 1", "1", "2", "low 3"]),
+        (["low 3", "low 1", "2"], ["tab", "low 1", "low 3", "2"]),
+    ],
+    ids=" ".join,
+)
+def test_requests_keep_their_order_whichever_is_ready_first(queue, ready, queued):
+    """The fake queue itself puts low priority at the end, like all others."""
+
+    async def play_it():
+        executor, tasks = ComfyExecutor(queue), []
+        queue.waits.append("tab")
+        for name in ready:
+            is_low, sequence = name.startswith("low"), int(name[-1])
+            each = job(name, sequence=sequence, is_low_priority=is_low)
+            tasks.append(asyncio.create_task(executor.run(each, Notes())))
+        while len(queue.waits) <= len(ready):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(play_it(), 5))
+    assert queue.waits == queued
+
+
+WAITING = [(3, "a"), (3.5, "b"), (4, "c"), (9, "d"), (10**9 + 1, "low")]
+
+
+@pytest.mark.parametrize(
+    ("prompt_id", "number"),
+    [
+        ("a", 2.5),
+        ("b", 3.25),
+        ("c", 3.75),
+        ("d", 8.5),
+        ("low", 10**9 + 0.5),
+        ("gone", None),
+        (None, None),
+    ],
+)
+def test_a_number_lies_in_front_of_a_prompt_and_behind_the_one_before(prompt_id, number):
+    assert number_in_front_of(prompt_id, WAITING) == number
+    assert number_in_front_of(prompt_id, []) is None
 
 
 def test_a_job_that_goes_well(queue):
