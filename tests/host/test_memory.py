@@ -134,11 +134,10 @@ def test_weights_in_8_bits_are_a_network_of_their_own(server):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--force-fp16"], ""),
+        (["--force-fp16", "--cache-classic", "--disable-smart-memory"], ""),
         (["--fp8_e4m3fn-unet", "--fp8_e4m3fn-text-enc"], "AnimateDiff V2V keeps"),
         (["--fp8_e5m2-unet"], "AnimateDiff V2V stores them in torch.float8_e4m3fn"),
         (["--bf16-unet", "--fp16-vae", "--cache-none"], ""),
-        (["--cache-classic", "--disable-smart-memory"], ""),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
