@@ -19,7 +19,7 @@ lint: $(VENV)/.ready-to-test
 	$(RUN)/ruff check .
 	# The import name of this folder, for a type checker that knows no import hooks.
 	mkdir -p build/typing && ln -sfn ../.. build/typing/animatediff_v2v
-	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api -p animatediff_v2v.cli
+	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api -p animatediff_v2v.cli -p animatediff_v2v.nodes
 
 # Networks this small gain nothing from a second thread: a process a core, each with a share of the tests.
 unit: $(VENV)/.ready-to-test clients

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .nodes import AnimateDiffV2VExtension
+    from .nodes.extension import AnimateDiffV2VExtension
 
 WEB_DIRECTORY = "./web"
 

@@ -39,7 +39,7 @@ class ControlFrames(io.ComfyNode):
         cls,
         *,
         images: Tensor,
-        preprocessor: str,
+        preprocessor: Preprocessor,
         low_threshold: float,
         high_threshold: float,
         tile_factor: int,

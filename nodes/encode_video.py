@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +71,15 @@ class EncodeVideo(io.ComfyNode):
             filename_prefix, form.extension, width=width, height=height, save=save_output
         )
         metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        options = {"fps": fps, "audio": audio, "pingpong": pingpong, "loop_count": loop_count}
-        quality = None if crf == CRF_OF_FORMAT else crf
-        write_video(
-            images,
-            target.path,
-            form,
-            crf=quality,
-            metadata=metadata,
-            hardware=hardware_encoder,
-            **options,
+        write = partial(
+            write_video, images, fps=fps, audio=audio, pingpong=pingpong, loop_count=loop_count
         )
+        quality = None if crf == CRF_OF_FORMAT else crf
+        write(target.path, form, crf=quality, metadata=metadata, hardware=hardware_encoder)
         files = [target]
         if format not in SHOWN_BY_BROWSERS:
             preview = host.output_file("preview", ".mp4", width=width, height=height, save=False)
-            write_video(images, preview.path, FORMATS["mp4-h264"], **options)
+            write(preview.path, FORMATS["mp4-h264"])
             # A folder of pictures is no file that the frontend could show or a VIDEO could be.
             files = [preview, target] if form.extension else [preview]
         video = files[-1].path
@@ -204,7 +199,7 @@ def write_video(
         metadata=metadata,
         hardware=hardware,
     ) as writer:
-        for chunk in images.split(FRAMES_PER_CHUNK):
+        for chunk in torch.split(images, FRAMES_PER_CHUNK):
             host.raise_if_interrupted()
             eight_bit = (chunk.clamp(0, 1) * 255).round().to(torch.uint8)
             writer.write(eight_bit.cpu().numpy())

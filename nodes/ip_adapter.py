@@ -43,7 +43,7 @@ class IPAdapter(io.ComfyNode):
         clip_vision: Any,
         images: Tensor,
         weight: float,
-        arrangement: str,
+        arrangement: Arrangement,
         start: float,
         end: float,
         weights: str = "",

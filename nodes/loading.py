@@ -110,9 +110,11 @@ def model_fingerprint(folder: str, name: str | None) -> list[str]:
     return [] if file is None else [file_fingerprint(host.model_path(folder, file))]
 
 
-def motion_lora_entries(stack: MotionStack) -> list[LoraEntry]:
+def motion_lora_entries(stack: MotionStack) -> tuple[LoraEntry, ...]:
     """Find the files of a motion LoRA stack; raises AnimateDiffV2VError when one is missing."""
-    return [LoraEntry(host.model_path(host.MOTION_LORAS, name), scale) for name, scale in stack]
+    return tuple(
+        LoraEntry(host.model_path(host.MOTION_LORAS, name), scale) for name, scale in stack
+    )
 
 
 def optional_path(folder: str, name: str) -> Path | None:

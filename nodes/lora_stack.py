@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -86,7 +87,7 @@ def without_idle(stack: LoraStackEntries) -> list[tuple[str, float, float]]:
 
 
 def _slot(number: int) -> list[io.Input]:
-    strength = {
+    strength: dict[str, Any] = {
         "optional": True,
         "default": 1.0,
         "min": LORA_STRENGTH.low,

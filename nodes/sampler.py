@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings, SpeedOptions
 from ..pipeline.frame_job import FRAMES_PER_CHUNK
-from ..pipeline.presets import Defaults, with_preset
+from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.prompts import PromptSchedule
 from ..pipeline.ranges import SHARE
-from ..pipeline.sampling import BetaScheduleChoice, NoiseType, SourceBlend, window_for
+from ..pipeline.sampling import BetaScheduleChoice, NoiseType, Scheduler, SourceBlend, window_for
+from ..pipeline.sampling import Sampler as SamplerName
 from . import host
 from .conditioning import PromptInputs
 from .frames import FrameJob, Guides, cropped
@@ -63,8 +64,8 @@ class Sampler(io.ComfyNode):
         negative: str,
         steps: int,
         guidance_scale: float,
-        sampler: str,
-        scheduler: str,
+        sampler: SamplerName,
+        scheduler: Scheduler,
         denoise: float,
         seed: int,
         context_options: ContextOptions | None = None,
@@ -73,11 +74,11 @@ class Sampler(io.ComfyNode):
         negative_conditioning: list[list[Any]] | None = None,
         clip: Any = None,
         vae: Any = None,
-        noise_type: str = "default",
-        beta_schedule: str = "autoselect",
+        noise_type: NoiseType = "default",
+        beta_schedule: BetaScheduleChoice = "autoselect",
         guidance_start: float = 0.0,
         guidance_end: float = 1.0,
-        preset: str = "quality",
+        preset: Preset = "quality",
         control: host.Chain | None = None,
         style: host.Chain | None = None,
         source_mask: Tensor | None = None,

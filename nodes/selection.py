@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, FrameSelection
 from ..pipeline.ranges import FRAMES
-from ..pipeline.video import Fit, VideoReader, read_audio
+from ..pipeline.video import Fit, VideoReader, exact_rate, read_audio
 from . import host
 from .inputs import _seconds_input, _size_input, duration_input, nth_input, rate_input
 from .sockets import VideoInfoSocket
@@ -109,7 +109,7 @@ def open_reader(
         select_every_nth_frame=select_every_nth_frame,
         skip_first_frames=skip_first_frames,
         frame_load_cap=frame_load_cap,
-        force_rate=force_rate,
+        force_rate=exact_rate(force_rate, name="force_rate"),
         start_time_seconds=start_time,
         duration_seconds=duration,
     )

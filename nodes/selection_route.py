@@ -55,9 +55,12 @@ def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
     Raises AnimateDiffV2VError for a wrong value, a file that cannot be read, one elsewhere.
     """
     path = host.uploaded_path(query.get("video", ""))
-    settings = {name: _number(name, query[name]) for name in NUMBERS if name in query}
+    settings: dict[str, Any] = {
+        name: _number(name, query[name]) for name in NUMBERS if name in query
+    }
+    settings["fit"] = query.get("fit", "crop")
     try:
-        with open_reader(path, fit=query.get("fit", "crop"), **settings) as reader:
+        with open_reader(path, **settings) as reader:
             return _described(reader)
     except AnimateDiffV2VError as error:
         # The name says enough; where the server keeps its files is nobody's business.

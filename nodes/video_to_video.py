@@ -17,10 +17,10 @@ from ..pipeline import (
     video_to_video,
 )
 from ..pipeline.frame_job import FRAMES_PER_CHUNK
-from ..pipeline.presets import Defaults, with_preset
+from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.progress import Phase
-from ..pipeline.sampling import window_for
-from ..pipeline.video import FORMATS, VideoReader
+from ..pipeline.sampling import Sampler, Scheduler, window_for
+from ..pipeline.video import FORMATS, VideoReader, exact_rate
 from . import host
 from .encode_video import shown
 from .fingerprint import file_fingerprint
@@ -95,10 +95,10 @@ class VideoToVideo(io.ComfyNode):
         select_every_nth_frame: int,
         seed: int,
         lora_stack: LoraStackEntries | None = None,
-        preset: str = "quality",
+        preset: Preset = "quality",
         motion_lora_stack: MotionStack | None = None,
-        sampler: str = "euler",
-        scheduler: str = "normal",
+        sampler: Sampler = "euler",
+        scheduler: Scheduler = "normal",
         denoise: float = 0.7,
         force_rate: float = 0.0,
         duration: float = 0.0,
@@ -110,7 +110,7 @@ class VideoToVideo(io.ComfyNode):
         with naming_inputs(**SELECTION_INPUTS):
             selection = FrameSelection(
                 select_every_nth_frame=select_every_nth_frame,
-                force_rate=force_rate,
+                force_rate=exact_rate(force_rate, name="force_rate"),
                 duration_seconds=duration,
             )
         chosen = Defaults(

@@ -43,12 +43,14 @@ def _motion_modules(nodes: Nodes, node_id: str) -> Iterator[str]:
 def _motion_module(nodes: Nodes, node: Mapping[str, Any]) -> str | None:
     """Follow `model` up to the node that names a motion module."""
     passed = set()
-    while (source := _source(node, "model")) in nodes and source not in passed:
+    source = _source(node, "model")
+    while source is not None and source in nodes and source not in passed:
         passed.add(source)
         node = nodes[source]
         chosen = node["inputs"].get("motion_module")
         if isinstance(chosen, str):
             return chosen
+        source = _source(node, "model")
     return None
 
 

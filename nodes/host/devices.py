@@ -52,15 +52,14 @@ class Places:
 
 def unet_device() -> torch.device:
     """Where ComfyUI wants the UNet to compute."""
-    device: torch.device = memory.get_torch_device()
-    return device
+    return memory.get_torch_device()
 
 
 def _unet_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
     """The dtypes that ComfyUI wants a UNet's weights in, and its arithmetic."""
     supported = [torch.float16, torch.bfloat16, torch.float32]
-    stored: torch.dtype = memory.unet_dtype(device=device, supported_dtypes=supported)
-    computed: torch.dtype = memory.unet_manual_cast(stored, device, supported) or stored
+    stored = memory.unet_dtype(device=device, supported_dtypes=supported)
+    computed = memory.unet_manual_cast(stored, device, supported) or stored
     ours = FP8 if stored.itemsize == 1 else computed
     if ours != stored:
         logger.info(

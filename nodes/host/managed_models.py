@@ -70,9 +70,11 @@ class WholeModelPatcher(ModelPatcher):
         lay_out_weights(self.model, device_to)
         return taken
 
-    def partially_unload(self, device_to: Any, memory_to_free: float = 0, **_: Any) -> int:
+    def partially_unload(
+        self, device_to: Any, memory_to_free: float = 0, force_patch_weights: bool = False
+    ) -> int:
         """Free nothing, so that the manager unloads the whole network instead."""
-        del device_to, memory_to_free
+        del device_to, memory_to_free, force_patch_weights
         return 0
 
 
@@ -92,13 +94,16 @@ class ManagedModels:
         self._text: WholeModelPatcher | None = None
         self._vae: WholeModelPatcher | None = None
         wait = places.waiting
-        self._unet = patcher_of(models.unet, places.unet, wait, origins and origins.unet)
+        origin = origins.unet if origins else None
+        self._unet = patcher_of(models.unet, places.unet, wait, origin)
         if isinstance(models.text_encoder, ClipTextEncoder):
-            network, origin = models.text_encoder.network, origins and origins.text_encoder
+            origin = origins.text_encoder if origins else None
+            network = models.text_encoder.network
             self._text = patcher_of(network, places.text_encoder, wait, origin)
             self._text.model.to(torch.float32)
         if isinstance(models.codec, VaeCodec):
-            self._vae = patcher_of(models.codec.vae, places.vae, wait, origins and origins.vae)
+            origin = origins.vae if origins else None
+            self._vae = patcher_of(models.codec.vae, places.vae, wait, origin)
             self._vae.model.to(places.vae_dtype)
 
     def with_fp8_weights(self) -> ManagedModels:
@@ -179,7 +184,7 @@ def ready_networks(origins: Origins) -> ReadyNetworks:
 
     The ones of other origins are let go: whoever asks is about to load their successors.
     """
-    found: dict[Origin, nn.Module] = {}
+    found: dict[Origin, Any] = {}
     for entry in _ours():
         origin = entry.model.origin
         if origin in (origins.unet, origins.text_encoder, origins.vae):
@@ -218,7 +223,8 @@ def _vae_bytes(vae: WholeModelPatcher, width: int, height: int) -> float:
 
     By counting, tensors take 768; the rest is room for the workspaces of convolutions.
     """
-    return 2178 * width * height * vae.model.network.dtype.itemsize
+    itemsize: int = vae.model.network.dtype.itemsize
+    return 2178 * width * height * itemsize
 
 
 def patcher_of(

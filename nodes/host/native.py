@@ -12,6 +12,7 @@ from comfy_api.latest import InputImpl
 from torch import Tensor
 
 from ...pipeline import AnimateDiffV2VError
+from ...pipeline.files.prediction import Prediction
 from ...pipeline.models import LatentCodec, TextEncoder
 from ...pipeline.models.unet import Parameterization
 from ...pipeline.models.vae import check_decoded, check_encoded
@@ -57,7 +58,11 @@ def parameterization(model: Any) -> Parameterization:
     """
     sampling = model.get_model_object("model_sampling")
     kinds = comfy.model_sampling
-    known = {kinds.EPS: "epsilon", kinds.V_PREDICTION: "v_prediction", kinds.X0: "sample"}
+    known: dict[type | None, Prediction] = {
+        kinds.EPS: "epsilon",
+        kinds.V_PREDICTION: "v_prediction",
+        kinds.X0: "sample",
+    }
     # The nearest ancestor decides: all of them are kinds of EPS.
     nearest = next((each for each in type(sampling).__mro__ if _is_kind(each)), None)
     prediction = known.get(nearest)
@@ -136,4 +141,4 @@ class HostCodec(LatentCodec):
             yield check_decoded(self._vae.decode(part).float().cpu())
 
     def _parts(self, rows: Tensor) -> Sequence[Tensor]:
-        return rows.split(self.FRAMES_AT_ONCE)
+        return torch.split(rows, self.FRAMES_AT_ONCE)

@@ -47,31 +47,33 @@ class Previews:
         started = time.monotonic()
         if self._previewer is None or started < self._next:
             return None
-        preview = self._made(latents.to(memory.get_torch_device()), started)
+        preview = _preview(self._previewer, latents.to(memory.get_torch_device()), started)
         ended = time.monotonic()
         self._next = ended + max(SECONDS_BETWEEN, REST_AFTER_WORK * (ended - started))
         return preview
 
-    def _made(self, latents: Tensor, now: float) -> Preview:
-        if len(latents) == 1 or self._is_animated_by_another_pack:
-            still: Preview = self._previewer.decode_latent_to_preview_image("JPEG", latents)
-            return still
-        frames = [self._picture(frame) for frame in latents[spread(len(latents))].split(1)]
-        # The canvas draws the first frame alone: let it be another one each time, as if it played.
-        first = int(now * FRAME_RATE) % len(frames)
-        return "JPEG", AnimatedPicture.of(frames[first:] + frames[:first]), None
 
-    @property
-    def _is_animated_by_another_pack(self) -> bool:
-        """Such packs put a previewer of their own in place, which takes all frames at once."""
-        own = latent_preview.LatentPreviewer.decode_latent_to_preview_image
-        return type(self._previewer).decode_latent_to_preview_image is not own
+def _preview(previewer: latent_preview.LatentPreviewer, latents: Tensor, now: float) -> Preview:
+    if len(latents) == 1 or _is_animated_by_another_pack(previewer):
+        return previewer.decode_latent_to_preview_image("JPEG", latents)
+    parts = torch.split(latents[spread(len(latents))], 1)
+    frames = [_picture(previewer, latent) for latent in parts]
+    # The canvas draws only the first frame: start at another one each time, as if it played.
+    first = int(now * FRAME_RATE) % len(frames)
+    return "JPEG", AnimatedPicture.of(frames[first:] + frames[:first]), None
 
-    def _picture(self, latents: Tensor) -> Image.Image:
-        picture: Image.Image = self._previewer.decode_latent_to_preview(latents)
-        scale = LONGER_SIDE / max(picture.size)
-        width, height = (max(1, round(side * scale)) for side in picture.size)
-        return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+def _is_animated_by_another_pack(previewer: latent_preview.LatentPreviewer) -> bool:
+    """Return whether another pack has replaced the previewer by one that takes all frames."""
+    own = latent_preview.LatentPreviewer.decode_latent_to_preview_image
+    return type(previewer).decode_latent_to_preview_image is not own
+
+
+def _picture(previewer: latent_preview.LatentPreviewer, latents: Tensor) -> Image.Image:
+    picture = previewer.decode_latent_to_preview(latents)
+    scale = LONGER_SIDE / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 class AnimatedPicture(WebPImageFile):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import comfy.model_management as memory
 import folder_paths
@@ -62,8 +62,9 @@ class PromptQueue:
 
     def shown_file(self, shown: Mapping[str, str]) -> Path:
         """The file that a node told the frontend to show."""
-        folder = Path(folder_paths.get_directory_by_type(shown["type"]))
-        return folder / shown["subfolder"] / shown["filename"]
+        folder = folder_paths.get_directory_by_type(shown["type"])
+        assert folder is not None, shown
+        return Path(folder) / shown["subfolder"] / shown["filename"]
 
     async def submit(
         self,
@@ -80,7 +81,12 @@ class PromptQueue:
         Gives None when it is queued, else the errors: {"error": ..., "node_errors": ...}.
         The work is left to ComfyUI's own route, which knows what its version wants in the queue.
         """
-        body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": {}}
+        body: dict[str, Any] = {
+            "prompt": prompt,
+            "prompt_id": prompt_id,
+            "client_id": client_id,
+            "extra_data": {},
+        }
         number = number_in_front_of(before, self._waiting())
         if number is not None:
             body["number"] = number
@@ -94,14 +100,16 @@ class PromptQueue:
         response = await self._prompt_route()(SimpleNamespace(json=read, headers={}))
         if response.status == 200:
             return None
-        answer: Mapping[str, Any] = json.loads(response.text)
-        return answer
+        assert response.text is not None, response
+        errors: Mapping[str, Any] = json.loads(response.text)
+        return errors
 
     def _prompt_route(self) -> Callable[[Any], Awaitable[web.Response]]:
         routes = (route for route in self._server.routes if isinstance(route, web.RouteDef))
-        return next(
+        handler = next(
             route.handler for route in routes if (route.method, route.path) == ("POST", "/prompt")
         )
+        return cast("Callable[[Any], Awaitable[web.Response]]", handler)
 
     def running(self) -> list[str]:
         """The ids of the prompts that run; one, in all versions so far."""
