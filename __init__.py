@@ -21,11 +21,15 @@ async def comfy_entrypoint() -> AnimateDiffV2VExtension:
 
 
 def __getattr__(name: str) -> object:
-    """Answer a ComfyUI that looks for nodes in the way of old.
+    """Return `__version__`, and log an error in a ComfyUI that is too old.
 
-    The ones of today look so as well, before they call the entrypoint. The ones that know no other
-    way would say no more than that the mappings are missing.
+    Such a ComfyUI only knows the legacy NODE_CLASS_MAPPINGS lookup, and would say no more than that
+    the mappings are missing. Later ones try it as well, before they call the entrypoint.
     """
+    if name == "__version__":
+        from .version import package_version
+
+        return package_version()
     if name == "NODE_CLASS_MAPPINGS":
         from .nodes import say_if_too_old
 

@@ -76,8 +76,10 @@ def ours(task: Task, *, compiled: bool = False) -> Run:
 
 
 def diffusers(task: Task, *, compiled: bool = False) -> Run:
-    """The stock pipeline at its documented settings: SDPA; on a GPU channels last, half precision
-    and if `compiled` a compiled UNet. With FreeNoise, for long clips, it takes no encoded prompts.
+    """Run the stock pipeline at its documented settings, with SDPA.
+
+    On a GPU with channels last, in half precision, and with a compiled UNet if `compiled`. With
+    FreeNoise, for long clips, it takes no encoded prompts.
     """
     pipeline = stock_pipeline(task)
     work, clock = task.work, Clock(task.device)

@@ -79,7 +79,7 @@ def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
 
 
 def _split_numbers(text: str, *, most: int) -> tuple[str, list[float]]:
-    """Take numbers off the end of FILE[:NUMBER...]; a colon within a path, C:\\loras, is none."""
+    r"""Take numbers off the end of FILE[:NUMBER...]; the colon of a path, C:\loras, is kept."""
     numbers: list[float] = []
     while len(numbers) < most:
         shorter, number = _split_number(text)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from ..pipeline.errors import AnimateDiffV2VError
+from ..version import package_version
 from . import inspect, install, keys, run, serve
 from .console import PROGRAM, complain, say
 from .parsing import EXIT_INTERRUPTED, EXIT_WRONG_INPUT, Parser, reworded
 from .signals import INTERRUPTED, ending_signals
-
-_PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,17 +66,5 @@ class _Worded(logging.Formatter):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        say(f"{PROGRAM} {_version()}")
+        say(f"{PROGRAM} {package_version()}")
         parser.exit()
-
-
-def _version() -> str:
-    """Read the version from the repository, or where there is none, of the installed package."""
-    if _PROJECT.is_file():
-        found = re.search(r'^version = "(.+)"', _PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return found[1]
-    try:
-        return version(PROGRAM)
-    except PackageNotFoundError:
-        return "of unknown version"

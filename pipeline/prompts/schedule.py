@@ -53,9 +53,9 @@ class PromptSchedule:
 def parse_schedule(
     text: str, *, num_frames: int | None = None, kind: str = "prompt", example: str = _EXAMPLE
 ) -> dict[int, str]:
-    """Read keyframes, in rising order of their frames.
+    r"""Read keyframes, in rising order of their frames.
 
-    >>> parse_schedule("0: a fox in spring\\n24: a fox in winter")
+    >>> parse_schedule("0: a fox in spring\n24: a fox in winter")
     {0: 'a fox in spring', 24: 'a fox in winter'}
 
     Taken is what FizzNodes, AnimateDiff-Evolved and Automatic1111's extension take: JSON with or

@@ -7,9 +7,9 @@ from .schedule import parse_schedule
 
 
 def parse_weights(text: str) -> dict[int, float] | None:
-    """Read a line for each keyframe, `frame: weight`; None where there is no line.
+    r"""Read a line for each keyframe, `frame: weight`; None where there is no line.
 
-    >>> parse_weights("0: 1\\n24: 0.3")
+    >>> parse_weights("0: 1\n24: 0.3")
     {0: 1.0, 24: 0.3}
 
     Raises AnimateDiffV2VError naming what is no frame or no number.

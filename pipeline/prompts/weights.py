@@ -1,7 +1,7 @@
-"""Weights in a prompt: `(more of this:1.3)`, `(this)`, `((and this))`.
+r"""Weights in a prompt: `(more of this:1.3)`, `(this)`, `((and this))`.
 
 The grammar is ComfyUI's: round brackets multiply by 1.1, a number after the last colon replaces the
-weight, `\\(` and `\\)` are brackets in the text, and square brackets have no meaning.
+weight, `\(` and `\)` are brackets in the text, and square brackets have no meaning.
 """
 
 from __future__ import annotations

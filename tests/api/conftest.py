@@ -34,7 +34,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_home(tmp_path_factory, clip, models, weights):
-    """Gives a home that does not run yet: make_home(BARE or the path of a ComfyUI, setting=...)."""
+    """A function that makes a home that does not run yet, of BARE or a ComfyUI's path."""
 
     def make(kind, **settings):
         folder = tmp_path_factory.mktemp("home")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
+from importlib import metadata
 from pathlib import Path
 
+import animatediff_v2v
 import pytest
+from animatediff_v2v import version
 from PIL import Image
 
 if sys.version_info >= (3, 11):
@@ -24,6 +27,20 @@ SOURCES = sorted(
 def test_requirements_are_the_dependencies():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
     assert lines == PROJECT["project"]["dependencies"]
+
+
+def test_the_version_is_the_one_of_the_project():
+    assert animatediff_v2v.__version__ == PROJECT["project"]["version"]
+
+
+def test_the_version_of_an_installed_package_is_its_metadata_s(monkeypatch, tmp_path):
+    monkeypatch.setattr(version, "_PROJECT", tmp_path / "pyproject.toml")
+    assert version.package_version() == metadata.version("animatediff-v2v")
+
+
+def test_type_checkers_are_told_that_there_are_types():
+    assert (ROOT / "py.typed").is_file()
+    assert "py.typed" in PROJECT["tool"]["setuptools"]["package-data"]["animatediff_v2v"]
 
 
 def test_every_folder_of_code_is_a_package_that_is_installed():

@@ -70,7 +70,7 @@ def attention(weights, name, sequence, *, key_scale):
 
 
 def gelu(x):
-    """x times the probability that a standard normal variable is below it."""
+    """Return x times the probability that a standard normal variable is below it."""
     return x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
 
 

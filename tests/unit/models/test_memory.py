@@ -1,5 +1,6 @@
-"""How much goes through the networks at a time, and what happens when memory runs out: on devices
-that only pretend.
+"""How much goes through the networks at a time, and what happens when memory runs out.
+
+The devices only pretend.
 """
 
 import logging

@@ -76,7 +76,7 @@ def guided(unet, controls, **options):
 
 
 def noise_by_diffusers(unet, sigma, sample, prompt, *, strength=1.0, frames, network):
-    """diffusers' own ControlNetModel or T2IAdapter in front of its own UNet."""
+    """Use diffusers' own ControlNetModel or T2IAdapter in front of its own UNet."""
     rows = len(sample)
     sample = sample / (sigma**2 + 1).sqrt()
     timestep = SCHEDULE.timestep(sigma)

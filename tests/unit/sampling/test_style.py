@@ -84,7 +84,7 @@ def denoised(unet, styles, noisy, *, scale=1.0, context=None, sigma=SIGMA):
 
 
 def noise_by_diffusers(unet, family, sample, prompt, *, embeddings, weight):
-    """diffusers' own IP-Adapter in its own UNet."""
+    """Use diffusers' own IP-Adapter in its own UNet."""
     tensors = mini.ip_adapter(family, unet)
     parts = {
         part: {
