@@ -23,9 +23,9 @@ class ContextWindows(io.ComfyNode):
             node_id="ADV2V_ContextOptions",
             display_name="Context Options",
             category=CATEGORY,
-            description="How a long clip is cut into windows that the motion module can see, and "
-            "how they are blended. Without this node the clip goes through whole as far as the "
-            "motion module reaches, and beyond that in windows of 16 that overlap by 4.",
+            description="How a long video is cut into windows that fit the motion module, and how "
+            "they are blended. Without this node, a video that fits the motion module is processed "
+            "as a whole, and a longer one in windows of 16 frames that overlap by 4.",
             search_aliases=["context length", "context window", "sliding window", "long video"],
             hidden=[io.Hidden.unique_id],
             inputs=_context_inputs(),
@@ -57,37 +57,38 @@ def _context_inputs() -> list[io.Input]:
             default=16,
             min=CONTEXT_LENGTH.low,
             max=CONTEXT_LENGTH.high,
-            tooltip="Frames in a window. Motion modules were trained on 16 and end at 24 (v1) or "
-            "32; longer takes more memory.",
+            tooltip="Frames in a window. Motion modules were trained on 16 and take at most 24 "
+            "(v1) or 32; longer windows take more memory.",
         ),
         io.Int.Input(
             "overlap",
             default=4,
             min=CONTEXT_OVERLAP.low,
             max=CONTEXT_OVERLAP.high,
-            tooltip="Frames that neighbouring windows share, less than the length. More makes "
-            "smoother passages and takes longer.",
+            tooltip="Frames that neighbouring windows share; less than the length. More makes "
+            "smoother transitions and takes longer.",
         ),
         io.Int.Input(
             "stride",
             default=1,
             min=CONTEXT_STRIDE.low,
             max=CONTEXT_STRIDE.high,
-            tooltip="Uniform schedules only: above 1 windows also take every 2nd, 4th, ... frame, "
+            tooltip="Uniform schedules only: above 1, windows also take every 2nd, 4th, ... frame, "
             "which ties distant frames together and takes longer.",
         ),
         io.Combo.Input(
             "schedule",
             options=list(get_args(ContextSchedule)),
             tooltip="standard_static: the same windows in every step. standard_uniform: windows "
-            "that shift from step to step. looped_uniform: also over the clip's end, for loops. "
-            "batched: no overlap.",
+            "that shift from step to step. looped_uniform: windows that also wrap around the end, "
+            "for loops. batched: no overlap.",
         ),
         io.Combo.Input(
             "fuse",
             options=list(get_args(FuseMethod)),
-            tooltip="Where windows overlap: pyramid trusts the middle of a window most, flat all "
-            "frames alike, overlap-linear fades from one to the next.",
+            tooltip="How overlapping windows are blended: pyramid gives the middle of a window the "
+            "most weight, flat weighs all frames equally, overlap-linear fades from one window to "
+            "the next.",
         ),
         io.Boolean.Input(
             "closed_loop",

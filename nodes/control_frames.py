@@ -26,7 +26,7 @@ class ControlFrames(io.ComfyNode):
             display_name="Control Frames",
             category=CATEGORY,
             description="Make control frames for a ControlNet: edges, brightness, or the picture "
-            "without its details. They need no model; others come from other packs.",
+            "without its details. No model is needed; other kinds come from other packs.",
             search_aliases=["canny", "preprocessor", "edge detection", "luminance", "tile"],
             inputs=_inputs(),
             outputs=[
@@ -85,14 +85,14 @@ def _inputs() -> list[io.Input]:
             "brightness without colour, for brightness ControlNets. tile: the picture without its "
             "details, for control_v11f1e_sd15_tile.",
         ),
-        *(_threshold(*row) for row in (("low", 100.0, "goes on"), ("high", 200.0, "begins"))),
+        *(_threshold(*row) for row in (("low", 100.0, "continues"), ("high", 200.0, "starts"))),
         io.Int.Input(
             "tile_factor",
             default=8,
             min=TILE_FACTOR.low,
             max=TILE_FACTOR.high,
             tooltip="tile only: how many times smaller the picture is made before it is enlarged "
-            "again. 1 leaves it as it is.",
+            "again. 1 leaves it unchanged.",
         ),
     ]
 
@@ -105,5 +105,5 @@ def _threshold(which: str, default: float, does: str) -> io.Input:
         max=CANNY_THRESHOLD.high,
         step=1.0,
         tooltip=f"canny only: the change of brightness at which an edge {does}, as in OpenCV. "
-        "Lower finds more edges.",
+        "Lower values find more edges.",
     )

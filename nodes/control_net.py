@@ -24,8 +24,8 @@ class ControlNet(io.ComfyNode):
             node_id="ADV2V_ControlNet",
             display_name="ControlNet for AnimateDiff",
             category=CATEGORY,
-            description="Hold the structure of a clip by a ControlNet and a control frame for each "
-            "frame. Chain several of these nodes for more.",
+            description="Keep the structure of a video with a ControlNet and a control frame for "
+            "each frame. Chain several of these nodes to combine ControlNets.",
             search_aliases=["apply controlnet", "load controlnet", "t2i adapter", "canny", "depth"],
             inputs=_inputs(),
             outputs=[ControlSocket.Output(display_name="control", tooltip="For the Sampler.")],
@@ -92,8 +92,9 @@ def _inputs() -> list[io.Input]:
         ),
         io.Image.Input(
             "images",
-            tooltip="The control frames: one for each frame of the clip, or one for all. They must "
-            "be of the kind that the ControlNet was trained on: edges for canny, depth for depth.",
+            tooltip="The control frames: one for each frame of the video, or one for all. They "
+            "must be of the kind that the ControlNet was trained on: edges for canny, depth for "
+            "depth.",
         ),
         io.Float.Input(
             "strength",
@@ -101,15 +102,15 @@ def _inputs() -> list[io.Input]:
             min=CONTROL_STRENGTH.low,
             max=CONTROL_STRENGTH.high,
             step=0.05,
-            tooltip="How strictly the structure is held: 0 not at all, 1 as trained. 0.5 to 1 is "
+            tooltip="How strictly the structure is kept: 0 not at all, 1 as trained. 0.5 to 1 is "
             "usual.",
         ),
         *span_inputs("the ControlNet"),
         io.Mask.Input(
             "mask",
             optional=True,
-            tooltip="Where it acts: white wholly, black not at all. One for each frame, or one for "
-            "all.",
+            tooltip="Where the ControlNet acts: fully where white, not at all where black. One for "
+            "each frame, or one for all.",
         ),
         ControlSocket.Input(
             "control",
@@ -121,7 +122,7 @@ def _inputs() -> list[io.Input]:
             default=False,
             optional=True,
             advanced=True,
-            tooltip="Let the last control frame serve for those that are missing at the end. Off: "
-            "too few are refused.",
+            tooltip="Repeat the last control frame if there are fewer control frames than frames. "
+            "Off: too few are refused.",
         ),
     ]

@@ -36,8 +36,8 @@ class EncodeVideo(io.ComfyNode):
             node_id="ADV2V_EncodeVideo",
             display_name="Encode Video",
             category=CATEGORY,
-            description="Write frames and sound into a video file with right colours, and play "
-            "it in the node. The file holds the graph: drop it on ComfyUI to get it back.",
+            description="Write frames and sound into a video file with correct colours, and play "
+            "it in the node. The file contains the graph: drop it on ComfyUI to get it back.",
             search_aliases=["save video", "video combine", "export mp4", "gif", "webm", "prores"],
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -125,28 +125,28 @@ def _inputs() -> list[io.Input]:
             min=CRF.low,
             max=CRF.high,
             tooltip="Quality: 0 is best and largest. -1 takes the format's usual value (19 for "
-            "mp4-h264, 24 for webm-vp9). gif, mov-prores and mkv-ffv1 have none to choose.",
+            "mp4-h264, 24 for webm-vp9). gif, mov-prores and mkv-ffv1 have no such setting.",
         ),
         *_playing_inputs(),
         io.Boolean.Input(
             "save_output",
             default=True,
-            tooltip="Write into ComfyUI's output folder; off writes into the temporary one, which "
+            tooltip="Write into ComfyUI's output folder; if off, into the temporary one, which "
             "ComfyUI empties when it starts.",
         ),
         io.Audio.Input(
             "audio",
             optional=True,
-            tooltip="Sound for the file; cut, or filled with silence, to the frames' duration.",
+            tooltip="Sound for the file; cut to the duration of the frames, or padded with "
+            "silence.",
         ),
         io.Boolean.Input(
             "hardware_encoder",
             default=False,
             optional=True,
             advanced=True,
-            tooltip="Encode on the graphics card (NVENC, VideoToolbox, QSV) where it really works; "
-            "otherwise on the processor, and the log says so. Faster, and larger for the same "
-            "quality.",
+            tooltip="Encode on the graphics card (NVENC, VideoToolbox, QSV) if that works; if not, "
+            "on the processor, and the log says so. Faster, but larger files at the same quality.",
         ),
     ]
 
@@ -163,8 +163,8 @@ def _playing_inputs() -> list[io.Input]:
             default=0,
             min=LOOP_COUNT.low,
             max=LOOP_COUNT.high,
-            tooltip="How often the clip is repeated. Other files get longer by it; gif and webp "
-            "do not, and repeat for ever at 0.",
+            tooltip="How often the video is repeated. This makes files longer, except gif and "
+            "webp, which repeat forever at 0.",
         ),
     ]
 

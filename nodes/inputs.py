@@ -23,11 +23,11 @@ from ..pipeline.sampling import Scheduler
 from . import host
 
 MOTION_MODULE_TOOLTIP = (
-    "What makes the frames one moving clip. Files go into models/animatediff_models: "
-    "mm_sd_v15_v2, v3_sd15_mm, mm_sd_v15, AnimateLCM_sd15_t2v, AnimateDiff-Lightning."
+    "Makes the frames move as one video. Files belong in models/animatediff_models: mm_sd_v15_v2, "
+    "v3_sd15_mm, mm_sd_v15, AnimateLCM_sd15_t2v, AnimateDiff-Lightning."
 )
 LORA_STACK_TOOLTIP = (
-    "LoRAs to merge into the networks, from a LoRA Stack node of this pack or of another one."
+    "LoRAs to merge into the networks, from a LoRA Stack node of this pack or another one."
 )
 MOTION_LORA_STACK_TOOLTIP = (
     "Motion LoRAs (camera moves) to merge into the motion module, from a Motion LoRA Stack. They "
@@ -36,7 +36,8 @@ MOTION_LORA_STACK_TOOLTIP = (
 
 
 NTH_TOOLTIP = (
-    "Keep every nth frame: 2 halves the frames, the work and the frame rate. The duration stays."
+    "Keep every nth frame: 2 halves the frames, the work and the frame rate. The duration stays "
+    "the same."
 )
 
 
@@ -48,7 +49,7 @@ def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
             multiline=True,
             dynamic_prompts=True,
             default="",
-            tooltip="What the clip shall show. (word:1.2) weighs more, (word:0.8) less; "
+            tooltip="What the video should show. (word:1.2) weighs more, (word:0.8) less; "
             "embedding:name uses a file in models/embeddings.",
         ),
         io.String.Input(
@@ -56,7 +57,7 @@ def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
             multiline=True,
             dynamic_prompts=True,
             default=NEGATIVE_PROMPT,
-            tooltip="What it shall not show. Without effect at a guidance scale of 1.",
+            tooltip="What the video should not show. Has no effect at a guidance scale of 1.",
         ),
     ]
 
@@ -68,8 +69,8 @@ def steps_input(name: str) -> io.Input:
         default=25,
         min=STEPS.low,
         max=STEPS.high,
-        tooltip="Denoising steps. More is finer and takes proportionally longer; 20 to 30 is "
-        "usual, 4 to 8 with AnimateLCM or Lightning.",
+        tooltip="Denoising steps. More give a finer result and take proportionally longer; 20 to "
+        "30 is usual, 4 to 8 with AnimateLCM or Lightning.",
     )
 
 
@@ -81,8 +82,8 @@ def guidance_input() -> io.Input:
         min=GUIDANCE_SCALE.low,
         max=GUIDANCE_SCALE.high,
         step=0.1,
-        tooltip="How strongly the prompt is followed; 7 is usual, above 12 colours burn. 1 takes "
-        "half the time and ignores the negative prompt.",
+        tooltip="How strongly the prompt is followed; 7 is usual, above 12 colours become "
+        "oversaturated. 1 takes half the time and ignores the negative prompt.",
     )
 
 
@@ -94,7 +95,7 @@ def seed_input() -> io.Input:
         min=SEED.low,
         max=SEED.high,
         control_after_generate=True,
-        tooltip="Chooses the noise. The same seed and settings give the same clip.",
+        tooltip="Determines the noise. The same seed and settings give the same video.",
     )
 
 
@@ -106,8 +107,8 @@ def method_inputs(**more: Any) -> list[io.Input]:
             options=list(get_args(SamplerName)),
             default="euler",
             **more,
-            tooltip="How noise is taken away, as in KSampler. euler is steady; dpmpp_2m needs "
-            "fewer steps; lcm is for AnimateLCM and LCM LoRAs.",
+            tooltip="How noise is removed, as in KSampler. euler is reliable; dpmpp_2m needs fewer "
+            "steps; lcm is for AnimateLCM and LCM LoRAs.",
         ),
         io.Combo.Input(
             "scheduler",
@@ -115,7 +116,7 @@ def method_inputs(**more: Any) -> list[io.Input]:
             default="normal",
             **more,
             tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
-            "steady; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
+            "reliable; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
         ),
         io.Float.Input(
             "denoise",
@@ -124,8 +125,8 @@ def method_inputs(**more: Any) -> list[io.Input]:
             max=SHARE.high,
             step=0.01,
             **more,
-            tooltip="How much is made new: 0 gives the source back, 0.5 keeps shapes, 0.7 keeps "
-            "the composition, 1 keeps nothing.",
+            tooltip="How much is changed: 0 returns the source, 0.5 keeps shapes, 0.7 keeps the "
+            "composition, 1 keeps nothing.",
         ),
     ]
 
@@ -137,10 +138,10 @@ def preset_input() -> io.Input:
         options=list(get_args(Preset)),
         default="quality",
         optional=True,
-        tooltip="Where steps, guidance scale, sampler and scheduler come from as long as they "
-        "stand at their defaults. quality: 25, 7, euler, normal. turbo, for AnimateLCM or an LCM "
-        "LoRA: 8, 2.2, lcm, sgm_uniform. lightning, for AnimateDiff-Lightning's 4-step module: "
-        "4, 1, euler, sgm_uniform.",
+        tooltip="Values for steps, guidance scale, sampler and scheduler, used where these are "
+        "left at their defaults. quality: 25, 7, euler, normal. turbo, for AnimateLCM or an LCM "
+        "LoRA: 8, 2.2, lcm, sgm_uniform. lightning, for AnimateDiff-Lightning's 4-step module: 4, "
+        "1, euler, sgm_uniform.",
     )
 
 
@@ -153,8 +154,8 @@ def _guidance_limit(name: str, default: float) -> io.Input:
         step=0.01,
         optional=True,
         advanced=True,
-        tooltip=f"Share of the noise schedule at which guidance {name}s; outside of start and "
-        "end the scale is 1, which takes half the time.",
+        tooltip=f"Fraction of the noise schedule at which guidance {name}s; outside start and end "
+        "the scale is 1, which takes half the time.",
     )
 
 
@@ -178,15 +179,15 @@ def rate_input(**more: Any) -> io.Input:
         max=FORCED_FRAME_RATE.high,
         step=0.01,
         **more,
-        tooltip="Frames per second to put the clip on first, by repeating or leaving out "
-        "frames; the duration stays. 0 keeps the clip's own rate.",
+        tooltip="Frame rate to convert the video to first, by repeating or dropping frames; the "
+        "duration stays the same. 0 keeps the video's own rate.",
     )
 
 
 def duration_input() -> io.Input:
     """How much of a clip is read."""
     return _seconds_input(
-        "duration", "Seconds of the clip to read from start_time on; 0 reads to the end."
+        "duration", "Seconds of the video to read, counted from start_time; 0 reads to the end."
     )
 
 
@@ -197,9 +198,9 @@ def _size_input(name: str) -> io.Input:
         min=SIDE.low,
         max=SIDE.high,
         step=8,
-        tooltip=f"Pixels; the {name} comes out as a multiple of 8. Where the aspect does not fit, "
-        "fit decides. 0 keeps the clip's own aspect; if both are 0 a clip longer than 768 comes "
-        "at 768.",
+        tooltip=f"Pixels; the {name} is rounded to a multiple of 8. If the aspect ratio is not "
+        "that of the video, fit decides. 0 keeps the video's own aspect ratio; if both are 0, a "
+        "video with a side longer than 768 is scaled down to 768.",
     )
 
 
@@ -222,8 +223,8 @@ def prefix_input(**more: Any) -> io.Input:
         "filename_prefix",
         default="video/AnimateDiffV2V",
         **more,
-        tooltip="Beginning of the file's name, below ComfyUI's output folder; a number "
-        "follows. %year%, %month%, %day%, %width% and %height% are filled in.",
+        tooltip="Beginning of the file name, below ComfyUI's output folder; a number follows. "
+        "%year%, %month%, %day%, %width% and %height% are filled in.",
     )
 
 

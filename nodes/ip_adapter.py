@@ -28,8 +28,8 @@ class IPAdapter(io.ComfyNode):
             node_id="ADV2V_IPAdapter",
             display_name="IP-Adapter for AnimateDiff",
             category=CATEGORY,
-            description="Let a clip take on the style or the subject of images, the same "
-            "throughout or travelling from image to image.",
+            description="Give a video the style or the subject of images, the same throughout or "
+            "changing from image to image.",
             search_aliases=["ipadapter", "style transfer", "image prompt", "style travel"],
             inputs=_inputs(),
             outputs=[StyleSocket.Output(display_name="style", tooltip="For the Sampler.")],
@@ -101,7 +101,7 @@ def _inputs() -> list[io.Input]:
             "ip_adapter",
             options=host.model_names(host.IP_ADAPTERS),
             tooltip="An IP-Adapter for Stable Diffusion 1.5 from models/ipadapter: "
-            "ip-adapter_sd15, or ip-adapter-plus_sd15, which keeps closer to the image.",
+            "ip-adapter_sd15, or ip-adapter-plus_sd15, which stays closer to the image.",
         ),
         io.ClipVision.Input(
             "clip_vision",
@@ -110,7 +110,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.Image.Input(
             "images",
-            tooltip="One or several style images; the middle square of each is looked at.",
+            tooltip="One or more style images; only the middle square of each is used.",
         ),
         io.Float.Input(
             "weight",
@@ -118,16 +118,16 @@ def _inputs() -> list[io.Input]:
             min=STYLE_WEIGHT.low,
             max=STYLE_WEIGHT.high,
             step=0.05,
-            tooltip="How much the images count beside the prompt: 0 not at all, 1 as trained. 0.5 "
-            "to 0.8 leaves room for the prompt.",
+            tooltip="How much the images count compared with the prompt: 0 not at all, 1 as "
+            "trained. 0.5 to 0.8 leaves room for the prompt.",
         ),
         io.Combo.Input(
             "arrangement",
             options=list(get_args(Arrangement)),
             default="average",
-            tooltip="What several images do. average: their mean. concat: all of them at once. "
-            "travel: one after another, spread over the clip, mixed between. per_window: each "
-            "context window looks at the one image nearest to its middle.",
+            tooltip="How several images are combined. average: their mean. concat: all of them at "
+            "once. travel: one after another, spread over the video and blended in between. "
+            "per_window: each context window uses the one image nearest to its middle.",
         ),
         *span_inputs("the IP-Adapter"),
         io.String.Input(
@@ -135,8 +135,9 @@ def _inputs() -> list[io.Input]:
             multiline=True,
             default="",
             optional=True,
-            tooltip="Factors of the weight along the clip, a line each: frame, colon, factor. "
-            "0: 1 and 24: 0 fades the style out over 24 frames. Empty: the same throughout.",
+            tooltip="Factors for the weight over the course of the video, one per line: frame, "
+            "colon, factor. 0: 1 and 24: 0 fades the style out over 24 frames. Empty: the same "
+            "throughout.",
         ),
         StyleSocket.Input(
             "style", optional=True, tooltip="Other IP-Adapters; their effects add up."

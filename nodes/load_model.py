@@ -99,7 +99,8 @@ def _load_inputs() -> list[io.Input]:
         io.Combo.Input(
             "checkpoint",
             options=host.model_names("checkpoints"),
-            tooltip="A Stable Diffusion 1.5 checkpoint from models/checkpoints; it makes the look.",
+            tooltip="A Stable Diffusion 1.5 checkpoint from models/checkpoints; it determines the "
+            "look.",
         ),
         io.Combo.Input(
             "motion_module",
@@ -110,8 +111,8 @@ def _load_inputs() -> list[io.Input]:
             "vae",
             options=[VAE_FROM_CHECKPOINT, *host.model_names("vae")],
             default=VAE_FROM_CHECKPOINT,
-            tooltip="What turns pictures into latents and back. Another one from models/vae can "
-            "mend washed-out colours: vae-ft-mse-840000-ema-pruned.",
+            tooltip="Turns pictures into latents and back. Another one from models/vae can fix "
+            "washed-out colours: vae-ft-mse-840000-ema-pruned.",
         ),
         LoraStackSocket.Input("lora_stack", optional=True, tooltip=LORA_STACK_TOOLTIP),
         io.Float.Input(
@@ -121,7 +122,7 @@ def _load_inputs() -> list[io.Input]:
             min=MOTION_SCALE.low,
             max=MOTION_SCALE.high,
             step=0.05,
-            tooltip="Sharpens what frames take from each other: above 1 more motion, below 1 "
+            tooltip="Sharpens the attention between frames: above 1 gives more motion, below 1 "
             "less. 1 is as trained.",
         ),
         io.Int.Input(
@@ -130,7 +131,7 @@ def _load_inputs() -> list[io.Input]:
             default=1,
             min=CLIP_SKIP.low,
             max=CLIP_SKIP.high,
-            tooltip="Which layer of the text encoder is read: 1 the last, 2 the one before it, "
+            tooltip="Which layer of the text encoder is used: 1 is the last, 2 the one before it, "
             "which many anime checkpoints were trained with.",
         ),
         MotionLoraStackSocket.Input(

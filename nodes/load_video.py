@@ -23,8 +23,8 @@ class LoadVideo(io.ComfyNode):
             node_id="ADV2V_LoadVideo",
             display_name="Load Video (every nth frame)",
             category=CATEGORY,
-            description="Read the frames of a video that you select, exactly by their time "
-            "stamps, with the sound of the same time span.",
+            description="Read the selected frames of a video, by their exact time stamps, with the "
+            "sound of the same time span.",
             search_aliases=["import video", "video upload", "vhs load video", "select every nth"],
             inputs=[video_input(), *selection_inputs()],
             outputs=selection_outputs(),

@@ -40,13 +40,14 @@ class LoraStack(io.ComfyNode):
                     "lora_stack",
                     optional=True,
                     tooltip="LoRAs that come before the ones chosen here, from a LoRA Stack of "
-                    "this pack or of another one.",
+                    "this pack or another one.",
                 ),
             ],
             outputs=[
                 LoraStackSocket.Output(
                     display_name="lora_stack",
-                    tooltip="For Load AnimateDiff Model, and every node that takes a LORA_STACK.",
+                    tooltip="For Load AnimateDiff Model and any other node that takes a "
+                    "LORA_STACK.",
                 )
             ],
         )
@@ -106,13 +107,14 @@ def _slot(number: int) -> list[io.Input]:
         io.Float.Input(
             f"model_strength_{number}",
             **strength,
-            tooltip="How strongly it changes the picture: 0 not at all, 1 as trained, below 0 "
-            "the opposite. 0.5 to 1 is usual. With both strengths 0 the slot is skipped.",
+            tooltip="How strongly the LoRA changes the picture: 0 not at all, 1 as trained, below "
+            "0 in the opposite direction. 0.5 to 1 is usual. If both strengths are 0, the slot is "
+            "skipped.",
         ),
         io.Float.Input(
             f"clip_strength_{number}",
             **strength,
-            tooltip="How strongly it changes the understanding of the prompt. Usually the same "
-            "as the model strength; 0 where the LoRA changes nothing there.",
+            tooltip="How strongly the LoRA changes the way the prompt is understood. Usually the "
+            "same as the model strength; 0 leaves the text encoder unchanged.",
         ),
     ]

@@ -37,24 +37,24 @@ class ModelFromComfy(io.ComfyNode):
             node_id="ADV2V_ModelFromComfy",
             display_name="AnimateDiff Model from MODEL",
             category=CATEGORY,
-            description="Put a motion module into a Stable Diffusion 1.5 MODEL of ComfyUI's own "
-            "loaders, with the LoRAs and other weight patches that are already in it.",
+            description="Add a motion module to a Stable Diffusion 1.5 MODEL from ComfyUI's own "
+            "loaders, keeping the LoRAs and other weight patches that are already in it.",
             search_aliases=["apply animatediff model", "use evolved sampling", "native model"],
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A Stable Diffusion 1.5 MODEL. LoRAs and merges in it are taken "
-                    "along; other patches have no effect here and are named on the node.",
+                    tooltip="A Stable Diffusion 1.5 MODEL. Its LoRAs and merges are kept; other "
+                    "patches have no effect here and are named on the node.",
                 ),
                 io.Clip.Input(
                     "clip",
-                    tooltip="Its text encoder, which reads the prompts; LoRAs and CLIP Set Last "
-                    "Layer in it are taken along.",
+                    tooltip="Its text encoder, which encodes the prompts; LoRAs and CLIP Set Last "
+                    "Layer are kept.",
                 ),
                 io.Vae.Input(
                     "vae",
                     tooltip="A VAE for Stable Diffusion 1.5, which turns pictures into latents and "
-                    "back. Another one can mend washed-out colours.",
+                    "back. Another one can fix washed-out colours.",
                 ),
                 io.Combo.Input(
                     "motion_module",
@@ -73,7 +73,7 @@ class ModelFromComfy(io.ComfyNode):
                     min=MOTION_SCALE.low,
                     max=MOTION_SCALE.high,
                     step=0.05,
-                    tooltip="Sharpens what frames take from each other: above 1 more motion, "
+                    tooltip="Sharpens the attention between frames: above 1 gives more motion, "
                     "below 1 less. 1 is as trained.",
                 ),
             ],

@@ -30,7 +30,7 @@ class MotionLoraStack(io.ComfyNode):
                     "motion_lora",
                     options=host.model_names(host.MOTION_LORAS),
                     tooltip="A motion LoRA from models/animatediff_motion_lora, for example "
-                    "v2_lora_ZoomIn. They are made for v2 motion modules.",
+                    "v2_lora_ZoomIn. Motion LoRAs are made for v2 motion modules.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -38,8 +38,8 @@ class MotionLoraStack(io.ComfyNode):
                     min=LORA_STRENGTH.low,
                     max=LORA_STRENGTH.high,
                     step=0.05,
-                    tooltip="How strongly it moves: 0 not at all, 1 as trained, below 0 the other "
-                    "way. 0.6 to 1 is usual.",
+                    tooltip="How strongly the camera moves: 0 not at all, 1 as trained, below 0 in "
+                    "the opposite direction. 0.6 to 1 is usual.",
                 ),
                 MotionLoraStackSocket.Input(
                     "motion_lora_stack",

@@ -18,7 +18,7 @@ class PromptSchedule(io.ComfyNode):
             node_id="ADV2V_PromptSchedule",
             display_name="Prompt Schedule",
             category=CATEGORY,
-            description="A prompt for each keyframe; between keyframes they blend.",
+            description="A prompt for each keyframe; between keyframes, the prompts are blended.",
             search_aliases=[
                 "prompt travel",
                 "batch prompt schedule",
@@ -30,30 +30,30 @@ class PromptSchedule(io.ComfyNode):
                     "schedule",
                     multiline=True,
                     default="0: a forest in spring\n24: a forest in winter, snow",
-                    tooltip="A line for each keyframe, `frame: prompt`, or the text of another "
-                    "pack's schedule node. Frames are those of the output, from 0: with every 2nd "
-                    "frame kept, frame 24 is the source's 48th.",
+                    tooltip="One line for each keyframe, `frame: prompt`, or the text of another "
+                    "pack's schedule node. Frame numbers refer to the output and start at 0: with "
+                    "every 2nd frame kept, frame 24 is the source's 48th.",
                 ),
                 io.String.Input(
                     "pre_text",
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="Put before every prompt, with a space between: what stays the same "
-                    "throughout the video.",
+                    tooltip="Text to put before every prompt, with a space between: what stays the "
+                    "same throughout the video.",
                 ),
                 io.String.Input(
                     "app_text",
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="Put after every prompt, with a space between.",
+                    tooltip="Text to put after every prompt, with a space between.",
                 ),
             ],
             outputs=[
                 Schedule.Output(
                     display_name="positive_schedule",
-                    tooltip="For the Sampler, in place of its positive prompt.",
+                    tooltip="For the Sampler, instead of its positive prompt.",
                 )
             ],
         )

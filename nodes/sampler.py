@@ -43,13 +43,14 @@ class Sampler(io.ComfyNode):
             display_name="AnimateDiff V2V Sampler",
             category=CATEGORY,
             description="Restyle frames: encode them, add noise, denoise them together as one "
-            "moving clip, decode them.",
+            "video, decode them.",
             search_aliases=["animatediff", "video to video", "vid2vid", "ksampler", "restyle"],
             inputs=[*_inputs(), *_optional_inputs()],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The restyled frames."),
                 io.Latent.Output(
-                    display_name="latent", tooltip="The same as latents of Stable Diffusion 1.5."
+                    display_name="latent",
+                    tooltip="The restyled frames as latents of Stable Diffusion 1.5.",
                 ),
             ],
         )
@@ -214,34 +215,35 @@ def _optional_inputs() -> list[io.Input]:
         Context.Input(
             "context_options",
             optional=True,
-            tooltip="How a long clip is cut into windows. If nothing is connected the clip goes "
-            "through whole as far as the motion module reaches (24 or 32 frames), and beyond that "
-            "in windows of 16 that overlap by 4.",
+            tooltip="How a long video is cut into windows. If nothing is connected, a video that "
+            "fits the motion module (24 or 32 frames) is processed as a whole, and a longer one in "
+            "windows of 16 that overlap by 4.",
         ),
         Schedule.Input(
             "positive_schedule",
             optional=True,
-            tooltip="Prompts that change along the clip, in place of the positive prompt.",
+            tooltip="Prompts that change over the course of the video, instead of the positive "
+            "prompt.",
         ),
         io.Conditioning.Input(
             "positive_conditioning",
             optional=True,
-            tooltip="An encoded prompt of ComfyUI's own nodes, in place of the positive prompt.",
+            tooltip="An encoded prompt from ComfyUI's own nodes, instead of the positive prompt.",
         ),
         io.Conditioning.Input(
             "negative_conditioning",
             optional=True,
-            tooltip="An encoded prompt of ComfyUI's own nodes, in place of the negative prompt.",
+            tooltip="An encoded prompt from ComfyUI's own nodes, instead of the negative prompt.",
         ),
         io.Clip.Input(
             "clip",
             optional=True,
-            tooltip="A text encoder of ComfyUI's own nodes, in place of the checkpoint's.",
+            tooltip="A text encoder from ComfyUI's own nodes, instead of the checkpoint's.",
         ),
         io.Vae.Input(
             "vae",
             optional=True,
-            tooltip="A VAE of ComfyUI's own nodes, in place of the model's.",
+            tooltip="A VAE from ComfyUI's own nodes, instead of the model's.",
         ),
         io.Combo.Input(
             "noise_type",
@@ -249,10 +251,10 @@ def _optional_inputs() -> list[io.Input]:
             default="default",
             optional=True,
             advanced=True,
-            tooltip="default: other noise in each frame. constant: the same in all, for stiller "
-            "pictures. repeated_context and FreeNoise repeat the first window's noise, which "
-            "holds long clips together. unsample: the noise that the source itself would come "
-            "from, which keeps its structure and takes half as long again.",
+            tooltip="default: different noise in each frame. constant: the same in all, for calmer "
+            "pictures. repeated_context and FreeNoise repeat the first window's noise, which keeps "
+            "long videos consistent. unsample: the noise that the source itself would come from, "
+            "which keeps its structure and takes half as long again.",
         ),
         io.Combo.Input(
             "beta_schedule",
@@ -260,8 +262,8 @@ def _optional_inputs() -> list[io.Input]:
             default="autoselect",
             optional=True,
             advanced=True,
-            tooltip="The noise schedule that the networks were trained on; autoselect goes by "
-            "the motion module.",
+            tooltip="The noise schedule that the networks were trained on; autoselect takes the "
+            "motion module's.",
         ),
         *(_guidance_limit(name, default) for name, default in (("start", 0.0), ("end", 1.0))),
         preset_input(),
@@ -274,18 +276,18 @@ def _guiding_inputs() -> list[io.Input]:
         ControlSocket.Input(
             "control",
             optional=True,
-            tooltip="ControlNets that hold the structure, from ControlNet for AnimateDiff.",
+            tooltip="ControlNets that keep the structure, from ControlNet for AnimateDiff.",
         ),
         StyleSocket.Input(
             "style",
             optional=True,
-            tooltip="Images whose style the clip takes on, from IP-Adapter for AnimateDiff.",
+            tooltip="Images that give the video their style, from IP-Adapter for AnimateDiff.",
         ),
         io.Mask.Input(
             "source_mask",
             optional=True,
-            tooltip="What is restyled: white wholly, black stays the source. One for each frame, "
-            "or one for all.",
+            tooltip="What is restyled: white is restyled fully, black keeps the source. One for "
+            "each frame, or one for all.",
         ),
         io.Float.Input(
             "source_blend",
@@ -295,8 +297,8 @@ def _guiding_inputs() -> list[io.Input]:
             step=0.01,
             optional=True,
             advanced=True,
-            tooltip="Share of the source that each step's result is given back, up to "
-            "source_blend_end: 0 none, 0.3 holds shapes and colours, 1 is the source.",
+            tooltip="How much of the source is blended into the result of each step, up to "
+            "source_blend_end: 0 is none, 0.3 keeps shapes and colours, 1 is the source.",
         ),
         io.Float.Input(
             "source_blend_end",
@@ -306,8 +308,8 @@ def _guiding_inputs() -> list[io.Input]:
             step=0.01,
             optional=True,
             advanced=True,
-            tooltip="Share of the noise schedule up to which source_blend acts; after it details "
-            "are free.",
+            tooltip="Fraction of the noise schedule up to which source_blend acts; after that, "
+            "details are free to change.",
         ),
         io.String.Input(
             "source_prompt",
@@ -315,8 +317,8 @@ def _guiding_inputs() -> list[io.Input]:
             default="",
             optional=True,
             advanced=True,
-            tooltip="For noise_type unsample: what the source shows. Empty lets the clip change "
-            "most.",
+            tooltip="For noise_type unsample: what the source shows. If empty, the video can "
+            "change most.",
         ),
         SpeedSocket.Input("speed", optional=True, tooltip=SPEED_TOOLTIP),
     ]

@@ -29,13 +29,12 @@ class SelectFrames(io.ComfyNode):
             node_id="ADV2V_SelectFrames",
             display_name="Select Frames (every nth)",
             category=CATEGORY,
-            description="Read the frames of a VIDEO that you select, exactly by their time "
-            "stamps, with the sound of the same time span. The clip is streamed: only the kept "
-            "frames take memory.",
+            description="Read the selected frames of a VIDEO, by their exact time stamps, with the "
+            "sound of the same time span. The video is streamed: only the kept frames take memory.",
             search_aliases=["get video components", "video to images", "select every nth"],
             inputs=[
                 io.Video.Input(
-                    "video", tooltip="A VIDEO, for instance of ComfyUI's own Load Video."
+                    "video", tooltip="A VIDEO, for example from ComfyUI's own Load Video."
                 ),
                 *selection_inputs(),
             ],

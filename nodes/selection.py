@@ -30,15 +30,16 @@ def selection_inputs() -> list[io.Input]:
             default=0,
             min=FRAMES.low,
             max=FRAMES.high,
-            tooltip="Frames to leave out at the beginning, counted after force_rate and before "
-            "every nth is taken.",
+            tooltip="Frames to skip at the beginning, counted after force_rate and before every "
+            "nth frame is taken.",
         ),
         io.Int.Input(
             "frame_load_cap",
             default=0,
             min=FRAMES.low,
             max=FRAMES.high,
-            tooltip="The most frames to keep; 0 keeps all. Each takes 3 MB of memory at 512x512.",
+            tooltip="Maximum number of frames to keep; 0 keeps all. Each takes 3 MB of memory at "
+            "512x512.",
         ),
         rate_input(),
         *(_size_input(name) for name in ("width", "height")),
@@ -51,7 +52,7 @@ def _later_inputs() -> list[io.Input]:
     return [
         _seconds_input(
             "start_time",
-            "Seconds of the clip to leave out at the beginning, before anything is counted.",
+            "Seconds to skip at the beginning of the video, before anything is counted.",
         ),
         duration_input(),
         io.Combo.Input(
@@ -60,8 +61,8 @@ def _later_inputs() -> list[io.Input]:
             default="crop",
             optional=True,
             advanced=True,
-            tooltip="What to do when width and height have another aspect than the clip: crop "
-            "cuts the middle out, pad puts black bars, stretch distorts.",
+            tooltip="What to do if width and height have a different aspect ratio than the video: "
+            "crop cuts out the middle, pad adds black bars, stretch distorts.",
         ),
     ]
 
@@ -72,20 +73,22 @@ def selection_outputs() -> list[io.Output]:
         io.Image.Output(display_name="frames", tooltip="The kept frames."),
         io.Audio.Output(
             display_name="audio",
-            tooltip="The sound of the time that the kept frames span; nothing for a silent clip.",
+            tooltip="The sound for the time span of the kept frames; nothing if the video has no "
+            "sound.",
         ),
         io.Float.Output(
             display_name="fps", tooltip="Frames per second of the kept frames, for Encode Video."
         ),
-        io.Int.Output(display_name="frame_count", tooltip="How many frames were kept."),
+        io.Int.Output(display_name="frame_count", tooltip="Number of frames that were kept."),
         VideoInfoSocket.Output(
             display_name="video_info",
-            tooltip="Rates, counts, seconds and pixels of the file and of what was loaded.",
+            tooltip="Frame rates, frame counts, durations and sizes of the file and of what was "
+            "loaded.",
         ),
         io.Mask.Output(
             display_name="mask",
-            tooltip="Where each kept frame is transparent: 1 is transparent, 0 is opaque, as in "
-            "Load Image. All 0 for a clip without transparency.",
+            tooltip="Transparency of each kept frame: 1 is transparent, 0 is opaque, as in Load "
+            "Image. All 0 if the video has no transparency.",
         ),
     ]
 

@@ -21,8 +21,8 @@ def span_inputs(what: str) -> list[io.Input]:
             min=SHARE.low,
             max=SHARE.high,
             step=0.01,
-            tooltip=f"Share of the noise schedule from which {what} acts, as ComfyUI's "
-            "start_percent: 0 is its noisiest level, whatever the denoise.",
+            tooltip=f"Fraction of the noise schedule at which {what} starts to act, like ComfyUI's "
+            "start_percent: 0 is the noisiest level, whatever the denoise.",
         ),
         io.Float.Input(
             "end",
@@ -30,7 +30,7 @@ def span_inputs(what: str) -> list[io.Input]:
             min=SHARE.low,
             max=SHARE.high,
             step=0.01,
-            tooltip=f"Share of the noise schedule up to which {what} acts, as ComfyUI's "
+            tooltip=f"Fraction of the noise schedule at which {what} stops acting, like ComfyUI's "
             "end_percent; 0.5 to 0.8 leaves the last details free.",
         ),
     ]

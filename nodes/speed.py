@@ -13,8 +13,8 @@ from . import host
 from .sockets import CATEGORY, SpeedSocket
 
 SPEED_TOOLTIP = (
-    "What may change the result for speed or memory, from Speed Options. If nothing is connected "
-    "the result is exact."
+    "Options that change the result to save time or memory, from Speed Options. If nothing is "
+    "connected, the result is exact."
 )
 
 
@@ -28,8 +28,8 @@ class Speed(io.ComfyNode):
             node_id="ADV2V_Speed",
             display_name="Speed Options",
             category=CATEGORY,
-            description="Need less time or memory, for a result that is not quite the same. As the "
-            "node comes, everything is off and nothing changes.",
+            description="Save time or memory, for a result that is not quite the same. By default "
+            "everything is off and nothing changes.",
             search_aliases=[
                 "deepcache",
                 "faster sampling",
@@ -41,7 +41,8 @@ class Speed(io.ComfyNode):
             inputs=_inputs(),
             outputs=[
                 SpeedSocket.Output(
-                    display_name="speed", tooltip="For the Sampler, or for the one node."
+                    display_name="speed",
+                    tooltip="For the Sampler, or for AnimateDiff Video to Video.",
                 )
             ],
         )
@@ -76,9 +77,9 @@ def _inputs() -> list[io.Input]:
             default=1,
             min=DEEP_CACHE_INTERVAL.low,
             max=DEEP_CACHE_INTERVAL.high,
-            tooltip="In every how many steps the whole UNet runs; in the others its deep layers "
-            "are those of the latest whole one (DeepCache). 1 is off, 2 leaves about 0.6 of the "
-            "work, 3 about half. For 20 steps and more; takes up to 2 GB of main memory.",
+            tooltip="Run the whole UNet only in every nth step; the steps between reuse its deep "
+            "layers (DeepCache). 1 is off, 2 leaves about 0.6 of the work, 3 about half. For 20 "
+            "steps or more; takes up to 2 GB of main memory.",
         ),
         io.Float.Input(
             "guidance_start",
@@ -86,9 +87,9 @@ def _inputs() -> list[io.Input]:
             min=SHARE.low,
             max=SHARE.high,
             step=0.01,
-            tooltip="Share of the noise schedule at which guidance starts. Before it the scale is "
-            "1, which takes half the time. Where the Sampler limits guidance too, both limits "
-            "hold.",
+            tooltip="Fraction of the noise schedule at which guidance starts. Before it the scale "
+            "is 1, which takes half the time. If the Sampler limits guidance too, both limits "
+            "apply.",
         ),
         io.Float.Input(
             "guidance_end",
@@ -96,22 +97,22 @@ def _inputs() -> list[io.Input]:
             min=SHARE.low,
             max=SHARE.high,
             step=0.01,
-            tooltip="Share of the noise schedule at which guidance ends. Shares count the whole "
-            "schedule: at a denoise of 0.5 sampling begins in its second half.",
+            tooltip="Fraction of the noise schedule at which guidance ends. Fractions refer to the "
+            "whole schedule: at a denoise of 0.5, sampling begins in its second half.",
         ),
         io.Boolean.Input(
             "fp8_weights",
             default=False,
-            tooltip="Store the UNet's weights in 8 bits: 1.3 GB on the graphics card in place of "
-            "2.6 GB. It computes as before, a little slower.",
+            tooltip="Store the UNet's weights in 8 bits: 1.3 GB on the graphics card instead of "
+            "2.6 GB. The precision of the computation stays the same; it is a little slower.",
         ),
         io.Boolean.Input(
             "compile",
             default=False,
             optional=True,
-            tooltip="Compile the UNet's layers, once: minutes in the first run, whose outcome is "
-            "kept on disk. The result stays the same but for rounding. For graphics cards of AMD "
-            "and Intel, where the gain was not measured; slower on NVIDIA's with Triton, whose "
-            "layers are fused anyway, and on a CPU.",
+            tooltip="Compile the UNet's layers: this takes minutes in the first run, and the "
+            "compiled code is kept on disk. The result is the same up to rounding. Meant for AMD "
+            "and Intel graphics cards, where the gain has not been measured; slower on NVIDIA "
+            "cards with Triton, where the layers are fused anyway, and on CPUs.",
         ),
     ]

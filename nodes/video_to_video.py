@@ -64,8 +64,8 @@ class VideoToVideo(io.ComfyNode):
             node_id="ADV2V_VideoToVideo",
             display_name="AnimateDiff Video to Video",
             category=CATEGORY,
-            description="Restyle a whole video in one node. Frames stream from file to file, so "
-            "that memory does not grow with the clip.",
+            description="Restyle a whole video in one node. Frames are streamed from file to file, "
+            "so longer videos do not need more memory.",
             search_aliases=["animatediff", "vid2vid", "restyle video", "video style transfer"],
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -186,7 +186,8 @@ def _inputs() -> list[io.Input]:
         io.Combo.Input(
             "base_model",
             options=favourite_first(host.model_names("checkpoints")),
-            tooltip="A Stable Diffusion 1.5 checkpoint from models/checkpoints; it makes the look.",
+            tooltip="A Stable Diffusion 1.5 checkpoint from models/checkpoints; it determines the "
+            "look.",
         ),
         io.Combo.Input(
             "motion_module",
