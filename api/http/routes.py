@@ -148,7 +148,7 @@ class Routes:
         self, endpoint: Endpoint, request: web.Request
     ) -> tuple[dict[str, Any], str | None]:
         """Give the input to store, and the file of a video that came within it."""
-        asked = await self._parser.read(
+        asked, data_uri = await self._parser.read(
             request, max_bytes=self._settings.max_body_bytes, check=partial(_validated, endpoint)
         )
         owner = caller_of(request).key_id
@@ -165,7 +165,9 @@ class Routes:
             values["seed"] = random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)
         if asked.video_url[:5].lower() != "data:":
             return values, None
-        return values | {"video_url": "data:"}, await self._inputs.unpack(asked.video_url)
+        return values | {"video_url": "data:"}, await self._inputs.unpack(
+            asked.video_url if data_uri is None else data_uri
+        )
 
     # --- following it --------------------------------------------------------------------------
 

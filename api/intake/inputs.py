@@ -16,7 +16,7 @@ from ...pipeline.presets import PRESETS, Defaults
 from ...pipeline.video.info import VideoInfo
 from ...pipeline.video.probe import probe_video
 from ...pipeline.video.selection import FrameSelection, exact_rate, grid_count
-from ..net.fetching import FetchedFile, FetchLimits, InputRefused, fetch
+from ..net.fetching import FetchedFile, FetchLimits, InputRefused, fetch, is_data_uri
 from ..queue.executor import (
     CHECKPOINTS,
     MOTION_MODULES,
@@ -58,7 +58,7 @@ class Inputs:
     loras: LoraShelf
     room: Room
 
-    async def unpack(self, data_uri: str) -> str:
+    async def unpack(self, data_uri: str | memoryview) -> str:
         """Write the video of a data URI into the input folder and give its name there.
 
         Raises RequestRefused when it is none, or too large.
@@ -193,11 +193,11 @@ class Inputs:
                 await asyncio.to_thread(_link_or_copy, own, target)
         return target
 
-    async def _fetched(self, url: str) -> FetchedFile:
+    async def _fetched(self, url: str | memoryview) -> FetchedFile:
         settings = self.settings
         most = min(settings.max_video_bytes, self.room.most_bytes)
         # What is written in letters is no longer than they are.
-        wanted = min(most, len(url)) if url[:5].lower() == "data:" else most
+        wanted = min(most, len(url)) if is_data_uri(url) else most
         try:
             async with self.room.granted(wanted) as max_bytes:
                 limits = FetchLimits(

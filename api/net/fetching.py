@@ -25,7 +25,7 @@ CHUNK_BYTES = 1 << 18
 DATA_URI_PIECE = 1 << 18
 MEBIBYTE = 1 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
-_DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
+_DATA_URI = re.compile(rb"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
 # Pages and scripts: what a wrong link gives.
 _NEVER = ("text/html", "application/xhtml+xml", "text/javascript", "text/css")
 
@@ -68,8 +68,15 @@ class FetchedFile:
     """Bytes."""
 
 
-async def fetch(url: str, into: Path, *, limits: FetchLimits) -> FetchedFile:
+def is_data_uri(url: str | memoryview) -> bool:
+    """Return whether a URL is a data URI; bytes always are one."""
+    return not isinstance(url, str) or url[:5].lower() == "data:"
+
+
+async def fetch(url: str | memoryview, into: Path, *, limits: FetchLimits) -> FetchedFile:
     """Bring the file of an http(s) URL or a data URI into the folder `into`, under a random name.
+
+    url: a data URI may also be the bytes of its letters, which are decoded piece by piece.
 
     No address that is not public is ever called, whatever name or redirect leads there. Nothing is
     left behind when this raises or is cancelled.
@@ -79,7 +86,7 @@ async def fetch(url: str, into: Path, *, limits: FetchLimits) -> FetchedFile:
             wrong kind.
     """
     into.mkdir(parents=True, exist_ok=True)
-    if url[:5].lower() == "data:":
+    if not isinstance(url, str) or is_data_uri(url):
         return await asyncio.to_thread(_fetch_data_uri, url, into, limits)
     return await _fetch_http(_http_url(url), into, limits)
 
@@ -168,13 +175,14 @@ async def _write(chunks: AsyncIterator[bytes], path: Path, limits: FetchLimits) 
 # --- data URIs ---------------------------------------------------------------------------------
 
 
-def _fetch_data_uri(url: str, into: Path, limits: FetchLimits) -> FetchedFile:
-    head = _DATA_URI.match(url[:1000])
+def _fetch_data_uri(url: str | memoryview, into: Path, limits: FetchLimits) -> FetchedFile:
+    letters = memoryview(url.encode(errors="replace")) if isinstance(url, str) else url
+    head = _DATA_URI.match(letters[:1000])
     if head is None:
         raise _failed("The data URI is not of the form data:video/mp4;base64,...")
-    content_type = _checked_type(head[1].strip().lower() or "text/plain", limits)
-    pieces = _unquoted(url, head.end())
-    if head[2].lower().endswith(";base64"):
+    content_type = _checked_type(head[1].decode(errors="replace").strip() or "text/plain", limits)
+    pieces = _unquoted(letters, head.end())
+    if head[2].lower().endswith(b";base64"):
         pieces = _from_base64(pieces)
     path, size = into / _new_name(content_type), 0
     try:
@@ -190,15 +198,15 @@ def _fetch_data_uri(url: str, into: Path, limits: FetchLimits) -> FetchedFile:
     return FetchedFile(path=path, content_type=content_type, size=size)
 
 
-def _unquoted(text: str, start: int) -> Iterator[bytes]:
+def _unquoted(letters: memoryview, start: int) -> Iterator[bytes]:
     """Decode what is written as %41, piece by piece: one call for all would hold others up."""
-    while start < len(text):
-        end = start + DATA_URI_PIECE
-        cut = text.find("%", max(start, end - 2), end)
-        if cut > start and end < len(text):  # the rest of it is in the next piece
-            end = cut
-        yield unquote_to_bytes(text[start:end])
-        start = end
+    while start < len(letters):
+        piece = bytes(letters[start : start + DATA_URI_PIECE])
+        cut = piece.find(b"%", -2)
+        if cut > 0 and start + len(piece) < len(letters):  # the rest of it is in the next piece
+            piece = piece[:cut]
+        yield unquote_to_bytes(piece)
+        start += len(piece)
 
 
 def _from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:

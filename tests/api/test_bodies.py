@@ -25,10 +25,16 @@ def served(tmp_path, story, *, places=None):
     @needs_no_key
     async def where(request):
         async with places.one_for(request):
-            name = await parser.read(
+            name, _ = await parser.read(
                 request, max_bytes=1 << 30, check=lambda _body: threading.current_thread().name
             )
         return web.json_response(name)
+
+    @needs_no_key
+    async def read(request):
+        body, data_uri = await parser.read(request, max_bytes=1 << 30, check=lambda body: body)
+        parsed = body if data_uri is None else body | {"video_url": bytes(data_uri).decode()}
+        return web.json_response([parsed, data_uri is not None])
 
     @needs_no_key
     async def small(request):
@@ -38,6 +44,7 @@ def served(tmp_path, story, *, places=None):
         guard = Guard(KeyRing(tmp_path), max_body_bytes=100, requests_per_minute=9)
         app = web.Application(middlewares=[guard.middleware])
         app.router.add_post("/fal/where", where)
+        app.router.add_post("/fal/read", read)
         app.router.add_post("/fal/small", small)
         server = TestServer(app)
         await server.start_server(lingering_time=0.1)
@@ -85,6 +92,38 @@ def test_only_so_many_large_bodies_are_read_at_once(tmp_path, monkeypatch):
     small, large = served(tmp_path, story, places=Taken())
     assert small[0] == 200
     assert (large[0], large[1]["error_type"]) == (503, "too_many_bodies")
+
+
+LONG = "A" * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_cut_out"),
+    [
+        (f'{{"video_url": "data:video/mp4;base64,{LONG}", "prompt": "a \\"fox\\""}}', True),
+        (f'{{"prompt":"x","video_url"\n:\t"DATA:video/mp4;base64,{LONG}"}}', True),
+        (f'{{"video_url": "data:video/mp4,{LONG}%41"}}', True),
+        (f'{{"video_url": "data:video\\/mp4;base64,{LONG}"}}', False),  # as PHP writes slashes
+        (f'{{"video_url": "https://example.com/{LONG}"}}', False),
+        (f'{{"prompt": "\\"video_url\\": \\"data:{LONG}"}}', False),
+        (f'{{"prompt": "data:{LONG}", "video_url": 1}}', False),
+        (f'{{"prompt": "{LONG}"}}', False),
+        ('{"video_url": "data:video/mp4;base64,AAAA"}', False),  # small
+    ],
+)
+def test_a_large_data_uri_is_not_parsed(tmp_path, body, is_cut_out):
+    async def story(client):
+        return await posted(client, "/fal/read", body)
+
+    assert served(tmp_path, story) == (200, [json.loads(body), is_cut_out])
+
+
+@pytest.mark.parametrize("tail", ['"', '", "prompt": }', ""])
+def test_a_body_with_a_data_uri_that_is_no_json_is_refused(tmp_path, tail):
+    async def story(client):
+        return await posted(client, "/fal/read", f'{{"video_url": "data:video/mp4,{LONG}{tail}')
+
+    assert served(tmp_path, story)[0] == 400
 
 
 @pytest.mark.parametrize(
