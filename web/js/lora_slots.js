@@ -1,5 +1,5 @@
-// LoRA Stack shows the slots that are used and one empty one. All slots stay in the node, so that
-// saved values keep their places; without this script all of them are seen.
+// Shows only the used slots of LoRA Stack and one empty slot. Hidden slots stay in the node, because
+// saved graphs store widget values by index; without this script all slots are visible.
 
 import { app } from "../../../scripts/app.js";
 
@@ -12,7 +12,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     const show = () => showSlots(node);
-    // Within the same event as the change, or undo would take the new size for a step of its own.
+    // In the same event as the change, or undo would record the new size as a separate step.
     for (const widget of node.widgets) after(widget, "callback", show);
     after(node, "onConfigure", show);
     after(node, "onConnectionsChange", show);
@@ -39,12 +39,12 @@ function showSlots(node) {
     if (number === null) continue;
     const isHidden = number !== empty && !used.has(number);
     isChanged ||= isHidden !== Boolean(widget.hidden);
-    // The canvas looks at the one, Nodes 2.0 at the other.
+    // The canvas reads the first one, Nodes 2.0 the second.
     widget.hidden = isHidden;
     widget.options.hidden = isHidden;
   }
   if (!isChanged) return;
-  // Nodes 2.0 looks again when the list is set.
+  // Nodes 2.0 renders again only when the list is replaced.
   node.widgets = [...node.widgets];
   node.setSize([node.size[0], node.computeSize()[1]]);
   node.setDirtyCanvas?.(true, true);

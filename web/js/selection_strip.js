@@ -1,5 +1,5 @@
-// What Load Video will give, shown in the node while its settings change: count, rate, duration,
-// size, and some of the frames that will be kept.
+// Shows in Load Video, while its settings change, what it will load: frame count, rate, duration,
+// size, and some of the kept frames.
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
@@ -18,12 +18,12 @@ const SETTINGS = [
   "fit",
 ];
 const HEIGHT_PIXELS = 120;
-const WIDTH_PIXELS = 280; // where the node is not on the screen yet
+const WIDTH_PIXELS = 280; // while the node is not on the screen yet
 const GAP_PIXELS = 2;
 const TEXT_PIXELS = 18;
-// The two renderers, loaded graphs and undo each tell of changes in their own way, or not at all.
-// Looking at the values works in all of them, and a value that stands still has been settled on.
-const LOOK_EVERY_MILLISECONDS = 250;
+// The two renderers, loaded graphs and undo each report changes in their own way, or not at all.
+// Polling works for all of them, and a value that is the same in two polls is no longer being edited.
+const POLL_MILLISECONDS = 250;
 
 app.registerExtension({
   name: "AnimateDiffV2V.SelectionStrip",
@@ -42,9 +42,9 @@ function addStrip(node) {
   });
   widget.serialize = false;
   const timer = setInterval(() => {
-    if (strip.element.isConnected) strip.look();
+    if (strip.element.isConnected) strip.poll();
     else if (strip.isRemoved) clearInterval(timer);
-  }, LOOK_EVERY_MILLISECONDS);
+  }, POLL_MILLISECONDS);
   const onRemoved = node.onRemoved;
   node.onRemoved = function (...values) {
     strip.isRemoved = true;
@@ -82,15 +82,15 @@ class Strip {
     this.isAsking = false;
   }
 
-  // Undo makes the nodes anew, and Nodes 2.0 goes on showing the elements of those before.
+  // Undo creates new nodes, but Nodes 2.0 keeps showing the elements of the old ones.
   shownNode() {
     if (!this.isRemoved) return this.node;
     const successor = app.canvas.graph?.getNodeById(this.node.id);
     return successor?.comfyClass === NODE ? successor : this.node;
   }
 
-  // Asks the server once the values have stood still from one look to the next.
-  async look() {
+  // Asks the server when the values have not changed since the last poll.
+  async poll() {
     const node = this.shownNode();
     const query = queryOf(node);
     const isSettled = query === this.seen;
@@ -98,7 +98,7 @@ class Strip {
     if (!isSettled || query === this.shown || this.isAsking) return;
     this.shown = query;
     if (!query) {
-      this.say(isLinked(node) ? "Known when the graph runs: a setting is linked." : "");
+      this.say(isLinked(node) ? "Known only when the graph runs, because a setting is linked." : "");
       return;
     }
     this.isAsking = true;
@@ -157,7 +157,7 @@ function figures({ frame_count, frame_rate, duration_seconds, width, height }) {
   ].join(" · ");
 }
 
-// One row or two, whichever makes the pictures larger.
+// Returns the layout in one or two rows, whichever makes the pictures larger.
 function grid({ thumbnails, width, height }, widthPixels, heightPixels) {
   const [best] = [1, 2]
     .map((rows) => {

@@ -1,4 +1,4 @@
-// Older frontends take what a node shows for a picture in Nodes 2.0, unless the node says otherwise;
+// In Nodes 2.0, older frontends show every result as a picture unless the node sets its media type;
 // newer ones, and the canvas, look at the result itself.
 
 import { app } from "../../../scripts/app.js";
