@@ -11,7 +11,7 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint() -> AnimateDiffV2VExtension:
-    """Give ComfyUI this pack's nodes.
+    """Return this pack's nodes to ComfyUI.
 
     The import waits until here, so that `import animatediff_v2v.pipeline` needs no ComfyUI.
     """

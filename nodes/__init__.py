@@ -1,4 +1,4 @@
-"""Doors for ComfyUI: each node a schema and a short execute."""
+"""Nodes for ComfyUI, each a schema and a short execute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOWEST_COMFYUI = (0, 14, 0)
-# Looked for at the start, since most of them are imported only when a node runs for the first time.
+# Checked at the start, because most of them are imported only when a node first runs.
 PACKAGES = (
     "av",
     "diffusers",
@@ -30,11 +30,12 @@ PACKAGES = (
 
 
 def load_extension() -> AnimateDiffV2VExtension:
-    """Import the nodes, which needs ComfyUI, and give them.
+    """Import the nodes, which needs ComfyUI, and return the extension.
 
-    Raises RuntimeError, whose one sentence ComfyUI puts into its log, when ComfyUI is too old or
-    its environment lacks a package. Anything else is a bug of ours and is logged with its
-    traceback, which ComfyUI would leave out.
+    Raises:
+        RuntimeError: when ComfyUI is too old or its environment lacks a package; ComfyUI logs its
+            sentence. Any other error is a bug and is logged with its traceback, which ComfyUI
+            would leave out.
     """
     _check_version()
     for package in PACKAGES:
@@ -60,7 +61,7 @@ def _missing(package: str | None) -> RuntimeError:
 
 
 def say_if_too_old() -> None:
-    """Tell the log where ComfyUI does not know the kind of nodes that these are."""
+    """Log an error if ComfyUI does not have the node API that these nodes use."""
     if find_spec("comfy_api") is None or find_spec("comfy_api.latest") is None:
         logger.error(_too_old("this one is older"))
 
@@ -78,7 +79,7 @@ def _too_old(found: str) -> str:
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """Turn a version into numbers that compare.
+    """Turn a version into numbers that can be compared.
 
     >>> version_numbers("0.14.0-rc1")
     (0, 14, 0)

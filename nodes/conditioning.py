@@ -15,9 +15,9 @@ from ..pipeline.prompts.weights import check_prompt
 
 logger = logging.getLogger(__name__)
 
-# What a conditioning may carry beside its tensor without changing what this sampler makes of it.
+# Extras of a conditioning that make no difference to this sampler.
 HARMLESS = {"pooled_output", "guidance"}
-# What does the same here.
+# Extras that this sampler ignores, and what has the same effect here.
 INSTEAD = {
     "hooks": "a LoRA Stack, for the whole video",
     "control": "ControlNet for AnimateDiff",
@@ -27,7 +27,7 @@ INSTEAD = {
 
 @dataclass(frozen=True)
 class PromptInputs:
-    """What a sampler was given as prompts; a CONDITIONING or a schedule goes before the text."""
+    """The prompts of a sampler; a CONDITIONING or a schedule takes precedence over the text."""
 
     positive: str
     negative: str
@@ -35,10 +35,10 @@ class PromptInputs:
     positive_conditioning: list[list[Any]] | None = None
     negative_conditioning: list[list[Any]] | None = None
     source: str | None = None
-    """What the source shows, where it is unsampled."""
+    """A description of the source, for noise_type unsample."""
 
     def __post_init__(self) -> None:
-        """Refuse two prompts in one place, and absurd weights."""
+        """Check that there is only one positive prompt, and that weights are in range."""
         for name in ("positive", "negative", "source"):
             check_prompt(getattr(self, name) or "", name=name)
         if self.positive_schedule is not None and self.positive_conditioning is not None:
@@ -48,12 +48,12 @@ class PromptInputs:
 
     @property
     def has_text(self) -> bool:
-        """Whether a text encoder is needed."""
+        """True when a text encoder is needed."""
         conditionings = (self.positive_conditioning, self.negative_conditioning)
         return self.source is not None or None in conditionings
 
     def encoded(self, text_encoder: TextEncoder, *, frames: int, channels: int) -> Conditioning:
-        """Encode what is text; see prompt_track for `frames` and `channels`."""
+        """Encode the prompts; see prompt_track for `frames` and `channels`."""
         return Conditioning(
             self._positive(text_encoder, frames, channels),
             self._negative(text_encoder, frames, channels),
@@ -87,12 +87,16 @@ class PromptInputs:
 def prompt_track(
     conditioning: list[list[Any]], *, name: str, frames: int, channels: int
 ) -> PromptTrack:
-    """Turn a CONDITIONING into what the UNet attends to in each frame.
+    """Turn a CONDITIONING into the tokens that the UNet attends to in each frame.
 
-    name: the input that it comes from, for the sentences.
-    frames: of the clip; a conditioning holds one encoding for all of them, or one for each.
-    channels: that the UNet expects in a token.
-    Raises AnimateDiffV2VError for several parts, another number of frames, or another model's.
+    Args:
+        conditioning: one part, with one encoding for all frames or one for each.
+        name: the input that it comes from, for error messages.
+        frames: number of frames of the video.
+        channels: width of a token that the UNet expects.
+
+    Raises:
+        AnimateDiffV2VError: for several parts, another number of frames, or another model's tokens.
     """
     if len(conditioning) != 1:
         raise AnimateDiffV2VError(
@@ -116,7 +120,7 @@ def prompt_track(
 
 
 def _described(key: str, value: Any) -> str:
-    """Name what a conditioning carries; of hooks each kind."""
+    """Return the name of an extra of a conditioning; for hooks, with their kinds."""
     kinds = dict.fromkeys(type(each).__name__ for each in getattr(value, "hooks", ()))
     return f"{key} ({', '.join(kinds)})" if kinds else key
 
@@ -124,8 +128,8 @@ def _described(key: str, value: Any) -> str:
 def _check_encodings(encodings: Tensor, *, name: str, frames: int, channels: int) -> None:
     if encodings.shape[-1] != channels:
         raise AnimateDiffV2VError(
-            f"{name} has tokens of {encodings.shape[-1]} channels, made for another model: this "
-            f"one takes {channels}, from a CLIP of Stable Diffusion 1.5."
+            f"{name} has tokens with {encodings.shape[-1]} channels and was made for another "
+            f"model: this one needs {channels}, from a CLIP of Stable Diffusion 1.5."
         )
     if len(encodings) not in (1, frames):
         raise AnimateDiffV2VError(

@@ -1,4 +1,4 @@
-"""Context windows: how a clip of any length is cut up."""
+"""Context windows, by which a video of any length is sampled in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .window_checks import check_window_length
 
 
 class ContextWindows(io.ComfyNode):
-    """How a long clip is cut into windows."""
+    """Options for cutting a long video into windows."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -34,12 +34,12 @@ class ContextWindows(io.ComfyNode):
 
     @classmethod
     def execute(cls, **options: Any) -> io.NodeOutput:
-        """Make the options."""
+        """Create the options."""
         return io.NodeOutput(ContextOptions(**options))
 
     @classmethod
     def validate_inputs(cls, length: int | None, overlap: int | None) -> bool | str:
-        """Refuse windows that cannot be, and those that the motion module does not know."""
+        """Refuse impossible windows, and windows that the motion module does not support."""
         if length is None:
             return True
         if overlap is not None:

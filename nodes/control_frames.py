@@ -1,4 +1,4 @@
-"""Control frames that need no network of their own."""
+"""Control frames that need no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .sockets import CATEGORY
 
 
 class ControlFrames(io.ComfyNode):
-    """Edges, brightness, or blurred pictures of frames."""
+    """Makes edges, brightness, or blurred pictures of frames."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -44,7 +44,7 @@ class ControlFrames(io.ComfyNode):
         high_threshold: float,
         tile_factor: int,
     ) -> io.NodeOutput:
-        """Make them, one after another."""
+        """Make the control frames, one after another."""
         options = ControlFrameOptions(
             preprocessor=preprocessor,
             low_threshold=low_threshold,

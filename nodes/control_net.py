@@ -1,4 +1,4 @@
-"""ControlNets: pictures that hold the structure of a clip."""
+"""ControlNets, which keep the structure of a video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .span_inputs import check_span, span_inputs
 
 
 class ControlNet(io.ComfyNode):
-    """One ControlNet with its frames; several chain."""
+    """One ControlNet with its control frames; several can be chained."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -73,12 +73,12 @@ class ControlNet(io.ComfyNode):
 
 
 def _loaded(name: str) -> tuple[ControlNetwork, host.WholeModelPatcher]:
-    """Load the network that a combo names, unless ComfyUI still has it."""
-    path, places = host.model_path("controlnet", name), host.Places.chosen()
+    """Load the network that a combo names, unless ComfyUI still holds it."""
+    path, devices = host.model_path("controlnet", name), host.Devices.of_comfyui()
     return host.managed(
-        ("control", path.name, file_fingerprint(path), places.unet_dtype),
-        lambda: load_control_network(path, device=places.waiting, dtype=places.unet_dtype),
-        places,
+        ("control", path.name, file_fingerprint(path), devices.unet_dtype),
+        lambda: load_control_network(path, device=devices.offload, dtype=devices.unet_dtype),
+        devices,
     )
 
 

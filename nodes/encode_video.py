@@ -1,4 +1,4 @@
-"""Frames out: a video file, playable in the node."""
+"""Writes frames to a video file and plays it in the node."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .inputs import prefix_input
 from .sockets import CATEGORY
 from .wording import naming_inputs
 
-# Frames that are converted to 8 bits at a time.
+# Number of frames that are converted to 8 bits at once.
 FRAMES_PER_CHUNK = 16
-# -1 in the widget: the format's own choice.
+# -1 in the widget: the format's usual value.
 CRF_OF_FORMAT = CRF.low
-# What browsers play, or show as a moving picture.
+# Formats that browsers can play, or show as an animated picture.
 SHOWN_BY_BROWSERS = ("mp4-h264", "mp4-av1", "webm-vp9", "gif", "webp")
 
 
@@ -64,7 +64,7 @@ class EncodeVideo(io.ComfyNode):
         audio: dict[str, Any] | None = None,
         hardware_encoder: bool = False,
     ) -> io.NodeOutput:
-        """Write the file, and a preview where browsers cannot play it."""
+        """Write the file, and a preview if browsers cannot play it."""
         form = FORMATS[format]
         height, width = images.shape[1:3]
         target = host.output_file(
@@ -80,7 +80,7 @@ class EncodeVideo(io.ComfyNode):
         if format not in SHOWN_BY_BROWSERS:
             preview = host.output_file("preview", ".mp4", width=width, height=height, save=False)
             write(preview.path, FORMATS["mp4-h264"])
-            # A folder of pictures is no file that the frontend could show or a VIDEO could be.
+            # A folder of pictures is not a file that the frontend could show or VIDEO could hold.
             files = [preview, target] if form.extension else [preview]
         video = files[-1].path
         return io.NodeOutput(InputImpl.VideoFromFile(str(video)), ui=shown(files, form))
@@ -214,7 +214,7 @@ def _audio(audio: dict[str, Any] | None) -> Audio | None:
 
 
 def shown(files: list[host.OutputFile], form: OutputFormat) -> Any:
-    """What the frontend is told to show: a player, or a picture that moves by itself."""
+    """Return what the frontend shows: a player, or an animated picture."""
     results = [
         ui.SavedResult(
             file.path.name,
@@ -223,7 +223,7 @@ def shown(files: list[host.OutputFile], form: OutputFormat) -> Any:
         )
         for file in files
     ]
-    # A gif announced as animated would end up in a video player, which cannot play it.
+    # The frontend puts animated pictures into a video player, which cannot play a gif.
     if form.name == "gif":
         return ui.SavedImages(results, is_animated=False)
     return ui.PreviewVideo(results)

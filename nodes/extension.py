@@ -1,4 +1,4 @@
-"""The list of nodes."""
+"""The extension that ComfyUI loads, with the list of nodes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class AnimateDiffV2VExtension(ComfyExtension):
     """AnimateDiff video-to-video."""
 
     async def on_load(self) -> None:
-        """Make the model folders known before the first combo lists them, and listen."""
+        """Register model folders, before combos list them, and the routes and handlers."""
         register_model_folders()
         remember_submitted_prompts()
         add_selection_route()
         add_hosted_api()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Give all nodes, in the order of a graph."""
+        """Return all nodes, in the order of a typical graph."""
         return [
             LoadVideo,
             SelectFrames,

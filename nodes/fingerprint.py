@@ -1,4 +1,4 @@
-"""Telling whether a file changed, by its content."""
+"""Fingerprints of files, by their content."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ BLOCKS = 256
 
 
 def file_fingerprint(path: Path) -> str:
-    """Hash a file's size and content, whatever its name and time stamps.
+    """Hash a file's size and content, regardless of its name and time stamps.
 
-    Files up to 16 MiB are read whole, larger ones in 256 blocks spread evenly over them, the last
-    one included: a checkpoint of 2 GB takes milliseconds, and no re-encoded video or retrained
-    model keeps all of them. Raises OSError when the file cannot be read.
+    Files up to 16 MiB are read completely. Of larger ones, 256 blocks spread evenly from the first
+    to the last are read: a checkpoint of 2 GB takes milliseconds, and a re-encoded video or a
+    retrained model differs in at least one of them.
+
+    Raises:
+        OSError: when the file cannot be read.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
@@ -26,7 +29,7 @@ def file_fingerprint(path: Path) -> str:
 
 
 def block_offsets(size: int) -> list[int]:
-    """Where the blocks of a file of `size` bytes begin.
+    """Return the offsets of the blocks of a file of `size` bytes.
 
     >>> block_offsets(100_000)
     [0, 65536]

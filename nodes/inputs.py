@@ -42,7 +42,7 @@ NTH_TOOLTIP = (
 
 
 def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
-    """The two prompts, under the names that a node gives them."""
+    """Return the inputs of the two prompts, under the names that a node gives them."""
     return [
         io.String.Input(
             positive,
@@ -63,7 +63,7 @@ def prompt_inputs(positive: str, negative: str) -> list[io.Input]:
 
 
 def steps_input(name: str) -> io.Input:
-    """How many denoising steps."""
+    """Return the input of the number of denoising steps."""
     return io.Int.Input(
         name,
         default=25,
@@ -75,7 +75,7 @@ def steps_input(name: str) -> io.Input:
 
 
 def guidance_input() -> io.Input:
-    """How strongly the prompt is followed."""
+    """Return the input of the guidance scale."""
     return io.Float.Input(
         "guidance_scale",
         default=7.0,
@@ -88,7 +88,7 @@ def guidance_input() -> io.Input:
 
 
 def seed_input() -> io.Input:
-    """What the noise is drawn from."""
+    """Return the input of the seed."""
     return io.Int.Input(
         "seed",
         default=0,
@@ -100,7 +100,7 @@ def seed_input() -> io.Input:
 
 
 def method_inputs(**more: Any) -> list[io.Input]:
-    """How noise is taken away, and how much of it is given; `more` is for all three inputs."""
+    """Return sampler, scheduler and denoise; `more` options are for all three inputs."""
     return [
         io.Combo.Input(
             "sampler",
@@ -132,7 +132,7 @@ def method_inputs(**more: Any) -> list[io.Input]:
 
 
 def preset_input() -> io.Input:
-    """Settings that belong together."""
+    """Return the input of the preset."""
     return io.Combo.Input(
         "preset",
         options=list(get_args(Preset)),
@@ -160,7 +160,7 @@ def _guidance_limit(name: str, default: float) -> io.Input:
 
 
 def nth_input() -> io.Input:
-    """How many frames are left out between two that are kept."""
+    """Return the input of select_every_nth_frame."""
     return io.Int.Input(
         "select_every_nth_frame",
         default=2,
@@ -171,7 +171,7 @@ def nth_input() -> io.Input:
 
 
 def rate_input(**more: Any) -> io.Input:
-    """The rate that a clip is put on before anything is counted."""
+    """Return the input of force_rate."""
     return io.Float.Input(
         "force_rate",
         default=0.0,
@@ -185,7 +185,7 @@ def rate_input(**more: Any) -> io.Input:
 
 
 def duration_input() -> io.Input:
-    """How much of a clip is read."""
+    """Return the input of the duration."""
     return _seconds_input(
         "duration", "Seconds of the video to read, counted from start_time; 0 reads to the end."
     )
@@ -218,7 +218,7 @@ def _seconds_input(name: str, tooltip: str) -> io.Input:
 
 
 def prefix_input(**more: Any) -> io.Input:
-    """Where the file goes."""
+    """Return the input of the file name prefix."""
     return io.String.Input(
         "filename_prefix",
         default="video/AnimateDiffV2V",
@@ -229,7 +229,7 @@ def prefix_input(**more: Any) -> io.Input:
 
 
 def video_input() -> io.Input:
-    """The combo of uploaded videos."""
+    """Return the combo of uploaded videos."""
     return io.Combo.Input(
         "video",
         options=host.input_videos(),

@@ -1,4 +1,4 @@
-"""IP-Adapters: images whose style the clip takes on."""
+"""IP-Adapters, which give the video the style of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .span_inputs import check_span, span_inputs
 
 
 class IPAdapter(io.ComfyNode):
-    """One IP-Adapter with its images; several chain."""
+    """One IP-Adapter with its images; several can be chained."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -70,7 +70,7 @@ class IPAdapter(io.ComfyNode):
     def validate_inputs(
         cls, start: float | None, end: float | None, weights: str | None = ""
     ) -> bool | str:
-        """Refuse a span that ends before it starts, and weights that are none."""
+        """Refuse a span that ends before it starts, and weights that cannot be parsed."""
         try:
             parse_weights(weights or "")
         except AnimateDiffV2VError as error:
@@ -86,12 +86,12 @@ class IPAdapter(io.ComfyNode):
 
 
 def _loaded(name: str) -> tuple[IpAdapter, host.WholeModelPatcher]:
-    """Load the network that a combo names, unless ComfyUI still has it."""
-    path, places = host.model_path(host.IP_ADAPTERS, name), host.Places.chosen()
+    """Load the network that a combo names, unless ComfyUI still holds it."""
+    path, devices = host.model_path(host.IP_ADAPTERS, name), host.Devices.of_comfyui()
     return host.managed(
-        ("ip adapter", path.name, file_fingerprint(path), places.unet_dtype),
-        lambda: load_ip_adapter_network(path, device=places.waiting, dtype=places.unet_dtype),
-        places,
+        ("ip adapter", path.name, file_fingerprint(path), devices.unet_dtype),
+        lambda: load_ip_adapter_network(path, device=devices.offload, dtype=devices.unet_dtype),
+        devices,
     )
 
 

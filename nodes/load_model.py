@@ -1,4 +1,4 @@
-"""Loading the networks: checkpoint, motion module, VAE, with LoRAs merged in."""
+"""Loads checkpoint, motion module and VAE, with LoRAs merged in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .sockets import CATEGORY, LoraStackSocket, Model, MotionLoraStackSocket
 
 
 class LoadModel(io.ComfyNode):
-    """Checkpoint, motion module, VAE and LoRAs as one model."""
+    """Loads checkpoint, motion module, VAE and LoRAs as one model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -77,7 +77,7 @@ class LoadModel(io.ComfyNode):
     def validate_inputs(
         cls, checkpoint: str | None, motion_module: str | None, vae: str | None
     ) -> bool | str:
-        """Refuse files that are missing or of another kind."""
+        """Refuse files that are missing or of the wrong kind."""
         return check_model_files(
             {
                 "checkpoint": ("checkpoints", checkpoint),

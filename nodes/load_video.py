@@ -1,4 +1,4 @@
-"""A video file in: exactly the selected frames, and the sound of exactly their time."""
+"""Reads the selected frames of a video file, and the sound of the same time span."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .sockets import CATEGORY
 
 
 class LoadVideo(io.ComfyNode):
-    """Frames, sound and figures of a clip."""
+    """Reads frames, sound and properties of a video."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -32,7 +32,7 @@ class LoadVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, *, video: str, **settings: Any) -> io.NodeOutput:
-        """Read the clip; `settings` are the values of selection_inputs."""
+        """Read the video; `settings` are the values of selection_inputs."""
         return read_selection(host.input_path(video), **settings)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""From the choices in combos to networks that ComfyUI manages."""
+"""Loads the networks that combos name, for ComfyUI to manage."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def load_managed(
     fp8_weights: bool = False,
 ) -> host.ManagedModels:
     """Load the networks that combos name into main memory, for ComfyUI to move."""
-    places = host.Places.chosen()
-    fp8_weights = fp8_weights or places.fp8_weights
+    devices = host.Devices.of_comfyui()
+    fp8_weights = fp8_weights or devices.fp8_weights
     files = ModelFiles(
         checkpoint=host.model_path("checkpoints", checkpoint),
         motion_module=optional_path(host.MOTION_MODULES, motion_module),
@@ -50,15 +50,15 @@ def load_managed(
         vae=files.vae,
         loras=files.loras,
         motion_loras=files.motion_loras,
-        device=places.waiting,
-        dtype=places.unet_dtype,
+        device=devices.offload,
+        dtype=devices.unet_dtype,
         motion_scale=motion_scale,
         clip_skip=clip_skip,
         fp8_weights=fp8_weights,
         find_embedding=_find_embedding,
         ready=host.ready_networks(origins),
     )
-    return host.ManagedModels(models, places, origins=origins)
+    return host.ManagedModels(models, devices, origins=origins)
 
 
 def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
@@ -70,7 +70,7 @@ def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
 
 
 def _origins(files: ModelFiles) -> host.Origins:
-    """What each network is made of, by the content of the files."""
+    """Return what identifies each network: the content of its files, and settings."""
     checkpoint = file_fingerprint(files.checkpoint)
     motion = (files.motion_module and file_fingerprint(files.motion_module), files.motion_scale)
     loras = [(file_fingerprint(lora.path), lora) for lora in files.loras]
@@ -95,7 +95,7 @@ def _origins(files: ModelFiles) -> host.Origins:
 def model_fingerprints(
     checkpoint: str | None, *, motion_module: str | None, vae: str | None = None
 ) -> list[str]:
-    """Fingerprints of the files behind the combos; None is a combo that another node fills."""
+    """Return the fingerprints of the chosen files; None is a combo that is linked."""
     chosen = {
         "checkpoints": checkpoint,
         host.MOTION_MODULES: motion_module,
@@ -105,26 +105,26 @@ def model_fingerprints(
 
 
 def model_fingerprint(folder: str, name: str | None) -> list[str]:
-    """The fingerprint of the file behind a combo, or nothing where none is named."""
+    """Return the fingerprint of the chosen file, or an empty list if no file is chosen."""
     file = named(name)
     return [] if file is None else [file_fingerprint(host.model_path(folder, file))]
 
 
 def motion_lora_entries(stack: MotionStack) -> tuple[LoraEntry, ...]:
-    """Find the files of a motion LoRA stack; raises AnimateDiffV2VError when one is missing."""
+    """Find the files of a motion LoRA stack; raise AnimateDiffV2VError when one is missing."""
     return tuple(
         LoraEntry(host.model_path(host.MOTION_LORAS, name), scale) for name, scale in stack
     )
 
 
 def optional_path(folder: str, name: str) -> Path | None:
-    """Find the file that a combo names, or None where it names none."""
+    """Return the path of the file that a combo names, or None if it names none."""
     file = named(name)
     return None if file is None else host.model_path(folder, file)
 
 
 def named(choice: str | None) -> str | None:
-    """The file that a combo names, None where it stands on what is no file."""
+    """Return the file that a combo names, or None if its choice is not a file."""
     return None if choice in (NO_MOTION_MODULE, VAE_FROM_CHECKPOINT) else choice
 
 

@@ -1,4 +1,4 @@
-"""LoRAs and their strengths, in the LORA_STACK form that node packs exchange."""
+"""LoRAs and their strengths, in the LORA_STACK format that node packs share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .sockets import CATEGORY, LoraStackSocket
 LoraStackEntries = Sequence[tuple[str, float, float]]
 
 NO_LORA = "None"
-# Saved graphs hold the widgets' values by position: more slots may follow, none may go.
+# Saved graphs store widget values by index: slots may be added at the end, not removed.
 LORA_SLOTS = 10
 
 
 class LoraStack(io.ComfyNode):
-    """Up to ten LoRAs; stacks chain. `web/js/lora_slots.js` hides the slots not yet needed."""
+    """Up to ten LoRAs; stacks can be chained. `web/js/lora_slots.js` hides unused slots."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -79,7 +79,7 @@ class LoraStack(io.ComfyNode):
 
 
 def without_idle(stack: LoraStackEntries) -> list[tuple[str, float, float]]:
-    """Leave out the entries that do nothing: "None", and those with both strengths 0."""
+    """Return the stack without entries that do nothing: "None", or both strengths 0."""
     return [
         (name, model_strength, clip_strength)
         for name, model_strength, clip_strength in stack

@@ -1,4 +1,4 @@
-"""Saying in the graph, before anything runs, that a chosen model file will not do."""
+"""Checks of chosen model files before the graph runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..pipeline import AnimateDiffV2VError
 from ..pipeline.files import Kind, identify
 from . import host
 
-# What a file of each model folder must be.
+# The kinds of files that can be used from each model folder.
 WANTED: dict[str, tuple[Kind, ...]] = {
     "checkpoints": ("checkpoint",),
     "vae": ("VAE", "checkpoint"),
@@ -16,10 +16,13 @@ WANTED: dict[str, tuple[Kind, ...]] = {
 
 
 def check_model_files(chosen: dict[str, tuple[str, str | None]]) -> bool | str:
-    """Give True if the files behind combos exist and are of their kinds, else the sentence.
+    """Return True if the chosen files exist and are of the right kind, else an error sentence.
 
-    chosen: folder and file name by the name of the input; None names no file, or one that is not
-    known before the graph runs. Only headers are read.
+    Only headers are read.
+
+    Args:
+        chosen: folder and file name by input name; the file is None when none is chosen, or when
+            it is not known before the graph runs.
     """
     for name, (folder, file) in chosen.items():
         if file is None:
@@ -29,5 +32,6 @@ def check_model_files(chosen: dict[str, tuple[str, str | None]]) -> bool | str:
         except AnimateDiffV2VError as error:
             return f"{name}: {error}"
         if not report.usable or report.kind not in WANTED[folder]:
-            return f"{name}: {file} will not do, a {WANTED[folder][0]} is wanted. {report.message}"
+            needed = WANTED[folder][0]
+            return f"{name}: {file} cannot be used here, a {needed} is needed. {report.message}"
     return True

@@ -1,4 +1,4 @@
-"""ComfyUI's own MODEL, CLIP and VAE in front of this pack."""
+"""Takes ComfyUI's own MODEL, CLIP and VAE as this pack's model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class ModelFromComfy(io.ComfyNode):
-    """Native MODEL, CLIP and VAE plus a motion module."""
+    """Combines a native MODEL, CLIP and VAE with a motion module."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -91,12 +91,12 @@ class ModelFromComfy(io.ComfyNode):
         motion_lora_stack: MotionStack | None = None,
         motion_scale: float = 1.0,
     ) -> io.NodeOutput:
-        """Take the weights over and build the network around them."""
+        """Build the network from the weights of the MODEL."""
         ignored = host.ignored_patches(model)
         if ignored:
             with host.warnings_on_node():
                 logger.warning("%s", ignored)
-        places = host.Places.chosen()
+        devices = host.Devices.of_comfyui()
         config, tensors = unet_of(host.unet_weights(model), source="The connected MODEL")
         unet = build_motion_unet(
             config,
@@ -104,9 +104,9 @@ class ModelFromComfy(io.ComfyNode):
             motion_module=optional_path(host.MOTION_MODULES, motion_module),
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
             motion_scale=motion_scale,
-            device=places.waiting,
-            dtype=places.unet_dtype,
-            fp8_weights=places.fp8_weights,
+            device=devices.offload,
+            dtype=devices.unet_dtype,
+            fp8_weights=devices.fp8_weights,
             parameterization=host.parameterization(model),
         )
         models = Models(
@@ -115,11 +115,11 @@ class ModelFromComfy(io.ComfyNode):
             codec=host.HostCodec(vae),
             has_loras=host.has_weight_patches(model),
         )
-        return io.NodeOutput(host.ManagedModels(models, places))
+        return io.NodeOutput(host.ManagedModels(models, devices))
 
     @classmethod
     def validate_inputs(cls, motion_module: str | None) -> bool | str:
-        """Refuse a file that is missing or of another kind."""
+        """Refuse a file that is missing or of the wrong kind."""
         return check_model_files({"motion_module": (host.MOTION_MODULES, named(motion_module))})
 
     @classmethod

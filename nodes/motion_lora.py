@@ -1,4 +1,4 @@
-"""Motion LoRAs: camera moves for the motion module."""
+"""Motion LoRAs, which add camera moves to the motion module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .sockets import CATEGORY, MotionLoraStackSocket
 
 
 class MotionLoraStack(io.ComfyNode):
-    """One motion LoRA; stacks chain."""
+    """One motion LoRA; stacks can be chained."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -63,7 +63,7 @@ class MotionLoraStack(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, motion_lora: str | None) -> bool | str:
-        """Refuse a file that is missing or of another kind."""
+        """Refuse a file that is missing or of the wrong kind."""
         return check_model_files({"motion_lora": (host.MOTION_LORAS, motion_lora)})
 
     @classmethod

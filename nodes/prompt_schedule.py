@@ -1,4 +1,4 @@
-"""Prompts that change along the clip."""
+"""Prompts that change over the course of the video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .sockets import CATEGORY, Schedule
 
 
 class PromptSchedule(io.ComfyNode):
-    """Prompts that change along the clip."""
+    """Prompts that change over the course of the video."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -60,14 +60,14 @@ class PromptSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, schedule: str, pre_text: str = "", app_text: str = "") -> io.NodeOutput:
-        """Read the keyframes."""
+        """Parse the keyframes."""
         return io.NodeOutput(prompts.PromptSchedule(schedule, pre_text, app_text))
 
     @classmethod
     def validate_inputs(
         cls, schedule: str | None, pre_text: str | None = "", app_text: str | None = ""
     ) -> bool | str:
-        """Refuse lines that are no keyframes."""
+        """Refuse lines that are not keyframes."""
         try:
             if schedule is not None:
                 prompts.PromptSchedule(schedule, pre_text or "", app_text or "")

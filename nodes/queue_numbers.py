@@ -1,4 +1,4 @@
-"""The numbers by which ComfyUI sorts the prompts that wait."""
+"""The numbers by which ComfyUI sorts waiting prompts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from collections.abc import Sequence
 def number_in_front_of(prompt_id: str | None, waiting: Sequence[tuple[float, str]]) -> float | None:
     """Return a number between those of a waiting prompt and of the one in front of it.
 
-    waiting: the numbers by which ComfyUI sorts its queue, ascending, each with its prompt's id.
-    None when the prompt does not wait.
+    None when the prompt is not waiting.
+
+    >>> number_in_front_of("b", [(3, "a"), (4, "b")])
+    3.5
+
+    Args:
+        prompt_id: the id of a prompt.
+        waiting: the numbers by which ComfyUI sorts its queue, ascending, with the prompts' ids.
     """
     numbers = [number for number, _ in waiting]
-    for place, (number, each) in enumerate(waiting):
+    for index, (number, each) in enumerate(waiting):
         if each == prompt_id:
-            return number - min(1, number - numbers[place - 1] if place else 1) / 2
+            return number - min(1, number - numbers[index - 1] if index else 1) / 2
     return None

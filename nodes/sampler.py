@@ -1,4 +1,4 @@
-"""Sampling in a graph."""
+"""The sampler node."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .speed import SPEED_TOOLTIP
 
 
 class Sampler(io.ComfyNode):
-    """Restyles frames."""
+    """Encodes, restyles and decodes frames."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -158,7 +158,7 @@ def _restyle(
     clip: Any,
     vae: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Give the restyled frames and their latents, with ComfyUI's CLIP and VAE where connected."""
+    """Return the restyled frames and latents, using ComfyUI's CLIP and VAE if connected."""
     count, height, width, _ = images.shape
     models = replace(
         model.models,
@@ -171,7 +171,7 @@ def _restyle(
         progress=host.NodeProgress(),
         stop_if_cancelled=host.raise_if_interrupted,
     )
-    # First of all: it refuses windows that the motion module does not know.
+    # Before anything else: this refuses windows that the motion module does not support.
     window = window_for(models.unet, count, settings.context)
     model.load_encoders(
         text=prompts.has_text and not clip,

@@ -1,4 +1,4 @@
-"""A native VIDEO in: the same frames, sound and figures that Load Video gives of a file."""
+"""Reads frames of a native VIDEO, with the same outputs as Load Video."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOSSLESS = FORMATS["mkv-ffv1"]
 
 
 class SelectFrames(io.ComfyNode):
-    """Frames, sound and figures of a VIDEO."""
+    """Reads frames, sound and properties of a VIDEO."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -43,7 +43,7 @@ class SelectFrames(io.ComfyNode):
 
     @classmethod
     def execute(cls, *, video: Any, **settings: Any) -> io.NodeOutput:
-        """Read the clip; `settings` are the values of selection_inputs."""
+        """Read the video; `settings` are the values of selection_inputs."""
         window = host.trim_window(video) if is_file(video) else (0.0, 0.0)
         with video_file(video) as path:
             return read_selection(path, **within(window, **settings))
@@ -52,10 +52,19 @@ class SelectFrames(io.ComfyNode):
 def within(
     window: tuple[float, float], *, start_time: float = 0, duration: float = 0, **others: Any
 ) -> dict[str, Any]:
-    """Count start_time and duration from the start of a trimmed VIDEO, and end where it ends.
+    """Shift start_time and duration into the trimmed range of a VIDEO.
 
-    window: start and duration in seconds of its file; a duration of 0 reaches to the end.
-    Raises AnimateDiffV2VError when it ends before start_time.
+    >>> within((10.0, 5.0), start_time=2, duration=9)
+    {'start_time': 12.0, 'duration': 3.0}
+
+    Args:
+        window: start and duration of the range in seconds of its file; duration 0 means to the end.
+        start_time: seconds to skip within the range.
+        duration: seconds to read; 0 means to the end of the range.
+        **others: returned unchanged.
+
+    Raises:
+        AnimateDiffV2VError: when the range ends before start_time.
     """
     start, length = window
     if length and start_time >= length:
@@ -69,7 +78,7 @@ def within(
 
 
 def is_file(video: Any) -> bool:
-    """Whether a VIDEO is a file as it stands, not one made of tensors, or of a part of a file."""
+    """Return whether a VIDEO is an unchanged file, not made of tensors or cropped."""
     if not isinstance(video, InputImpl.VideoFromFile):
         return False
     whole = InputImpl.VideoFromFile(video.get_stream_source())
@@ -78,7 +87,7 @@ def is_file(video: Any) -> bool:
 
 @contextmanager
 def video_file(video: Any) -> Iterator[Path]:
-    """Give the path of a VIDEO's file, which may be a temporary one."""
+    """Yield the path of a VIDEO's file, which may be temporary."""
     source = video.get_stream_source() if is_file(video) else None
     if isinstance(source, str):
         yield Path(source)

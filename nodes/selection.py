@@ -1,4 +1,4 @@
-"""The settings by which a clip is read, shared by the nodes that read one, and their results."""
+"""Inputs and outputs that the nodes that read a video share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .inputs import _seconds_input, _size_input, duration_input, nth_input, rate
 from .sockets import VideoInfoSocket
 from .wording import naming_inputs
 
-# The library's names of settings whose inputs are called otherwise.
+# The library's names of settings whose inputs have other names.
 SELECTION_INPUTS = {"start_time_seconds": "start_time", "duration_seconds": "duration"}
 
 
 def selection_inputs() -> list[io.Input]:
-    """What to keep of a clip, and at which size; saved graphs hold these by position."""
+    """Return the inputs of a selection, in the order in which saved graphs store their values."""
     return [
         nth_input(),
         io.Int.Input(
@@ -48,7 +48,7 @@ def selection_inputs() -> list[io.Input]:
 
 
 def _later_inputs() -> list[io.Input]:
-    """Settings that few need, and that graphs saved by earlier versions do not have."""
+    """Return advanced inputs, which graphs saved by earlier versions do not have."""
     return [
         _seconds_input(
             "start_time",
@@ -68,7 +68,7 @@ def _later_inputs() -> list[io.Input]:
 
 
 def selection_outputs() -> list[io.Output]:
-    """Frames, sound and figures, in the order of `read_selection`."""
+    """Return the outputs, in the order of `read_selection`."""
     return [
         io.Image.Output(display_name="frames", tooltip="The kept frames."),
         io.Audio.Output(
@@ -107,7 +107,7 @@ def open_reader(
     duration: float = 0,
     fit: Fit = "crop",
 ) -> VideoReader:
-    """Open a clip with the values of the inputs; raises AnimateDiffV2VError."""
+    """Open a video with the values of the inputs; raise AnimateDiffV2VError if that fails."""
     selection = FrameSelection(
         select_every_nth_frame=select_every_nth_frame,
         skip_first_frames=skip_first_frames,
@@ -121,7 +121,7 @@ def open_reader(
 
 @naming_inputs(**SELECTION_INPUTS)
 def read_selection(path: Path, **settings: Any) -> io.NodeOutput:
-    """Read a clip with the values of the inputs; see selection_outputs."""
+    """Read a video with the values of the inputs; see selection_outputs."""
     with open_reader(path, **settings) as reader:
         images, masks = read_frames(reader)
     return io.NodeOutput(
@@ -130,12 +130,12 @@ def read_selection(path: Path, **settings: Any) -> io.NodeOutput:
 
 
 def read_frames(reader: VideoReader) -> tuple[Tensor, Tensor]:
-    """Read a clip into float32 [frames, height, width, 3], 0..1, allocated once, and its masks.
+    """Read frames, float32 [frames, height, width, 3], 0..1, allocated once, and their masks.
 
-    The masks are float32 [frames, height, width], 1 where a frame is transparent. Those of a clip
-    without alpha are one mask that is seen many times, and takes next to no memory.
+    The masks are float32 [frames, height, width], 1 where a frame is transparent. Without alpha
+    they are an expanded view of a single mask, which takes almost no memory.
     """
-    # 8-bit frames take a quarter of the result: they may wait where their number is not known.
+    # If their number is unknown, collect the 8-bit frames first: they take a quarter of the result.
     pairs = ((frame, reader.alpha) for frame in reader)
     frames = pairs if reader.expected_frame_count else list(pairs)
     count = reader.expected_frame_count or reader.frame_count
@@ -155,7 +155,7 @@ def read_frames(reader: VideoReader) -> tuple[Tensor, Tensor]:
 
 
 def audio_of(reader: VideoReader) -> dict[str, Any] | None:
-    """The sound of the frames that were read, as ComfyUI's AUDIO; None for a silent clip."""
+    """Return the sound of the frames that were read, as AUDIO; None if the video has none."""
     start, duration = reader.time_span
     audio = read_audio(reader.info.path, start_seconds=start, duration_seconds=duration)
     if audio is None:
@@ -165,7 +165,7 @@ def audio_of(reader: VideoReader) -> dict[str, Any] | None:
 
 
 def video_info(reader: VideoReader) -> dict[str, float | int]:
-    """Describe the file and what was loaded, under the names that other packs read."""
+    """Return properties of the file and of the loaded frames, under the names other packs use."""
     info = reader.info
     source_count = info.frame_count or round(info.duration_seconds * info.frame_rate)
     return {
@@ -183,9 +183,9 @@ def video_info(reader: VideoReader) -> dict[str, float | int]:
 
 
 def check_selection(video: str | None, **settings: Any) -> bool | str:
-    """Give True if a selection of an uploaded file has frames, else the sentence for the user.
+    """Return True if a selection of an uploaded file has frames, else an error sentence.
 
-    None is a value that is not known before the graph runs.
+    Values that are not known before the graph runs are None.
     """
     if video is None:
         return True

@@ -1,4 +1,4 @@
-"""What a selection will give, told to the frontend while the settings change."""
+"""A route that tells the frontend what a selection will load, while its settings change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from . import host
 from .selection import open_reader
 
 ROUTE = "/animatediff_v2v/selection"
-# Names of the inputs; as in their schema no number is larger than this.
+# Names and types of the inputs; their schemas allow no number above LARGEST_NUMBER.
 NUMBERS = {
     "select_every_nth_frame": int,
     "skip_first_frames": int,
@@ -30,12 +30,12 @@ NUMBERS = {
     "duration": float,
 }
 LARGEST_NUMBER = 1_000_000
-# Some clips have few key frames; an incomplete strip is better than one that comes too late.
+# Videos with few key frames are slow to seek; an incomplete strip is better than a late one.
 SECONDS_FOR_THUMBNAILS = 3
 
 
 def add_selection_route() -> None:
-    """Answer `GET /animatediff_v2v/selection?video=...&select_every_nth_frame=...`."""
+    """Add the route `GET /animatediff_v2v/selection?video=...&select_every_nth_frame=...`."""
     host.add_get_route(ROUTE, _answer)
 
 
@@ -48,11 +48,14 @@ async def _answer(request: web.Request) -> web.Response:
 
 
 def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
-    """Tell what Load Video would give for `video` in the input folder and the other values.
+    """Describe what Load Video would load for `video` in the input folder and the other values.
 
-    frame_count and duration_seconds are None where only decoding can tell. thumbnails: seconds
-    of the clip and a picture as a data URI, of some of the kept frames.
-    Raises AnimateDiffV2VError for a wrong value, a file that cannot be read, one elsewhere.
+    Returns:
+        A dict in which frame_count and duration_seconds are None if only decoding can tell, and
+        thumbnails has some of the kept frames: their time in seconds, and a picture as a data URI.
+
+    Raises:
+        AnimateDiffV2VError: for a wrong value, an unreadable file, or one outside the input folder.
     """
     path = host.uploaded_path(query.get("video", ""))
     settings: dict[str, Any] = {
@@ -63,7 +66,7 @@ def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
         with open_reader(path, **settings) as reader:
             return _described(reader)
     except AnimateDiffV2VError as error:
-        # The name says enough; where the server keeps its files is nobody's business.
+        # Do not disclose the server's folders to the frontend.
         raise AnimateDiffV2VError(str(error).replace(str(path), path.name)) from error
 
 

@@ -1,4 +1,4 @@
-"""The types of this pack's sockets, and what travels through them."""
+"""The socket types of this pack; comments name the Python types of their values."""
 
 from __future__ import annotations
 

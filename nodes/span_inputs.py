@@ -1,4 +1,4 @@
-"""Between which shares of the noise schedule something acts."""
+"""Inputs for the part of the noise schedule in which something acts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ..pipeline.sampling import Span
 
 
 def span_inputs(what: str) -> list[io.Input]:
-    """The two ends of a span, `start` and `end`.
+    """Return the two inputs of a span, `start` and `end`.
 
-    what: acts between them, for the tooltips: "the ControlNet".
+    Args:
+        what: the thing that acts between them, for the tooltips, such as "the ControlNet".
     """
     return [
         io.Float.Input(
@@ -37,7 +38,7 @@ def span_inputs(what: str) -> list[io.Input]:
 
 
 def check_span(start: float | None, end: float | None) -> bool | str:
-    """Refuse a span that ends before it starts, as a node's validate_inputs; None is linked."""
+    """Refuse a span that ends before it starts; None is a linked input. For validate_inputs."""
     if start is None or end is None:
         return True
     try:

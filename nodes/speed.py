@@ -1,4 +1,4 @@
-"""What trades some of the result, or time at the beginning, for speed or memory."""
+"""Options that trade exactness, or time in the first run, for speed or memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPEED_TOOLTIP = (
 
 
 class Speed(io.ComfyNode):
-    """Ways to need less time or memory that change the result."""
+    """Options that save time or memory and may change the result."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -49,7 +49,7 @@ class Speed(io.ComfyNode):
 
     @classmethod
     def execute(cls, **options: Any) -> io.NodeOutput:
-        """Make the options."""
+        """Create the options."""
         return io.NodeOutput(SpeedOptions(**options))
 
     @classmethod
@@ -59,7 +59,7 @@ class Speed(io.ComfyNode):
         guidance_end: float | None,
         compile: bool | None = False,
     ) -> bool | str:
-        """Refuse guidance that ends before it starts, and to compile where that cannot be."""
+        """Refuse guidance that ends before it starts, and compiling where it is not possible."""
         try:
             if guidance_start is not None and guidance_end is not None:
                 SpeedOptions(guidance_start=guidance_start, guidance_end=guidance_end)

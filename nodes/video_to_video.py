@@ -1,4 +1,4 @@
-"""The whole job in one node, streaming from file to file."""
+"""The whole job in one node, streamed from file to file."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class VideoToVideo(io.ComfyNode):
         filename_prefix: str = FILENAME_PREFIX,
         speed: SpeedOptions | None = None,
     ) -> io.NodeOutput:
-        """Load, restyle, write."""
+        """Load the networks, restyle the video and write the result."""
         path = host.input_path(video)
         with naming_inputs(**SELECTION_INPUTS):
             selection = FrameSelection(
@@ -156,7 +156,7 @@ class VideoToVideo(io.ComfyNode):
     def validate_inputs(
         cls, video: str | None, base_model: str | None, motion_module: str | None
     ) -> bool | str:
-        """Refuse files that are missing, unreadable, or of another kind."""
+        """Refuse files that are missing, unreadable, or of the wrong kind."""
         readable = check_selection(video)
         if readable is not True:
             return f"video: {readable}"
@@ -173,8 +173,8 @@ class VideoToVideo(io.ComfyNode):
     ) -> list[str]:
         """Run again when a file has changed."""
         models = model_fingerprints(base_model, motion_module=motion_module)
-        clip = [] if video is None else [file_fingerprint(host.input_path(video))]
-        return [*clip, *models]
+        source = [] if video is None else [file_fingerprint(host.input_path(video))]
+        return [*source, *models]
 
 
 def _inputs() -> list[io.Input]:
@@ -226,7 +226,7 @@ def _settings(
 
 
 def favourite_first(names: list[str]) -> list[str]:
-    """Put checkpoints called cardosAnimev20, however spelt, before the others."""
+    """Put checkpoints called cardosAnimev20, in any spelling, before the others."""
     return sorted(names, key=lambda name: FAVOURITE_CHECKPOINT not in _letters(name))
 
 
@@ -237,7 +237,7 @@ def _letters(name: str) -> str:
 def _run(request: Request, model: host.ManagedModels, *, width: int, height: int) -> Result:
     context = request.sampling.context
     assert context is not None
-    # First of all: it refuses windows that the motion module does not know.
+    # Before anything else: this refuses windows that the motion module does not support.
     window = window_for(model.models.unet, context.length, context).length
 
     def move_networks(phase: Phase) -> None:

@@ -1,4 +1,4 @@
-"""The library's sentences in the words of the nodes, whose inputs have some other names."""
+"""Error messages of the library with the input names of the nodes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from ..pipeline import AnimateDiffV2VError
 
 @contextmanager
 def naming_inputs(**inputs: str) -> Iterator[None]:
-    """Name inputs, given as field=input, where an AnimateDiffV2VError names the library's fields.
+    """Replace the library's field names in an AnimateDiffV2VError by input names.
 
-    Fields stand first of all in a sentence, or after a comma; elsewhere the same letters can be
-    part of a file's name.
+    Only at the start of a message or after a comma, since elsewhere the same word can be part of a
+    file name.
+
+    Args:
+        **inputs: input names by field name.
     """
     try:
         yield

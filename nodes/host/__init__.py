@@ -1,8 +1,8 @@
-"""The only place that talks to ComfyUI's internals, one module for each topic."""
+"""The only package that uses ComfyUI's internals, one module for each topic."""
 
 from __future__ import annotations
 
-from .devices import Places, unet_device
+from .devices import Devices, unet_device
 from .folders import (
     IP_ADAPTERS,
     MOTION_LORAS,
@@ -44,13 +44,13 @@ __all__ = [
     "MOTION_LORAS",
     "MOTION_MODULES",
     "Chain",
+    "Devices",
     "HostCodec",
     "HostTextEncoder",
     "ManagedModels",
     "NodeProgress",
     "Origins",
     "OutputFile",
-    "Places",
     "PromptQueue",
     "VisionEncoder",
     "WholeModelPatcher",

@@ -1,4 +1,4 @@
-"""Where ComfyUI wants networks to be, and in which precision."""
+"""The devices and dtypes that ComfyUI chooses for networks."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where ComfyUI wants networks to compute and to wait, and in which precision."""
+class Devices:
+    """The devices and dtypes that ComfyUI chooses for each network."""
 
     unet: torch.device
     unet_dtype: torch.dtype
     fp8_weights: bool
-    """Whether the UNet's weights are stored in 8 bits, whatever it computes in."""
+    """True when the UNet's weights are stored in 8 bits, whatever dtype it computes in."""
     text_encoder: torch.device
     vae: torch.device
     vae_dtype: torch.dtype
-    waiting: torch.device
+    offload: torch.device
 
     @staticmethod
-    def chosen() -> Places:
-        """Ask ComfyUI, which knows the machine and the flags that it was started with.
+    def of_comfyui() -> Devices:
+        """Ask ComfyUI, which knows the machine and its own command line flags.
 
-        What a flag asks for and cannot be had is said in the log.
+        Flags that this pack cannot follow are logged.
         """
         unet = unet_device()
         vae = memory.vae_device()
         text_encoder = memory.text_encoder_device()
-        _say_what_stays_whole()
-        _say_what_stays_float32(text_encoder)
+        _log_if_low_vram()
+        _log_text_encoder_dtype(text_encoder)
         stored, computed = _unet_dtypes(unet)
-        return Places(
+        return Devices(
             unet=unet,
             unet_dtype=computed,
             fp8_weights=stored.itemsize == 1,
             text_encoder=text_encoder,
             vae=vae,
-            # ComfyUI's own choice for this VAE: in float16 some of them give black pictures.
+            # The dtypes that ComfyUI allows for this VAE: in float16 some give black pictures.
             vae_dtype=memory.vae_dtype(vae, [torch.bfloat16, torch.float32]),
-            waiting=memory.unet_offload_device(),
+            offload=memory.unet_offload_device(),
         )
 
 
 def unet_device() -> torch.device:
-    """Where ComfyUI wants the UNet to compute."""
+    """Return the device that ComfyUI chooses for the UNet."""
     return memory.get_torch_device()
 
 
 def _unet_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
-    """The dtypes that ComfyUI wants a UNet's weights in, and its arithmetic."""
+    """Return the dtypes that ComfyUI chooses for a UNet: stored weights, and computation."""
     supported = [torch.float16, torch.bfloat16, torch.float32]
     stored = memory.unet_dtype(device=device, supported_dtypes=supported)
     computed = memory.unet_manual_cast(stored, device, supported) or stored
@@ -68,16 +68,16 @@ def _unet_dtypes(device: torch.device) -> tuple[torch.dtype, torch.dtype]:
     return stored, computed
 
 
-def _say_what_stays_whole() -> None:
+def _log_if_low_vram() -> None:
     if memory.vram_state in (memory.VRAMState.LOW_VRAM, memory.VRAMState.NO_VRAM):
         logger.info(
-            "ComfyUI was started with --lowvram or --novram; AnimateDiff V2V's networks go to the "
-            "device whole (3 GB in float16), those of one phase at a time."
+            "ComfyUI was started with --lowvram or --novram; AnimateDiff V2V still loads each "
+            "network as a whole (3 GB in float16), only those of one phase at a time."
         )
 
 
-def _say_what_stays_float32(device: torch.device) -> None:
-    """The encoder takes 0.5 GB and milliseconds, and float32 is what ComfyUI's computes in."""
+def _log_text_encoder_dtype(device: torch.device) -> None:
+    """Log if ComfyUI wants another dtype than float32, in which its own encoder computes too."""
     asked = memory.text_encoder_dtype(device)
     if asked not in (torch.float16, torch.float32):
         logger.info(

@@ -23,20 +23,20 @@ VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
 
 
 def register_model_folders() -> None:
-    """Add the model folders that packs share, and make them where they are missing."""
+    """Register the model folders that packs share, and create missing ones."""
     for name in (MOTION_MODULES, MOTION_LORAS, IP_ADAPTERS):
         folder = Path(folder_paths.models_dir) / name
         folder_paths.add_model_folder_path(name, str(folder))
         folders, extensions = folder_paths.folder_names_and_paths[name]
-        # A folder of its own has no extensions yet, which would list every file in it.
+        # A new folder has no extensions yet; ComfyUI would list every file in it.
         extensions = set(extensions) | folder_paths.supported_pt_extensions
         folder_paths.folder_names_and_paths[name] = (folders, extensions)
-        with suppress(OSError):  # a read-only place can still be filled from elsewhere
+        with suppress(OSError):  # read-only: files may still come from other folders
             folder.mkdir(parents=True, exist_ok=True)
 
 
 def data_folder() -> Path:
-    """Where this pack keeps what it must remember, beside the data of ComfyUI's users."""
+    """Return the folder for this pack's own data, in ComfyUI's user folder."""
     return Path(folder_paths.get_user_directory()) / "animatediff_v2v"
 
 
@@ -46,7 +46,7 @@ def model_names(folder: str) -> list[str]:
 
 
 def model_path(folder: str, name: str) -> Path:
-    """Find a model file; raises AnimateDiffV2VError when it is not installed."""
+    """Return the path of a model file; raise AnimateDiffV2VError when it is not installed."""
     path = folder_paths.get_full_path(folder, name)
     if path is None:
         raise AnimateDiffV2VError(
@@ -61,9 +61,9 @@ def model_folders(name: str) -> list[Path]:
 
 
 def lora_folders() -> list[Path]:
-    """List the folders of LoRAs, and the one where the hosted API keeps what requests brought in.
+    """List the folders of LoRAs, and the one where the hosted API keeps downloaded LoRAs.
 
-    The latter's are in no list of ComfyUI's.
+    The files in the latter are in none of ComfyUI's lists.
     """
     return [*model_folders("loras"), DataFolder(data_folder() / OWN).loras]
 
@@ -80,16 +80,18 @@ def input_videos() -> list[str]:
 
 
 def input_path(name: str) -> Path:
-    """Find an uploaded file; raises AnimateDiffV2VError when it is not there."""
+    """Return the path of an uploaded file; raise AnimateDiffV2VError when it is missing."""
     if not name or not folder_paths.exists_annotated_filepath(name):
         raise _no_video(name)
     return Path(folder_paths.get_annotated_filepath(name))
 
 
 def uploaded_path(name: str) -> Path:
-    """Find a file for somebody at the other end of the network: in the input folder alone.
+    """Return the path of a file in the input folder, for a name that comes from the network.
 
-    Raises AnimateDiffV2VError when it is not there, in the same words when it is elsewhere.
+    Raises:
+        AnimateDiffV2VError: when it is missing; in the same words when it is in another folder,
+            so that callers cannot probe for files.
     """
     path = input_path(name).resolve()
     if not path.is_relative_to(Path(folder_paths.get_input_directory()).resolve()):
@@ -105,7 +107,7 @@ def _no_video(name: str) -> AnimateDiffV2VError:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Make a folder in ComfyUI's temporary one, and remove it with what is in it."""
+    """Create a folder in ComfyUI's temporary folder, and remove it at the end."""
     parent = Path(folder_paths.get_temp_directory())
     parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=parent, prefix="animatediff_v2v_") as folder:
@@ -114,7 +116,7 @@ def temporary_folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class OutputFile:
-    """Where a result goes, and how the frontend finds it."""
+    """The path of a result, and the fields by which the frontend finds it."""
 
     path: Path
     subfolder: str
@@ -134,12 +136,12 @@ def output_file(
 
 
 def workflow_metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> dict[str, str]:
-    """What to store in a file so that dropping it on ComfyUI brings the graph back."""
+    """Return the metadata that lets ComfyUI restore the graph from a file."""
     if comfy.cli_args.args.disable_metadata:
         return {}
     parts = dict(extra_pnginfo or {})
     if prompt is not None:
-        # ComfyUI leaves its fingerprints in the graph; queued again they would hide changed files.
+        # ComfyUI adds fingerprints to the graph; if queued again, they would hide changed files.
         parts["prompt"] = {
             node_id: {key: value for key, value in node.items() if key != "is_changed"}
             for node_id, node in prompt.items()

@@ -1,4 +1,4 @@
-"""ControlNets, IP-Adapters and CLIP's vision model as ComfyUI's memory manager has them."""
+"""ControlNets, IP-Adapters and CLIP's vision model under ComfyUI's memory manager."""
 
 from __future__ import annotations
 
@@ -10,66 +10,69 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline import AnimateDiffV2VError
-from .devices import Places
+from .devices import Devices
 from .managed_models import Origin, WholeModelPatcher, patcher_of, ready_network
 from .progress import raise_if_interrupted
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# What CLIP's pictures are on average; to its vision model such a picture is all zeros.
+# The mean colour of CLIP's training pictures; after normalisation such a picture is all zeros.
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_SIZE = 224
 
 
 @dataclass(frozen=True)
 class Chain:
-    """ControlNets, or IP-Adapters, in a row, and the patchers of their networks."""
+    """A chain of ControlNets or of IP-Adapters, with the patchers of their networks."""
 
     links: tuple[Any, ...] = ()
     patchers: tuple[WholeModelPatcher, ...] = ()
 
     def plus(self, link: Any, patcher: WholeModelPatcher) -> Chain:
-        """The same with one more at its end."""
+        """Return the chain with one more link at its end."""
         return Chain((*self.links, link), (*self.patchers, patcher))
 
     def get_models(self) -> list[WholeModelPatcher]:
-        """All patchers, for ComfyUI's accounting."""
+        """Return all patchers; ComfyUI counts their memory."""
         return list(self.patchers)
 
     def get_ram_usage(self) -> int:
-        """Bytes that the networks take, for ComfyUI's cache."""
+        """Return the size of the networks in bytes; ComfyUI's cache asks for it."""
         return sum(patcher.model_size() for patcher in self.patchers)
 
 
 def managed(
-    origin: Origin, load: Callable[[], Network], places: Places
+    origin: Origin, load: Callable[[], Network], devices: Devices
 ) -> tuple[Network, WholeModelPatcher]:
-    """Give a network and its patcher: the ones that ComfyUI still has, or new ones."""
+    """Return a network and its patcher, reusing those that ComfyUI still holds."""
     network: Any = ready_network(origin)
     if network is None:
         network = load()
-    return network, patcher_of(network, places.unet, places.waiting, origin)
+    return network, patcher_of(network, devices.unet, devices.offload, origin)
 
 
 class VisionEncoder:
-    """ComfyUI's CLIP_VISION for IP-Adapters; it manages its memory itself."""
+    """ComfyUI's CLIP_VISION for IP-Adapters; ComfyUI manages its memory."""
 
     def __init__(self, clip_vision: Any, *, as_tokens: bool) -> None:
-        """Use a value of ComfyUI's CLIP_VISION type.
+        """Wrap a value of ComfyUI's CLIP_VISION type.
 
-        as_tokens: give the tokens before its last layer, not the one embedding of an image.
+        Args:
+            clip_vision: the CLIP_VISION.
+            as_tokens: return the tokens before the last layer instead of one embedding per image.
         """
         self._clip_vision, self._as_tokens = clip_vision, as_tokens
 
     def encode(self, images: Tensor) -> Tensor:
-        """Give [images, channels] or [images, tokens, channels], float32, on the CPU.
+        """Return [images, channels] or [images, tokens, channels], float32, on the CPU.
 
-        images: [images, height, width, 3 or 4], float 0..1; the middle square counts.
+        Args:
+            images: [images, height, width, 3 or 4], float 0..1; only the middle square is used.
         """
         return torch.cat([self._encoded(image[..., :3].unsqueeze(0)) for image in images])
 
     def empty(self) -> Tensor:
-        """The same of no image, as IP-Adapters were trained: zeros, or a picture of zeros."""
+        """Return the encoding of "no image" used in training: zeros, or an encoded grey picture."""
         mean = getattr(self._clip_vision, "image_mean", _CLIP_MEAN)
         grey = torch.tensor(mean).expand(1, _CLIP_SIZE, _CLIP_SIZE, 3)
         encoded = self._encoded(grey)
@@ -82,8 +85,8 @@ class VisionEncoder:
         encoded = getattr(output, name, None)
         if encoded is None:
             raise AnimateDiffV2VError(
-                "The connected CLIP_VISION gives no image embedding: connect Load CLIP Vision with "
-                "CLIP-ViT-H-14-laion2B-s32B-b79K."
+                "The connected CLIP_VISION returns no image embedding: connect Load CLIP Vision "
+                "with CLIP-ViT-H-14-laion2B-s32B-b79K."
             )
         result: Tensor = encoded.float().cpu()
         return result

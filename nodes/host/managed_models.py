@@ -1,4 +1,4 @@
-"""The job's networks in the care of ComfyUI's memory manager."""
+"""Networks under ComfyUI's memory manager."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from ...pipeline.models.last_result import LastResult
 from ...pipeline.models.ops.select import lay_out_weights
 from ...pipeline.models.text_encoder import ClipTextEncoder
 from ...pipeline.models.vae import VaeCodec, default_frames_per_pass
-from .devices import Places
+from .devices import Devices
 from .progress import raise_if_interrupted
 
-# What a network was made of: fingerprints of files, and settings.
+# Identifies how a network was made: fingerprints of files, and settings.
 Origin = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Origins:
-    """What each of a job's networks is made of; equal origins make equal networks."""
+    """The origin of each of a job's networks; equal origins make equal networks."""
 
     unet: Origin
     text_encoder: Origin
     vae: Origin
 
     def with_fp8_weights(self) -> Origins:
-        """The same with the UNet's weights in 8 bits."""
+        """Return the origins with the UNet's weights in 8 bits."""
         return replace(self, unet=(*self.unet, "fp8"))
 
 
 class _Resident(nn.Module):
-    """Hides a network's read-only `device`: the patcher keeps an attribute of that name."""
+    """Hides a network's read-only `device`: the patcher sets an attribute of that name."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -47,16 +47,16 @@ class _Resident(nn.Module):
 
     @staticmethod
     def of(network: nn.Module) -> _Resident:
-        """Wrap a network under its own name, which ComfyUI's log mentions."""
+        """Wrap a network in a class of the same name, which ComfyUI's log shows."""
         named: type[_Resident] = type(type(network).__name__, (_Resident,), {})
         return named(network)
 
 
 class WholeModelPatcher(ModelPatcher):
-    """Makes a network known to ComfyUI's memory manager: on the device as a whole, or not at all.
+    """A patcher that loads a network onto the device as a whole, or not at all.
 
-    The networks are not built from ComfyUI's layers, which alone can compute with half their
-    weights elsewhere.
+    Only networks made of ComfyUI's own layers can compute while part of their weights is
+    offloaded; these are not.
     """
 
     origin: Origin | None = None
@@ -64,7 +64,7 @@ class WholeModelPatcher(ModelPatcher):
     def partially_load(
         self, device_to: torch.device, extra_memory: float = 0, force_patch_weights: bool = False
     ) -> Any:
-        """Load everything, whatever the budget says."""
+        """Load everything, whatever the memory budget."""
         del extra_memory
         taken = super().partially_load(device_to, 1e32, force_patch_weights=force_patch_weights)
         lay_out_weights(self.model, device_to)
@@ -79,37 +79,40 @@ class WholeModelPatcher(ModelPatcher):
 
 
 class ManagedModels:
-    """A job's networks, each known to ComfyUI's memory manager."""
+    """A job's networks, each under ComfyUI's memory manager."""
 
-    def __init__(self, models: Models, places: Places, *, origins: Origins | None = None) -> None:
-        """Take over `models`, which are on `places.waiting` if they are new.
+    def __init__(self, models: Models, devices: Devices, *, origins: Origins | None = None) -> None:
+        """Wrap the networks of `models`, which are on `devices.offload` if they are new.
 
-        origins: makes the networks findable for `ready_networks`.
+        The text encoder computes in float32, as ComfyUI's does. ComfyUI's own CLIP and VAE are not
+        wrapped: ComfyUI manages them already.
 
-        The text encoder computes in float32, as ComfyUI's does. ComfyUI's own CLIP and VAE among
-        them stay in its care.
+        Args:
+            models: the networks.
+            devices: the devices and dtypes to use.
+            origins: lets `ready_networks` find the networks again.
         """
         self.models = models
-        self._places, self._origins = places, origins
+        self._devices, self._origins = devices, origins
         self._text: WholeModelPatcher | None = None
         self._vae: WholeModelPatcher | None = None
-        wait = places.waiting
+        offload = devices.offload
         origin = origins.unet if origins else None
-        self._unet = patcher_of(models.unet, places.unet, wait, origin)
+        self._unet = patcher_of(models.unet, devices.unet, offload, origin)
         if isinstance(models.text_encoder, ClipTextEncoder):
             origin = origins.text_encoder if origins else None
             network = models.text_encoder.network
-            self._text = patcher_of(network, places.text_encoder, wait, origin)
+            self._text = patcher_of(network, devices.text_encoder, offload, origin)
             self._text.model.to(torch.float32)
         if isinstance(models.codec, VaeCodec):
             origin = origins.vae if origins else None
-            self._vae = patcher_of(models.codec.vae, places.vae, wait, origin)
-            self._vae.model.to(places.vae_dtype)
+            self._vae = patcher_of(models.codec.vae, devices.vae, offload, origin)
+            self._vae.model.to(devices.vae_dtype)
 
     def with_fp8_weights(self) -> ManagedModels:
-        """The same with the UNet's weights in 8 bits: a copy, or the one that ComfyUI still has.
+        """Return the models with the UNet in 8 bits: a copy, or one that ComfyUI still holds.
 
-        The original waits where it is, which for files is no memory: it is a view of theirs.
+        The original stays where it is. Loaded from a file it takes no memory, being a view of it.
         """
         unet = self.models.unet
         if has_fp8_weights(unet):
@@ -117,46 +120,50 @@ class ManagedModels:
         origins = self._origins and self._origins.with_fp8_weights()
         stored: Any = ready_network(origins.unet) if origins else None
         if stored is None:
-            stored = _unmanaged(copy_in_fp8(unet)).to(self._places.waiting)
-        # What the exact network has unsampled is not what this one would.
+            stored = _unmanaged(copy_in_fp8(unet)).to(self._devices.offload)
+        # Latents that the exact network has unsampled differ from those of this one.
         models = replace(self.models, unet=stored, unsampled_clips=LastResult())
-        return ManagedModels(models, self._places, origins=origins)
+        return ManagedModels(models, self._devices, origins=origins)
 
     @property
     def text_channels(self) -> int:
-        """Width of the tokens that the UNet attends to; 768 for Stable Diffusion 1.5."""
+        """Return the width of the tokens that the UNet attends to; 768 for Stable Diffusion 1.5."""
         return int(self.models.unet.unet.config.cross_attention_dim)
 
     @property
     def patcher(self) -> ModelPatcher:
-        """By this ComfyUI's cache knows that the value holds networks."""
+        """The UNet's patcher, by which ComfyUI's cache knows that the value holds networks."""
         return self._unet
 
     def get_models(self) -> list[ModelPatcher]:
-        """All patchers, for ComfyUI's accounting."""
+        """Return all patchers; ComfyUI counts their memory."""
         patchers = (self._unet, self._text, self._vae)
         return [patcher for patcher in patchers if patcher is not None]
 
     def get_ram_usage(self) -> int:
-        """Bytes that the networks take, for ComfyUI's cache."""
+        """Return the size of the networks in bytes; ComfyUI's cache asks for it."""
         return sum(patcher.model_size() for patcher in self.get_models())
 
     def load_encoders(
         self, *, text: bool = True, vae: bool = True, frames: int, width: int, height: int
     ) -> None:
-        """Bring what encodes prompts and frames to its device, with room for its work.
+        """Load the text encoder and the VAE onto their devices, with room for their work.
 
-        text, vae: off where another one takes its place.
-        frames: that are handed to the VAE together, of this size; it takes fewer at a time.
+        Args:
+            text: load the text encoder; off when another one is used.
+            vae: load the VAE; off when another one is used.
+            frames: number of frames that the VAE gets at once; it may process fewer at a time.
+            width: of the frames, in pixels.
+            height: of the frames, in pixels.
         """
         wanted = (self._text if text else None, self._vae if vae else None)
         patchers = [patcher for patcher in wanted if patcher is not None]
-        # The text encoder's work takes next to no memory.
+        # The text encoder needs almost no working memory.
         one_frame = _vae_bytes(self._vae, width, height) if self._vae in patchers else 0
         _load(patchers, one_frame, min(frames, default_frames_per_pass(height, width)))
 
     def load_vae(self, *, frames: int, width: int, height: int) -> None:
-        """Bring the VAE to its device, with room for its work on `frames` of this size."""
+        """Load the VAE onto its device, with room for its work on `frames` of this size."""
         self.load_encoders(text=False, frames=frames, width=width, height=height)
 
     def load_unet(
@@ -167,22 +174,26 @@ class ManagedModels:
         height: int,
         beside: Sequence[WholeModelPatcher] = (),
     ) -> None:
-        """Bring the UNet to its device, with room for windows of `frames` of this size.
+        """Load the UNet onto its device, with room for windows of `frames` of this size.
 
-        beside: networks that work together with it, ControlNets for instance.
+        Args:
+            frames: number of frames in a window.
+            width: of the frames, in pixels.
+            height: of the frames, in pixels.
+            beside: networks that run together with the UNet, such as ControlNets.
         """
-        # Of a pass: 0.01 MiB for each latent pixel and byte of precision, ComfyUI's figure for
-        # Stable Diffusion 1.5 with fused attention; our tensors take 0.6 of it, by counting. Two
-        # passes go through together if they can.
+        # One pass takes 0.01 MiB per latent pixel and byte of precision: ComfyUI's figure for
+        # Stable Diffusion 1.5 with fused attention. The tensors counted here take 0.6 of that. Two
+        # passes run together if there is room.
         itemsize = self.models.unet.dtype.itemsize
         one_pass = frames * (width // 8) * (height // 8) * itemsize * 0.01 * 1024**2
         _load([self._unet, *dict.fromkeys(beside)], one_pass, 2)
 
 
 def ready_networks(origins: Origins) -> ReadyNetworks:
-    """Find the networks of these origins among those that ComfyUI still has on the device.
+    """Find the networks of these origins that ComfyUI still holds on the device.
 
-    The ones of other origins are let go: whoever asks is about to load their successors.
+    Networks of other origins are released, since the caller is about to load their replacements.
     """
     found: dict[Origin, Any] = {}
     for entry in _ours():
@@ -199,13 +210,13 @@ def ready_networks(origins: Origins) -> ReadyNetworks:
 
 
 def ready_network(origin: Origin) -> nn.Module | None:
-    """Find the network of this origin among those that ComfyUI still has on the device."""
+    """Find the network of this origin that ComfyUI still holds on the device."""
     found = (entry.model.model.network for entry in _ours() if entry.model.origin == origin)
     return next(found, None)
 
 
 def _unmanaged(network: nn.Module) -> nn.Module:
-    """A copied network without the notes that ComfyUI's memory manager has left on its original."""
+    """Remove from a copied network the attributes that ComfyUI's memory manager has set."""
     for module in network.modules():
         for name in [name for name in vars(module) if name.startswith("comfy_")]:
             delattr(module, name)
@@ -213,45 +224,45 @@ def _unmanaged(network: nn.Module) -> nn.Module:
 
 
 def as_result(tensor: Tensor) -> Tensor:
-    """Images or latents where ComfyUI wants them between nodes, and in its precision."""
+    """Move images or latents to the device and dtype that ComfyUI uses between nodes."""
     dtype = getattr(memory, "intermediate_dtype", lambda: torch.float32)()  # from 0.18 on
     return tensor.to(memory.intermediate_device(), dtype)
 
 
 def _vae_bytes(vae: WholeModelPatcher, width: int, height: int) -> float:
-    """For a frame: ComfyUI's figure for decoding, for each pixel and byte of precision.
+    """Return the bytes that decoding a frame takes: ComfyUI's figure per pixel and dtype byte.
 
-    By counting, tensors take 768; the rest is room for the workspaces of convolutions.
+    The tensors alone take 768 of the 2178; the rest is room for the workspaces of convolutions.
     """
     itemsize: int = vae.model.network.dtype.itemsize
     return 2178 * width * height * itemsize
 
 
 def patcher_of(
-    network: nn.Module, compute: torch.device, wait: torch.device, origin: Origin | None
+    network: nn.Module, compute: torch.device, offload: torch.device, origin: Origin | None
 ) -> WholeModelPatcher:
-    """The patcher of a network, which is a new one if ComfyUI does not have it yet."""
+    """Return the patcher of a network: the one that ComfyUI holds, or a new one."""
     for entry in _ours():
         if entry.model.model.network is network:
             known: WholeModelPatcher = entry.model
             return known
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            # The heavy work is spread evenly between them: a cancel need not wait for a pass.
+            # Convolutions are spread evenly over a pass, so a cancel takes effect within it.
             layer.register_forward_pre_hook(_stop_if_interrupted)
-    patcher = WholeModelPatcher(_Resident.of(network), compute, wait)
+    patcher = WholeModelPatcher(_Resident.of(network), compute, offload)
     patcher.origin = origin
     return patcher
 
 
 def _stop_if_interrupted(_layer: nn.Module, _inputs: Any) -> None:
-    # Compiled code has no place for it; the convolutions between compiled layers do.
+    # Compiled code cannot call this; the convolutions between compiled layers can.
     if not torch.compiler.is_compiling():
         raise_if_interrupted()
 
 
 def _load(patchers: list[WholeModelPatcher], bytes_for_one: float, at_once: int) -> None:
-    """Bring networks to their devices, with room for as much work at once, for one if need be."""
+    """Load networks with room for `at_once` units of work, or at least for one."""
     if not patchers:
         return
     memory.load_models_gpu(
@@ -263,10 +274,10 @@ def _load(patchers: list[WholeModelPatcher], bytes_for_one: float, at_once: int)
 
 
 def _keep_while_loaded(patchers: list[WholeModelPatcher]) -> None:
-    """Let ComfyUI's own list of loaded models hold these, which by itself it does not.
+    """Let ComfyUI's list of loaded models keep these patchers alive; it holds weak references.
 
-    So a node that runs again finds them, and they go when ComfyUI unloads them: for other models,
-    and for "Unload models", which looks at the main device alone.
+    A node that runs again then finds them. They are freed when ComfyUI unloads them: for other
+    models, or for "Unload models", which only covers the main device.
     """
     for entry in _ours():
         patcher = entry.model
@@ -276,8 +287,8 @@ def _keep_while_loaded(patchers: list[WholeModelPatcher]) -> None:
 
 
 def _ours() -> Iterator[Any]:
-    """Entries of ComfyUI's list of loaded models that are this pack's networks."""
-    # A copy: the list shortens by itself when a network is let go.
+    """Yield the entries of ComfyUI's list of loaded models that are this pack's networks."""
+    # A copy: the list shrinks when a network is released.
     for entry in list(memory.current_loaded_models):
         if isinstance(entry.model, WholeModelPatcher):
             yield entry

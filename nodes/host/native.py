@@ -1,4 +1,4 @@
-"""ComfyUI's own values: MODEL, CLIP, VAE and VIDEO as this pack takes them."""
+"""Adapters from ComfyUI's MODEL, CLIP, VAE and VIDEO values to the pipeline."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ...pipeline.models.unet import Parameterization
 from ...pipeline.models.vae import check_decoded, check_encoded
 from ...pipeline.prompts.weights import check_prompt
 
-# Of schedules that keep some of the signal: 14.6; of those with zero terminal SNR: 4,519.
+# Schedules that keep some signal end at 14.6, those with zero terminal SNR at 4,519.
 HIGHEST_SIGMA = 1000.0
 _SAMPLING_METHODS = frozenset(("calculate_input", "calculate_denoised", "noise_scaling"))
 
 
 def trim_window(video: Any) -> tuple[float, float]:
-    """Start and duration, in seconds of its file, of a VIDEO; a duration of 0 is the rest."""
+    """Return start and duration of a VIDEO in seconds of its file; duration 0 means to the end."""
     if hasattr(video, "get_active_trim_window"):
         start, duration = video.get_active_trim_window()
         return float(start), float(duration)
-    # Before 0.23 ComfyUI trims, and keeps to itself where.
+    # ComfyUI before 0.23 has no public way to ask for the trimmed range.
     start = getattr(video, "_VideoFromFile__start_time", 0.0)
     duration = getattr(video, "_VideoFromFile__duration", 0.0)
     if start < 0:  # counted from the end
@@ -38,7 +38,7 @@ def trim_window(video: Any) -> tuple[float, float]:
 
 
 def unet_weights(model: Any) -> dict[str, Tensor]:
-    """The UNet of a MODEL under the names of a checkpoint, with its LoRAs and merges in it."""
+    """Return the UNet weights of a MODEL under checkpoint names, with LoRAs and merges applied."""
     prefix = "diffusion_model."
     merged = {}
     for name, (stored, *patches) in model.get_key_patches(prefix).items():
@@ -52,9 +52,10 @@ def unet_weights(model: Any) -> dict[str, Tensor]:
 
 
 def parameterization(model: Any) -> Parameterization:
-    """Tell what the UNet of a MODEL predicts, as ModelSamplingDiscrete or its loader says.
+    """Return what the UNet of a MODEL predicts, as set by ModelSamplingDiscrete or its loader.
 
-    Raises AnimateDiffV2VError for ways of sampling that this pack does not have.
+    Raises:
+        AnimateDiffV2VError: for a kind of sampling that this pack does not support.
     """
     sampling = model.get_model_object("model_sampling")
     kinds = comfy.model_sampling
@@ -63,27 +64,27 @@ def parameterization(model: Any) -> Parameterization:
         kinds.V_PREDICTION: "v_prediction",
         kinds.X0: "sample",
     }
-    # The nearest ancestor decides: all of them are kinds of EPS.
+    # Take the nearest ancestor: all of these classes derive from EPS.
     nearest = next((each for each in type(sampling).__mro__ if _is_kind(each)), None)
     prediction = known.get(nearest)
     if not isinstance(sampling, kinds.ModelSamplingDiscrete) or prediction is None:
         name = getattr(nearest, "__name__", type(sampling).__name__)
         raise AnimateDiffV2VError(
-            f"The connected MODEL is sampled as {name}, which this pack does not have: take "
-            "ModelSampling nodes other than eps, v_prediction and x0 out, and connect a MODEL of "
-            "Stable Diffusion 1.5; for lcm set beta_schedule on the Sampler."
+            f"The connected MODEL is sampled as {name}, which this pack does not support: connect "
+            "a MODEL of Stable Diffusion 1.5, and remove ModelSampling nodes other than eps, "
+            "v_prediction and x0; for lcm, set beta_schedule on the Sampler."
         )
     has_no_signal = float(sampling.sigma_max) > HIGHEST_SIGMA
     return Parameterization(prediction, has_no_signal)
 
 
 def _is_kind(kind: type) -> bool:
-    """Tell whether a class says for itself what goes into the UNet, or what comes out of it."""
+    """Return whether a class itself defines the UNet's input or output scaling."""
     return not _SAMPLING_METHODS.isdisjoint(vars(kind))
 
 
 def has_weight_patches(model: Any) -> bool:
-    """Whether a MODEL carries LoRAs or other patches of its weights."""
+    """Return whether a MODEL has LoRAs or other weight patches."""
     return bool(model.patches)
 
 
@@ -91,11 +92,11 @@ class HostTextEncoder(TextEncoder):
     """ComfyUI's CLIP as the pipeline's text encoder; it manages its memory itself."""
 
     def __init__(self, clip: Any) -> None:
-        """Use a value of ComfyUI's CLIP type."""
+        """Wrap a value of ComfyUI's CLIP type."""
         self._clip = clip
 
     def encode(self, prompt: str) -> Tensor:
-        """Give [1, 77 * chunks, channels], float32, on the CPU."""
+        """Return [1, 77 * chunks, channels], float32, on the CPU."""
         check_prompt(prompt)
         encoded: Tensor = self._clip.encode_from_tokens(self._clip.tokenize(prompt))
         return encoded.float().cpu()
@@ -107,20 +108,21 @@ class HostCodec(LatentCodec):
     FRAMES_AT_ONCE = 8
 
     def __init__(self, vae: Any) -> None:
-        """Use a value of ComfyUI's VAE type.
+        """Wrap a value of ComfyUI's VAE type.
 
-        Raises AnimateDiffV2VError when it is another model's.
+        Raises:
+            AnimateDiffV2VError: when the VAE belongs to another base model.
         """
         channels = vae.latent_channels
         if channels != 4 or vae.latent_dim != 2:
             raise AnimateDiffV2VError(
-                f"The connected VAE gives latents of {channels} channels; AnimateDiff needs one "
+                f"The connected VAE makes latents with {channels} channels; AnimateDiff needs one "
                 "for Stable Diffusion 1.5, with 4, such as vae-ft-mse-840000-ema-pruned."
             )
         self._vae = vae
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Give the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
+        """Return latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
 
         frames: [n, height, width, 3], uint8 or float in 0..1.
         """
@@ -128,7 +130,7 @@ class HostCodec(LatentCodec):
 
     def _encoded(self, frames: Tensor) -> Tensor:
         pixels = frames.float() / 255 if frames.dtype == torch.uint8 else frames
-        # ComfyUI's VAE draws from its posterior with the global generator.
+        # ComfyUI's VAE samples from its posterior with the global generator.
         devices = [self._vae.device] if self._vae.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
@@ -136,7 +138,7 @@ class HostCodec(LatentCodec):
         return check_encoded(latents.float().cpu())
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1."""
+        """Yield the frames of `latents` as chunks [n, height, width, 3], float32, 0..1."""
         for part in self._parts(latents):
             yield check_decoded(self._vae.decode(part).float().cpu())
 

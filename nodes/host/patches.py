@@ -1,10 +1,10 @@
-"""What a MODEL of ComfyUI carries beside its weights, and this pack's sampler does not run."""
+"""Patches of a ComfyUI MODEL that this pack's sampler does not apply."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Kind of patch -> what does the same here; "" where nothing does.
+# Kind of patch -> what has the same effect here; "" where nothing does.
 _INSTEAD = {
     "attn2": "IP-Adapter for AnimateDiff, for style images",
     "sampler_cfg_function": "guidance_scale, guidance_start and guidance_end of the Sampler",
@@ -25,9 +25,9 @@ _OPTIONS = (
 
 
 def ignored_patches(model: Any) -> str | None:
-    """Name each patch of a MODEL that has no effect here and what to use instead, in a sentence.
+    """Return a sentence that names each patch without effect here and what to use instead.
 
-    None where there is none. Patches of weights and model_sampling are taken along.
+    None when there is none. Weight patches and model_sampling do have an effect.
     """
     kinds = _kinds(model)
     if not kinds:
@@ -35,8 +35,8 @@ def ignored_patches(model: Any) -> str | None:
     advice = dict.fromkeys(filter(None, map(_instead, kinds)))
     use = f" Use instead: {'; '.join(advice)}." if advice else ""
     return (
-        f"The connected MODEL carries patches without effect here: {', '.join(kinds)}.{use} Its "
-        "LoRAs and merges are taken along."
+        f"The connected MODEL has patches that have no effect here: {', '.join(kinds)}.{use} Its "
+        "LoRAs and merges are kept."
     )
 
 
@@ -51,9 +51,9 @@ def _kinds(model: Any) -> list[str]:
         if patches
     ]
     found += [name for name in ("optimized_attention_override",) if transformer.get(name)]
-    for place in ("wrappers", "callbacks"):
-        for group in (getattr(model, place, {}), transformer.get(place, {})):
-            found += [f"{place[:-1]} {kind}" for kind, each in group.items() if any(each.values())]
+    for name in ("wrappers", "callbacks"):
+        for group in (getattr(model, name, {}), transformer.get(name, {})):
+            found += [f"{name[:-1]} {kind}" for kind, each in group.items() if any(each.values())]
     found += [name for name in getattr(model, "object_patches", {}) if name != "model_sampling"]
     found += [f"injection {name}" for name in getattr(model, "injections", {})]
     found += ["hook_patches"] if getattr(model, "hook_patches", None) else []

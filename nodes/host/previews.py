@@ -1,7 +1,7 @@
-"""What a clip looks like while it is sampled: a small picture that moves.
+"""Animated previews of a video while it is sampled.
 
-ComfyUI's frontend shows a preview as it is, whatever its type: a WebP of several frames plays in
-the nodes of Nodes 2.0, and the canvas draws its first frame.
+ComfyUI's frontend shows a preview of any picture type: a WebP of several frames plays in
+Nodes 2.0, and the canvas draws its first frame.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from PIL import Image
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
-# Type, picture, and the size to which ComfyUI fits it: None leaves it alone.
+# Type, picture, and the size that ComfyUI scales it to; None leaves it unscaled.
 Preview = tuple[str, Any, int | None]
 
 FRAME_RATE = 8
 MAX_FRAMES = 32
 LONGER_SIDE = 256
-# Pictures take at most a tenth of the time, and come at most so often.
+# Previews take at most a tenth of the time, with at least this pause between them.
 SECONDS_BETWEEN = 0.5
 REST_AFTER_WORK = 9
 
 
 class Previews:
-    """Turns latents into previews, as ComfyUI's preview method says."""
+    """Makes previews of latents with ComfyUI's preview method."""
 
     def __init__(self) -> None:
-        """Ask ComfyUI for its way from latents to pictures; with "none" there is no preview."""
+        """Get ComfyUI's previewer; with the preview method "none" there is none."""
         self._previewer = latent_preview.get_previewer(
             memory.get_torch_device(), comfy.latent_formats.SD15()
         )
         self._next = 0.0
 
     def of(self, latents: Tensor) -> Preview | None:
-        """Give a preview of latents [frames, 4, height / 8, width / 8], scaled as for the UNet.
+        """Return a preview of latents [frames, 4, height / 8, width / 8], scaled as for the UNet.
 
-        None where previews are off, and where the last one was a moment ago.
+        None when previews are off, or when the last one was too recent.
         """
         started = time.monotonic()
         if self._previewer is None or started < self._next:
@@ -77,16 +77,16 @@ def _picture(previewer: latent_preview.LatentPreviewer, latents: Tensor) -> Imag
 
 
 class AnimatedPicture(WebPImageFile):
-    """A picture for ComfyUI's server that moves: saved, whatever is asked for, as the WebP it is.
+    """An animated WebP that ComfyUI's server takes for a picture, and that saves only as WebP.
 
-    The server knows JPEG and PNG alone, and browsers go by what is in the data.
+    The server only knows JPEG and PNG, but browsers detect the type from the data.
     """
 
     _data: bytes
 
     @classmethod
     def of(cls, frames: list[Image.Image]) -> AnimatedPicture:
-        """Put pictures of one size behind each other, in an endless loop."""
+        """Join pictures of the same size into an endless loop."""
         data = BytesIO()
         frames[0].save(
             data,
@@ -109,5 +109,5 @@ class AnimatedPicture(WebPImageFile):
 
 
 def spread(count: int) -> Tensor:
-    """Indices of at most MAX_FRAMES frames, evenly spread over `count`."""
+    """Return the indices of at most MAX_FRAMES frames, evenly spread over `count`."""
     return torch.linspace(0, count - 1, min(count, MAX_FRAMES)).round().long()

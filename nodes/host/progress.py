@@ -1,4 +1,4 @@
-"""The bar of the running node, the picture in it, and the button that stops it."""
+"""The progress bar of the running node, its preview, and its cancel button."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ PROGRESS_UNITS = 1000
 
 
 def raise_if_interrupted() -> bool:
-    """The pipeline's cancel callback: raises ComfyUI's own interrupt, which ends the prompt."""
+    """Raise ComfyUI's interrupt, which ends the prompt; the pipeline's cancel callback."""
     memory.throw_exception_if_processing_interrupted()
     return False
 
 
 class NodeProgress:
-    """The pipeline's progress callback: the bar of the running node, and a preview in it."""
+    """The pipeline's progress callback: the bar of the running node, with a preview."""
 
     def __init__(self) -> None:
-        """Begin at nothing done."""
+        """Create the bar, at 0."""
         self._bar = comfy.utils.ProgressBar(PROGRESS_UNITS)
         self._previews = Previews()
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the job is."""
+        """Show the progress of the job."""
         preview = None if progress.preview is None else self._previews.of(progress.preview)
         done = round(progress.fraction * PROGRESS_UNITS)
         self._bar.update_absolute(done, PROGRESS_UNITS, preview)
         say(progress.message)
 
     def share(self, fraction: float) -> None:
-        """Show that this share, 0 to 1, of a node without phases is done."""
+        """Show the progress, 0 to 1, of a node without phases."""
         self._bar.update_absolute(round(fraction * PROGRESS_UNITS), PROGRESS_UNITS)

@@ -1,4 +1,4 @@
-"""ComfyUI's own queue, for whoever hands prompts in without a browser."""
+"""ComfyUI's own queue, for prompts that are submitted without a browser."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from server import PromptServer
 
 from ..queue_numbers import number_in_front_of
 
-# Told to a listener of ours alone, who hears it as "said".
+# An event for this pack's listeners only; they get it as "said".
 _SAID = "animatediff_v2v.said"
 
 Hear = Callable[[str, Mapping[str, Any]], None]
-# Beyond what a session reaches: prompts with such a number wait until all others are done.
+# Higher than any number that ComfyUI reaches: such prompts wait until all others are done.
 LOWEST_PRIORITY = 10**9
 
 
 class _Listener:
-    """Stands among the open tabs and hears what ComfyUI tells one of them."""
+    """Takes the place of a browser tab's WebSocket and passes on its events."""
 
     def __init__(self, hear: Hear) -> None:
         self._hear = hear
@@ -34,34 +34,34 @@ class _Listener:
         self._hear("said" if event == _SAID else event, message["data"])
 
     async def send_bytes(self, _message: bytes) -> None:
-        """Previews are for eyes."""
+        """Ignore previews."""
 
 
 class PromptQueue:
-    """Prompts in, events out; all of it belongs to the event loop's thread."""
+    """Submits prompts and passes on events; only for the event loop's thread."""
 
     def __init__(self) -> None:
-        """Use the server that loads this pack."""
+        """Use the server that is loading this pack."""
         self._server = PromptServer.instance
         self._low = 0
 
     @property
     def folders(self) -> list[Path]:
-        """Where files are kept, which is nobody's business at the other end of the network."""
+        """Return the folders of files, whose paths must not appear in responses."""
         names = (folder_paths.get_input_directory(), folder_paths.get_output_directory())
         roots = (folder_paths.get_user_directory(), folder_paths.models_dir, folder_paths.base_path)
         return [Path(name) for name in (*names, *roots)]
 
     def input_folder(self, name: str) -> Path:
-        """A folder in ComfyUI's input folder; nodes find a file in it as `name/file`."""
+        """Return a folder in ComfyUI's input folder; nodes find a file in it as `name/file`."""
         return Path(folder_paths.get_input_directory()) / name
 
     def output_folder(self, name: str) -> Path:
-        """A folder in ComfyUI's output folder."""
+        """Return a folder in ComfyUI's output folder."""
         return Path(folder_paths.get_output_directory()) / name
 
     def shown_file(self, shown: Mapping[str, str]) -> Path:
-        """The file that a node told the frontend to show."""
+        """Return the path of a file that a node told the frontend to show."""
         folder = folder_paths.get_directory_by_type(shown["type"])
         assert folder is not None, shown
         return Path(folder) / shown["subfolder"] / shown["filename"]
@@ -77,9 +77,17 @@ class PromptQueue:
     ) -> Mapping[str, Any] | None:
         """Queue a prompt in API format; its events go to `client_id`.
 
-        before: the id of a waiting prompt to queue it in front of.
-        Gives None when it is queued, else the errors: {"error": ..., "node_errors": ...}.
-        The work is left to ComfyUI's own route, which knows what its version wants in the queue.
+        This calls ComfyUI's own route, because the format of queue entries depends on its version.
+
+        Args:
+            prompt: the graph, in API format.
+            prompt_id: its id.
+            client_id: the listener that gets its events.
+            is_low_priority: queue it behind all prompts of normal priority.
+            before: the id of a waiting prompt to queue it in front of.
+
+        Returns:
+            None when it is queued, else the errors: {"error": ..., "node_errors": ...}.
         """
         body: dict[str, Any] = {
             "prompt": prompt,
@@ -112,11 +120,11 @@ class PromptQueue:
         return cast("Callable[[Any], Awaitable[web.Response]]", handler)
 
     def running(self) -> list[str]:
-        """The ids of the prompts that run; one, in all versions so far."""
+        """Return the ids of the running prompts; one, in all versions so far."""
         return [item[1] for item in self._server.prompt_queue.get_current_queue_volatile()[0]]
 
     def waiting(self) -> list[str]:
-        """The ids of the prompts that wait, the next one first, whosever they are."""
+        """Return the ids of all waiting prompts, also of other clients, the next one first."""
         return [prompt_id for _, prompt_id in self._waiting()]
 
     def _waiting(self) -> list[tuple[float, str]]:
@@ -124,17 +132,17 @@ class PromptQueue:
         return sorted(item[:2] for item in waiting)
 
     def remove(self, prompt_id: str) -> bool:
-        """Take a waiting prompt out of the queue; False if it does not wait."""
+        """Remove a waiting prompt from the queue; return False if it is not waiting."""
         queue = self._server.prompt_queue
         removed: bool = queue.delete_queue_item(lambda item: item[1] == prompt_id)
         return removed
 
     def interrupt(self, prompt_id: str) -> bool:
-        """Stop a prompt if it is the one that runs.
+        """Stop a prompt if it is running, and return whether it was.
 
-        The queue cannot move on in between, and each prompt lowers the flag when it begins, so
-        that no other prompt is hit. For the same reason a flag that is raised before the prompt
-        has begun is lost: ask again when it has.
+        No other prompt can be hit: the queue's lock is held, and each prompt clears the flag when
+        it starts. For the same reason, a flag that is set just before the prompt starts is lost:
+        call this again after its start.
         """
         queue = self._server.prompt_queue
         with queue.mutex:
@@ -144,26 +152,26 @@ class PromptQueue:
         return False
 
     def history(self, prompt_id: str) -> Mapping[str, Any] | None:
-        """What ComfyUI remembers of a finished prompt; None where somebody has cleared it."""
+        """Return ComfyUI's history entry of a finished prompt; None if it was cleared."""
         found = self._server.prompt_queue.get_history(prompt_id=prompt_id)
         entry: Mapping[str, Any] | None = found.get(prompt_id)
         return entry
 
     def listen(self, client_id: str, hear: Hear) -> None:
-        """Pass on what prompts of `client_id` tell, instead of all open tabs being told."""
+        """Pass on the events of prompts of `client_id`, which otherwise go to all open tabs."""
         self._server.sockets[client_id] = _Listener(hear)
         self._server.sockets_metadata[client_id] = {"feature_flags": {}}
 
     def stop_listening(self, client_id: str) -> None:
-        """End what `listen` began."""
+        """Undo `listen`."""
         self._server.sockets.pop(client_id, None)
         self._server.sockets_metadata.pop(client_id, None)
 
 
 def say(message: str) -> None:
-    """Tell in words how far the running prompt is, if one who listens has queued it.
+    """Send a progress message if the running prompt was queued by a listener of this pack.
 
-    Tabs are not told: their frontend knows no such event.
+    Browser tabs do not get it: their frontend knows no such event.
     """
     server = PromptServer.instance
     if isinstance(server.sockets.get(server.client_id), _Listener):

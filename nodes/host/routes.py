@@ -1,4 +1,4 @@
-"""Routes of ComfyUI's server, and the server itself."""
+"""Routes on ComfyUI's server, and its application."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from server import PromptServer
 
 
 def add_get_route(path: str, answer: Callable[[web.Request], Awaitable[web.Response]]) -> None:
-    """Answer GET requests for a path of ComfyUI's server."""
+    """Add a GET route to ComfyUI's server."""
     PromptServer.instance.routes.get(path)(answer)
 
 
 def add_route(route: web.RouteDef) -> None:
-    """Answer a route of ComfyUI's server; ComfyUI adds the same under /api.
+    """Add a route to ComfyUI's server; ComfyUI adds the same one under /api.
 
-    Its options are left out: ComfyUI cannot repeat a route that has some, even aiohttp's defaults.
+    The route's options are dropped: ComfyUI cannot copy a route that has any, even aiohttp's
+    defaults.
     """
     PromptServer.instance.routes.route(route.method, route.path)(route.handler)
 
 
 def application() -> web.Application:
-    """ComfyUI's server as an aiohttp application; it does not run yet while packs are loaded."""
+    """Return ComfyUI's aiohttp application, which is not running yet while packs are loaded."""
     app: web.Application = PromptServer.instance.app
     return app

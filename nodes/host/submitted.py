@@ -1,4 +1,4 @@
-"""The prompt that ComfyUI is validating: a node's own check is shown that node's values alone."""
+"""The prompt that ComfyUI is validating, for checks that need more than one node's values."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from server import PromptServer
 # Node id -> {"class_type": ..., "inputs": {name: value, or [node id, output] where linked}}
 Prompt = Mapping[str, Mapping[str, Any]]
 
-# Of the request that hands the prompt in: ComfyUI validates it in the same task.
+# Set for the request that submits the prompt: ComfyUI validates it in the same task.
 _submitted: ContextVar[Prompt | None] = ContextVar("submitted", default=None)
 
 
 def remember_submitted_prompts() -> None:
-    """Let `submitted_prompt` know each prompt that comes in, which goes on as it came."""
+    """Register a handler that stores each submitted prompt for `submitted_prompt`."""
     PromptServer.instance.add_on_prompt_handler(_remember)
 
 
 def submitted_prompt() -> Prompt:
-    """The prompt that is being validated, in API format; empty outside of a validation."""
+    """Return the prompt that is being validated, in API format; empty outside a validation."""
     return _submitted.get() or {}
 
 

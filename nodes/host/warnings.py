@@ -1,4 +1,4 @@
-"""Warnings on the node that runs, where whoever built the graph sees them; the log has them too."""
+"""Warnings shown on the running node; they are logged as well."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGE = __name__.split(".nodes.", maxsplit=1)[0]
 
 
 class _Shown(logging.Handler):
-    """Collects warnings, and writes them below the widgets of the node."""
+    """Collects warnings and shows them below the widgets of the node."""
 
     def __init__(self, node_id: str) -> None:
         super().__init__(logging.WARNING)
@@ -29,7 +29,7 @@ class _Shown(logging.Handler):
 
 @contextmanager
 def warnings_on_node() -> Iterator[None]:
-    """Show what this pack warns of while the block runs on the node that runs it."""
+    """Show this pack's warnings on the running node while the block runs."""
     context = get_executing_context()
     if context is None:
         yield

@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 INPUT_FOLDER = "animatediff_v2v_api"
 SECONDS_BETWEEN_CHECKS = 2.0
-# How often a prompt is looked for in vain before it is taken to be gone: an event may be under way.
+# Failed look-ups before a prompt counts as gone: its final event may still be under way.
 CHECKS_BEFORE_GONE = 2
-HEARD = (
+EVENTS = (
     "said",
     "execution_start",
     "executed",
@@ -33,20 +33,20 @@ Hear = Callable[[str, Mapping[str, Any]], None]
 
 
 class ComfyQueue(Protocol):
-    """ComfyUI's queue, as nodes/host/queue.py has it."""
+    """The interface of ComfyUI's queue; nodes/host/queue.py implements it."""
 
     @property
     def folders(self) -> list[Path]:
-        """Where files are kept."""
+        """Folders of files, whose paths must not appear in responses."""
 
     def input_folder(self, name: str) -> Path:
-        """A folder in the input folder."""
+        """Return a folder in the input folder."""
 
     def output_folder(self, name: str) -> Path:
-        """A folder in the output folder."""
+        """Return a folder in the output folder."""
 
     def shown_file(self, shown: Mapping[str, str]) -> Path:
-        """The file that a node told the frontend to show."""
+        """Return the path of a file that a node told the frontend to show."""
 
     async def submit(
         self,
@@ -57,28 +57,28 @@ class ComfyQueue(Protocol):
         is_low_priority: bool,
         before: str | None,
     ) -> Mapping[str, Any] | None:
-        """Queue a prompt, in front of another one if given; give the errors if it is refused."""
+        """Queue a prompt, in front of another one if given; return the errors if it is refused."""
 
     def running(self) -> list[str]:
-        """The ids of the prompts that run."""
+        """Return the ids of the running prompts."""
 
     def waiting(self) -> list[str]:
-        """The ids of the prompts that wait, the next one first."""
+        """Return the ids of the waiting prompts, the next one first."""
 
     def remove(self, prompt_id: str) -> bool:
-        """Take a waiting prompt out."""
+        """Remove a waiting prompt; return whether it was waiting."""
 
     def interrupt(self, prompt_id: str) -> bool:
-        """Stop a prompt if it is the one that runs."""
+        """Stop a prompt if it is running, and return whether it was."""
 
     def history(self, prompt_id: str) -> Mapping[str, Any] | None:
-        """What is remembered of a finished prompt."""
+        """Return the history entry of a finished prompt."""
 
     def listen(self, client_id: str, hear: Hear) -> None:
         """Pass on the events of prompts of `client_id`."""
 
     def stop_listening(self, client_id: str) -> None:
-        """End that."""
+        """Undo `listen`."""
 
 
 @dataclass
@@ -93,10 +93,10 @@ class _Prompt:
 
 
 class ComfyExecutor:
-    """The jobs that are in ComfyUI's queue, beside those of its own users."""
+    """Runs jobs in ComfyUI's queue, next to the prompts of its own users."""
 
     def __init__(self, queue: ComfyQueue) -> None:
-        """Use ComfyUI's queue under a client id of our own, so that no tab hears of our jobs."""
+        """Use ComfyUI's queue under a separate client id, so that browser tabs get no events."""
         self._queue = queue
         self.input_folder = queue.input_folder(INPUT_FOLDER)
         self.output_folder = queue.output_folder(OUTPUT_FOLDER)
@@ -107,13 +107,13 @@ class ComfyExecutor:
         self._checking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self.input_folder.mkdir(parents=True, exist_ok=True)
         self._queue.listen(self._client_id, self._hear)
-        self._checking = asyncio.create_task(self._check_for_ever())
+        self._checking = asyncio.create_task(self._check_forever())
 
     async def stop(self) -> None:
-        """Stop listening; ComfyUI is about to end, and its queue with it."""
+        """Stop listening; ComfyUI and its queue are about to end."""
         if self._checking is not None:
             self._checking.cancel()
         self._queue.stop_listening(self._client_id)
@@ -132,14 +132,14 @@ class ComfyExecutor:
                 )
             if errors is not None:
                 raise self._refusal(job, errors)
-            if prompt.is_cancelled:  # while it was on its way into the queue
+            if prompt.is_cancelled:  # while it was being submitted
                 await self.cancel(job.request_id)
             return await self._follow(prompt, listener)
         finally:
             self._prompts.pop(job.request_id, None)
 
     def _next_after(self, job: ApiJob) -> str | None:
-        """Find the first waiting prompt of those that came after a job, and were ready before."""
+        """Return the first waiting prompt of a job that came later but was ready earlier."""
         ours = (self._prompts[each].job for each in self._queue.waiting() if each in self._prompts)
         for other in ours:
             if other.is_low_priority == job.is_low_priority and other.sequence > job.sequence:
@@ -147,12 +147,12 @@ class ComfyExecutor:
         return None
 
     def recover_output(self, request_id: str) -> Path | None:
-        """Find the video of a prompt; ComfyUI's history ends with the process, files stay."""
+        """Find the video of a prompt by its file; ComfyUI's history does not survive a restart."""
         videos = self.output_folder.glob(f"{request_id}_*.mp4")
         return next(videos, None)
 
     async def cancel(self, request_id: str) -> None:
-        """Take a job out of the queue, or stop it if it is the one that runs."""
+        """Remove a job from the queue, or stop it if it is running."""
         prompt = self._prompts.get(request_id)
         if prompt is None:
             return
@@ -163,27 +163,27 @@ class ComfyExecutor:
             self._queue.interrupt(request_id)
 
     def queue_position(self, request_id: str) -> int | None:
-        """How many run or wait before a job, those of ComfyUI's own users among them."""
+        """Return how many prompts run or wait before a job, including those of ComfyUI's users."""
         waiting = self._queue.waiting()
         if request_id not in waiting:
             return None
         return len(self._queue.running()) + waiting.index(request_id)
 
     def length(self) -> int:
-        """How many run or wait, of ours and of others."""
+        """Return how many prompts run or wait in all."""
         return len(self._queue.running()) + len(self._queue.waiting())
 
-    # --- what is heard -------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------
 
     def _hear(self, event: str, data: Mapping[str, Any]) -> None:
         if event == "execution_start":
             self._current = data["prompt_id"]
         prompt_id = data.get("prompt_id", self._current)
         prompt = self._prompts.get(prompt_id)
-        if prompt is None or event not in HEARD:
+        if prompt is None or event not in EVENTS:
             return
         if prompt.is_cancelled:
-            # The first interrupt was lost if it came before the prompt had begun.
+            # An earlier interrupt was lost if it came before the prompt had started.
             self._queue.interrupt(prompt_id)
         prompt.events.put_nowait((event, data))
 
@@ -197,13 +197,13 @@ class ComfyExecutor:
             elif event == "executed" and data["node"] == OUTPUT_NODE:
                 prompt.output = data["output"]
             elif event == "execution_success":
-                return self._made(prompt.output)
+                return self._result(prompt.output)
             elif event == "execution_interrupted":
                 raise Cancelled("The job was cancelled.")
             elif event == "execution_error":
                 raise self._failure(data)
 
-    def _made(self, output: Mapping[str, Any]) -> JobResult:
+    def _result(self, output: Mapping[str, Any]) -> JobResult:
         (shown,) = output["images"]
         (timings,) = output["timings"]
         return JobResult(self._queue.shown_file(shown), dict(timings))
@@ -225,19 +225,19 @@ class ComfyExecutor:
             return AnimateDiffV2VError(without_folders("; ".join(said), self._queue.folders))
         return RuntimeError(f"ComfyUI refused request {job.request_id}: {errors.get('error')}")
 
-    # --- what is not heard ---------------------------------------------------------------------
+    # --- missed events -------------------------------------------------------------------------
 
-    async def _check_for_ever(self) -> None:
-        """Find the jobs that somebody took out of the queue, and those whose end was not heard."""
+    async def _check_forever(self) -> None:
+        """Find jobs that were removed from the queue, and jobs whose final event was missed."""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
             there = {*self._queue.running(), *self._queue.waiting()}
             for prompt_id, prompt in self._prompts.items():
                 prompt.missed = 0 if prompt_id in there else prompt.missed + 1
                 if prompt.missed == CHECKS_BEFORE_GONE:
-                    self._end_unheard(prompt_id, prompt)
+                    self._end_missed(prompt_id, prompt)
 
-    def _end_unheard(self, prompt_id: str, prompt: _Prompt) -> None:
+    def _end_missed(self, prompt_id: str, prompt: _Prompt) -> None:
         entry = self._queue.history(prompt_id)
         if entry is None:
             prompt.events.put_nowait(("execution_interrupted", {}))

@@ -16,10 +16,10 @@ Graph = dict[str, dict[str, Any]]
 
 
 def graph(job: ApiJob, *, video: str) -> Graph:
-    """Word a job; `video` is its file's name below ComfyUI's input folder.
+    """Return the graph of a job; `video` is its file name below ComfyUI's input folder.
 
-    The name of the output is new each time, so that no two requests get the same file from
-    ComfyUI's cache.
+    Each request has its own output name, so that no two requests get the same file from ComfyUI's
+    cache.
     """
     is_stack = any(Path(name).is_absolute() for name, _ in job.loras)
     loras = {} if is_stack else _lora_nodes(job.loras)
@@ -56,9 +56,9 @@ def graph(job: ApiJob, *, video: str) -> Graph:
 
 
 def _stack(loras: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    """Word LoRAs as the value of the socket: what requests brought in is in no node's list.
+    """Return LoRAs as a value of the socket, because downloaded ones are in no combo's list.
 
-    Its name alone will do, see nodes/host/folders.py; a path would be written into the video.
+    File names are enough, see nodes/host/folders.py; paths would be written into the video.
     """
     entries = (
         (Path(name).name if Path(name).is_absolute() else name, scale) for name, scale in loras

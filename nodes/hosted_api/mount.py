@@ -1,4 +1,4 @@
-"""The hosted API on ComfyUI's own server, for owners who switch it on."""
+"""The hosted API on ComfyUI's own server, off by default."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class InstalledModels:
         return host.model_names(folder)
 
     def folders(self, folder: str) -> list[Path]:
-        """List the places on disk behind it."""
+        """List the folders on disk that hold it."""
         return host.model_folders(folder)
 
 
 def add_hosted_api() -> None:
-    """Answer fal's clients if api.json or the environment says so.
+    """Add the routes of the hosted API if api.json or the environment enables it.
 
-    What is wrong with its settings is logged, and leaves the nodes alone.
+    Errors in its settings are logged; the nodes work all the same.
     """
     folder = host.data_folder()
     try:
@@ -43,6 +43,6 @@ def add_hosted_api() -> None:
             library=InstalledModels(),
         )
     except AnimateDiffV2VError as error:
-        logger.error("AnimateDiff V2V does not answer the hosted API. %s", error)
+        logger.error("The hosted API of AnimateDiff V2V could not start. %s", error)
         return
     service.mount(host.application(), host.add_route)

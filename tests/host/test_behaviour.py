@@ -274,7 +274,9 @@ def test_impossible_windows_are_refused_before_running(server):
 def test_windows_longer_than_the_motion_module_are_refused_before_running(server):
     prompt = windowed(length=33)
     said = refusal(server, prompt)["length"]
-    assert "33 frames are more than motion_module.safetensors knows at once: use 32 or less" in said
+    assert (
+        "33 frames are more than motion_module.safetensors supports at once: use 32 or less" in said
+    )
     _, answer = server.post("/prompt", {"prompt": prompt})
     assert list(answer["node_errors"]) == ["windows"]
     # The prompt before has not been remembered, and what has no motion module sees any length.

@@ -34,8 +34,8 @@ PATCHES = {
     "lcm": ("ModelSamplingDiscrete", {"sampling": "lcm", "zsnr": False}),
     "img_to_img": ("ModelSamplingDiscrete", {"sampling": "img_to_img", "zsnr": False}),
 }
-IGNORED = "The connected MODEL carries patches without effect here: "
-TAKEN = "Its LoRAs and merges are taken along."
+IGNORED = "The connected MODEL has patches that have no effect here: "
+TAKEN = "Its LoRAs and merges are kept."
 GUIDANCE = "guidance_scale, guidance_start and guidance_end of the Sampler"
 # By the nodes in a row: what is said, and nothing where nothing is lost.
 SAID = {
