@@ -24,7 +24,7 @@ from animatediff_v2v.pipeline import (
     video_to_video,
 )
 from animatediff_v2v.pipeline.memory.estimate import Work
-from animatediff_v2v.pipeline.memory.offload import _portions
+from animatediff_v2v.pipeline.memory.offload import _chunk_sizes
 from animatediff_v2v.pipeline.memory.tracer import META, live_bytes
 from animatediff_v2v.pipeline.models.batching import ChunkSizes
 
@@ -177,7 +177,7 @@ def test_on_a_device_the_vae_waits_as_it_will_work(files):
 @pytest.mark.parametrize("side", [256, 512])
 def test_portions_shrink_from_what_is_usual(device, side):
     work = Work(frames=8, width=side, height=side, settings=SamplingSettings(seed=1))
-    choices = _portions(device, work)
+    choices = _chunk_sizes(device, work)
     usual = ChunkSizes.usual(device, pixels=side * side // 8)
     assert choices[0] == usual
     fewest = usual.passes if device.type == "cpu" else 1
