@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 CLIENTS := .venv-clients
+QUICK := tests/unit/test_package.py tests/unit/test_doctests.py tests/unit/nodes tests/unit/prompts tests/unit/sampling/test_samplers.py \
+	tests/unit/sampling/test_schedulers.py tests/unit/sampling/test_windows.py tests/unit/files/test_lora_formulas.py \
+	tests/unit/video/test_selection.py tests/unit/job/test_presets.py
 LOCKING := .venv-lock
 # What a machine's own settings of pip and uv add would be missing elsewhere.
 FROM_THE_INDEX := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= UV_NO_CONFIG=1 UV_FIND_LINKS= UV_SYSTEM_CERTS=1
 
-.PHONY: demo test lint unit clients test-host test-browser lock check-install clean
+.PHONY: demo test lint types unit quick golden clients test-host test-browser lock check-install clean
 
 demo: $(VENV)/.ready-to-run
 	$(RUN)/python demo/run.py
@@ -17,6 +20,9 @@ test: lint unit
 lint: $(VENV)/.ready-to-test
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
+	$(MAKE) --silent types
+
+types: $(VENV)/.ready-to-test
 	# The import name of this folder, for a type checker that knows no import hooks.
 	mkdir -p build/typing && ln -sfn ../.. build/typing/animatediff_v2v
 	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api -p animatediff_v2v.cli -p animatediff_v2v.nodes
@@ -24,6 +30,22 @@ lint: $(VENV)/.ready-to-test
 # Networks this small gain nothing from a second thread: a process a core, each with a share of the tests.
 unit: $(VENV)/.ready-to-test clients
 	$(RUN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+# What is worth running before each commit: under 90 seconds on two cores. The rest runs in `make test`.
+quick: lint
+	$(RUN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=worksteal $(QUICK) \
+		-k "not deviation and not thousands and not every_schedule and not comfy_cli"
+
+# Writes anew what tests compare with: the contract and English texts of the nodes always; with COMFYUI_PATH and
+# COMFYUI_PYTHON also ComfyUI's own nodes, samplers and noise levels, and with ANIMATEDIFF_EVOLVED_PATH its windows.
+golden: $(VENV)/.ready-to-test
+	WRITE_SNAPSHOTS=1 $(RUN)/python -m pytest -q tests/unit/nodes/test_node_contract.py tests/unit/nodes/test_texts.py \
+		-k "snapshot or english"
+ifdef COMFYUI_PATH
+	WRITE_SNAPSHOTS=1 $(RUN)/python -m pytest -q tests/host/test_contract.py -k core_nodes
+	cd $(firstword $(subst :, ,$(COMFYUI_PATH))) && $(or $(COMFYUI_PYTHON),$(PYTHON)) -W ignore \
+		$(CURDIR)/tests/host/golden_sampling.py $(CURDIR)/tests/unit/sampling/golden $(ANIMATEDIFF_EVOLVED_PATH)
+endif
 
 # fal's own clients, as they were released, for tests/clients; Node's where there is npm.
 clients: $(CLIENTS)/.ready

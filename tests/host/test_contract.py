@@ -61,7 +61,7 @@ def test_pack_nodes_are_described_as_by_comfyui(object_info):
 
 
 def test_core_nodes_have_what_the_templates_rely_on(object_info, server):
-    """WRITE_SNAPSHOTS=1 writes those of this ComfyUI into tests/unit/core_nodes.json."""
+    """`make golden` writes those of this ComfyUI into tests/unit/core_nodes.json."""
     if os.environ.get("WRITE_SNAPSHOTS"):
         version = server.get("/system_stats")["system"]["comfyui_version"]
         snapshots = core_nodes()

@@ -1,8 +1,6 @@
 """Graphs that people share keep working: the nodes are held against `node_contract.json`.
 
-After an addition write the file anew, and commit it with the addition:
-
-    WRITE_SNAPSHOTS=1 python -m pytest tests/unit/nodes
+After an addition `make golden` writes the file anew; commit it with the addition.
 """
 
 import copy
@@ -32,8 +30,8 @@ def test_the_snapshot_has_the_latest_additions():
         assert not broken(released(), now), "a snapshot of broken graphs is not written"
         SNAPSHOT.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
     assert released() == now, (
-        "The nodes have something that tests/unit/node_contract.json lacks. Write it anew with "
-        "WRITE_SNAPSHOTS=1 python -m pytest tests/unit/nodes"
+        "The nodes have something that tests/unit/node_contract.json lacks. Run `make golden`, "
+        "which writes it anew, and commit it with the addition."
     )
 
 

@@ -1,14 +1,14 @@
 """What users read on the nodes: names, tooltips, search words, translations.
 
-`locales/en` repeats what the schemas say. After a change there write it anew, and bring the other
-languages up to it:
-
-    WRITE_SNAPSHOTS=1 python -m pytest tests/unit/nodes
+`locales/en` repeats what the schemas say; `make golden` writes it anew after a change there. A text
+without a translation is shown in English: the tests warn of it, so that whoever adds an input need
+not know five languages.
 """
 
 import json
 import os
 import re
+import warnings
 
 import pytest
 
@@ -49,19 +49,56 @@ def test_english_is_what_the_schemas_say():
         text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
         locale_path("en").write_text(text, encoding="utf-8")
     assert read_locale("en") == now, (
-        "The texts of the nodes have changed. Write locales/en anew with WRITE_SNAPSHOTS=1 "
-        "python -m pytest tests/unit/nodes, and change the other languages likewise."
+        "The texts of the nodes have changed. Run `make golden`, which writes locales/en anew, and "
+        "change the other languages likewise as far as you know them."
     )
 
 
-@pytest.mark.parametrize("language", sorted(LANGUAGES - {"en"}))
-def test_translations_are_whole(language):
-    english, translated = flat(read_locale("en")), flat(read_locale(language))
-    assert list(translated) == list(english)
+class Untranslated(UserWarning):
+    """Texts that ComfyUI shows in English."""
+
+
+def check_translation(english, translated):
+    """Assert that a language has texts of the nodes alone, in their order; warn of missing ones."""
+    strange = [path for path in translated if path not in english]
+    assert not strange, f"no node has these texts any more, remove them: {strange}"
+    assert list(translated) == [path for path in english if path in translated]
     for path, text in translated.items():
         assert text and text == text.strip()
         if path.endswith(("tooltip", "description")):
-            assert text != english[path], path
+            assert text != english[path], f"{path} is not translated: leave it out"
+    missing = [path for path in english if path not in translated]
+    if missing:
+        warnings.warn(f"shown in English: {', '.join(missing)}", Untranslated, stacklevel=2)
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES - {"en"}))
+def test_translations(language):
+    check_translation(flat(read_locale("en")), flat(read_locale(language)))
+
+
+ENGLISH = {"A.inputs.steps.name": "steps", "A.inputs.steps.tooltip": "How many steps."}
+GERMAN = {"A.inputs.steps.name": "Schritte", "A.inputs.steps.tooltip": "Anzahl der Schritte."}
+
+
+def test_a_missing_translation_is_a_warning():
+    with pytest.warns(Untranslated, match=r"shown in English: A\.inputs\.steps\.tooltip$"):
+        check_translation(ENGLISH, {"A.inputs.steps.name": "Schritte"})
+
+
+@pytest.mark.parametrize(
+    "translated",
+    [
+        GERMAN | {"A.inputs.gone.name": "fort"},
+        GERMAN | {"A.inputs.steps.tooltip": "How many steps."},
+        GERMAN | {"A.inputs.steps.tooltip": ""},
+        dict(reversed(GERMAN.items())),
+    ],
+    ids=["of no input", "English", "empty", "out of order"],
+)
+def test_a_wrong_translation_fails(translated):
+    with pytest.raises(AssertionError):
+        check_translation(ENGLISH, translated)
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES - {"en"}))
