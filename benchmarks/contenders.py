@@ -22,6 +22,7 @@ from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     ContextOptions,
     Guidance,
+    SamplingSettings,
     SpeedOptions,
     sample_latents,
 )
@@ -61,12 +62,15 @@ def ours(task: Task, *, compiled: bool = False) -> Run:
         sampled = sample_latents(
             models.unet,
             latents,
-            conditioning=conditioning,
-            seed=1,
-            steps=steps,
-            guidance=Guidance(scale=work.guidance),
-            context=WINDOW if work.is_windowed else None,
-            speed=speed,
+            conditioning,
+            SamplingSettings(
+                seed=1,
+                steps=steps,
+                guidance=Guidance(scale=work.guidance),
+                denoise=1.0,
+                context=WINDOW if work.is_windowed else None,
+                speed=speed,
+            ),
         )
         clock.mark("decode")
         decoded = [as_bytes(chunk) for chunk in models.codec.decode(sampled)]

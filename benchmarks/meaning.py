@@ -18,12 +18,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from animatediff_v2v.pipeline.files import LoraEntry
-from animatediff_v2v.pipeline.frame_job import encode_prompts, restyle_latents
 from animatediff_v2v.pipeline.models import Models, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
-from animatediff_v2v.pipeline.sampling import ContextOptions, Control, Guidance, StyleImages
-from animatediff_v2v.pipeline.sampling.settings import SamplingSettings
+from animatediff_v2v.pipeline.sampling import (
+    Conditioning,
+    ContextOptions,
+    Control,
+    Guidance,
+    Guides,
+    SamplingSettings,
+    StyleImages,
+    sample_latents,
+)
 from animatediff_v2v.pipeline.video import ControlFrameOptions
 from torch import Tensor
 
@@ -149,15 +156,13 @@ def restyled(
     models = models or miniature()
     usual = {"denoise": DENOISE, "steps": STEPS, "guidance": USUAL, "scheduler": SCHEDULER}
     chosen = usual | settings
-    sampled = restyle_latents(
-        models,
+    encode = models.text_encoder.encode
+    sampled = sample_latents(
+        models.unet,
         clip.latents if latents is None else latents,
-        conditioning=encode_prompts(
-            models.text_encoder, clip.prompt if prompt is None else prompt, negative_prompt
-        ),
-        settings=SamplingSettings(seed=1000 + clip.index, **chosen),
-        controls=controls,
-        styles=styles,
+        Conditioning.of(encode(clip.prompt if prompt is None else prompt), encode(negative_prompt)),
+        SamplingSettings(seed=1000 + clip.index, **chosen),
+        guides=Guides(controls=controls, styles=styles),
     )
     return decoded(models, sampled)
 

@@ -17,7 +17,13 @@ from typing import Any
 
 import torch
 from animatediff_v2v.pipeline.models import Models, load_models
-from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
+from animatediff_v2v.pipeline.sampling import (
+    Conditioning,
+    ContextOptions,
+    Guidance,
+    SamplingSettings,
+    sample_latents,
+)
 from safetensors.torch import load_file
 
 LIMIT = 1e-3
@@ -52,19 +58,21 @@ def run_case(case: dict[str, Any], checkpoint: str, weights: Path, data: Path) -
     ours = sample_latents(
         models.unet,
         load_file(data / case["latents"])["latent_tensor"],
-        conditioning=Conditioning.of(
+        Conditioning.of(
             models.text_encoder.encode(case["positive"]),
             models.text_encoder.encode(case["negative"]),
         ),
-        seed=case["seed"],
-        steps=case["steps"],
-        guidance=Guidance(scale=case["guidance_scale"]),
-        sampler=case["sampler"],
-        scheduler=case["scheduler"],
-        denoise=case["denoise"],
-        beta_schedule=case.get("beta_schedule", "autoselect"),
-        noise_type=case.get("noise_type", "default"),
-        context=ContextOptions(**context) if context else None,
+        SamplingSettings(
+            seed=case["seed"],
+            steps=case["steps"],
+            guidance=Guidance(scale=case["guidance_scale"]),
+            sampler=case["sampler"],
+            scheduler=case["scheduler"],
+            denoise=case["denoise"],
+            beta_schedule=case.get("beta_schedule", "autoselect"),
+            noise_type=case.get("noise_type", "default"),
+            context=ContextOptions(**context) if context else None,
+        ),
     )
     expected = load_file(data / case["expected"])["samples"]
     return float(torch.linalg.norm(ours - expected) / torch.linalg.norm(expected))

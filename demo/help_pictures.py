@@ -19,8 +19,7 @@ import torch
 from animatediff_v2v.demo.widening import widened_checkpoint, widened_motion_module
 from animatediff_v2v.pipeline import FrameSelection
 from animatediff_v2v.pipeline.files import LoraEntry, load_checkpoint
-from animatediff_v2v.pipeline.frame_job import encode_prompts, restyle_latents
-from animatediff_v2v.pipeline.models import Models, load_models
+from animatediff_v2v.pipeline.models import Models, TextEncoder, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
 from animatediff_v2v.pipeline.prompts.schedule import encode_schedule
@@ -29,10 +28,12 @@ from animatediff_v2v.pipeline.sampling import (
     ContextOptions,
     Control,
     Guidance,
+    Guides,
+    SamplingSettings,
     SpeedOptions,
     StyleImages,
+    sample_latents,
 )
-from animatediff_v2v.pipeline.sampling.settings import SamplingSettings
 from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -80,6 +81,11 @@ def models(lora: float = 0.0, motion: bool = True) -> Models:
     )
 
 
+def encoded_prompts(text_encoder: TextEncoder, prompt: str) -> Conditioning:
+    """A prompt and an empty negative prompt, encoded."""
+    return Conditioning.of(text_encoder.encode(prompt), text_encoder.encode(""))
+
+
 def restyled(
     prompt: str | Conditioning = GREEN,
     *,
@@ -93,17 +99,16 @@ def restyled(
     networks = networks or models()
     pixels = torch.from_numpy(source() if frames is None else frames) / 255
     if isinstance(prompt, str):
-        prompt = encode_prompts(networks.text_encoder, prompt, "")
+        prompt = encoded_prompts(networks.text_encoder, prompt)
     usual = SamplingSettings(
         seed=7, steps=8, guidance=Guidance(scale=5.0), scheduler="karras", denoise=0.5
     )
-    latents = restyle_latents(
-        networks,
+    latents = sample_latents(
+        networks.unet,
         networks.codec.encode(pixels),
-        conditioning=prompt,
-        settings=replace(usual, **settings),
-        controls=controls,
-        styles=styles,
+        prompt,
+        replace(usual, **settings),
+        guides=Guides(controls=controls, styles=styles),
     )
     made = torch.cat(list(networks.codec.decode(latents))).cpu()
     return (made * 255).round().to(torch.uint8).numpy()
@@ -177,7 +182,7 @@ def prompt_schedule() -> Rows:
     frames, shape = clip(), "square on a blue background"
     prompts = {0: f"a red {shape}", 24: f"a yellow {shape}", 47: f"a green {shape}"}
     encoder = models().text_encoder
-    negative = encode_prompts(encoder, "", "").negative
+    negative = encoded_prompts(encoder, "").negative
     travelling = Conditioning(encode_schedule(prompts, encoder.encode), negative)
     context = ContextOptions(length=16, overlap=8)
     return {

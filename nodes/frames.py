@@ -1,92 +1,86 @@
-"""Frames in memory through the networks: encode, restyle, decode."""
+"""IMAGE frames of a graph through the networks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError, Models, Progress, SamplingSettings
-from ..pipeline.frame_job import FRAMES_PER_CHUNK, restyle_latents
-from ..pipeline.models import LatentCodec
-from ..pipeline.progress import PhaseScale, ReportProgress
-from ..pipeline.sampling import Conditioning, Control, SourceBlend, StyleImages
+from ..pipeline import AnimateDiffV2VError, Guides, SamplingSettings
+from ..pipeline.frame_job import FRAMES_PER_CHUNK, FrameJob
+from ..pipeline.progress import Phase
+from ..pipeline.sampling import window_for
+from . import host
+from .conditioning import PromptInputs
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Guides:
-    """What guides sampling beside the prompts."""
+def restyle_images(
+    model: host.ManagedModels,
+    images: Tensor,
+    *,
+    prompts: PromptInputs,
+    settings: SamplingSettings,
+    guides: Guides,
+    guide_patchers: Sequence[host.WholeModelPatcher],
+    clip: Any,
+    vae: Any,
+) -> tuple[Tensor, Tensor]:
+    """Restyle frames, with one progress bar over all phases.
 
-    controls: Sequence[Control]
-    styles: Sequence[StyleImages]
-    source_blend: SourceBlend
+    Args:
+        model: The networks; those of a phase are moved to the device before it.
+        images: [frames, height, width, 3], float 0..1; both sides multiples of 8.
+        prompts: The prompts of the node.
+        settings: How to sample.
+        guides: What guides sampling beside the prompts.
+        guide_patchers: The networks of `guides`, which are loaded together with the UNet.
+        clip: ComfyUI's CLIP in place of the model's text encoder, or None.
+        vae: ComfyUI's VAE in place of the model's, or None.
 
+    Returns:
+        The frames as float32 of the same shape, and their latents [frames, 4, height / 8,
+        width / 8].
+    """
+    count, height, width, _ = images.shape
+    models = replace(
+        model.models,
+        text_encoder=host.HostTextEncoder(clip) if clip else model.models.text_encoder,
+        codec=host.HostCodec(vae) if vae else model.models.codec,
+    )
+    # First, because it refuses windows that the motion module cannot take.
+    window = min(count, window_for(models.unet, count, settings.context).length)
+    chunk = {"frames": FRAMES_PER_CHUNK, "width": width, "height": height}
 
-class FrameJob:
-    """One run of the sampler over IMAGE frames, with one progress bar over its phases."""
+    def move_networks(phase: Phase) -> None:
+        if phase == "encode":
+            model.load_encoders(text=prompts.has_text and not clip, vae=not vae, **chunk)
+        elif phase == "sample":
+            model.load_unet(frames=window, width=width, height=height, beside=guide_patchers)
+        elif not vae:
+            model.load_vae(**chunk)
 
-    def __init__(
-        self,
-        models: Models,
-        *,
-        settings: SamplingSettings,
-        progress: ReportProgress,
-        stop_if_cancelled: Callable[[], bool],
-    ) -> None:
-        """Bind the networks that the phases will use; they are moved by the caller."""
-        self._models, self._settings = models, settings
-        self._progress, self._stop = progress, stop_if_cancelled
-        self._scale = PhaseScale(passes=settings.passes)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Give the latents [frames, 4, height / 8, width / 8] of frames [frames, h, w, 3]."""
-        parts = []
-        for start in range(0, len(images), FRAMES_PER_CHUNK):
-            self._stop()
-            parts.append(self._codec.encode(images[start : start + FRAMES_PER_CHUNK].cpu()))
-            done = sum(map(len, parts)) / len(images)
-            self._progress(Progress("encode", self._scale.at("encode", done), "encoding"))
-        return torch.cat(parts)
-
-    def restyle(self, latents: Tensor, conditioning: Conditioning, additions: Guides) -> Tensor:
-        """Sample; see sample_latents."""
-
-        def report(step: Progress) -> None:
-            self._progress(replace(step, fraction=self._scale.at("sample", step.fraction)))
-
-        return restyle_latents(
-            self._models,
-            latents,
-            conditioning=conditioning,
-            settings=self._settings,
-            controls=additions.controls,
-            styles=additions.styles,
-            source_blend=additions.source_blend,
-            progress=report,
-            is_cancelled=self._stop,
-        )
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Give the frames of latents, float32 [frames, height, width, 3], allocated once."""
-        images, done = torch.empty(0), 0
-        for chunk in self._codec.decode(latents):
-            self._stop()
-            if done == 0:
-                images = torch.empty(len(latents), *chunk.shape[1:])
-            images[done : done + len(chunk)] = chunk
-            done += len(chunk)
-            fraction = self._scale.at("decode_latents", done / len(latents))
-            self._progress(Progress("decode_latents", fraction, "decoding"))
-        return images
-
-    @property
-    def _codec(self) -> LatentCodec:
-        return self._models.codec
+    job = FrameJob(
+        models,
+        settings,
+        progress=host.NodeProgress(),
+        is_cancelled=host.raise_if_interrupted,
+        before_phase=move_networks,
+    )
+    latents = job.restyle(
+        _chunks(images),
+        frame_count=count,
+        conditioning=lambda frames: prompts.encoded(
+            models.text_encoder, frames=frames, channels=model.text_channels
+        ),
+        guides=lambda: guides,
+    )
+    return _joined(job.decode(latents), count), latents
 
 
 def cropped(images: Tensor) -> Tensor:
@@ -100,3 +94,19 @@ def cropped(images: Tensor) -> Tensor:
         logger.info("The images are cut to %dx%d pixels, multiples of 8.", width, height)
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width, :3]
+
+
+def _chunks(images: Tensor) -> Iterator[Tensor]:
+    for start in range(0, len(images), FRAMES_PER_CHUNK):
+        yield images[start : start + FRAMES_PER_CHUNK].cpu()
+
+
+def _joined(chunks: Iterable[Tensor], count: int) -> Tensor:
+    """Copy chunks of `count` frames into one tensor in main memory, which is allocated once."""
+    images, done = torch.empty(0), 0
+    for chunk in chunks:
+        if done == 0:
+            images = torch.empty(count, *chunk.shape[1:])
+        images[done : done + len(chunk)] = chunk
+        done += len(chunk)
+    return images

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, get_args
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings, SpeedOptions
-from ..pipeline.frame_job import FRAMES_PER_CHUNK
+from ..pipeline import (
+    AnimateDiffV2VError,
+    ContextOptions,
+    Guidance,
+    Guides,
+    SamplingSettings,
+    SpeedOptions,
+)
 from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.prompts import PromptSchedule
 from ..pipeline.ranges import SHARE
-from ..pipeline.sampling import BetaScheduleChoice, NoiseType, Scheduler, SourceBlend, window_for
+from ..pipeline.sampling import BetaScheduleChoice, NoiseType, Scheduler, SourceBlend
 from ..pipeline.sampling import Sampler as SamplerName
 from . import host
 from .conditioning import PromptInputs
-from .frames import FrameJob, Guides, cropped
+from .frames import cropped, restyle_images
 from .inputs import (
     _guidance_limit,
     guidance_input,
@@ -115,19 +119,21 @@ class Sampler(io.ComfyNode):
             negative_conditioning,
             source=source_prompt if noise_type == "unsample" else None,
         )
-        additions = Guides(
+        guides = Guides(
             controls=control.links if control else (),
             styles=style.links if style else (),
             source_blend=_source_blend(source_mask, source_blend, source_blend_end),
         )
         with host.warnings_on_node():
-            restyled, latents = _restyle(
+            restyled, latents = restyle_images(
                 model.with_fp8_weights() if settings.speed.fp8_weights else model,
                 cropped(images),
                 prompts=prompts,
                 settings=settings,
-                additions=additions,
-                beside=[each for chain in (control, style) if chain for each in chain.patchers],
+                guides=guides,
+                guide_patchers=[
+                    each for chain in (control, style) if chain for each in chain.patchers
+                ],
                 clip=clip,
                 vae=vae,
             )
@@ -147,46 +153,8 @@ class Sampler(io.ComfyNode):
         return True
 
 
-def _restyle(
-    model: host.ManagedModels,
-    images: Tensor,
-    *,
-    prompts: PromptInputs,
-    settings: SamplingSettings,
-    additions: Guides,
-    beside: Sequence[host.WholeModelPatcher],
-    clip: Any,
-    vae: Any,
-) -> tuple[Tensor, Tensor]:
-    """Return the restyled frames and latents, using ComfyUI's CLIP and VAE if connected."""
-    count, height, width, _ = images.shape
-    models = replace(
-        model.models,
-        text_encoder=host.HostTextEncoder(clip) if clip else model.models.text_encoder,
-        codec=host.HostCodec(vae) if vae else model.models.codec,
-    )
-    job = FrameJob(
-        models,
-        settings=settings,
-        progress=host.NodeProgress(),
-        stop_if_cancelled=host.raise_if_interrupted,
-    )
-    # Before anything else: this refuses windows that the motion module does not support.
-    window = window_for(models.unet, count, settings.context)
-    model.load_encoders(
-        text=prompts.has_text and not clip,
-        vae=not vae,
-        frames=FRAMES_PER_CHUNK,
-        width=width,
-        height=height,
-    )
-    conditioning = prompts.encoded(models.text_encoder, frames=count, channels=model.text_channels)
-    latents = job.encode(images)
-    model.load_unet(frames=min(count, window.length), width=width, height=height, beside=beside)
-    restyled = job.restyle(latents, conditioning, additions)
-    if not vae:
-        model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
-    return job.decode(restyled), restyled
+def _patchers(*chains: host.Chain | None) -> list[host.WholeModelPatcher]:
+    return [patcher for chain in chains if chain for patcher in chain.patchers]
 
 
 def _source_blend(mask: Tensor | None, strength: float, end: float) -> SourceBlend:

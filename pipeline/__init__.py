@@ -17,10 +17,11 @@ if TYPE_CHECKING:
         ContextOptions,
         Control,
         Guidance,
+        Guides,
+        SamplingSettings,
         SpeedOptions,
         sample_latents,
     )
-    from .sampling.settings import SamplingSettings
     from .video import FrameSelection
     from .video_to_video import load_files, video_to_video
 
@@ -33,6 +34,7 @@ __all__ = [
     "ControlFile",
     "FrameSelection",
     "Guidance",
+    "Guides",
     "LoraEntry",
     "ModelFiles",
     "Models",
@@ -70,12 +72,13 @@ on_demand(
             "StyleFile",
             "Timings",
         ),
-        "sampling.settings": ("SamplingSettings",),
         "sampling": (
             "Conditioning",
             "ContextOptions",
             "Control",
             "Guidance",
+            "Guides",
+            "SamplingSettings",
             "SpeedOptions",
             "sample_latents",
         ),

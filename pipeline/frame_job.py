@@ -1,22 +1,20 @@
-"""The way of frames through the networks: encode, sample, decode."""
+"""The loop that every job runs: encode frames, sample their latents, decode the result."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .models import LatentCodec, Models, TextEncoder
+from .models import Models
 from .presets import few_frames, warn_of_mismatch
 from .progress import (
     IsCancelled,
@@ -29,110 +27,134 @@ from .progress import (
     stop_if,
 )
 from .request import Timings
-from .sampling import Conditioning, Control, SourceBlend, StyleImages, sample_latents
-from .sampling.settings import SamplingSettings
-from .spooled_controls import SpooledControls
-from .video import VideoReader, VideoWriter
+from .sampling import Conditioning, Guides, SamplingSettings, sample_latents
 
 logger = logging.getLogger(__name__)
 
-# Frames that are in memory at a time on their way from the reader to the codec.
+# Frames in memory at a time between the reader and the codec.
 FRAMES_PER_CHUNK = 8
 
-
-def encode_prompts(text_encoder: TextEncoder, prompt: str, negative_prompt: str) -> Conditioning:
-    """Encode what the clip shall show and what it shall not."""
-    return Conditioning.of(text_encoder.encode(prompt), text_encoder.encode(negative_prompt))
+BeforePhase = Callable[[Phase], None]
+Item = TypeVar("Item")
 
 
-def restyle_latents(
-    models: Models,
-    latents: Tensor,
-    *,
-    conditioning: Conditioning,
-    settings: SamplingSettings,
-    controls: Sequence[Control] = (),
-    styles: Sequence[StyleImages] = (),
-    source_blend: SourceBlend | None = None,
-    progress: ReportProgress = silent,
-    is_cancelled: IsCancelled = never,
-) -> Tensor:
-    """Sample with `settings`; see sample_latents."""
-    warn_of_mismatch(settings, models)
-    few = few_frames(len(latents), settings, models)
-    if few:
-        logger.warning("%s", few)
-        progress(Progress("sample", 0.0, few))  # what the API's callers read
-    return sample_latents(
-        models.unet,
-        latents,
-        conditioning=conditioning,
-        seed=settings.seed,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        sampler=settings.sampler,
-        scheduler=settings.scheduler,
-        denoise=settings.denoise,
-        beta_schedule=settings.beta_schedule,
-        context=settings.context,
-        noise_type=settings.noise_type,
-        controls=controls,
-        styles=styles,
-        source_blend=source_blend,
-        speed=settings.speed,
-        unsampled_clips=models.unsampled_clips,
-        chunks=models.chunks,
-        progress=progress,
-        is_cancelled=is_cancelled,
-    )
+class FrameJob:
+    """One run of a video's frames through the networks.
 
+    Frames come and go in chunks; only latents, 1/48 of the size of 8-bit frames, are kept whole.
+    """
 
-def _encode(
-    reader: VideoReader,
-    codec: LatentCodec,
-    controls: SpooledControls,
-    clock: _Clock,
-    report: _Reporter,
-) -> Tensor:
-    parts = []
-    frames = iter(reader)
-    while chunk := _timed_chunk(frames, clock):
-        report.chunk("encode", reader.frame_count)
-        with clock.phase("encode"):
-            parts.append(codec.encode(torch.from_numpy(np.stack(chunk))))
-            controls.add(chunk)
-    return torch.cat(parts)
+    def __init__(
+        self,
+        models: Models,
+        settings: SamplingSettings,
+        *,
+        progress: ReportProgress = silent,
+        is_cancelled: IsCancelled = never,
+        before_phase: BeforePhase = lambda _phase: None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Prepare a job.
 
+        Args:
+            models: The networks. `before_phase` may move them between devices.
+            settings: How to sample.
+            progress: Called after each chunk of frames and each pass of the UNet.
+            is_cancelled: Called before each of them; True raises Cancelled.
+            before_phase: Called with "encode", "sample" and "decode_latents" before the networks
+                of that phase are used.
+            clock: Measures the phases.
+        """
+        self._models, self._settings = models, settings
+        self._progress, self._is_cancelled = progress, is_cancelled
+        self._before_phase = before_phase
+        self._clock = clock or Clock()
+        self._scale = PhaseScale(passes=settings.passes)
 
-def _timed_chunk(frames: Iterator[np.ndarray], clock: _Clock) -> list[np.ndarray]:
-    with clock.phase("decode"):
-        return list(islice(frames, FRAMES_PER_CHUNK))
+    def restyle(
+        self,
+        chunks: Iterable[Tensor],
+        *,
+        frame_count: int | None,
+        conditioning: Callable[[int], Conditioning],
+        guides: Callable[[], Guides],
+    ) -> Tensor:
+        """Encode frames and sample their latents.
 
+        Args:
+            chunks: The frames in order, each chunk [n, height, width, 3], uint8 or float 0..1.
+            frame_count: Frames in all chunks, for the progress; None where it is not known.
+            conditioning: Returns the encoded prompts for so many frames; called after encoding.
+            guides: Returns what guides sampling; called after encoding.
 
-def _decode(
-    latents: Tensor, codec: LatentCodec, writer: VideoWriter, clock: _Clock, report: _Reporter
-) -> None:
-    """Decode, and write what was decoded last in the meantime."""
-    chunks, written, done = codec.decode(latents), None, 0
-    with ThreadPoolExecutor(max_workers=1) as writing:
-        while True:
-            with clock.phase("decode_latents"):
-                chunk = next(chunks, None)
-                frames = None if chunk is None else as_bytes(chunk)
-            with clock.phase("write"):
-                if written is not None:
-                    written.result()
-            if frames is None:
-                return
-            written = writing.submit(writer.write, frames)
-            done += len(frames)
-            report.chunk("decode_latents", done)
+        Returns:
+            Latents [frames, 4, height / 8, width / 8]; see sample_latents.
+        """
+        self._before_phase("encode")
+        latents = self._encode(chunks, frame_count)
+        with self._clock.phase("encode"):
+            encoded = conditioning(len(latents))
+        self._before_phase("sample")
+        with self._clock.phase("sample"):
+            return self._sample(latents, encoded, guides())
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Yield the frames of latents in chunks [n, height, width, 3], float32, 0..1.
+
+        They may lie on the VAE's device.
+        """
+        self._before_phase("decode_latents")
+        done = 0
+        for chunk in self._clock.timed("decode_latents", self._models.codec.decode(latents)):
+            done += len(chunk)
+            self._report("decode_latents", done, len(latents))
+            yield chunk
+
+    def _encode(self, chunks: Iterable[Tensor], frame_count: int | None) -> Tensor:
+        parts, done = [], 0
+        for chunk in chunks:
+            stop_if(self._is_cancelled)
+            with self._clock.phase("encode"):
+                parts.append(self._models.codec.encode(chunk))
+            done += len(chunk)
+            self._report("encode", done, frame_count)
+        return torch.cat(parts)
+
+    def _sample(self, latents: Tensor, conditioning: Conditioning, guides: Guides) -> Tensor:
+        models, settings = self._models, self._settings
+        warn_of_mismatch(settings, models)
+        warning = few_frames(len(latents), settings, models)
+        if warning:
+            logger.warning("%s", warning)
+            self._report_sampling(Progress("sample", 0.0, warning))  # for callers of the API
+        return sample_latents(
+            models.unet,
+            latents,
+            conditioning,
+            settings,
+            guides=guides,
+            chunks=models.chunks,
+            unsampled_clips=models.unsampled_clips,
+            progress=self._report_sampling,
+            is_cancelled=self._is_cancelled,
+        )
+
+    def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:
+        """Report that `done` frames went through a phase, unless the job is cancelled."""
+        stop_if(self._is_cancelled)
+        share = min(1.0, done / frame_count) if frame_count else 0.0
+        verb = "encoded" if phase == "encode" else "decoded"
+        message = f"{verb} {done}{f' of {frame_count}' if frame_count else ''} frames"
+        self._progress(Progress(phase, self._scale.at(phase, share), message))
+
+    def _report_sampling(self, step: Progress) -> None:
+        self._progress(replace(step, fraction=self._scale.at("sample", step.fraction)))
 
 
 def as_bytes(frames: Tensor) -> NDArray[np.uint8]:
-    """Give frames of 0..1, of any device and shape, as bytes 0..255 in main memory.
+    """Return frames of 0..1, on any device and of any shape, as bytes 0..255 in main memory.
 
-    They are rounded where they lie: a quarter of the bytes is left to bring over.
+    They are rounded on their device, so that a quarter of the bytes is copied from it.
     """
     rounded = (frames * 255).round()
     in_order = rounded.to(torch.uint8, memory_format=torch.contiguous_format)
@@ -141,49 +163,34 @@ def as_bytes(frames: Tensor) -> NDArray[np.uint8]:
 
 
 @dataclass
-class _Clock:
-    """Adds up the seconds of each phase."""
+class Clock:
+    """The seconds spent in each phase."""
 
     seconds: dict[Phase, float] = field(default_factory=dict)
     total: float = 0.0
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
+        """Add the time spent inside to a phase."""
         started = time.perf_counter()
         yield
         self.add(name, time.perf_counter() - started)
 
+    def timed(self, name: Phase, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield `items`, adding the time that each takes to be made to a phase."""
+        iterator, end = iter(items), object()
+        while True:
+            with self.phase(name):
+                item = next(iterator, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]  # not the sentinel
+
     def add(self, name: Phase, seconds: float) -> None:
+        """Add seconds to a phase."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def timings(self) -> Timings:
-        """The seconds so far; 0 for a phase that has not begun."""
+        """Return the seconds so far; 0 for a phase that has not begun."""
         phases = {phase: self.seconds.get(phase, 0.0) for phase in get_args(Phase)}
         return Timings(**phases, total=self.total)
-
-
-class _Reporter:
-    """Tells where the job stands, frame by frame and pass by pass."""
-
-    def __init__(
-        self,
-        progress: ReportProgress,
-        is_cancelled: IsCancelled,
-        frames: int | None,
-        settings: SamplingSettings,
-    ) -> None:
-        self._progress, self._is_cancelled, self._frames = progress, is_cancelled, frames
-        self._scale = PhaseScale(passes=settings.passes)
-
-    def chunk(self, phase: Phase, done: int) -> None:
-        """Tell that `done` frames went through a phase."""
-        stop_if(self._is_cancelled)
-        share = min(1.0, done / self._frames) if self._frames else 0.0
-        of_all = f" of {self._frames}" if self._frames else ""
-        verb = "encoded" if phase == "encode" else "decoded"
-        message = f"{verb} {done}{of_all} frames"
-        self._progress(Progress(phase, self._scale.at(phase, share), message))
-
-    def sampling(self, step: Progress) -> None:
-        """Pass on what sampling tells, on the job's scale."""
-        self._progress(replace(step, fraction=self._scale.at("sample", step.fraction)))

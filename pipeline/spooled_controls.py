@@ -17,7 +17,7 @@ from .models.controlnet import ControlNetwork, load_control_network
 from .models.unet import MotionUNet
 from .part_folder import PartFolder
 from .request import ControlFile, Request
-from .sampling import Control, SourceBlend
+from .sampling import Control, Guides, SourceBlend, StyleImages
 from .style_files import read_picture
 from .video import ControlFrameOptions, VideoReader
 from .video.pictures import PICTURE_SUFFIXES
@@ -106,9 +106,18 @@ class SpooledControls:
                 for frame in frames:
                     spool.write(source.of(frame))
 
-    def controls(self) -> list[Control]:
-        """Give what sampling takes, once the whole clip was added."""
-        return [
+    def guides(self, styles: Sequence[StyleImages]) -> Guides:
+        """Return what guides sampling, together with `styles`, once all frames were added."""
+        request = self._request
+        blend = SourceBlend(
+            mask=self._mask(request.source_mask),
+            strength=request.source_blend,
+            end=request.source_blend_end,
+        )
+        return Guides(controls=self._controls(), styles=tuple(styles), source_blend=blend)
+
+    def _controls(self) -> tuple[Control, ...]:
+        return tuple(
             Control(
                 network=network,
                 frames=self._mapped(self._frames[_source(control)], np.uint8),
@@ -118,15 +127,6 @@ class SpooledControls:
                 repeat_last=control.repeat_last,
             )
             for network, control in zip(self.networks, self._request.controls, strict=True)
-        ]
-
-    def source_blend(self) -> SourceBlend:
-        """Give how much of the source stays, and where."""
-        request = self._request
-        return SourceBlend(
-            mask=self._mask(request.source_mask),
-            strength=request.source_blend,
-            end=request.source_blend_end,
         )
 
     def _mask(self, path: Path | None) -> Tensor | None:

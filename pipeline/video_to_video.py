@@ -6,14 +6,18 @@ Frames pass through a few at a time; only latents, 1/48 of the size of 8-bit fra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from .choices import checked_type
-from .frame_job import _Clock, _decode, _encode, _Reporter, restyle_latents
+from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
 from .job_files import check_memory_bound
 from .memory.devices import resolve_device, resolve_dtype
 from .memory.estimate import Work, longest_window
@@ -22,24 +26,14 @@ from .models import Models, TextEncoder, load_models
 from .models.batching import MemoryBound
 from .models.ops.compiled import check_can_compile
 from .output_file import check_output
-from .progress import (
-    IsCancelled,
-    Phase,
-    Progress,
-    ReportProgress,
-    never,
-    silent,
-)
+from .progress import IsCancelled, Phase, Progress, ReportProgress, never, silent
 from .prompts import PromptTrack, encode_schedule
 from .prompts.embeddings import embedding_finder
 from .request import ModelFiles, Request, Result
-from .sampling import Conditioning
-from .sampling.settings import SamplingSettings
+from .sampling import Conditioning, SamplingSettings
 from .spooled_controls import SpooledControls
 from .style_files import load_style
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
-
-BeforePhase = Callable[[Phase], None]
 
 
 def video_to_video(
@@ -52,14 +46,20 @@ def video_to_video(
 ) -> Result:
     """Restyle a video file into another one.
 
-    models: loaded networks, or the files to load them from.
-    progress: told after every chunk of frames and every pass of the UNet.
-    is_cancelled: asked as often; True stops the job.
-    before_phase: called before the networks of a phase are used, for a host that moves them.
+    The output appears under its name only when it is complete; a failed run leaves no partial file.
+    A file that has appeared under that name in the meantime stays, and the output's name gets a
+    number.
 
-    The output appears under its name when it is whole; on any error nothing of it is left. A file
-    that has appeared under that name in the meantime stays, and the output's name gets a number.
-    Raises AnimateDiffV2VError for whatever is wrong with files or values, Cancelled when stopped.
+    Args:
+        request: The input, the output, and what to make of it.
+        models: Loaded networks, or the files to load them from.
+        progress: Called after every chunk of frames and every pass of the UNet.
+        is_cancelled: Called as often; True stops the job.
+        before_phase: Called before the networks of a phase are used, for a host that moves them.
+
+    Raises:
+        AnimateDiffV2VError: a file or a value is wrong.
+        Cancelled: `is_cancelled` returned True.
     """
     checked_type("request", request, Request)
     checked_type("models", models, Models | ModelFiles)
@@ -72,11 +72,10 @@ def video_to_video(
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
     check_memory_bound(request, has_bound=bound is not None)
-    clock = _Clock()
+    clock = Clock()
     started = time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
         networks = _loaded(models, request.sampling)
-        report = _Reporter(progress, is_cancelled, reader.expected_frame_count, request.sampling)
         controls = opened.enter_context(
             SpooledControls(request, unet=networks.unet, width=reader.width, height=reader.height)
         )
@@ -86,29 +85,57 @@ def video_to_video(
             work = _work(request, networks, reader)
             bounded = opened.enter_context(OffloadedModels(networks, controls.networks, work))
             networks, begin = bounded.models, _both(bounded.begin, before_phase)
-        begin("encode")
-        latents = _encode(reader, networks.codec, controls, clock, report)
-        with clock.phase("encode"):
-            conditioning = _conditioning(networks.text_encoder, request, frames=len(latents))
-        begin("sample")
-        with clock.phase("sample"):
-            sampled = restyle_latents(
-                networks,
-                latents,
-                conditioning=conditioning,
-                settings=request.sampling,
-                controls=controls.controls(),
-                styles=styles,
-                source_blend=controls.source_blend(),
-                progress=report.sampling,
-                is_cancelled=is_cancelled,
-            )
-        begin("decode_latents")
-        _decode(sampled, networks.codec, writer, clock, report)
+        job = FrameJob(
+            networks, request.sampling,
+            progress=progress, is_cancelled=is_cancelled, before_phase=begin, clock=clock,
+        )  # fmt: skip
+        latents = job.restyle(
+            _chunks(reader, controls, clock),
+            frame_count=reader.expected_frame_count,
+            conditioning=lambda count: _conditioning(networks.text_encoder, request, count),
+            guides=lambda: controls.guides(styles),
+        )
+        _write(job.decode(latents), writer, clock)
         finishing = time.perf_counter()
     clock.add("write", time.perf_counter() - finishing)
     clock.total = time.perf_counter() - started
     progress(Progress("write", 1.0, f"wrote {writer.path.name}"))
+    return _result(request, writer, clock)
+
+
+def _chunks(reader: VideoReader, controls: SpooledControls, clock: Clock) -> Iterator[Tensor]:
+    """Yield the frames of a video in chunks, making control frames of them on the way."""
+    frames = iter(reader)
+    while True:
+        with clock.phase("decode"):
+            chunk = list(islice(frames, FRAMES_PER_CHUNK))
+        if not chunk:
+            return
+        with clock.phase("encode"):
+            controls.add(chunk)
+        yield torch.from_numpy(np.stack(chunk))
+
+
+def _write(chunks: Iterable[Tensor], writer: VideoWriter, clock: Clock) -> None:
+    """Write frames, each chunk while the next one is decoded."""
+    written: Future[None] | None = None
+    with ThreadPoolExecutor(max_workers=1) as writing:
+        for chunk in chunks:
+            with clock.phase("decode_latents"):
+                frames = as_bytes(chunk)
+            _wait(written, clock)
+            written = writing.submit(writer.write, frames)
+        _wait(written, clock)
+
+
+def _wait(written: Future[None] | None, clock: Clock) -> None:
+    """Wait until a chunk is written, and raise what its writing raised."""
+    if written is not None:
+        with clock.phase("write"):
+            written.result()
+
+
+def _result(request: Request, writer: VideoWriter, clock: Clock) -> Result:
     return Result(
         path=writer.path if writer.path.name != request.output.name else request.output,
         content_type=FORMATS[request.format].content_type,
@@ -170,7 +197,7 @@ def _both(first: BeforePhase, second: BeforePhase) -> BeforePhase:
     return begin
 
 
-def _conditioning(text_encoder: TextEncoder, request: Request, *, frames: int) -> Conditioning:
+def _conditioning(text_encoder: TextEncoder, request: Request, frames: int) -> Conditioning:
     schedule = request.prompt_schedule
     keyframes = schedule.keyframes(frames) if schedule else {0: request.prompt}
     source = request.source_prompt if request.sampling.noise_type == "unsample" else None

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from .control import Control
     from .guidance import Guidance
     from .guided_model import Conditioning
+    from .guides import Guides
     from .names import Arrangement, BetaScheduleChoice, NoiseType, Sampler, Scheduler
     from .sample import sample_latents, window_for
+    from .settings import SamplingSettings
     from .source_blend import SourceBlend
     from .span import Span
     from .speed import SpeedOptions
@@ -27,8 +29,10 @@ __all__ = [
     "Control",
     "FuseMethod",
     "Guidance",
+    "Guides",
     "NoiseType",
     "Sampler",
+    "SamplingSettings",
     "Scheduler",
     "SourceBlend",
     "Span",
@@ -44,6 +48,7 @@ on_demand(
         "control": ("Control",),
         "guidance": ("Guidance",),
         "guided_model": ("Conditioning",),
+        "guides": ("Guides",),
         "names": (
             "Arrangement",
             "BetaScheduleChoice",
@@ -52,6 +57,7 @@ on_demand(
             "Scheduler",
         ),
         "sample": ("sample_latents", "window_for"),
+        "settings": ("SamplingSettings",),
         "source_blend": ("SourceBlend",),
         "span": ("Span",),
         "speed": ("SpeedOptions",),

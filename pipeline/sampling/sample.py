@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..choices import checked, checked_type
+from ..choices import checked_type
 from ..errors import AnimateDiffV2VError
 from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
@@ -20,21 +20,18 @@ from ..models.ops.interface import Ops
 from ..models.ops.select import default_ops
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
-from ..ranges import SEED
 from .calls import CallCounter, CompilingNotice, part
-from .control import Control
 from .denoise import Denoise
 from .finite_results import check_inputs, stopping
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
+from .guides import NO_GUIDES, Guides
 from .initial_noise import initial_noise
-from .names import BetaScheduleChoice, NoiseType, Sampler, Scheduler
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS
 from .schedulers import sampling_sigmas
-from .source_blend import SourceBlend
-from .speed import SpeedOptions
-from .style import StyleImages, StyleTrack
+from .settings import SamplingSettings
+from .style import StyleTrack
 from .unsampling import backwards, content_key, unsampled
 from .windows import ContextOptions
 
@@ -52,128 +49,120 @@ _UNSAMPLING_SHARE = 1 / 3
 def sample_latents(
     unet: MotionUNet,
     latents: Tensor,
-    *,
     conditioning: Conditioning,
-    seed: int,
-    steps: int = 25,
-    guidance: Guidance | None = None,
-    sampler: Sampler = "euler",
-    scheduler: Scheduler = "normal",
-    denoise: float = 1.0,
-    beta_schedule: BetaScheduleChoice = "autoselect",
-    context: ContextOptions | None = None,
-    noise_type: NoiseType = "default",
-    controls: Sequence[Control] = (),
-    styles: Sequence[StyleImages] = (),
-    source_blend: SourceBlend | None = None,
-    speed: SpeedOptions | None = None,
-    unsampled_clips: LastResult | None = None,
+    settings: SamplingSettings,
+    *,
+    guides: Guides = NO_GUIDES,
     chunks: ChunkSizes | None = None,
+    unsampled_clips: LastResult | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
-    """Restyle a clip of latents.
+    """Restyle a video given as latents.
 
-    latents: [frames, 4, height / 8, width / 8], float32, unscaled: what the VAE gives, ComfyUI's
-    LATENT convention. Returned are latents of the same shape and convention, on the CPU.
-    denoise: 1 starts from noise alone; at 0 the input comes back.
-    context: how a long clip is cut into windows; None makes one window of the whole clip where the
-    motion module knows so many frames, and standard windows of 16 where it does not.
-    controls: ControlNets with a picture for each frame, on the UNet's device; several add up.
-    styles: IP-Adapters with their images, on the UNet's device; several add up.
-    source_blend: keeps the source where a mask says so, or everywhere to a share.
-    speed: what changes the result for speed, or compiles; None is nothing. Unsampling stays exact.
-    unsampled_clips: remembers what noise_type "unsample" found, for the next call on this UNet.
-    chunks: how much goes through the UNet at a time; None is what is usual on its device. Ops
-    that are compiled take all tokens.
-    progress: told after each pass of the UNet, `fraction` being that of the sampling.
+    The result depends on the arguments alone, not on `chunks` or on earlier calls; on a CPU it is
+    the same bit for bit.
 
-    Results depend on the arguments only, not on chunks or earlier runs: bit for bit on a CPU.
-    Raises AnimateDiffV2VError for values out of range and where `speed` asks for compiled code that
-    cannot be had, Cancelled when `is_cancelled` says so.
+    Args:
+        unet: The network, on the device and in the dtype to compute in.
+        latents: [frames, 4, height / 8, width / 8], unscaled: the VAE's output, and ComfyUI's
+            LATENT convention.
+        conditioning: The encoded prompts.
+        settings: Steps, seed, windows and so on. A `denoise` of 0 returns a copy of the latents.
+        guides: ControlNets, IP-Adapters, and how much of the source is kept.
+        chunks: How much goes through the UNet at a time; None is the default of its device.
+            Compiled operations always take all tokens.
+        unsampled_clips: Keeps the result of noise_type "unsample" for the next call on this UNet.
+        progress: Called after each pass of the UNet; `fraction` is that of the sampling.
+        is_cancelled: Called before each pass of the UNet.
+
+    Returns:
+        Latents of the same shape and convention, float32, on the CPU.
+
+    Raises:
+        AnimateDiffV2VError: arguments do not fit each other, `settings.speed` asks for compiled
+            code that cannot be had, or a step gives latents that are not finite.
+        Cancelled: `is_cancelled` returned True.
     """
-    checked_type("latents", latents, Tensor)
-    checked_type("conditioning", conditioning, Conditioning)
-    checked_type("guidance", guidance, Guidance | None)
-    checked_type("context", context, ContextOptions | None)
-    checked_type("speed", speed, SpeedOptions | None)
-    checked_type("steps", steps, int)
-    checked_type("denoise", denoise, float)
-    _check_latents(latents)
-    check_inputs(latents, conditioning)
-    _check_additions(unet, latents, controls, styles, source_blend)
-    checked("sampler", sampler, Sampler)
-    checked("noise_type", noise_type, NoiseType)
-    SEED.check("seed", seed)
-    spec = SAMPLERS[sampler]
-    schedule = NoiseSchedule(_beta_schedule(unet, beta_schedule), unet.parameterization)
+    _check_arguments(unet, latents, conditioning, settings, guides)
+    schedule = NoiseSchedule(_beta_schedule(unet, settings), unet.parameterization)
     sigmas = sampling_sigmas(
         schedule,
-        scheduler=scheduler,
-        steps=steps,
-        denoise=denoise,
-        skip_penultimate=spec.skip_penultimate,
+        scheduler=settings.scheduler,
+        steps=settings.steps,
+        denoise=settings.denoise,
+        skip_penultimate=SAMPLERS[settings.sampler].skip_penultimate,
     )
     if len(sigmas) < 2:
         return latents.clone()
-    speed, notice = speed or SpeedOptions(), CompilingNotice(progress)
-    with ExitStack() as opened:
-        layers = default_ops(unet.device, unet.dtype)
-        if speed.compile:
-            layers = opened.enter_context(compiled_layers(unet.device, on_compile=notice.compiling))
-        window = window_for(unet, len(latents), context)
-        job = _Job(
-            unet, schedule, sigmas, sampler, window, controls, layers, chunks,
+    notice = CompilingNotice(progress)
+    with _ops(unet, settings, notice) as ops:
+        window = window_for(unet, len(latents), settings.context)
+        run = _Run(
+            unet, settings, guides, schedule, sigmas, window, ops, chunks,
             notice.report, is_cancelled,
         )  # fmt: skip
-        source = latents.float().cpu() * LATENT_SCALE
-        start = 0.0
-        if noise_type == "unsample":
-            remembered = unsampled_clips or LastResult()
-            noisy, start = _unsampled(job, source, conditioning, remembered)
-            noise = (noisy - source) / sigmas[0]
-        else:
-            noise = initial_noise(latents, seed=seed, noise_type=noise_type, context=job.context)
-            noisy = _noised(source, noise, sigmas[0], schedule)
-        calls = CallCounter(spec, len(sigmas) - 1, part(job.progress, start, 1.0), is_cancelled)
-        model: Denoise = job.model(
-            conditioning,
-            speed.narrowed(guidance or Guidance()),
-            calls,
-            [style.track(len(latents)) for style in styles],
-            FeatureCache(interval=speed.deep_cache_interval),
-        )
-        if source_blend is not None and not source_blend.is_idle:
-            model = source_blend.around(model, source=source, noise=noise, schedule=schedule)
-        del source, noise  # of a long clip each is a good part of the memory
-        scale = (guidance or Guidance()).scale
-        model = stopping(model, dtype=unet.dtype, guidance_scale=scale)
-        result = spec.run(
-            calls.counted(model), noisy, sigmas, spec.step_noise(noisy, seed, sigmas), schedule
-        )
-        return result / LATENT_SCALE
+        return run.sample(latents, conditioning, unsampled_clips or LastResult())
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What sampling and unsampling have in common."""
+class _Run:
+    """One call of `sample_latents` whose arguments are checked."""
 
     unet: MotionUNet
+    settings: SamplingSettings
+    guides: Guides
     schedule: NoiseSchedule
     sigmas: Tensor
-    sampler: Sampler
     context: ContextOptions
-    controls: Sequence[Control]
-    layers: Ops
+    ops: Ops
     chunks: ChunkSizes | None
     progress: ReportProgress
     is_cancelled: IsCancelled
 
-    def model(
+    def sample(
+        self, latents: Tensor, conditioning: Conditioning, unsampled_clips: LastResult
+    ) -> Tensor:
+        settings, schedule, sigmas = self.settings, self.schedule, self.sigmas
+        source = latents.float().cpu() * LATENT_SCALE
+        start = 0.0  # the share of the work that is done when sampling begins
+        if settings.noise_type == "unsample":
+            noisy, start = self._unsampled(source, conditioning, unsampled_clips)
+            noise = (noisy - source) / sigmas[0]
+        else:
+            noise = initial_noise(
+                latents,
+                seed=settings.seed,
+                noise_type=settings.noise_type,
+                context=self.context,
+            )
+            noisy = _noised(source, noise, sigmas[0], schedule)
+        spec = SAMPLERS[settings.sampler]
+        report = part(self.progress, start, 1.0)
+        calls = CallCounter(spec, len(sigmas) - 1, report, self.is_cancelled)
+        model: Denoise = self._model(
+            conditioning,
+            settings.speed.narrowed(settings.guidance),
+            calls,
+            styles=[style.track(len(latents)) for style in self.guides.styles],
+            cache=FeatureCache(interval=settings.speed.deep_cache_interval),
+        )
+        if not self.guides.source_blend.is_idle:
+            model = self.guides.source_blend.around(
+                model, source=source, noise=noise, schedule=schedule
+            )
+        del source, noise  # each takes as much memory as the whole video's latents
+        model = stopping(model, dtype=self.unet.dtype, guidance_scale=settings.guidance.scale)
+        step_noise = spec.step_noise(noisy, settings.seed, sigmas)
+        result = spec.run(calls.counted(model), noisy, sigmas, step_noise, schedule)
+        return result / LATENT_SCALE
+
+    def _model(
         self,
         conditioning: Conditioning,
         guidance: Guidance,
         calls: CallCounter,
+        *,
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
     ) -> GuidedModel:
@@ -184,66 +173,76 @@ class _Job:
             guidance=guidance,
             context=self.context,
             on_passes=calls.on_passes,
-            controls=self.controls,
+            controls=self.guides.controls,
             styles=styles,
             cache=cache,
-            layers=self.layers,
+            layers=self.ops,
             chunks=self.chunks,
         )
 
-    def unsampled(
+    def _unsampled(
+        self, source: Tensor, conditioning: Conditioning, unsampled_clips: LastResult
+    ) -> tuple[Tensor, float]:
+        """Return the noisy latents that lead to the source, and their share of the work."""
+        key = self._unsampling_key(source, conditioning)
+        share = 0.0 if unsampled_clips.has(key) else _UNSAMPLING_SHARE
+        report = part(self.progress, 0.0, share)
+        return unsampled_clips.get(key, lambda: self._unsample(source, conditioning, report)), share
+
+    def _unsample(
         self, source: Tensor, conditioning: Conditioning, progress: ReportProgress
     ) -> Tensor:
-        """The noisy latents that the source would come from."""
-        spec, steps = SAMPLERS[backwards(self.sampler)], len(self.sigmas) - 1
+        sampler, steps = self.settings.sampler, len(self.sigmas) - 1
+        spec = SAMPLERS[backwards(sampler)]
         calls = CallCounter(spec, steps, progress, self.is_cancelled, doing="unsampling")
-        model = self.model(conditioning.of_source(), Guidance(scale=1.0), calls)
+        model = self._model(conditioning.of_source(), Guidance(scale=1.0), calls)
         return unsampled(
             source,
             calls.counted(stopping(model, dtype=self.unet.dtype, guidance_scale=1.0)),
             self.sigmas,
-            sampler=self.sampler,
+            sampler=sampler,
             schedule=self.schedule,
         )
 
-    def key(self, source: Tensor, conditioning: Conditioning) -> str:
-        """Digest what `unsampled` depends on, but for the UNet."""
+    def _unsampling_key(self, source: Tensor, conditioning: Conditioning) -> str:
+        """Digest everything that `_unsample` depends on, except the UNet."""
         return content_key(
             source,
             conditioning.of_source().positive,
-            self.controls,
+            self.guides.controls,
             self.schedule.beta_schedule,
             self.schedule.prediction,
             self.sigmas.tolist(),
-            self.sampler,
+            self.settings.sampler,
             self.context,
-            self.layers is not default_ops(self.unet.device, self.unet.dtype),
+            self.settings.speed.compile,
         )
 
 
-def _unsampled(
-    job: _Job, source: Tensor, conditioning: Conditioning, remembered: LastResult
-) -> tuple[Tensor, float]:
-    """The noisy latents that the source would come from, and the share of the work that it took."""
-    key = job.key(source, conditioning)
-    share = 0.0 if remembered.has(key) else _UNSAMPLING_SHARE
-    report = part(job.progress, 0.0, share)
-    return remembered.get(key, lambda: job.unsampled(source, conditioning, report)), share
+@contextmanager
+def _ops(unet: MotionUNet, settings: SamplingSettings, notice: CompilingNotice) -> Iterator[Ops]:
+    """Provide the operations to run the UNet with, compiled if the settings say so."""
+    if settings.speed.compile:
+        with compiled_layers(unet.device, on_compile=notice.compiling) as ops:
+            yield ops
+    else:
+        yield default_ops(unet.device, unet.dtype)
 
 
-def _check_additions(
+def _check_arguments(
     unet: MotionUNet,
     latents: Tensor,
-    controls: Sequence[Control],
-    styles: Sequence[StyleImages],
-    source_blend: SourceBlend | None,
+    conditioning: Conditioning,
+    settings: SamplingSettings,
+    guides: Guides,
 ) -> None:
-    for control in controls:
-        control.check_fits(unet, latents)
-    for style in styles:
-        style.check_fits(unet)
-    if source_blend is not None:
-        source_blend.check_fits(latents)
+    checked_type("latents", latents, Tensor)
+    checked_type("conditioning", conditioning, Conditioning)
+    checked_type("settings", settings, SamplingSettings)
+    checked_type("guides", guides, Guides)
+    _check_latents(latents)
+    check_inputs(latents, conditioning)
+    guides.check_fits(unet, latents)
 
 
 def _check_latents(latents: Tensor) -> None:
@@ -254,8 +253,8 @@ def _check_latents(latents: Tensor) -> None:
         )
 
 
-def _beta_schedule(unet: MotionUNet, choice: BetaScheduleChoice) -> BetaSchedule:
-    checked("beta_schedule", choice, BetaScheduleChoice)
+def _beta_schedule(unet: MotionUNet, settings: SamplingSettings) -> BetaSchedule:
+    choice = settings.beta_schedule
     return unet.beta_schedule if choice == "autoselect" else choice
 
 

@@ -6,15 +6,10 @@ from dataclasses import dataclass, field
 
 from ..choices import check_types, checked
 from ..ranges import SEED, SHARE, STEPS
-from . import (
-    BetaScheduleChoice,
-    ContextOptions,
-    Guidance,
-    NoiseType,
-    Sampler,
-    Scheduler,
-    SpeedOptions,
-)
+from .guidance import Guidance
+from .names import BetaScheduleChoice, NoiseType, Sampler, Scheduler
+from .speed import SpeedOptions
+from .windows import ContextOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     Control,
     Guidance,
+    Guides,
+    SamplingSettings,
     SourceBlend,
     Span,
     sample_latents,
@@ -123,23 +125,27 @@ def ours(case, folder):
     return sample_latents(
         unet,
         inputs["latents"],
-        conditioning=Conditioning.of(inputs["positive"], inputs["negative"]),
-        seed=case["seed"],
-        steps=case["steps"],
-        guidance=Guidance(scale=case["cfg"]),
-        sampler=case["sampler"],
-        scheduler=case["scheduler"],
-        denoise=case["denoise"],
-        source_blend=SourceBlend(mask=inputs.get(case["mask"])),
-        controls=[
-            Control(
-                network=network,
-                frames=inputs["frames"],
-                strength=each["strength"],
-                span=Span(each["start"], each["end"]),
-            )
-            for each in case["controls"]
-        ],
+        Conditioning.of(inputs["positive"], inputs["negative"]),
+        SamplingSettings(
+            seed=case["seed"],
+            steps=case["steps"],
+            guidance=Guidance(scale=case["cfg"]),
+            sampler=case["sampler"],
+            scheduler=case["scheduler"],
+            denoise=case["denoise"],
+        ),
+        guides=Guides(
+            controls=[
+                Control(
+                    network=network,
+                    frames=inputs["frames"],
+                    strength=each["strength"],
+                    span=Span(each["start"], each["end"]),
+                )
+                for each in case["controls"]
+            ],
+            source_blend=SourceBlend(mask=inputs.get(case["mask"])),
+        ),
     )
 
 

@@ -61,6 +61,7 @@ GOOD = {
     pipeline.Guidance: {},
     pipeline.ContextOptions: {},
     pipeline.SpeedOptions: {},
+    pipeline.Guides: {},
     pipeline.Conditioning: {"positive": ENCODED, "negative": ENCODED},
     Defaults: {"steps": 1, "guidance_scale": 1.0, "sampler": "euler", "scheduler": "normal"},
     PromptTrack: {"encodings": torch.zeros(1, 77, 8)},
@@ -144,7 +145,19 @@ CALLS = {
     "load_models": lambda x: pipeline.load_models(x, device=torch.device("cpu"), dtype=torch.half),
     "load_models device": lambda x: pipeline.load_models("a.pt", device=x, dtype=torch.half),
     "load_models dtype": lambda x: pipeline.load_models("a", device=torch.device("cpu"), dtype=x),
-    "sample_latents": lambda x: pipeline.sample_latents(None, x, conditioning=None, seed=1),
+    "sample_latents": lambda x: pipeline.sample_latents(
+        None, x, None, pipeline.SamplingSettings(seed=1)
+    ),
+    "sample_latents settings": lambda x: pipeline.sample_latents(
+        None, torch.zeros(1, 4, 8, 8), pipeline.Conditioning(ENCODED, ENCODED), x
+    ),
+    "sample_latents guides": lambda x: pipeline.sample_latents(
+        None,
+        torch.zeros(1, 4, 8, 8),
+        pipeline.Conditioning(ENCODED, ENCODED),
+        pipeline.SamplingSettings(seed=1),
+        guides=x,
+    ),
     "VideoReader": VideoReader,
     "VideoReader width": lambda x: VideoReader("a.mp4", width=x),
     "VideoReader height": lambda x: VideoReader("a.mp4", height=x),

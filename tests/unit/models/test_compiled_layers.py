@@ -16,9 +16,11 @@ from animatediff_v2v.pipeline.models.ops import compiled as module
 from animatediff_v2v.pipeline.models.ops.compiled import check_can_compile, compiled_layers
 from animatediff_v2v.pipeline.models.ops.frame_norm import span_frames
 from animatediff_v2v.pipeline.models.ops.select import EAGER_OPS
-from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance
 from torch._dynamo.utils import counters
 from torch._inductor import config
+
+from ..sampling.sampled import sample
 
 CPU = torch.device("cpu")
 
@@ -131,10 +133,10 @@ class Job:
         self.told = []
 
     def sample(self, *, frames=6, seed=1, scale=7.0, **options):
-        return sample_latents(
+        return sample(
             self.models.unet,
             draw(frames, 4, 6, 5),
-            conditioning=Conditioning.of(draw(1, 77, 64, seed=1), draw(1, 77, 64, seed=2)),
+            Conditioning.of(draw(1, 77, 64, seed=1), draw(1, 77, 64, seed=2)),
             seed=seed,
             steps=2,
             guidance=Guidance(scale=scale),

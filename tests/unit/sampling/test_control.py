@@ -15,7 +15,6 @@ from animatediff_v2v.pipeline.sampling import (
     Control,
     Guidance,
     Span,
-    sample_latents,
 )
 from animatediff_v2v.pipeline.sampling.control import fitted
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
@@ -24,6 +23,7 @@ from diffusers import ControlNetModel
 from safetensors.torch import save_file
 
 from ..files import miniatures as mini
+from .sampled import sample
 
 SCHEDULE = NoiseSchedule("linear")
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
@@ -295,10 +295,10 @@ def test_few_steps(unet, controlnet, sampler, steps, scale):
     latents = draw(FRAMES, 4, HEIGHT, WIDTH)
 
     def run(*controls):
-        return sample_latents(
+        return sample(
             unet,
             latents,
-            conditioning=Conditioning.of(draw(1, 7, mini.CROSS), draw(1, 7, mini.CROSS)),
+            Conditioning.of(draw(1, 7, mini.CROSS), draw(1, 7, mini.CROSS)),
             seed=1,
             steps=steps,
             sampler=sampler,

@@ -23,7 +23,6 @@ from animatediff_v2v.pipeline.sampling import (
     Control,
     Guidance,
     SpeedOptions,
-    sample_latents,
 )
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
@@ -31,6 +30,7 @@ from animatediff_v2v.pipeline.sampling.windows import context_windows
 from safetensors.torch import save_file
 
 from ..files import miniatures as mini
+from . import sampled
 
 SCHEDULE = NoiseSchedule("sqrt_linear")
 EVERY_2ND, EVERY_3RD = (SpeedOptions(deep_cache_interval=n) for n in (2, 3))
@@ -267,9 +267,8 @@ def test_a_window_whose_negative_side_comes_later_is_computed_whole():
 
 
 def sample(unet, conditioning=PROMPTS, *, frames=6, **options):
-    defaults = {"seed": 5, "steps": 4, "context": WINDOWS}
-    latents = draw(frames, 4, 3, 2)
-    return sample_latents(unet, latents, conditioning=conditioning, **defaults | options)
+    defaults = {"steps": 4, "context": WINDOWS}
+    return sampled.sample(unet, draw(frames, 4, 3, 2), conditioning, **defaults | options)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE
 from animatediff_v2v.pipeline.models.vae import VaeCodec
 from animatediff_v2v.pipeline.prompts.weights import check_prompt
-from animatediff_v2v.pipeline.sampling import Conditioning, Guidance, sample_latents
+from animatediff_v2v.pipeline.sampling import Conditioning, Guidance
 from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS
+
+from . import sampled
 
 PROMPTS = Conditioning.of(torch.ones(1, 77, 8), torch.zeros(1, 77, 8))
 
@@ -35,7 +37,7 @@ class Failing:
 def sample(unet, latents=None, conditioning=PROMPTS, **options):
     latents = torch.zeros(4, 4, 2, 2) if latents is None else latents
     options = {"seed": 0, "steps": 5, "guidance": Guidance(scale=1.0)} | options
-    return sample_latents(unet, latents, conditioning=conditioning, **options)
+    return sampled.sample(unet, latents, conditioning, **options)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])

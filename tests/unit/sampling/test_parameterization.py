@@ -9,10 +9,12 @@ from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.files import load_checkpoint, read_weights
 from animatediff_v2v.pipeline.models import load_models
 from animatediff_v2v.pipeline.models.unet import Parameterization
-from animatediff_v2v.pipeline.sampling import Conditioning, Guidance, sample_latents
+from animatediff_v2v.pipeline.sampling import Conditioning, Guidance
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS
 from safetensors.torch import save_file
+
+from .sampled import sample
 
 PREDICTIONS = ["epsilon", "v_prediction", "sample"]
 V = {"prediction_type": "v_prediction"}
@@ -80,9 +82,9 @@ class Perfect:
 def test_every_sampler_arrives(prediction, sampler, zero_snr):
     clean = draw(3, 4, 4, 4, seed=2)
     unet = Perfect(clean, Parameterization(prediction, zero_snr))
-    found = sample_latents(
-        unet, draw(3, 4, 4, 4, seed=3), conditioning=PROMPTS, seed=1, steps=6, sampler=sampler,
-        guidance=Guidance(scale=3.0),
+    found = sample(
+        unet, draw(3, 4, 4, 4, seed=3), PROMPTS,
+        seed=1, steps=6, sampler=sampler, guidance=Guidance(scale=3.0),
     )  # fmt: skip
     assert (found - clean).norm() / clean.norm() < 0.02
 
@@ -146,5 +148,5 @@ def test_what_is_predicted_changes_the_result(still_models):
     for parameterization in (Parameterization(), Parameterization("v_prediction")):
         other = copy.copy(unet)
         other.parameterization = parameterization
-        results.append(sample_latents(other, latents, conditioning=prompts, seed=0, steps=2))
+        results.append(sample(other, latents, prompts, seed=0))
     assert not torch.allclose(*results)

@@ -13,9 +13,11 @@ from animatediff_v2v.pipeline.models import vae as latent_codec
 from animatediff_v2v.pipeline.models.batching import ChunkSizes
 from animatediff_v2v.pipeline.models.unet import PREDICTS_NOISE, MotionUNet
 from animatediff_v2v.pipeline.ranges import SEED
-from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, sample_latents
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS
+
+from .sampled import sample
 
 SCALE = 0.18215
 SMALL_WINDOWS = ContextOptions(length=4, overlap=2)
@@ -37,12 +39,6 @@ def conditioning(models):
 def v1_unet(models):
     return MotionUNet(
         copy.deepcopy(models.unet.unet), copy.deepcopy(models.unet.motion), family="v1"
-    )
-
-
-def sample(unet, latents, conditioning, **options):
-    return sample_latents(
-        unet, latents, conditioning=conditioning, **{"seed": 5, "steps": 2} | options
     )
 
 

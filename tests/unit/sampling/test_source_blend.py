@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.sampling import Conditioning, SourceBlend, sample_latents
+from animatediff_v2v.pipeline.sampling import Conditioning, SourceBlend
 
+from . import sampled
 from .test_unsampling import Smooth
 
 FRAMES, HEIGHT, WIDTH = 4, 6, 8
@@ -21,13 +22,10 @@ def draw(*shape, seed=0):
 SOURCE = draw(FRAMES, 4, HEIGHT, WIDTH)
 
 
-def sample(blend, **options):
-    defaults = {
-        "conditioning": Conditioning.of(torch.ones(1, 7, 2), torch.zeros(1, 7, 2)),
-        "seed": 3,
-        "steps": 6,
-    }
-    return sample_latents(Smooth(), SOURCE, source_blend=blend, **defaults | options)
+def sample(blend=None, **options):
+    prompts = Conditioning.of(torch.ones(1, 7, 2), torch.zeros(1, 7, 2))
+    defaults = {"seed": 3, "steps": 6} | ({"source_blend": blend} if blend else {})
+    return sampled.sample(Smooth(), SOURCE, prompts, **defaults | options)
 
 
 def left_half(count=1):
@@ -56,7 +54,7 @@ def test_one_mask_for_all_or_one_for_each():
 
 
 def test_white_masks_and_no_strength_change_nothing():
-    plain = sample(None)
+    plain = sample()
     assert torch.equal(sample(SourceBlend()), plain)
     white = sample(SourceBlend(mask=torch.ones(1, 3, 4)))
     assert torch.allclose(white, plain, atol=1e-5)

@@ -18,7 +18,6 @@ from animatediff_v2v.pipeline.sampling import (
     Guidance,
     Span,
     StyleImages,
-    sample_latents,
 )
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
@@ -26,6 +25,7 @@ from animatediff_v2v.pipeline.sampling.style import spread, weight_at
 from safetensors.torch import save_file
 
 from ..files import miniatures as mini
+from .sampled import sample
 
 SCHEDULE = NoiseSchedule("linear")
 CHANNELS, LAYERS = (32, 64), 2
@@ -246,10 +246,10 @@ def test_memory_is_that_of_the_images(adapters):
 
 def test_sampling_with_a_style(unet, adapters):
     def run(*styles):
-        return sample_latents(
+        return sample(
             unet,
             draw(FRAMES, 4, HEIGHT, WIDTH),
-            conditioning=Conditioning.of(draw(1, 7, mini.CROSS), draw(1, 7, mini.CROSS, seed=2)),
+            Conditioning.of(draw(1, 7, mini.CROSS), draw(1, 7, mini.CROSS, seed=2)),
             seed=1,
             steps=3,
             styles=styles,

@@ -13,11 +13,11 @@ from animatediff_v2v.pipeline.sampling import (
     ContextOptions,
     Control,
     Guidance,
-    sample_latents,
 )
 from safetensors.torch import save_file
 
 from ..files import miniatures as mini
+from . import sampled
 
 FRAMES, HEIGHT, WIDTH = 5, 4, 6
 
@@ -45,17 +45,17 @@ class Smooth:
 
 SOURCE = draw(FRAMES, 4, HEIGHT, WIDTH) * 4
 PROMPT = torch.full((1, 7, 2), 0.3)
+PROMPTS = Conditioning.of(PROMPT, -PROMPT)
 
 
-def sample(unet, latents=SOURCE, **options):
+def sample(unet, latents=SOURCE, *, conditioning=PROMPTS, **options):
     defaults = {
-        "conditioning": Conditioning.of(PROMPT, -PROMPT),
         "seed": 3,
         "steps": 40,
         "guidance": Guidance(scale=1.0),
         "noise_type": "unsample",
     }
-    return sample_latents(unet, latents, **defaults | options)
+    return sampled.sample(unet, latents, conditioning, **defaults | options)
 
 
 def error(result, expected=SOURCE):
