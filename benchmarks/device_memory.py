@@ -105,7 +105,7 @@ def count_phases(models: Models, work: Work) -> list[PhaseMemory]:
     """Count phase by phase, with as much at a time as the job has."""
     text, vae, unet = models.text_encoder.network, models.codec.vae, models.unet
     frames = default_frames_per_pass(work.height, work.width)
-    chunks = ChunkSizes.usual(META, pixels=work.pixels)
+    chunks = ChunkSizes.default(META, pixels=work.pixels)
     encoding, sampling, decoding = ((text, vae, unet),) * 3
     if models.bound is not None:
         bounded = OffloadedModels(models, (), work)

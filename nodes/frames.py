@@ -44,8 +44,7 @@ def restyle_images(
         vae: ComfyUI's VAE in place of the model's, or None.
 
     Returns:
-        The frames as float32 of the same shape, and their latents [frames, 4, height / 8,
-        width / 8].
+        The frames as float32 of the same shape, and their latents.
     """
     count, height, width, _ = images.shape
     models = replace(

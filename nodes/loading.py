@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..pipeline import LoraEntry, ModelFiles, load_models
+from ..pipeline import LoraEntry, ModelFiles, Models
 from ..pipeline.files import find_lora
+from ..pipeline.models import Placement, load_networks
 from ..pipeline.prompts.embeddings import embedding_finder
 from . import host
 from .fingerprint import file_fingerprint
@@ -40,24 +41,18 @@ def load_managed(
         loras=_lora_entries(lora_stack),
         motion_loras=motion_lora_entries(motion_lora_stack),
         motion_scale=motion_scale,
+        clip_skip=clip_skip,
     )
     origins = _origins(files)
     if fp8_weights:
         origins = origins.with_fp8_weights()
-    models = load_models(
-        files.checkpoint,
-        motion_module=files.motion_module,
-        vae=files.vae,
-        loras=files.loras,
-        motion_loras=files.motion_loras,
-        device=devices.offload,
-        dtype=devices.unet_dtype,
-        motion_scale=motion_scale,
-        clip_skip=clip_skip,
+    networks = load_networks(
+        files,
+        Placement(devices.offload, devices.unet_dtype),
         fp8_weights=fp8_weights,
-        find_embedding=_find_embedding,
         ready=host.ready_networks(origins),
     )
+    models = Models.of(networks, files, find_embedding=_find_embedding)
     return host.ManagedModels(models, devices, origins=origins)
 
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..pipeline import Models
 from ..pipeline.files import unet_of
-from ..pipeline.models import build_motion_unet
+from ..pipeline.models import Placement, build_motion_unet
 from ..pipeline.ranges import MOTION_SCALE
 from . import host
 from .inputs import MOTION_MODULE_TOOLTIP
@@ -104,8 +104,7 @@ class ModelFromComfy(io.ComfyNode):
             motion_module=optional_path(host.MOTION_MODULES, motion_module),
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
             motion_scale=motion_scale,
-            device=devices.offload,
-            dtype=devices.unet_dtype,
+            placement=Placement(devices.offload, devices.unet_dtype),
             fp8_weights=devices.fp8_weights,
             parameterization=host.parameterization(model),
         )

@@ -19,30 +19,30 @@ def on_demand(package: str, names: Mapping[str, Sequence[str]]) -> None:
     names: what each of its modules gives.
     """
     module = sys.modules[package]
-    places = {name: place for place, given in names.items() for name in given}
+    modules = {name: module_name for module_name, given in names.items() for name in given}
     module.__class__ = _OnDemand
-    cast(_OnDemand, module)._places = places
+    cast(_OnDemand, module)._modules = modules
 
 
 class _OnDemand(ModuleType):
-    _places: dict[str, str]
+    _modules: dict[str, str]
 
     def __getattr__(self, name: str) -> Any:
-        places = self.__dict__.get("_places", {})
-        if name in places.values() and name not in places:
+        modules = self.__dict__.get("_modules", {})
+        if name in modules.values() and name not in modules:
             return import_module(f".{name}", self.__name__)
-        place = places.get(name)
-        if place is None:
+        module_name = modules.get(name)
+        if module_name is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{place}", self.__name__), name)
+        value = getattr(import_module(f".{module_name}", self.__name__), name)
         setattr(self, name, value)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A module of the name of one of its functions: the name stays the function's.
-        if isinstance(value, ModuleType) and name in self.__dict__.get("_places", {}):
+        if isinstance(value, ModuleType) and name in self.__dict__.get("_modules", {}):
             return
         super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._places})
+        return sorted({*super().__dir__(), *self._modules})

@@ -22,7 +22,7 @@ from .job_files import check_memory_bound
 from .memory.devices import resolve_device, resolve_dtype
 from .memory.estimate import Work, longest_window
 from .memory.offload import OffloadedModels
-from .models import Models, TextEncoder, load_models
+from .models import Models, Placement, TextEncoder, load_networks
 from .models.batching import MemoryBound
 from .models.ops.compiled import check_can_compile
 from .output_file import check_output
@@ -61,17 +61,13 @@ def video_to_video(
         AnimateDiffV2VError: a file or a value is wrong.
         Cancelled: `is_cancelled` returned True.
     """
-    checked_type("request", request, Request)
-    checked_type("models", models, Models | ModelFiles)
     for name, function in (
         ("progress", progress),
         ("is_cancelled", is_cancelled),
         ("before_phase", before_phase),
     ):
         checked_type(name, function, Callable)
-    check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
-    bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
-    check_memory_bound(request, has_bound=bound is not None)
+    _check(request, models)
     clock = Clock()
     started = time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
@@ -101,6 +97,14 @@ def video_to_video(
     clock.total = time.perf_counter() - started
     progress(Progress("write", 1.0, f"wrote {writer.path.name}"))
     return _result(request, writer, clock)
+
+
+def _check(request: Request, models: Models | ModelFiles) -> None:
+    checked_type("request", request, Request)
+    checked_type("models", models, Models | ModelFiles)
+    check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
+    bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
+    check_memory_bound(request, has_bound=bound is not None)
 
 
 def _chunks(reader: VideoReader, controls: SpooledControls, clock: Clock) -> Iterator[Tensor]:
@@ -157,29 +161,27 @@ def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
 def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
     """Load a job's networks on the device and in the dtype that `files` asks for.
 
-    fp8_weights: store those of the UNet in 8 bits.
-    With `files.max_memory_gb` they wait in main memory; video_to_video brings them to the device.
+    With `files.max_memory_gb` they stay in main memory; video_to_video moves them to the device.
+
+    Args:
+        files: The files, the device and the dtype.
+        fp8_weights: Store the weights of the UNet in 8 bits.
+
+    Raises:
+        AnimateDiffV2VError: a file is missing, is of another kind, or lacks a part, or the device
+            is not there.
     """
     checked_type("files", files, ModelFiles)
     device = resolve_device(files.device)
     bound = None
     if files.max_memory_gb is not None:
         bound = MemoryBound(device, int(files.max_memory_gb * 1e9))
-    models = load_models(
-        files.checkpoint,
-        motion_module=files.motion_module,
-        vae=files.vae,
-        text_encoder=files.text_encoder,
-        loras=files.loras,
-        motion_loras=files.motion_loras,
-        device=device,
-        dtype=resolve_dtype(files.dtype, device),
-        waiting=torch.device("cpu") if bound else device,
-        motion_scale=files.motion_scale,
-        clip_skip=files.clip_skip,
-        fp8_weights=fp8_weights,
-        find_embedding=embedding_finder(files.embeddings) if files.embeddings else None,
+    placement = Placement(
+        device, resolve_dtype(files.dtype, device), torch.device("cpu") if bound else None
     )
+    networks = load_networks(files, placement, fp8_weights=fp8_weights)
+    finder = embedding_finder(files.embeddings) if files.embeddings else None
+    models = Models.of(networks, files, find_embedding=finder)
     return replace(models, bound=bound)
 
 

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline import AnimateDiffV2VError
+from ...pipeline.models.vision_encoder import CLIP_MEAN
 from .devices import Devices
 from .managed_models import Origin, WholeModelPatcher, patcher_of, ready_network
 from .progress import raise_if_interrupted
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# The mean colour of CLIP's training pictures; after normalisation such a picture is all zeros.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_SIZE = 224
 
 
@@ -73,7 +72,7 @@ class VisionEncoder:
 
     def empty(self) -> Tensor:
         """Return the encoding of "no image" used in training: zeros, or an encoded grey picture."""
-        mean = getattr(self._clip_vision, "image_mean", _CLIP_MEAN)
+        mean = getattr(self._clip_vision, "image_mean", CLIP_MEAN)
         grey = torch.tensor(mean).expand(1, _CLIP_SIZE, _CLIP_SIZE, 3)
         encoded = self._encoded(grey)
         return encoded if self._as_tokens else torch.zeros_like(encoded)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from .kinds import Kind
     from .lora import LoraReport, merge_loras, merge_motion_loras
     from .lora_entry import LoraEntry
-    from .lora_merger import LoraMerger
     from .lora_reference import find_lora
     from .motion_kinds import MotionFamily
     from .motion_module import MotionModuleWeights, load_motion_module
@@ -30,7 +29,6 @@ __all__ = [
     "IpAdapterWeights",
     "Kind",
     "LoraEntry",
-    "LoraMerger",
     "LoraReport",
     "MotionFamily",
     "MotionModuleWeights",
@@ -76,7 +74,6 @@ on_demand(
             "merge_loras",
             "merge_motion_loras",
         ),
-        "lora_merger": ("LoraMerger",),
         "lora_reference": ("find_lora",),
         "motion_kinds": ("MotionFamily",),
         "motion_module": (

@@ -1,7 +1,7 @@
-"""A job within a bound of the device's memory.
+"""A limit on device memory: networks stay in main memory while other ones compute.
 
-Its networks wait in main memory while other ones work, and as much goes through them at a time as
-fits. What fits is counted before, not guessed: see models.counted_memory.
+What fits is counted before the job begins, by running the networks on the meta device; see
+memory.estimate and memory.tracer.
 """
 
 from __future__ import annotations
@@ -31,30 +31,36 @@ logger = logging.getLogger(__name__)
 
 Choice = TypeVar("Choice")
 
-# Of a transformer's tokens at a time: below, next to nothing is won.
+# Tokens of a transformer at a time. Fewer than 512 save next to no memory.
 FEWEST_TOKENS = 512
 MOST_TOKENS = 32_768
 
 
 class OffloadedModels:
-    """Keeps a job's networks, and what goes through them at a time, within `models.bound`.
+    """The networks of a job, each on the device only in the phases that use it.
 
-    A context manager: when it ends, all networks wait again.
+    A context manager: when it ends, all networks are back in main memory.
     """
 
     def __init__(self, models: Models, controls: Sequence[ControlNetwork], work: Work) -> None:
         """Find out how much can go through the networks at a time.
 
-        models: with a bound, as load_files gives them.
-        Raises AnimateDiffV2VError with the smallest bound that would do, when this one does not.
+        Args:
+            models: Networks with a bound, as load_files returns them.
+            controls: ControlNets, which are needed together with the UNet.
+            work: The size of the job's passes.
+
+        Raises:
+            AnimateDiffV2VError: the bound is too small; the sentence names the smallest that
+                would do.
         """
         assert models.bound is not None
         assert isinstance(models.text_encoder, ClipTextEncoder)
         assert isinstance(models.codec, VaeCodec)
         self._bound = models.bound
         text, vae = models.text_encoder.network, models.codec.vae
-        self._waiting = {network: _Waiting(network) for network in (text, vae, models.unet)}
-        self._waiting |= {network: _Waiting(network) for network in controls}
+        networks = (text, vae, models.unet, *controls)
+        self._networks = {network: _OffloadedNetwork(network) for network in networks}
         self._of_phase: dict[Phase, list[nn.Module]] = {
             "encode": [text, vae],
             "sample": [models.unet, *controls],
@@ -62,10 +68,10 @@ class OffloadedModels:
         }
         frames, chunks = self._choices(models, controls, work)
         self.frames_per_pass = frames
-        """That go through the VAE at a time."""
+        """Frames that go through the VAE at a time."""
         codec = VaeCodec(vae, frames_per_pass=frames)
         self.models = replace(models, codec=codec, chunks=chunks)
-        """The same networks, with as much at a time as fits."""
+        """The same networks, set to the sizes that fit."""
 
     def __enter__(self) -> OffloadedModels:
         """Return itself."""
@@ -77,26 +83,26 @@ class OffloadedModels:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let all networks wait."""
-        self._move([])
+        """Move all networks back to main memory."""
+        self._onload([])
 
     def begin(self, phase: Phase) -> None:
-        """Bring the networks of a phase to the device, and no others."""
-        self._move(self._of_phase[phase])
+        """Move the networks of a phase to the device, and all others off it."""
+        self._onload(self._of_phase[phase])
 
-    def _move(self, wanted: Sequence[nn.Module]) -> None:
-        for network, waiting in self._waiting.items():
+    def _onload(self, wanted: Sequence[nn.Module]) -> None:
+        for network, offloaded in self._networks.items():
             if network not in wanted:
-                waiting.leave()
+                offloaded.offload()
         if self._bound.device.type == "cuda":
-            torch.cuda.empty_cache()  # what is alike in size only would be taken anew
+            torch.cuda.empty_cache()  # cached blocks of other sizes are not reused
         for network in wanted:
-            self._waiting[network].go(self._bound.device)
+            self._networks[network].onload(self._bound.device)
 
     def _choices(
         self, models: Models, controls: Sequence[ControlNetwork], work: Work
     ) -> tuple[int, ChunkSizes]:
-        """Frames for the VAE at a time, and chunks for the UNet."""
+        """Return the largest frames per pass of the VAE and chunks of the UNet that fit."""
 
         def coding(frames: int) -> int:
             encoding, decoding = coding_memory(models, work, frames)
@@ -122,39 +128,47 @@ class OffloadedModels:
         return frames, chunks
 
     def _held(self, phase: Phase) -> int:
-        """Bytes of the weights on the device in a phase; on a CPU those of all networks."""
+        """Return the bytes of the weights on the device in a phase.
+
+        On a CPU, where main memory is the device's, those of all networks.
+        """
         on_cpu = self._bound.device.type == "cpu"
-        return weight_bytes(*(self._waiting if on_cpu else self._of_phase[phase]))
+        return weight_bytes(*(self._networks if on_cpu else self._of_phase[phase]))
 
 
-class _Waiting:
-    """A network that waits where it is, goes to the device, and leaves it without a copy back."""
+class _OffloadedNetwork:
+    """A network whose weights stay where they are, and are copied to the device for a phase.
+
+    Weights do not change, so that offloading drops the copies and copies nothing back.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._weights = network.state_dict()
-        self._is_away = False
+        self._offloaded_weights = network.state_dict()
+        self._is_onloaded = False
 
-    def go(self, device: torch.device) -> None:
-        if not self._is_away:
-            self._network.load_state_dict(
-                {name: weight.to(device) for name, weight in self._weights.items()}, assign=True
-            )
+    def onload(self, device: torch.device) -> None:
+        if not self._is_onloaded:
+            weights = {name: each.to(device) for name, each in self._offloaded_weights.items()}
+            self._network.load_state_dict(weights, assign=True)
             lay_out_weights(self._network, device)
-            self._is_away = True
+            self._is_onloaded = True
 
-    def leave(self) -> None:
-        if self._is_away:
-            self._network.load_state_dict(self._weights, assign=True)
-            self._is_away = False
+    def offload(self) -> None:
+        if self._is_onloaded:
+            self._network.load_state_dict(self._offloaded_weights, assign=True)
+            self._is_onloaded = False
 
 
 def _largest(
     choices: Sequence[Choice], needed: Callable[[Choice], int], max_bytes: int
 ) -> tuple[Choice, int]:
-    """The first choice that needs no more than `max_bytes`, or the last; and what it needs.
+    """Return the first choice that needs at most `max_bytes`, or the last, and its bytes.
 
-    choices: the largest first.
+    Args:
+        choices: The largest first.
+        needed: Counts the bytes that a choice needs.
+        max_bytes: The limit.
     """
     for choice in choices:
         size = needed(choice)
@@ -164,19 +178,19 @@ def _largest(
 
 
 def _chunk_sizes(device: torch.device, work: Work) -> list[ChunkSizes]:
-    """What may go through the UNet at a time, from what is usual to the least."""
-    usual = ChunkSizes.usual(device, pixels=work.pixels)
-    most = min(usual.tokens or MOST_TOKENS, MOST_TOKENS)
-    tokens = _halved(most, FEWEST_TOKENS)[::2]  # each is counted, which takes a second or two
-    # On a CPU as many passes go together as without a bound: the bits stay the same. Elsewhere that
-    # saves nothing but starts of kernels: it is given up before small parts.
-    fewest = usual.passes if device.type == "cpu" else 1
-    together = [usual, ChunkSizes(usual.passes, tokens[0])]
+    """Return the sizes to try, from the device's default to the smallest."""
+    default = ChunkSizes.default(device, pixels=work.pixels)
+    most = min(default.tokens or MOST_TOKENS, MOST_TOKENS)
+    tokens = _halved(most, FEWEST_TOKENS)[::2]  # counting for each takes a second or two
+    # On a CPU as many passes go together as without a bound, which keeps the bits the same. On
+    # other devices that only saves kernel launches: it is given up before the chunks get smaller.
+    fewest = default.passes if device.type == "cpu" else 1
+    together = [default, ChunkSizes(default.passes, tokens[0])]
     return list(dict.fromkeys([*together, *(ChunkSizes(fewest, count) for count in tokens)]))
 
 
 def _halved(most: int, least: int) -> list[int]:
-    """`most`, its half, and so on, but nothing below `least`."""
+    """Return `most`, its half, its quarter, and so on, as long as it is `least` or more."""
     return [most >> halvings for halvings in range(most.bit_length()) if most >> halvings >= least]
 
 

@@ -119,18 +119,18 @@ class LiveBytes(MetaDevice):  # type: ignore[no-untyped-call]
 
     def _add(self, tensor: Tensor, operator: str) -> None:
         storage: Any = tensor.untyped_storage()
-        place, size = storage._cdata, storage.nbytes()
-        if place in self._alive:
+        address, size = storage._cdata, storage.nbytes()
+        if address in self._alive:
             return
-        end = weakref.ref(storage, lambda _: self._remove(place))
+        end = weakref.ref(storage, lambda _: self._remove(address))
         allocation = Allocation(size, tuple(tensor.shape), tensor.dtype, operator)
-        self._alive[place] = allocation, end
+        self._alive[address] = allocation, end
         self.now += size
         if self.now > self.peak:
             self.restart()
 
-    def _remove(self, place: int) -> None:
-        allocation, _ = self._alive.pop(place)
+    def _remove(self, address: int) -> None:
+        allocation, _ = self._alive.pop(address)
         self.now -= allocation.size
 
 

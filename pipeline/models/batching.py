@@ -45,7 +45,7 @@ class ChunkSizes:
     and one pixel of all frames in those over time; None is all."""
 
     @staticmethod
-    def usual(device: torch.device, *, pixels: int) -> ChunkSizes:
+    def default(device: torch.device, *, pixels: int) -> ChunkSizes:
         """What is fast on a device.
 
         pixels: of a window's latents, over all its frames.

@@ -109,8 +109,8 @@ def load_control_network(path: Path, *, device: torch.device, dtype: torch.dtype
     weights = load_control(path)
     with torch.device("meta"):
         control = ControlNetwork(weights, name=path.name)
-    placed = {name: tensor.to(device, dtype) for name, tensor in weights.tensors.items()}
-    control.network.load_state_dict(placed, strict=True, assign=True)
+    moved = {name: tensor.to(device, dtype) for name, tensor in weights.tensors.items()}
+    control.network.load_state_dict(moved, strict=True, assign=True)
     return control.eval().requires_grad_(False)
 
 

@@ -193,6 +193,6 @@ def load_ip_adapter_network(path: Path, *, device: torch.device, dtype: torch.dt
     weights = load_ip_adapter(path)
     with torch.device("meta"):
         adapter = IpAdapter(weights, name=path.name)
-    placed = {name: tensor.to(device, dtype) for name, tensor in weights.tensors.items()}
-    adapter.load_state_dict(placed, strict=True, assign=True)
+    moved = {name: tensor.to(device, dtype) for name, tensor in weights.tensors.items()}
+    adapter.load_state_dict(moved, strict=True, assign=True)
     return adapter.eval().requires_grad_(False)

@@ -18,8 +18,9 @@ from ..files import read_weights
 from ..files.recognition import refusal
 from .text_encoder import ClipLayer
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+# Mean and standard deviation of the red, green and blue of CLIP's training images.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _MOST_HEADS, _HEAD_CHANNELS = 16, 64
 # ViT-H and ViT-bigG of open_clip; OpenAI's have the quick one.
 _WIDTHS_WITH_EXACT_GELU = (1280, 1664)
@@ -95,7 +96,7 @@ class ClipVisionModel(nn.Module):
 
     def empty(self, *, as_tokens: bool) -> Tensor:
         """Give the same of no image, as IP-Adapters were trained: zeros, or a picture of zeros."""
-        grey = torch.tensor(_MEAN).expand(self.image_size, self.image_size, 3)
+        grey = torch.tensor(CLIP_MEAN).expand(self.image_size, self.image_size, 3)
         encoded = self.encode(grey, as_tokens=as_tokens)
         return encoded if as_tokens else torch.zeros_like(encoded)
 
@@ -114,8 +115,8 @@ def load_vision_model(path: Path, *, device: torch.device, dtype: torch.dtype) -
     try:
         with torch.device("meta"):
             model = ClipVisionModel(tensors)
-        placed = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
-        model.load_state_dict(placed, strict=True, assign=True)
+        moved = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+        model.load_state_dict(moved, strict=True, assign=True)
     except (KeyError, RuntimeError) as error:
         raise AnimateDiffV2VError(
             f"{path} is not the vision model in the layout of Hugging Face's CLIP, or is damaged: "
@@ -133,5 +134,5 @@ def _prepared(image: Tensor, size: int) -> Tensor:
     top, left = (height - size) // 2, (width - size) // 2
     pixels = pixels[:, :, top : top + size, left : left + size]
     pixels = (255.0 * pixels).clamp(0, 255).round() / 255.0
-    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (_MEAN, _DEVIATION))
+    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (CLIP_MEAN, CLIP_DEVIATION))
     return (pixels - mean) / deviation

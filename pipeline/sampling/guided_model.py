@@ -147,17 +147,17 @@ class GuidedModel:
         for _, group in groupby(passes, key=lambda one: (len(one.window), one.is_whole)):
             alike = list(group)
 
-            chunks = self._portions_for(len(alike[0].window), noisy)
+            chunks = self._chunk_sizes_for(len(alike[0].window), noisy)
             run = partial(self._predict, noisy=noisy, sigma=sigma, chunks=chunks)
             for noise in self._batch.run(run, alike, chunks.passes):
                 done += len(noise)
                 self._on_passes(done / len(passes))
                 yield from noise
 
-    def _portions_for(self, frames: int, noisy: Tensor) -> ChunkSizes:
+    def _chunk_sizes_for(self, frames: int, noisy: Tensor) -> ChunkSizes:
         height, width = noisy.shape[2:]
         pixels = frames * height * width
-        return self._chunk_sizes or ChunkSizes.usual(self._unet.device, pixels=pixels)
+        return self._chunk_sizes or ChunkSizes.default(self._unet.device, pixels=pixels)
 
     def _predict(
         self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, chunks: ChunkSizes

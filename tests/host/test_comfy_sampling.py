@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from animatediff_v2v.pipeline.files import load_checkpoint
-from animatediff_v2v.pipeline.models import build_motion_unet
+from animatediff_v2v.pipeline.models import Placement, build_motion_unet
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.unet import Parameterization
 from animatediff_v2v.pipeline.sampling import (
@@ -120,7 +120,7 @@ def ours(case, folder):
         weights.unet,
         motion_module=None,
         parameterization=Parameterization(PREDICTIONS[case["sampling"]], case["zsnr"]),
-        **place,
+        placement=Placement(**place),
     )
     return sample_latents(
         unet,

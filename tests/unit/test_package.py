@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,8 @@ else:
     import tomli as tomllib  # pytest brings it
 
 ROOT = Path(__file__).parents[2]
+LONGEST_FUNCTION = 60
+MOST_PARAMETERS = 12
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SOURCES = sorted(
     path for part in ("pipeline", "nodes", "api", "cli") for path in (ROOT / part).rglob("*.py")
@@ -63,6 +66,101 @@ def test_imports_are_relative_and_the_pipeline_knows_no_host(path):
         assert "animatediff_v2v" not in roots
         if "pipeline" in path.relative_to(ROOT).parts:
             assert not roots & host
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = import_graph({name_of(path): path for path in SOURCES})
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_a_circle_of_imports_is_found(tmp_path):
+    sources = {
+        "pack": "",
+        "pack.one": "from .folder import Two",
+        "pack.folder": "if TYPE_CHECKING:\n    from .two import Two",
+        "pack.folder.two": "from ..three import Three",
+        "pack.three": "from . import one",
+    }
+    paths = {}
+    for name, text in sources.items():
+        stem = "/__init__" if name in ("pack", "pack.folder") else ""
+        paths[name] = tmp_path / f"{name.replace('.', '/')}{stem}.py"
+        paths[name].parent.mkdir(exist_ok=True)
+        paths[name].write_text(text)
+    with pytest.raises(CycleError) as found:
+        TopologicalSorter(import_graph(paths)).prepare()
+    assert set(found.value.args[1]) == {"pack.one", "pack.folder.two", "pack.three"}
+    paths["pack.three"].write_text("def late():\n    from . import one")
+    TopologicalSorter(import_graph(paths)).prepare()
+
+
+def import_graph(paths):
+    """The modules that each module imports as it is imported, by name."""
+    graph = {}
+    for name, path in paths.items():
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        imported = set()
+        for node in imports_of(path, for_types=False):
+            base = base_of(node, package)
+            imported |= {home_of(base, alias.name, paths) for alias in node.names}
+            # From outside, a package is imported whole before what is taken of it.
+            is_outside = not f"{package}.".startswith(f"{base}.")
+            imported = imported | {base} if is_outside else imported - {base}
+        graph[name] = {each for each in imported if each in paths and each != name}
+    return graph
+
+
+def imports_of(path, *, for_types):
+    """Relative imports at the top of a module: those for types alone, or all others."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if is_for_types == for_types:
+            for each in node.body if isinstance(node, ast.If) else [node]:
+                if isinstance(each, ast.ImportFrom) and each.level:
+                    yield each
+
+
+def base_of(node, package):
+    parts = package.split(".")
+    parts = parts[: len(parts) - node.level + 1]
+    return ".".join([*parts, *([node.module] if node.module else [])])
+
+
+def home_of(base, name, paths):
+    """The module that defines what `from base import name` gives, through packages' exports."""
+    if f"{base}.{name}" in paths:
+        return f"{base}.{name}"
+    if base in paths and paths[base].stem == "__init__":
+        for for_types in (False, True):
+            for node in imports_of(paths[base], for_types=for_types):
+                if name in {alias.asname or alias.name for alias in node.names}:
+                    return home_of(base_of(node, base), name, paths)
+    return base
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_are_short_and_take_few_parameters(path):
+    """At most 60 lines and 12 parameters; nodes take an input for each parameter."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if node.name == "execute" and "nodes" in path.relative_to(ROOT).parts:
+            continue
+        where = f"{node.name}, line {node.lineno}"
+        assert node.end_lineno - node.lineno < LONGEST_FUNCTION, where
+        # Kernels cannot take structures: each tensor and size is a parameter.
+        if "triton.jit" not in map(ast.unparse, node.decorator_list):
+            given = [each.arg for each in node.args.posonlyargs + node.args.args]
+            given += [each.arg for each in node.args.kwonlyargs]
+            assert len(set(given) - {"self", "cls"}) <= MOST_PARAMETERS, where
 
 
 def test_the_registry_finds_what_it_needs():

@@ -26,14 +26,14 @@ class ImagePrompt:
 
     def keys_and_values(self, attention: Any) -> tuple[Tensor, Tensor]:
         """For one of the UNet's cross-attentions, [rows, tokens, channels] each."""
-        layer: Any = self.layers[attention.place]
+        layer: Any = self.layers[attention.index]
         return layer.to_k_ip(self.tokens), layer.to_v_ip(self.tokens)
 
 
 def number_cross_attentions(unet: UNet2DConditionModel) -> None:
     """Tell each of the UNet's cross-attentions which of an IP-Adapter's layers is its own."""
-    for place, attention in enumerate(cross_attentions(unet)):
-        attention.place = place
+    for index, attention in enumerate(cross_attentions(unet)):
+        attention.index = index
 
 
 def cross_attentions(unet: UNet2DConditionModel) -> Iterator[Any]:

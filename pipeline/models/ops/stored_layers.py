@@ -60,7 +60,7 @@ class StoredConv2d(nn.Conv2d):
 def store_weights(network: nn.Module) -> set[str]:
     """Put such layers in the place of `network`'s; return the names of the weights they store."""
     stored, casts = set(), CastMemory()
-    for place, parent in list(network.named_modules()):
+    for parent_name, parent in list(network.named_modules()):
         for name, child in parent.named_children():
             replacement: nn.Module | None = None
             if type(child) is nn.Linear:
@@ -69,5 +69,5 @@ def store_weights(network: nn.Module) -> set[str]:
                 replacement = StoredConv2d(child, casts)
             if replacement is not None:
                 setattr(parent, name, replacement)
-                stored.add(f"{place}.{name}.weight".lstrip("."))
+                stored.add(f"{parent_name}.{name}.weight".lstrip("."))
     return stored

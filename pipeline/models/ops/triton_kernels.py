@@ -45,17 +45,17 @@ def _spread_of_parts(
     for tile in range(TILES):
         pixel = begin + tile * PIXELS + tl.arange(0, PIXELS)
         inside = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
-        places = pixel.to(tl.int64)[:, None] * CHANNELS
-        values = tl.load(start[None, :] + places, mask=inside, other=0.0).to(tl.float32)
+        indices = pixel.to(tl.int64)[:, None] * CHANNELS
+        values = tl.load(start[None, :] + indices, mask=inside, other=0.0).to(tl.float32)
         distance = tl.where(inside, values - origin[None, :], 0.0)
         distances += distance
         squares += distance * distance
     count = tl.minimum(pixels - begin, PIXELS * TILES).to(tl.float32)
     distance = tl.sum(distances, axis=0)
-    place = (row * tl.num_programs(0) + part) * CHANNELS + channel
-    tl.store(sums + place, origin + distance / count)
-    place += tl.num_programs(0) * tl.num_programs(1) * CHANNELS
-    tl.store(sums + place, tl.sum(squares, axis=0) - distance * distance / count)
+    index = (row * tl.num_programs(0) + part) * CHANNELS + channel
+    tl.store(sums + index, origin + distance / count)
+    index += tl.num_programs(0) * tl.num_programs(1) * CHANNELS
+    tl.store(sums + index, tl.sum(squares, axis=0) - distance * distance / count)
 
 
 @triton.jit
@@ -82,9 +82,9 @@ def _factors_of_groups(
     while first < parts:
         part = first + tl.arange(0, PARTS)
         inside = (part < parts)[:, None] & known[None, :]
-        place = (row * parts + part)[:, None] * CHANNELS + channel[None, :]
+        index = (row * parts + part)[:, None] * CHANNELS + channel[None, :]
         count = tl.minimum(pixels - part * PIXELS_OF_PART, PIXELS_OF_PART).to(tl.float32)
-        mean = tl.load(sums + place, mask=inside, other=0.0) + added[None, :]
+        mean = tl.load(sums + index, mask=inside, other=0.0) + added[None, :]
         total += tl.where(inside, mean * count[:, None], 0.0)
         first += PARTS
     members = pixels * (GROUP * 1.0)  # the number 1 is a constant to Triton, and has no dtype
@@ -94,19 +94,19 @@ def _factors_of_groups(
     while first < parts:
         part = first + tl.arange(0, PARTS)
         inside = (part < parts)[:, None] & known[None, :]
-        place = (row * parts + part)[:, None] * CHANNELS + channel[None, :]
+        index = (row * parts + part)[:, None] * CHANNELS + channel[None, :]
         count = tl.minimum(pixels - part * PIXELS_OF_PART, PIXELS_OF_PART).to(tl.float32)
-        apart = tl.load(sums + place, mask=inside, other=0.0) + added[None, :] - centre
-        within = tl.load(spreads + place, mask=inside, other=0.0)
+        apart = tl.load(sums + index, mask=inside, other=0.0) + added[None, :] - centre
+        within = tl.load(spreads + index, mask=inside, other=0.0)
         spread += tl.where(inside, within + apart * apart * count[:, None], 0.0)
         first += PARTS
     scale = tl.rsqrt(tl.sum(spread) / members + eps)
     factor = tl.load(weight + channel, mask=known, other=0.0).to(tl.float32) * scale
     offset = tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)
-    place = row * CHANNELS + channel
-    tl.store(factors + place, factor, mask=known)
-    place += tl.num_programs(0) * CHANNELS
-    tl.store(factors + place, offset + (added - centre) * factor, mask=known)
+    index = row * CHANNELS + channel
+    tl.store(factors + index, factor, mask=known)
+    index += tl.num_programs(0) * CHANNELS
+    tl.store(factors + index, offset + (added - centre) * factor, mask=known)
 
 
 @triton.jit
@@ -119,14 +119,14 @@ def _scaled(
     channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
     pixel = tile * PIXELS + tl.arange(0, PIXELS)
     inside = (pixel < pixels)[:, None] & (channel < CHANNELS)[None, :]
-    places = (row * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
+    indices = (row * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
     factor = tl.load(factors + row * CHANNELS + channel)
     offset = tl.load(factors + (tl.num_programs(1) + row) * CHANNELS + channel)
-    values = tl.load(features + places, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(features + indices, mask=inside, other=0.0).to(tl.float32)
     values = values * factor[None, :] + offset[None, :]
     if SILU:
         values = values * tl.sigmoid(values)
-    tl.store(result + places, values.to(result.dtype.element_ty), mask=inside)
+    tl.store(result + indices, values.to(result.dtype.element_ty), mask=inside)
 
 
 def group_norm(
@@ -174,7 +174,7 @@ def _power_of_two(length: int) -> int:
 
 
 def _width(channels: int) -> int:
-    """The largest power of two that divides the channels, as far as a tile has place for it."""
+    """The largest power of two that divides the channels, as far as a tile has room for it."""
     return min(channels & -channels, 512)
 
 
@@ -186,11 +186,11 @@ def _added(
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
     inside = (token < tokens)[:, None] & (channel < CHANNELS)[None, :]
-    place = token[:, None] * CHANNELS + channel[None, :]
-    value = tl.load(left + place, mask=inside, other=0.0).to(tl.float32)
+    index = token[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(left + index, mask=inside, other=0.0).to(tl.float32)
     value += tl.load(bias + channel).to(tl.float32)[None, :]
-    value += tl.load(right + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
+    value += tl.load(right + index, mask=inside, other=0.0).to(tl.float32)
+    tl.store(result + index, value.to(result.dtype.element_ty), mask=inside)
 
 
 def add_with_bias(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
@@ -211,14 +211,14 @@ def _gated(
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
     inside = (token < tokens)[:, None] & (channel < CHANNELS)[None, :]
-    place = token[:, None] * (2 * CHANNELS) + channel[None, :]
-    hidden = tl.load(doubled + place, mask=inside, other=0.0).to(tl.float32)
-    gating = tl.load(doubled + place + CHANNELS, mask=inside, other=0.0).to(tl.float32)
+    index = token[:, None] * (2 * CHANNELS) + channel[None, :]
+    hidden = tl.load(doubled + index, mask=inside, other=0.0).to(tl.float32)
+    gating = tl.load(doubled + index + CHANNELS, mask=inside, other=0.0).to(tl.float32)
     hidden += tl.load(bias + channel).to(tl.float32)[None, :]
     gating += tl.load(bias + CHANNELS + channel).to(tl.float32)[None, :]
     gelu = 0.5 * gating * (1.0 + tl.erf(gating * 0.7071067811865476))
-    place = token[:, None] * CHANNELS + channel[None, :]
-    tl.store(result + place, (hidden * gelu).to(result.dtype.element_ty), mask=inside)
+    index = token[:, None] * CHANNELS + channel[None, :]
+    tl.store(result + index, (hidden * gelu).to(result.dtype.element_ty), mask=inside)
 
 
 def gate(doubled: Tensor, bias: Tensor) -> Tensor:
@@ -245,13 +245,13 @@ def _normed_sum(
     channel = tl.arange(0, WIDE)
     known = channel < CHANNELS
     inside = (token < length)[:, None] & known[None, :]
-    place = token[:, None] * CHANNELS + channel[None, :]
-    value = tl.load(change + place, mask=inside, other=0.0).to(tl.float32)
+    index = token[:, None] * CHANNELS + channel[None, :]
+    value = tl.load(change + index, mask=inside, other=0.0).to(tl.float32)
     value += tl.load(change_bias + channel, mask=known, other=0.0).to(tl.float32)[None, :]
     if HAS_CHANGE:
-        value += tl.load(tokens + place, mask=inside, other=0.0).to(tl.float32)
+        value += tl.load(tokens + index, mask=inside, other=0.0).to(tl.float32)
     rounded = value.to(total.dtype.element_ty)
-    tl.store(total + place, rounded, mask=inside)
+    tl.store(total + index, rounded, mask=inside)
     value = rounded.to(tl.float32)
     mean = tl.sum(value, axis=1) / CHANNELS
     distance = tl.where(inside, value - mean[:, None], 0.0)
@@ -262,7 +262,7 @@ def _normed_sum(
     if HAS_TABLE:
         entry = (token // pixels % frames)[:, None] * CHANNELS + channel[None, :]
         value += tl.load(table + entry, mask=inside, other=0.0).to(tl.float32)
-    tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
+    tl.store(result + index, value.to(result.dtype.element_ty), mask=inside)
 
 
 def add_and_norm(
@@ -298,17 +298,17 @@ def _attended_over_frames(
     inside = (frame < FRAMES)[:, None] & (part < SIZE)[None, :]
     token = (clip * FRAMES + frame) * pixels + pixel
     channels = HEADS * SIZE
-    place = token[:, None] * (3 * channels) + head * SIZE + part[None, :]
-    query = tl.load(joined + place, mask=inside, other=0.0)
-    key = tl.load(joined + place + channels, mask=inside, other=0.0)
-    value = tl.load(joined + place + 2 * channels, mask=inside, other=0.0)
+    index = token[:, None] * (3 * channels) + head * SIZE + part[None, :]
+    query = tl.load(joined + index, mask=inside, other=0.0)
+    key = tl.load(joined + index + channels, mask=inside, other=0.0)
+    value = tl.load(joined + index + 2 * channels, mask=inside, other=0.0)
     score = tl.dot(query, tl.trans(key)) * scale
     score = tl.where((frame < FRAMES)[None, :], score, float("-inf"))
     share = tl.exp(score - tl.max(score, axis=1)[:, None])
     share /= tl.sum(share, axis=1)[:, None]
     attended = tl.dot(share.to(value.dtype), value)
-    place = token[:, None] * channels + head * SIZE + part[None, :]
-    tl.store(result + place, attended.to(result.dtype.element_ty), mask=inside)
+    index = token[:, None] * channels + head * SIZE + part[None, :]
+    tl.store(result + index, attended.to(result.dtype.element_ty), mask=inside)
 
 
 def attend_over_frames(joined: Tensor, num_frames: int, *, heads: int, key_scale: float) -> Tensor:
@@ -343,19 +343,19 @@ def _doubling_taps(
     source = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
     target = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
     inside = (target < OUTPUTS)[:, None] & (source < INPUTS)[None, :]
-    place = target.to(tl.int64)[:, None] * (9 * INPUTS) + source[None, :]
+    index = target.to(tl.int64)[:, None] * (9 * INPUTS) + source[None, :]
     total = tl.zeros([WIDE, WIDE], tl.float32)
     for down in range(2):
         for right in range(2):
             # Turned by half: a transposed convolution spreads what a correlation collects.
             y, x = 3 - row - down, 3 - column - right
             nearest = tl.minimum(tl.maximum(y, 0), 2) * 3 + tl.minimum(tl.maximum(x, 0), 2)
-            taps = tl.load(weight + place + nearest * INPUTS, mask=inside, other=0.0)
+            taps = tl.load(weight + index + nearest * INPUTS, mask=inside, other=0.0)
             is_there = (y >= 0) & (y < 3) & (x >= 0) & (x < 3)
             total += tl.where(is_there, taps.to(tl.float32), 0.0)
-    place = source.to(tl.int64)[:, None] * (16 * OUTPUTS) + tap * OUTPUTS + target[None, :]
+    index = source.to(tl.int64)[:, None] * (16 * OUTPUTS) + tap * OUTPUTS + target[None, :]
     inside = (source < INPUTS)[:, None] & (target < OUTPUTS)[None, :]
-    tl.store(result + place, tl.trans(total).to(result.dtype.element_ty), mask=inside)
+    tl.store(result + index, tl.trans(total).to(result.dtype.element_ty), mask=inside)
 
 
 def upsample_kernel(weight: Tensor) -> Tensor:

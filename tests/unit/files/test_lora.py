@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
-from animatediff_v2v.pipeline.files import LoraEntry, LoraMerger, merge_loras, merge_motion_loras
+from animatediff_v2v.pipeline.files import LoraEntry, merge_loras, merge_motion_loras
 from safetensors.torch import load_file, save_file
 
 from . import miniatures as mini
@@ -347,30 +347,10 @@ def test_damaged_peft_config(tmp_path):
             merged_unet(mini.state(mini.unet_module()), (path,))
 
 
-def test_merges_are_kept_by_content(stack, tmp_path, monkeypatch):
-    unet, (first, second) = stack
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(first.read_bytes())
-    merged = []
-
-    def counting(**arguments):
-        merged.append([entry.path for entry in arguments["loras"]])
-        return merge_loras(**arguments)
-
-    monkeypatch.setattr(f"{LoraMerger.__module__}.merge_loras", counting)
-    merger = LoraMerger(unet=unet, text_encoder=None)
-    one = merger.merge([LoraEntry(first, 0.5)])
-    again = merger.merge([LoraEntry(copy, 0.5), LoraEntry(second, 0.0, 0.0)])
-    assert again[0] is one[0]
-    assert [report.path for report in again[2]] == [copy]
-    assert merged == [[first]]
-    nothing, _, _ = merger.merge([])
-    assert all(nothing[name] is tensor for name, tensor in unet.items())
-    merger.merge([LoraEntry(first, 0.6)])
-    merger.merge([LoraEntry(first, 0.5)])  # the oldest was let go
-    assert merged == [[first], [], [first], [first]]
-    copy.write_bytes(second.read_bytes())
-    changed = merger.merge([LoraEntry(copy, 0.5)])
-    assert not torch.equal(changed[0]["conv_in.weight"], one[0]["conv_in.weight"])
+def test_files_without_strength_are_not_read(stack, tmp_path):
+    unet, _ = stack
+    idle = LoraEntry(tmp_path / "absent.safetensors", 0.0, 0.0)
+    merged, _, reports = merge_loras(unet=unet, text_encoder=None, loras=[idle])
+    assert all(merged[name] is tensor for name, tensor in unet.items()) and reports == ()
     with pytest.raises(AnimateDiffV2VError, match="absent"):
-        merger.merge([LoraEntry(tmp_path / "absent.safetensors")])
+        merge_loras(unet=unet, text_encoder=None, loras=[LoraEntry(idle.path)])

@@ -175,14 +175,14 @@ def test_on_a_device_the_vae_waits_as_it_will_work(files):
 
 @pytest.mark.parametrize("device", [torch.device("cpu"), META], ids=str)
 @pytest.mark.parametrize("side", [256, 512])
-def test_portions_shrink_from_what_is_usual(device, side):
+def test_chunks_shrink_from_the_default(device, side):
     work = Work(frames=8, width=side, height=side, settings=SamplingSettings(seed=1))
     choices = _chunk_sizes(device, work)
-    usual = ChunkSizes.usual(device, pixels=side * side // 8)
-    assert choices[0] == usual
-    fewest = usual.passes if device.type == "cpu" else 1
+    default = ChunkSizes.default(device, pixels=side * side // 8)
+    assert choices[0] == default
+    fewest = default.passes if device.type == "cpu" else 1
     assert choices[-1] == ChunkSizes(passes=fewest, tokens=512)
     if device.type == "cpu":  # or the result would have other bits with small frames
-        assert {each.passes for each in choices} == {usual.passes}
+        assert {each.passes for each in choices} == {default.passes}
     sizes = [(each.passes, each.tokens or 10**9) for each in choices]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)

@@ -96,5 +96,5 @@ def test_the_log_says_so_once(caplog):
     ],
 )
 def test_both_prompts_go_together_on_accelerators_and_with_few_pixels(device, frames, side, passes):
-    usual = ChunkSizes.usual(torch.device(device), pixels=frames * side * side)
+    usual = ChunkSizes.default(torch.device(device), pixels=frames * side * side)
     assert usual.passes == passes

@@ -145,7 +145,7 @@ class Pretended:
         self.device = device or torch.device("cpu")
         self.passes = []
 
-    def __call__(self, sample, timestep, context, num_frames, *, deep=None, **_additions):
+    def __call__(self, sample, timestep, context, num_frames, *, deep=None, **_others):
         each_row = context.repeat_interleave(len(sample) // len(context), dim=0)
         prompt = each_row.mean(dim=(1, 2)).view(-1, 1, 1, 1)
         time = float(timestep) / 1000

@@ -26,7 +26,7 @@ class Failing:
     def __init__(self, *, at=0, number=math.nan, dtype=torch.float32):
         self.calls, self.at, self.number, self.dtype = 0, at, number, dtype
 
-    def __call__(self, sample, *_arguments, **_additions):
+    def __call__(self, sample, *_arguments, **_others):
         self.calls += 1
         noise = torch.zeros_like(sample)
         if self.calls > self.at:

@@ -35,7 +35,7 @@ class PretendedUNet:
         self.passes = []
         self.tokens = set()
 
-    def __call__(self, sample, timestep, context, num_frames, **_additions):
+    def __call__(self, sample, timestep, context, num_frames, **_others):
         clips = len(sample) // num_frames
         self.passes.append(clips)
         self.tokens.add(context.shape[1])

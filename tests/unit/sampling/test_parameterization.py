@@ -68,7 +68,7 @@ class Perfect:
         self.clean, self.parameterization = clean * 0.18215, parameterization
         self.schedule = NoiseSchedule("linear", parameterization)
 
-    def __call__(self, sample, timestep, context, num_frames, **_additions):
+    def __call__(self, sample, timestep, context, num_frames, **_others):
         sigma = self.schedule.sigma(timestep)
         noisy = sample * (sigma**2 + 1).sqrt()
         clean = self.clean.repeat(len(sample) // len(self.clean), 1, 1, 1)

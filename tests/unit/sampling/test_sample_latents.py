@@ -52,7 +52,7 @@ class Recorder:
         self.windows = []
         self.samples = []
 
-    def __call__(self, sample, timestep, context, num_frames, **_additions):
+    def __call__(self, sample, timestep, context, num_frames, **_others):
         clips = sample.clone().split(num_frames)
         self.windows += map(len, clips)
         self.samples += clips
@@ -305,7 +305,7 @@ def test_half_precision_latents_are_sampled_in_float32(models, conditioning):
 
 
 def test_a_network_that_runs_out_of_memory_for_one_window_is_a_sentence():
-    def out_of_memory(*_arguments, **_additions):
+    def out_of_memory(*_arguments, **_others):
         raise torch.OutOfMemoryError("out of memory")
 
     unet = SimpleNamespace(

@@ -35,7 +35,7 @@ class Smooth:
     def __init__(self):
         self.calls = 0
 
-    def __call__(self, sample, timestep, context, num_frames, **_additions):
+    def __call__(self, sample, timestep, context, num_frames, **_others):
         self.calls += 1
         level = float(timestep) / 999
         each_row = context.repeat_interleave(len(sample) // len(context), dim=0)
