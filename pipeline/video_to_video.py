@@ -47,8 +47,7 @@ def video_to_video(
     """Restyle a video file into another one.
 
     The output appears under its name only when it is complete; a failed run leaves no partial file.
-    A file that has appeared under that name in the meantime stays, and the output's name gets a
-    number.
+    If another file has taken that name in the meantime, the output's name gets a number.
 
     Args:
         request: The input, the output, and what to make of it.
@@ -68,8 +67,7 @@ def video_to_video(
     ):
         checked_type(name, function, Callable)
     _check(request, models)
-    clock = Clock()
-    started = time.perf_counter()
+    clock, started = Clock(), time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
         networks = _loaded(models, request.sampling)
         controls = opened.enter_context(
