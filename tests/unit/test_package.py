@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from importlib import metadata
@@ -200,3 +201,25 @@ def constant(path, name):
         if isinstance(node, ast.Assign) and node.targets[0].id == name:
             return ast.literal_eval(node.value)
     raise AssertionError(f"{path} has no {name}")
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md"])
+def test_pages_for_contributors_name_what_is_there(page):
+    path = ROOT / page
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https:)([^)#]+)", text):
+        assert (path.parent / link).exists(), link
+    named = re.findall(r"`((?:pipeline|nodes|api|cli|demo|tests|web|docs)/[\w./]+)`", text)
+    assert named or page == "SECURITY.md"
+    for each in named:
+        assert (ROOT / each).exists() or "your_node" in each or "YourNode" in each, each
+
+
+def test_recipes_name_what_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Recipes")[1]
+    for path, names in re.findall(r"^\d\. `([\w/.]+\.py)`:((?:.|\n(?!\d))*)", text, re.MULTILINE):
+        if "your_node" in path:
+            continue
+        source = (ROOT / path).read_text(encoding="utf-8")
+        for name in re.findall(r"`(_?[A-Z][A-Z_]+|test_\w+)`", names):
+            assert name in source, f"{path}: {name}"
