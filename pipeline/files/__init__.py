@@ -1,4 +1,4 @@
-"""Model files: what each is (by its keys), how it is read, and how LoRAs are merged."""
+"""Model files: recognition by keys, reading, and merging of LoRAs."""
 
 from __future__ import annotations
 

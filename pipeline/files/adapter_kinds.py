@@ -1,4 +1,4 @@
-"""How LoRAs and textual inversions are recognised."""
+"""Recognition of LoRAs and textual inversions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from .architectures import architecture_of
 from .kinds import Finding, Keys
 from .lora_families import family_name
-from .lora_keys import network_and_place, split_key
+from .lora_keys import split_key, split_network
 from .tensor_specs import Shape
 
 _SD15_ONLY = "This pack runs Stable Diffusion 1.5 only."
@@ -102,7 +102,7 @@ def _lora(keys: Keys) -> Finding | None:
 
 
 def _families(keys: Keys, splits: dict[str, tuple[str, str]]) -> str:
-    """The families of its layers, the commonest first: "LoHa, DoRA"."""
+    """Return the families of a file's layers, the most common first: "LoHa, DoRA"."""
     layers: dict[str, dict[str, Shape]] = defaultdict(dict)
     for name, (module, parameter) in splits.items():
         layers[module][parameter] = keys.shapes[name]
@@ -116,25 +116,25 @@ def _not_ours(name: str, label: str, keys: Keys) -> Finding:
 
 
 def _lora_base(keys: Keys, splits: dict[str, tuple[str, str]]) -> str:
-    """The base model by the layers' names, or else by the width of the text that they take."""
+    """Return the base model by the layers' names, or else by the width of their text input."""
     deep = keys.has("transformer_blocks_1_", "transformer_blocks.1.")
     by_name = {
         "SDXL": keys.has("lora_te2_", "text_encoder_2.", "text_encoders.clip_g.") or deep,
         "another architecture": not any(
-            _LAYER.match(network_and_place(module)[1]) for module, _ in splits.values()
+            _LAYER.match(split_network(module)[1]) for module, _ in splits.values()
         ),
     }
     by_width = (
         BASE_BY_CROSS_ATTENTION[width]
-        for place in (r"attn2[._](processor\.)?to_k", r"self_attn[._]")
-        for width in _input_widths(keys, splits, place)
+        for layer in (r"attn2[._](processor\.)?to_k", r"self_attn[._]")
+        for width in _input_widths(keys, splits, layer)
         if width in BASE_BY_CROSS_ATTENTION
     )
     return next((base for base, fits in by_name.items() if fits), None) or next(by_width, "")
 
 
-def _input_widths(keys: Keys, splits: dict[str, tuple[str, str]], place: str) -> Iterator[int]:
-    pattern = re.compile(place)
+def _input_widths(keys: Keys, splits: dict[str, tuple[str, str]], layer: str) -> Iterator[int]:
+    pattern = re.compile(layer)
     for name, (module, parameter) in splits.items():
         axis = _INPUT_WIDTH_AXIS.get(parameter)
         shape = keys.shapes[name]

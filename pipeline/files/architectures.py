@@ -1,6 +1,6 @@
-"""Name the diffusion models other than Stable Diffusion 1.5 by their layers' names.
+"""Recognition of diffusion models other than Stable Diffusion 1.5 by their layers' names.
 
-One table serves checkpoints and LoRAs, whoever named the layers: the models' own repositories,
+One table covers checkpoints and LoRAs in all naming schemes: the models' own repositories,
 diffusers, PEFT, kohya's trainers, SimpleTuner, OneTrainer and ComfyUI. Names are compared without
 their prefixes and with underscores for dots, as kohya's trainers write them.
 """
@@ -23,10 +23,10 @@ class Architecture:
     """A diffusion model that this pack does not run.
 
     Attributes:
-        name: as a sentence calls it: "Wan 2.1 or 2.2".
-        label: the same in a word, for `FileReport.base_model`.
-        layers: what the names of its layers look like, from their beginning.
-        widths: channels of its tokens where the names alone do not tell; any, if empty.
+        name: the name in a sentence: "Wan 2.1 or 2.2".
+        label: a short name, for `FileReport.base_model`.
+        layers: a pattern that the names of its layers match from their beginning.
+        widths: channels of its tokens, if the names alone are ambiguous; any, if empty.
     """
 
     name: str
@@ -41,7 +41,7 @@ def _known(
     return Architecture(name, label or name, re.compile(layers), frozenset(widths))
 
 
-# The first that fits counts: what few of its layers tell apart comes before what it resembles.
+# The first match counts: a model that differs from another in few layers comes before it.
 _ARCHITECTURES = (
     _known("Stable Cascade", r"lora_prior_|clip_txt_(?:pooled_)?mapper|effnet_mapper|clf_1_"
            r"|(?:down|up)_blocks_\d+_\d+_(?:attention|kv_mapper|channelwise|depthwise|mapper)"),
@@ -113,9 +113,9 @@ _ARCHITECTURES = (
 
 
 def architecture_of(keys: Keys) -> Architecture | None:
-    """The other diffusion model that a checkpoint or LoRA is for; None if the names tell none."""
+    """Return the other diffusion model that a checkpoint or LoRA is for; None if none matches."""
     layers = {name: _PREFIX.sub("", name, count=1) for name in keys.shapes}
-    # HunyuanVideo joins with an underscore what Flux separates by a dot.
+    # HunyuanVideo has an underscore where Flux has a dot.
     hunyuan = any(re.match(r"double_blocks\.\d+\.(?:img|txt)_attn_", n) for n in layers.values())
     spelled = {name: layer.replace(".", "_") for name, layer in layers.items()}
     for architecture in _ARCHITECTURES:
@@ -134,5 +134,5 @@ def _fits(architecture: Architecture, layer: str, shape: tuple[int, ...]) -> boo
 
 
 def with_article(name: str) -> str:
-    """A name with "a" or "an" in front, as it is spoken."""
+    """Return a name with "a" or "an" in front, depending on its pronunciation."""
     return f"an {name}" if name.startswith(("A", "O", "LTX")) else f"a {name}"

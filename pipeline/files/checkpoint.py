@@ -31,12 +31,12 @@ _TEXT_PREFIXES = (
 
 @dataclass(frozen=True)
 class CheckpointWeights:
-    """What a checkpoint holds, under the names of diffusers' and transformers' modules.
+    """The networks in a checkpoint, under the names of diffusers' and transformers' modules.
 
-    The tensors are views of the file in its stored dtype. Each config is the keyword arguments
+    The tensors are views of the file in its stored dtype. Each config holds the keyword arguments
     of the module: ``diffusers.UNet2DConditionModel``, ``diffusers.AutoencoderKL`` and
-    ``transformers.CLIPTextConfig``. The text encoder's names begin with ``text_model.``.
-    prediction, zero_terminal_snr: what the UNet predicts; see ``predicted_by``.
+    ``transformers.CLIPTextConfig``. The text encoder's names begin with ``text_model.``. See
+    ``predicted_by`` for prediction and zero_terminal_snr.
     """
 
     unet_config: dict[str, Any]
@@ -56,8 +56,8 @@ def load_checkpoint(path: str | Path) -> CheckpointWeights:
     too. Parts that the file lacks are None; keys that belong to no part are ignored.
 
     Raises:
-        AnimateDiffV2VError: the file cannot be read, is no checkpoint of Stable Diffusion 1.5,
-            or a tensor is missing or misshapen.
+        AnimateDiffV2VError: the file cannot be read, is not a Stable Diffusion 1.5 checkpoint,
+            or a tensor is missing or has the wrong shape.
     """
     path = checked_path("path", path)
     weights = _read(path, wanted="checkpoint")
@@ -81,28 +81,31 @@ def load_checkpoint(path: str | Path) -> CheckpointWeights:
 
 
 def unet_of(weights: Weights, *, source: str) -> Network:
-    """Take the UNet of Stable Diffusion 1.5 out of tensors in memory: config and tensors.
+    """Extract the UNet of Stable Diffusion 1.5 from tensors in memory: config and tensors.
 
-    weights: under the names of a checkpoint, ``model.diffusion_model.`` or bare.
-    source: where they come from, for the sentence: "The connected MODEL".
+    Args:
+        weights: tensors under the names of a checkpoint, with or without
+            ``model.diffusion_model.``.
+        source: where they come from, for error messages: "The connected MODEL".
 
     Raises:
-        AnimateDiffV2VError: they are another model's, or a tensor is missing or misshapen.
+        AnimateDiffV2VError: they belong to another model, or a tensor is missing or has the wrong
+            shape.
     """
-    place = Path(source)
-    wrong = refusal(weights, place, wanted=("checkpoint",))
-    unet = None if wrong else _find_unet(weights, place)
+    origin = Path(source)
+    wrong = refusal(weights, origin, wanted=("checkpoint",))
+    unet = None if wrong else _find_unet(weights, origin)
     if unet is None:
         raise AnimateDiffV2VError(wrong or f"{source} holds no UNet of Stable Diffusion 1.5.")
     return unet
 
 
 def load_vae(path: str | Path) -> Network:
-    """Load a VAE from its own file or out of a checkpoint: config and tensors for AutoencoderKL.
+    """Load a VAE from its own file or from a checkpoint: config and tensors for AutoencoderKL.
 
     Raises:
-        AnimateDiffV2VError: the file cannot be read, holds no VAE of Stable Diffusion 1.5, or a
-            tensor is missing or misshapen.
+        AnimateDiffV2VError: the file cannot be read, has no VAE for Stable Diffusion 1.5, or a
+            tensor is missing or has the wrong shape.
     """
     path = checked_path("path", path)
     vae = _find_vae(_read(path, wanted="VAE"), path, prefixes=VAE_PREFIXES)
@@ -112,14 +115,14 @@ def load_vae(path: str | Path) -> Network:
 
 
 def load_text_encoder(path: str | Path) -> Network:
-    """Load a CLIP text encoder from its own file or out of a checkpoint.
+    """Load a CLIP text encoder from its own file or from a checkpoint.
 
     Returns keyword arguments for ``transformers.CLIPTextConfig``, and tensors whose names begin
     with ``text_model.``.
 
     Raises:
-        AnimateDiffV2VError: the file cannot be read, holds no text encoder of Stable Diffusion
-            1.5, or a tensor is missing or misshapen.
+        AnimateDiffV2VError: the file cannot be read, has no text encoder for Stable Diffusion
+            1.5, or a tensor is missing or has the wrong shape.
     """
     path = checked_path("path", path)
     weights = _read(path, wanted="text encoder")

@@ -1,4 +1,4 @@
-"""How checkpoints, VAEs and text encoders are recognised."""
+"""Recognition of checkpoints, VAEs and text encoders."""
 
 from __future__ import annotations
 

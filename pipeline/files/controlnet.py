@@ -26,22 +26,22 @@ from .unet_layout import encoder_table, infer_unet_config, unet_names
 ControlKind = Literal["ControlNet", "T2I-Adapter"]
 
 _PREFIXES = ("control_model.", "controlnet.", "")
-_HINT_WIDTHS = 4  # three halvings in size: from pixels to latents
+_HINT_WIDTHS = 4  # the size is halved three times, from pixels to latents
 _ADAPTER_RESNETS = 2
 _ADAPTER_BLOCK = re.compile(r"body\.(\d{1,3})\.")
-_PIXELS_SHUFFLED = 64  # 8x8 pixels become the channels of one latent pixel
+_PIXELS_SHUFFLED = 64  # 8x8 pixels become channels of one latent pixel
 
 
 @dataclass(frozen=True)
 class ControlWeights:
-    """What guides the UNet by a picture for each frame, under diffusers' names.
+    """A ControlNet or T2I-Adapter, under diffusers' names.
 
     Attributes:
-        kind: which network it is.
+        kind: the kind of network.
         config: keyword arguments of ``diffusers.ControlNetModel`` or ``diffusers.T2IAdapter``.
-        tensors: in the stored dtype.
-        global_pooling: whether only the mean over the picture of each residual counts, as with
-            ControlNet Shuffle.
+        tensors: the weights, in the stored dtype.
+        global_pooling: True if each residual is averaged over the picture, as in ControlNet
+            Shuffle.
     """
 
     kind: ControlKind
@@ -56,8 +56,8 @@ def load_control(path: str | Path) -> ControlWeights:
     The architecture is inferred from the shapes, so smaller networks in the same layout load too.
 
     Raises:
-        AnimateDiffV2VError: the file cannot be read, is no such network, or a tensor is missing
-            or misshapen.
+        AnimateDiffV2VError: the file cannot be read, is not such a network, or a tensor is missing
+            or has the wrong shape.
     """
     path = checked_path("path", path)
     stored = read_weights(path)
@@ -84,7 +84,7 @@ def _controlnet(weights: Mapping[str, torch.Tensor], path: Path) -> ControlWeigh
 
 
 def _shuffles(path: Path) -> bool:
-    """Whether the name is that of ControlNet Shuffle; no key tells, and ComfyUI goes by it too."""
+    """Return whether the file name is that of ControlNet Shuffle, as ComfyUI does; no key tells."""
     name = path.parent.name if path.name.startswith("diffusion_pytorch_model") else path.name
     return "shuffle" in name.lower()
 
@@ -105,7 +105,7 @@ def _controlnet_config(unet: dict[str, Any], shapes: Shapes, *, ldm: bool) -> di
 
 
 def _hint_name(index: int) -> tuple[str, str]:
-    """The names of a convolution that the control frames go through: diffusers' and LDM's."""
+    """Return diffusers' and LDM's names of a convolution of the control frames' encoder."""
     last = 2 * _HINT_WIDTHS - 1
     inside = {0: "conv_in", last: "conv_out"}.get(index, f"blocks.{index - 1}")
     return f"controlnet_cond_embedding.{inside}", f"input_hint_block.{2 * index}"
@@ -147,7 +147,7 @@ def _t2i_adapter(weights: Mapping[str, torch.Tensor], path: Path) -> ControlWeig
 
 
 def _adapter_name(name: str) -> str:
-    """Spell an original name as diffusers does: blocks of two, of which the first may widen."""
+    """Convert an original name to diffusers': blocks of two, of which the first may be wider."""
     match = _ADAPTER_BLOCK.match(name)
     if match is None:
         return name
@@ -185,7 +185,7 @@ def _adapter_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
         if width != previous:
             yield from both(f"body.{block}.in_conv", width, previous, 1, 1)
         for resnet in range(_ADAPTER_RESNETS):
-            place = f"body.{block}.resnets.{resnet}"
-            yield from both(f"{place}.block1", width, width, 3, 3)
-            yield from both(f"{place}.block2", width, width, 1, 1)
+            resnet_name = f"body.{block}.resnets.{resnet}"
+            yield from both(f"{resnet_name}.block1", width, width, 3, 3)
+            yield from both(f"{resnet_name}.block2", width, width, 1, 1)
         previous = width

@@ -1,4 +1,4 @@
-"""How ControlNets, T2I-Adapters and IP-Adapters are recognised.
+"""Recognition of ControlNets, T2I-Adapters and IP-Adapters.
 
 Layouts: lllyasviel/ControlNet, huggingface/diffusers, TencentARC/T2I-Adapter, stabilityai's
 control-LoRAs, kohya-ss/sd-scripts (LLLite), tencent-ailab/IP-Adapter.
@@ -17,7 +17,7 @@ IpAdapterFamily = Literal["base", "plus", "full"]
 _SD15_ONLY = "This pack runs Stable Diffusion 1.5 only."
 _USE = "Use it with ControlNet."
 _NOT_SD15 = ("SD2", "SDXL", "SDXL refiner")
-_SHUFFLED_PIXELS = 64  # a T2I-Adapter sees 8x8 pixels as channels
+_SHUFFLED_PIXELS = 64  # a T2I-Adapter takes 8x8 pixels as channels
 
 
 def _refused(phrase: str, base_model: str, layout: str, advice: str = _SD15_ONLY) -> Finding:
@@ -25,12 +25,12 @@ def _refused(phrase: str, base_model: str, layout: str, advice: str = _SD15_ONLY
 
 
 def _of_a_transformer(keys: Keys) -> bool:
-    """Of Flux, Stable Diffusion 3 and their like, which have no blocks going down."""
+    """Return whether a model has no down blocks, as Flux and Stable Diffusion 3."""
     blocks = keys.has("controlnet_blocks.", "input_hint_block.", "controlnet_x_embedder.")
     return blocks and keys.has("double_blocks.", "transformer_blocks.0.attn.", "joint_blocks.")
 
 
-# What resembles a ControlNet for Stable Diffusion 1.5 and is none that could run here.
+# Files that resemble a ControlNet for Stable Diffusion 1.5 but cannot run here.
 _RELATIVES: tuple[tuple[Callable[[Keys], bool], Finding], ...] = (
     (
         lambda keys: keys.starts("lora_controlnet"),
@@ -109,13 +109,13 @@ def _t2i_adapter(keys: Keys) -> Finding | None:
 
 
 def is_t2i_adapter(keys: Keys) -> bool:
-    """Whether the names are those of a T2I-Adapter that runs here."""
+    """Return whether the names are those of a T2I-Adapter that runs here."""
     finding = _t2i_adapter(keys)
     return finding is not None and finding.usable
 
 
 def ip_adapter_family(keys: Keys) -> IpAdapterFamily | None:
-    """Which projection an IP-Adapter has; None for one that wants a face recogniser's vectors."""
+    """Return the projection of an IP-Adapter; None if it needs vectors of a face recogniser."""
     if keys.has("perceiver_resampler.") or keys.sizes("image_proj.proj.0.weight", 1) == {512}:
         return None
     if keys.starts("image_proj.latents"):
@@ -154,7 +154,7 @@ def _vision_model(keys: Keys) -> Finding | None:
         "a vision model of CLIP",
         layout="Hugging Face's" if hugging_face else "OpenCLIP's",
         usable=True,
-        advice="It belongs into models/clip_vision: Load CLIP Vision gives it to IP-Adapter.",
+        advice="It belongs in models/clip_vision: connect Load CLIP Vision to IP-Adapter.",
     )
 
 

@@ -23,17 +23,17 @@ _RESAMPLER_LAYER = re.compile(r"image_proj\.layers\.(\d{1,3})\.")
 
 @dataclass(frozen=True)
 class IpAdapterSizes:
-    """What the networks of an IP-Adapter are built of.
+    """The sizes of the networks of an IP-Adapter.
 
     Attributes:
-        image_channels: of what CLIP's vision model gives.
-        text_channels: of the UNet's cross-attention.
-        tokens: that an image becomes; 0 for one for each that comes in.
-        layers: channels of the UNet's cross-attentions, in the order of the file: those going
-            down, going up, and the middle one.
-        width: inside the resampler of a Plus file; 0 elsewhere.
+        image_channels: channels of the output of CLIP's vision model.
+        text_channels: channels of the tokens in the UNet's cross-attention.
+        tokens: number of tokens per image; 0 for as many as the vision model has.
+        layers: channels of the UNet's cross-attentions, in the order of the file: down blocks, up
+            blocks, middle block.
+        width: channels inside the resampler of a Plus file; 0 for other files.
         attention: width of the resampler's attention, 64 channels for each head.
-        depth: layers of the resampler.
+        depth: number of layers of the resampler.
     """
 
     image_channels: int
@@ -47,7 +47,7 @@ class IpAdapterSizes:
 
 @dataclass(frozen=True)
 class IpAdapterWeights:
-    """An IP-Adapter: ``image_proj.`` and, counted from 0, ``layers.0.to_k_ip.weight`` and so on."""
+    """An IP-Adapter, with names ``image_proj.…``, ``layers.0.to_k_ip.weight`` and so on."""
 
     family: IpAdapterFamily
     sizes: IpAdapterSizes
@@ -58,8 +58,8 @@ def load_ip_adapter(path: str | Path) -> IpAdapterWeights:
     """Load an IP-Adapter, Plus (its face version included) or Full Face.
 
     Raises:
-        AnimateDiffV2VError: the file cannot be read, is no such adapter, or a tensor is missing
-            or misshapen.
+        AnimateDiffV2VError: the file cannot be read, is not such an adapter, or a tensor is missing
+            or has the wrong shape.
     """
     path = checked_path("path", path)
     weights = read_weights(path)
@@ -106,7 +106,10 @@ def ip_adapter_table(
 ) -> Iterator[TensorSpec]:
     """List every tensor of an IP-Adapter, under this pack's names and the file's.
 
-    numbers: by which the file counts the layers.
+    Args:
+        sizes: the sizes of the networks.
+        family: the family of the adapter.
+        numbers: the numbers of the layers in the file.
     """
     for index, (number, width) in enumerate(zip(numbers, sizes.layers, strict=True)):
         for part in ("to_k_ip", "to_v_ip"):

@@ -1,4 +1,4 @@
-"""The words in which recognition speaks: kinds of files, findings, and the rules' questions."""
+"""The vocabulary of recognition: kinds of files, findings, and queries on keys."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """What the keys of a file say.
+    """The result of recognising a file by its keys.
 
     Attributes:
-        kind: what it is.
-        phrase: the same as it stands in a sentence: "a motion LoRA".
-        base_model: the base model, "" where the keys do not tell.
-        layout: whose names the keys have.
+        kind: the kind of file.
+        phrase: the kind in a sentence: "a motion LoRA".
+        base_model: the base model, "" if the keys do not tell.
+        layout: the naming scheme of the keys.
         contents: the parts inside.
-        max_frames: of a motion module, the longest clip that it takes at once.
-        usable: whether this pack can use it.
+        max_frames: the largest number of frames that a motion module takes at once.
+        usable: True if this pack can use it.
         advice: a sentence that says what to do with it.
-        also: kinds that it can be used as beside its own.
+        also: other kinds that it can be used as.
     """
 
     kind: Kind
@@ -54,20 +54,20 @@ class Finding:
 
 @dataclass(frozen=True)
 class Keys:
-    """The names and shapes of a file, with the questions that the rules ask."""
+    """The names and shapes of a file, with the queries that the rules use."""
 
     shapes: Shapes
 
     def starts(self, *prefixes: str) -> bool:
-        """Whether any name begins with one of these."""
+        """Return whether any name begins with one of these."""
         return any(name.startswith(prefixes) for name in self.shapes)
 
     def has(self, *parts: str) -> bool:
-        """Whether any name contains one of these."""
+        """Return whether any name contains one of these."""
         return any(part in name for name in self.shapes for part in parts)
 
     def sizes(self, ending: str, axis: int) -> set[int]:
-        """The sizes along an axis of all tensors whose name ends so."""
+        """Return the sizes along an axis of all tensors whose names have this ending."""
         return {
             shape[axis]
             for name, shape in self.shapes.items()

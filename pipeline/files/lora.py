@@ -1,7 +1,7 @@
 """Merge LoRA files into the weights of a network: ``W + sum(strength * delta)``.
 
-Merging never changes a tensor: it gives a new dictionary in which the touched tensors are new
-and all others are the same objects. A stack taken away is the dictionary that was there before.
+Merging never changes a tensor in place: it returns a new dictionary in which changed tensors are
+new objects and all others are the same ones. To remove a stack, use the original dictionary again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .kinds import Kind
 from .lora_entry import LoraEntry
 from .lora_families import family_name, family_of
 from .lora_formulas import Parameters, add_change
-from .lora_keys import LoraModule, group_by_module, places_of
+from .lora_keys import LoraModule, group_by_module, layer_names
 from .motion_module import MotionModuleWeights, diffusers_name
 from .peft_config import add_alphas
 from .reading import Weights, read_weights
@@ -33,13 +33,13 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What became of one file of a stack.
+    """The result of merging one file of a stack.
 
     Attributes:
         path: the file.
-        family: the families in it, the commonest first: "LoRA", "LoCon, full difference".
-        matched_modules: layers of the networks that it changes.
-        unmatched_keys: keys of the file that belong to no layer, or to no known family.
+        family: the families in it, the most common first: "LoRA", "LoCon, full difference".
+        matched_modules: number of layers that it changes.
+        unmatched_keys: keys of the file that match no layer, or no known family.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class LoraReport:
 
 @dataclass(frozen=True)
 class _Change:
-    """What one layer of one file does to one tensor."""
+    """The change of one tensor by one layer of a file."""
 
     parameters: Parameters
     strength: float
@@ -66,8 +66,8 @@ def merge_loras(
 ) -> tuple[Tensors, Tensors | None, tuple[LoraReport, ...]]:
     """Merge a stack of LoRA files into a UNet and a text encoder, in the order given.
 
-    Order matters where a change depends on the weight (DoRA, (IA)^3, GLoRA, OFT): each file
-    sees what those before it made.
+    Order matters if a change depends on the weight (DoRA, (IA)^3, GLoRA, OFT): each file
+    is applied to the result of those before it.
 
     Args:
         unet: tensors by the names of diffusers' ``UNet2DConditionModel``.
@@ -80,18 +80,18 @@ def merge_loras(
 
     Raises:
         AnimateDiffV2VError: a file cannot be read, is for another base model, matches nothing,
-            or does not fit.
+            or has shapes that do not fit.
     """
     bases: dict[str, Weights] = {"unet": unet}
-    places = {"unet": places_of(_unet_specs(unet))}
+    layers = {"unet": layer_names(_unet_specs(unet))}
     if text_encoder is not None:
         bases["text_encoder"] = text_encoder
-        places["text_encoder"] = places_of(_text_encoder_specs(text_encoder))
+        layers["text_encoder"] = layer_names(_text_encoder_specs(text_encoder))
     stack = [
         (entry.path, {"unet": entry.model_strength, "text_encoder": entry.clip_strength})
         for entry in loras
     ]
-    merged, reports = _merge(bases, places, stack, kinds=("LoRA", "v3 domain adapter"))
+    merged, reports = _merge(bases, layers, stack, kinds=("LoRA", "v3 domain adapter"))
     return merged["unet"], merged.get("text_encoder"), reports
 
 
@@ -100,17 +100,17 @@ def merge_motion_loras(
 ) -> tuple[MotionModuleWeights, tuple[LoraReport, ...]]:
     """Merge motion LoRAs into a motion module, in the order given; see `merge_loras`.
 
-    Of the strengths, the model's counts.
+    Only the model strength is used.
 
     Raises:
-        AnimateDiffV2VError: a file cannot be read, is no motion LoRA, matches nothing, or does
-            not fit.
+        AnimateDiffV2VError: a file cannot be read, is not a motion LoRA, matches nothing, or has
+            shapes that do not fit.
     """
     tensors = motion_module.tensors
     specs = [TensorSpec(n, diffusers_name(n), tuple(t.shape)) for n, t in tensors.items()]
     stack = [(entry.path, {"motion": entry.model_strength}) for entry in loras]
     merged, reports = _merge(
-        {"motion": tensors}, {"motion": places_of(specs)}, stack, kinds=("motion LoRA",)
+        {"motion": tensors}, {"motion": layer_names(specs)}, stack, kinds=("motion LoRA",)
     )
     return replace(motion_module, tensors=merged["motion"]), reports
 
@@ -125,26 +125,26 @@ def _text_encoder_specs(text_encoder: Weights) -> Iterator[TensorSpec]:
     return text_encoder_table(config) if config else iter(())
 
 
-_Places = Mapping[str, Mapping[str, str]]
+_LayerNames = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The networks, where their layers are, and what is to change in each tensor."""
+    """The networks, the names of their layers, and the changes of each tensor."""
 
     bases: Mapping[str, Weights]
-    places: _Places
+    layers: _LayerNames
     changes: Mapping[str, _Changes]
 
 
 def _merge(
     bases: Mapping[str, Weights],
-    places: _Places,
+    layers: _LayerNames,
     stack: Sequence[tuple[Path, Mapping[str, float]]],
     *,
     kinds: tuple[Kind, ...],
 ) -> tuple[dict[str, Tensors], tuple[LoraReport, ...]]:
-    plan = _Plan(bases, places, {network: defaultdict(list) for network in bases})
+    plan = _Plan(bases, layers, {network: defaultdict(list) for network in bases})
     reports = []
     for path, strengths in stack:
         if any(strengths.values()):
@@ -181,9 +181,9 @@ def _add_file(
 def _add_module(
     module: LoraModule, path: Path, *, strengths: Mapping[str, float], plan: _Plan
 ) -> set[str]:
-    """Note what one layer of a file changes; gives the parameters that found their place."""
+    """Record the changes of one layer of a file; return the parameters that matched."""
     used: set[str] = set()
-    found = _target(module, plan.places)
+    found = _target(module, plan.layers)
     if found is not None:
         network, name = found
         for tensor, parameters in _tensor_changes(module, name):
@@ -195,17 +195,17 @@ def _add_module(
     return used
 
 
-def _target(module: LoraModule, places: _Places) -> tuple[str, str] | None:
-    for network, names in places.items():
+def _target(module: LoraModule, layers: _LayerNames) -> tuple[str, str] | None:
+    for network, names in layers.items():
         if module.network in (None, network) or network == "motion":
-            name = names.get(module.place)
+            name = names.get(module.layer)
             if name is not None:
                 return network, name
     return None
 
 
 def _tensor_changes(module: LoraModule, name: str) -> Iterator[tuple[str, Parameters]]:
-    """The tensors that a layer's parameters change, with the parameters of each."""
+    """Yield the tensors that a layer's parameters change, with the parameters of each."""
     own = dict(module.parameters)
     bias: Parameters = {p: own.pop(p) for p in ("diff_b", "b_norm") if p in own}
     if "w_norm" in own:

@@ -1,4 +1,4 @@
-"""The families of LoRAs, told by the parameters that a layer of a file has."""
+"""The families of LoRAs, recognised by the parameters of a layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def _needs(*alternatives: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(names.split()) for names in alternatives)
 
 
-# By what users call a family: alternatives, of which a layer must hold all names of one.
+# Names of families -> alternatives; a layer must have all parameters of one alternative.
 _REQUIRED = {
     "LoRA": _needs("lora_up lora_down"),
     "LoHa": _needs("hada_w1_a hada_w1_b hada_w2_a hada_w2_b"),
@@ -27,7 +27,7 @@ _REQUIRED = {
 
 
 def family_of(parameters: Mapping[str, object]) -> str | None:
-    """Tell the family that these parameters of one layer belong to, None where it is not known."""
+    """Return the family that these parameters of a layer belong to, or None if unknown."""
     present = parameters.keys()
     for family, alternatives in _REQUIRED.items():
         if any(required <= present for required in alternatives):
@@ -36,9 +36,9 @@ def family_of(parameters: Mapping[str, object]) -> str | None:
 
 
 def family_name(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Name the family of a layer's parameters, by their shapes, with its variant.
+    """Return the family of a layer's parameters and its variant, by their shapes.
 
-    "LoCon", "DoRA", "BOFT" and so on; "" where no family has these parameters.
+    "LoCon", "DoRA", "BOFT" and so on; "" if no family has these parameters.
     """
     name = family_of(shapes)
     if name is None:

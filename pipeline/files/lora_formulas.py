@@ -1,4 +1,4 @@
-"""What each family of LoRA adds to a weight.
+"""The weight change of each family of LoRA.
 
 Every formula is that of LyCORIS (KohakuBlueleaf/LyCORIS 4.1, lycoris/functional and
 lycoris/modules), under its parameter names; the tests check each against that package. A weight
@@ -18,12 +18,12 @@ _Delta = Callable[[torch.Tensor, Parameters], torch.Tensor]
 
 
 def add_change(weight: torch.Tensor, parameters: Parameters, *, strength: float) -> torch.Tensor:
-    """Add what one layer of a LoRA file changes.
+    """Apply one layer of a LoRA file to a weight.
 
     Args:
         weight: the layer's weight, float32; it may be overwritten.
-        parameters: the layer's parameters, as `lora_families` knows them.
-        strength: 0 leaves the weight as it is, 1 is the trained change.
+        parameters: the layer's parameters, named as in `lora_families`.
+        strength: 0 leaves the weight unchanged, 1 is the trained change.
 
     Returns:
         ``weight + strength * delta``. With DoRA, delta is the whole change of direction and
@@ -54,7 +54,7 @@ def _fitted(delta: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _add_low_rank(weight: torch.Tensor, parameters: Parameters, *, strength: float) -> torch.Tensor:
-    """The plain case, which is nearly every file, in one pass over the weight."""
+    """Apply LoRA and LoCon, which nearly every file has, in one pass over the weight."""
     up = parameters["lora_up"].float().flatten(1)
     down = parameters["lora_down"].float().flatten(1)
     rows = weight.view(weight.shape[0], -1)
@@ -67,14 +67,14 @@ def _add_low_rank(weight: torch.Tensor, parameters: Parameters, *, strength: flo
 
 
 def _alpha_over_rank(parameters: Parameters, *, rank: int) -> float:
-    """The scale of a low-rank change: 0 for an alpha of 0, as in ComfyUI; 1 without an alpha."""
+    """Return the scale of a low-rank change: 0 for an alpha of 0, as in ComfyUI; 1 without."""
     if "alpha" not in parameters or not rank:
-        return 1.0  # of rank 0 there is nothing to scale
+        return 1.0  # rank 0: nothing to scale
     return float(parameters["alpha"]) / rank
 
 
 def _lora_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """LoRA and LoCon: ``up @ down * alpha / rank``, with the Tucker core ``mid`` between."""
+    """Return LoRA's and LoCon's ``up @ down * alpha / rank``, with Tucker core ``mid`` if any."""
     up, down = parameters["lora_up"].float(), parameters["lora_down"].float()
     up = up.flatten(1) * _alpha_over_rank(parameters, rank=down.shape[0])
     if "lora_mid" in parameters:
@@ -88,7 +88,7 @@ def _tucker(core: torch.Tensor, out: torch.Tensor, into: torch.Tensor) -> torch.
 
 
 def _loha_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """LoHa: the Hadamard product of two low-rank matrices (arXiv:2108.06098)."""
+    """Return LoHa's Hadamard product of two low-rank matrices (arXiv:2108.06098)."""
     halves = [_loha_half(parameters, half) for half in ("1", "2")]
     scale = _alpha_over_rank(parameters, rank=parameters["hada_w1_b"].shape[0])
     return halves[0].mul_(halves[1]).mul_(scale)
@@ -102,7 +102,7 @@ def _loha_half(parameters: Parameters, half: str) -> torch.Tensor:
 
 
 def _lokr_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """LoKr: the Kronecker product of two matrices, each whole or in low rank."""
+    """Return LoKr's Kronecker product of two matrices, each full or low-rank."""
     first, second = _lokr_factor(parameters, "1"), _lokr_factor(parameters, "2")
     ranked = [parameters[n] for n in ("lokr_w2_b", "lokr_w1_b") if n in parameters]
     scale = _alpha_over_rank(parameters, rank=ranked[0].shape[0]) if ranked else 1.0
@@ -123,7 +123,7 @@ def _lokr_factor(parameters: Parameters, factor: str) -> torch.Tensor:
 
 
 def _glora_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """GLoRA: ``W @ a1 @ a2 + b1 @ b2`` (arXiv:2306.07967)."""
+    """Return GLoRA's ``W @ a1 @ a2 + b1 @ b2`` (arXiv:2306.07967)."""
     a1, a2, b1, b2 = (parameters[name].float().flatten(1) for name in ("a1", "a2", "b1", "b2"))
     scale = _alpha_over_rank(parameters, rank=a2.shape[0])
     if "bm" in parameters:
@@ -135,7 +135,7 @@ def _glora_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
 
 
 def _ia3_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """(IA)^3: each input or output channel gets a factor (arXiv:2205.05638)."""
+    """Return the change by (IA)^3's factor of each input or output channel (arXiv:2205.05638)."""
     factors = parameters["weight"].float().flatten()
     axis = 1 if bool(parameters["on_input"]) else 0
     shape = [1] * weight.ndim
@@ -144,13 +144,13 @@ def _ia3_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
 
 
 def _diff_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """The whole difference, as it is (LyCORIS "full"); of a norm or a bias as well."""
+    """Return a full difference (LyCORIS "full"), also for norms and biases."""
     names = ("diff", "w_norm", "diff_b", "b_norm")
     return next(parameters[name] for name in names if name in parameters).float()
 
 
 def _oft_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-    """OFT: blocks of output channels turned by an orthogonal matrix (arXiv:2306.07280)."""
+    """Return OFT's change: blocks of output channels, rotated (arXiv:2306.07280)."""
     blocks = parameters["oft_blocks"].float()
     turns = _rotations(blocks, parameters, channels=weight.shape[0])
     rows = weight.reshape(blocks.shape[0], blocks.shape[1], *weight.shape[1:])
@@ -159,7 +159,7 @@ def _oft_delta(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
 
 
 def _boft_delta(weight: torch.Tensor, parameters: Parameters, *, strength: float) -> torch.Tensor:
-    """BOFT: stages of rotations in a butterfly (arXiv:2311.06243), blended with the identity."""
+    """Return BOFT's change: butterfly stages of blended rotations (arXiv:2311.06243)."""
     blocks = parameters["oft_blocks"].float()
     size = blocks.shape[-1]
     turns = _rotations(blocks, parameters, channels=weight.shape[0])
@@ -175,7 +175,7 @@ def _boft_delta(weight: torch.Tensor, parameters: Parameters, *, strength: float
 
 
 def _rotations(blocks: torch.Tensor, parameters: Parameters, *, channels: int) -> torch.Tensor:
-    """Cayley's transform of skew matrices whose norm ``alpha * channels`` limits."""
+    """Return Cayley transforms of skew matrices, with norms limited to ``alpha * channels``."""
     skew = blocks - blocks.transpose(-1, -2)
     limit = float(parameters["alpha"]) * channels if "alpha" in parameters else 0.0
     norm = skew.norm() + 1e-8
@@ -193,7 +193,7 @@ def _rescaled(weight: torch.Tensor, parameters: Parameters) -> torch.Tensor:
 
 
 def _dora_delta(weight: torch.Tensor, delta: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """DoRA: the changed weight brought to the trained norm of each channel (arXiv:2402.09353).
+    """Return DoRA's change: the changed weight, scaled to the trained norms (arXiv:2402.09353).
 
     A magnitude of shape ``(1, in, ...)`` belongs to the input channels, as in LyCORIS' files
     from before 3.0; one of ``(out,)`` or ``(out, 1, ...)`` to the output channels.

@@ -1,8 +1,9 @@
-"""Names in LoRA files: what each key means, and which tensor of the network it changes.
+"""Keys in LoRA files, and the tensors of the network that they change.
 
-Trainers spell one place in many ways: ``lora_unet_down_blocks_0_attentions_0_proj_in`` (kohya),
-``lora_unet_input_blocks_1_1_proj_in`` (kohya on LDM names), ``unet.down_blocks.0.attentions.0
-.proj_in`` (diffusers, PEFT). All are compared in one spelling, with underscores for dots.
+Trainers name the same layer in many ways: ``lora_unet_down_blocks_0_attentions_0_proj_in``
+(kohya), ``lora_unet_input_blocks_1_1_proj_in`` (kohya on LDM names),
+``unet.down_blocks.0.attentions.0.proj_in`` (diffusers, PEFT). All are compared in one spelling,
+with underscores for dots.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .tensor_specs import TensorSpec
 
-if TYPE_CHECKING:  # names are told without PyTorch
+if TYPE_CHECKING:  # names are read without PyTorch
     import torch
 
 Network = Literal["unet", "text_encoder"]
@@ -22,7 +23,7 @@ Network = Literal["unet", "text_encoder"]
 _DIRECTIONS = {"up": "lora_up", "down": "lora_down", "mid": "lora_mid"}
 _DIRECTIONS |= {"B": "lora_up", "A": "lora_down"}
 _ADAPTER = r"(?:\.(?!weight$)[^.]+)?"  # PEFT may keep the adapter's name inside the key
-# How a key ends, and the parameter that it holds under LyCORIS' name. The first that fits counts.
+# Endings of keys -> LyCORIS' names of the parameters. The first match counts.
 _ENDINGS = tuple(
     re.compile(rf"(?P<module>.+?){ending}$")
     for ending in (
@@ -53,7 +54,7 @@ _PREFIXES: tuple[tuple[str, Network | None], ...] = (
     ("unet.", "unet"),
     ("text_encoder.", "text_encoder"),
     ("cond_stage_model.transformer.", "text_encoder"),
-    ("text_encoders.clip_l.transformer.", "text_encoder"),  # what ComfyUI extracts or trains
+    ("text_encoders.clip_l.transformer.", "text_encoder"),  # ComfyUI's own extraction and training
 )
 
 
@@ -62,20 +63,20 @@ class LoraModule:
     """The parameters that a LoRA file holds for one layer.
 
     Attributes:
-        network: the network that the key names, None where it names none.
-        place: the layer, in underscores, without the network's prefix.
+        network: the network that the key names, or None.
+        layer: the layer's name with underscores for dots, without the network's prefix.
         parameters: tensors by LyCORIS' names: ``lora_up``, ``lora_down``, ``alpha`` and so on.
         keys: the keys of the file, by parameter.
     """
 
     network: Network | None
-    place: str
+    layer: str
     parameters: dict[str, torch.Tensor] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
 
 
 def group_by_module(weights: Mapping[str, torch.Tensor]) -> tuple[list[LoraModule], list[str]]:
-    """Gather a LoRA file's tensors by the layer they change; second, the keys not understood."""
+    """Group a LoRA file's tensors by layer; return the groups and the unknown keys."""
     modules: dict[tuple[Network | None, str], LoraModule] = {}
     strange = []
     for key, tensor in weights.items():
@@ -84,8 +85,8 @@ def group_by_module(weights: Mapping[str, torch.Tensor]) -> tuple[list[LoraModul
             strange.append(key)
             continue
         module_name, parameter = split
-        place = network_and_place(module_name)
-        module = modules.setdefault(place, LoraModule(*place))
+        layer = split_network(module_name)
+        module = modules.setdefault(layer, LoraModule(*layer))
         module.parameters[parameter] = tensor
         module.keys[parameter] = key
     return list(modules.values()), strange
@@ -103,8 +104,8 @@ def split_key(key: str) -> tuple[str, str] | None:
     return None
 
 
-def network_and_place(module: str) -> tuple[Network | None, str]:
-    """The network that a layer's name begins with, and the layer in underscores."""
+def split_network(module: str) -> tuple[Network | None, str]:
+    """Split a layer's name into its network and the layer, with underscores for dots."""
     network: Network | None = None
     for prefix, named in _PREFIXES:
         if module.startswith(prefix):
@@ -112,22 +113,22 @@ def network_and_place(module: str) -> tuple[Network | None, str]:
     return network, module.replace(".processor.", ".").replace(".", "_")
 
 
-def places_of(specs: Iterable[TensorSpec]) -> dict[str, str]:
+def layer_names(specs: Iterable[TensorSpec]) -> dict[str, str]:
     """Map every spelling of a layer to the name of its module in diffusers."""
-    places: dict[str, str] = {}
+    names: dict[str, str] = {}
     for spec in specs:
         for name in (spec.name, spec.ldm_name):
             module, _, parameter = name.rpartition(".")
             if parameter == "weight":
                 for spelling in _spellings(module):
-                    places.setdefault(spelling, spec.name.rpartition(".")[0])
-    return places
+                    names.setdefault(spelling, spec.name.rpartition(".")[0])
+    return names
 
 
 def _spellings(module: str) -> Iterable[str]:
-    place = module.replace(".", "_")
-    yield place
-    if place.endswith("to_out_0"):
-        yield place.removesuffix("_0")
-    if "self_attn" in place:  # diffusers before 0.22 named the text encoder's like the UNet's
-        yield re.sub(r"([qkv])_proj$", r"to_\1", place).replace("out_proj", "to_out")
+    layer = module.replace(".", "_")
+    yield layer
+    if layer.endswith("to_out_0"):
+        yield layer.removesuffix("_0")
+    if "self_attn" in layer:  # diffusers before 0.22 gave the text encoder the UNet's names
+        yield re.sub(r"([qkv])_proj$", r"to_\1", layer).replace("out_proj", "to_out")

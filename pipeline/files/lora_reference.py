@@ -1,4 +1,4 @@
-"""Find the file that a LoRA's name, path or address means. Nothing is fetched."""
+"""Finding the file that a LoRA's name, path or URL refers to. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def find_lora(reference: str, *, folders: Sequence[Path]) -> Path:
 
     Args:
         reference: a path, a name in one of the folders (its suffix may be left out), the
-            address of a file, or a repository of Hugging Face, ``owner/name``, with or without
+            URL of a file, or a repository on Hugging Face, ``owner/name``, with or without
             a file in it.
-        folders: where LoRAs are kept, the usual one first.
+        folders: the folders of LoRAs, the default one first.
 
     Raises:
-        AnimateDiffV2VError: there is no such file; says which command would fetch it.
+        AnimateDiffV2VError: there is no such file; names the command that would download it.
     """
     for candidate in _candidates(reference, folders):
         if candidate.is_file():
@@ -34,8 +34,8 @@ def find_lora(reference: str, *, folders: Sequence[Path]) -> Path:
             f"The LoRA {reference} is not on this machine, and nothing is downloaded here. "
             f"Fetch it with: {command}"
         )
-    places = " or ".join(str(folder) for folder in folders)
-    where = f"neither as a path nor in {places}" if places else "check the path"
+    listed = " or ".join(str(folder) for folder in folders)
+    where = f"neither as a path nor in {listed}" if listed else "check the path"
     raise AnimateDiffV2VError(f"There is no LoRA {reference}: {where}.")
 
 
@@ -44,7 +44,7 @@ def _candidates(reference: str, folders: Sequence[Path]) -> Iterator[Path]:
         name = unquote(PurePosixPath(urlsplit(reference).path).name)
         yield from (folder / name for folder in folders if name)
         return
-    reference = reference.replace("\\", "/")  # stacks saved on Windows name subfolders so
+    reference = reference.replace("\\", "/")  # stacks saved on Windows have backslashes
     yield Path(reference)
     for folder in folders:
         yield folder / reference
@@ -59,7 +59,7 @@ def _is_address(reference: str) -> bool:
 
 
 def _fetching(reference: str, folder: Path) -> str | None:
-    """The command that fetches it, None where the reference is neither address nor repository."""
+    """Return the command that downloads it; None if the reference is neither URL nor repository."""
     if _is_address(reference):
         name = unquote(PurePosixPath(urlsplit(reference).path).name) or "lora.safetensors"
         return f'curl -L -o "{folder / name}" "{reference}"'

@@ -1,4 +1,4 @@
-"""How files of AnimateDiff and its relatives are recognised."""
+"""Recognition of files of AnimateDiff and its relatives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .lora_keys import split_key
 
 MotionFamily = Literal["v1", "v2", "v3", "animatelcm", "long"]
 
-FRAMES_WITHOUT_TABLE = 64  # AnimateLCM's files hold no table; its users run 64 frames
+FRAMES_WITHOUT_TABLE = 64  # AnimateLCM's files have no table; it is used with up to 64 frames
 
 _OTHER_PACK = "This pack runs AnimateDiff's motion modules for Stable Diffusion 1.5 only."
 _BLOCK = re.compile(r"(?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+")
@@ -25,7 +25,7 @@ _FAMILY_NAMES: dict[MotionFamily, str] = {
 
 
 def motion_family(*, frames: int | None, has_mid_block: bool) -> MotionFamily:
-    """Tell the family by the length of the positional encoding and the middle block."""
+    """Return the family, by the length of the positional encoding and the middle block."""
     if frames is None:
         return "animatelcm"
     if frames > 32:
@@ -66,7 +66,7 @@ def _has_modules(keys: Keys) -> bool:
     return keys.has("motion_modules.")
 
 
-# What resembles a motion module and is none that could run here.
+# Files that resemble a motion module but cannot run here.
 _RELATIVES: tuple[tuple[Callable[[Keys], bool], Finding], ...] = (
     (
         lambda keys: keys.has(".temporal_attentions.", "pos_encoder.positional_encoding"),

@@ -1,4 +1,4 @@
-"""Load AnimateDiff's motion modules, from the original layout and from diffusers'.
+"""Load AnimateDiff's motion modules, in the original layout or diffusers'.
 
 The original names follow guoyww/AnimateDiff, animatediff/models/motion_module.py.
 """
@@ -39,13 +39,13 @@ class MotionModuleWeights:
     Attributes:
         tensors: ``down_blocks.0.motion_modules.0.temporal_transformer.norm.weight`` and so on,
             in the stored dtype, without the positional encoding.
-        positional_encoding: the tables that the file holds, ``[1, frames, channels]`` each, by
-            their original names (``....attention_blocks.0.pos_encoder.pe``), or None where it
-            holds none and the sinusoid is to be computed.
-        max_frames: the longest clip that the module takes at once.
-        has_mid_block: whether the UNet's middle block has a motion module as well.
-        family: what the keys can tell. Files of AnimateDiff-Lightning are "v2" here: nothing in
-            their keys or shapes sets them apart.
+        positional_encoding: the tables in the file, ``[1, frames, channels]`` each, by their
+            original names (``....attention_blocks.0.pos_encoder.pe``), or None if there are none
+            and the sinusoid must be computed.
+        max_frames: the largest number of frames that the module takes at once.
+        has_mid_block: True if the UNet's middle block has a motion module as well.
+        family: the family by the keys. Files of AnimateDiff-Lightning are "v2" here: neither their
+            keys nor their shapes are different.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -59,8 +59,8 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
     """Load a motion module of AnimateDiff for Stable Diffusion 1.5.
 
     Raises:
-        AnimateDiffV2VError: the file cannot be read, is no such motion module, or a tensor is
-            missing or misshapen.
+        AnimateDiffV2VError: the file cannot be read, is not such a motion module, or a tensor is
+            missing or has the wrong shape.
     """
     path = checked_path("path", path)
     stored = read_weights(path)
@@ -88,7 +88,7 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
 
 
 def original_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Keep the tensors of motion modules, under AnimateDiff's original names."""
+    """Return the tensors of motion modules, under AnimateDiff's original names."""
     kept = {}
     for name, tensor in weights.items():
         match = _MODULE.search(name)
@@ -115,7 +115,7 @@ def _renamed_from_diffusers(
 
 
 def diffusers_name(name: str) -> str:
-    """Spell an original name as diffusers does."""
+    """Convert an original name to diffusers'."""
     name = name.replace(".temporal_transformer.", ".").replace(".ff_norm.", ".norm3.")
     for index in (0, 1):
         name = name.replace(f".norms.{index}.", f".norm{index + 1}.")
@@ -127,8 +127,8 @@ def motion_table(shapes: Shapes) -> Iterator[TensorSpec]:
     """List every tensor that a motion module with these levels and widths has.
 
     Args:
-        shapes: by original names. What is missing among them is listed all the same, as far as
-            the rest tells that it ought to be there.
+        shapes: shapes by original names. Missing tensors are listed too, if the others imply that
+            they must exist.
     """
     blocks: dict[str, set[str]] = defaultdict(set)
     for match in filter(None, map(_MODULE.match, shapes)):
@@ -159,13 +159,13 @@ def _temporal_transformer(name: str, width: int, frames: int | None) -> Iterator
     yield from _affine(f"{name}.proj_in", width, width)
     block = f"{name}.transformer_blocks.0"
     for attention in (0, 1):
-        place = f"{block}.attention_blocks.{attention}"
+        layer = f"{block}.attention_blocks.{attention}"
         for part in ("to_q", "to_k", "to_v"):
-            yield from _affine(f"{place}.{part}", width, width, bias=False)
-        yield from _affine(f"{place}.to_out.0", width, width)
+            yield from _affine(f"{layer}.{part}", width, width, bias=False)
+        yield from _affine(f"{layer}.to_out.0", width, width)
         yield from _affine(f"{block}.norms.{attention}", width)
         if frames is not None:
-            table = f"{place}{_TABLE}"
+            table = f"{layer}{_TABLE}"
             yield TensorSpec(table, table, (1, frames, width))
     yield from _affine(f"{block}.ff.net.0.proj", width * 8, width)
     yield from _affine(f"{block}.ff.net.2", width, width * 4)

@@ -1,8 +1,8 @@
-"""The scale of LoRAs in PEFT's layout, which stands beside the tensors and not among them.
+"""The scale of LoRAs in PEFT's layout, which is stored outside the tensors.
 
 diffusers writes it into the header of the safetensors file ("lora_adapter_metadata", since 0.34),
-PEFT into ``adapter_config.json`` beside ``adapter_model.safetensors``. A file with neither has
-alpha equal to its rank, so a scale of 1.
+PEFT into ``adapter_config.json`` beside ``adapter_model.safetensors``. Without either, alpha
+equals the rank, so the scale is 1.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _Config = Mapping[str, Any]
 
 
 def add_alphas(modules: Sequence[LoraModule], path: Path) -> None:
-    """Give LoRA modules without an alpha the one that the file's configuration states.
+    """Add the alpha in the file's configuration to LoRA modules without one.
 
     Raises:
-        AnimateDiffV2VError: the configuration is there and cannot be understood.
+        AnimateDiffV2VError: there is a configuration, but it cannot be parsed.
     """
     plain = [m for m in modules if "lora_down" in m.parameters and "alpha" not in m.parameters]
     config = _config(path) if plain else {}
@@ -42,13 +42,13 @@ def add_alphas(modules: Sequence[LoraModule], path: Path) -> None:
 
 
 def config_file(path: Path) -> Path | None:
-    """The file in which PEFT states the scale of this one, None where there is none."""
+    """Return PEFT's configuration file that belongs to this file, or None."""
     beside = path.with_name("adapter_config.json")
     return beside if path.stem == "adapter_model" and beside.is_file() else None
 
 
 def _config(path: Path) -> _Config:
-    """The configuration as diffusers spells it, ``unet.lora_alpha``, or as PEFT does."""
+    """Return the configuration with diffusers' names, ``unet.lora_alpha``, or PEFT's."""
     text, beside = _header_entry(path), config_file(path)
     if text is None and beside is not None:
         text = beside.read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def _section(config: _Config, module: LoraModule) -> _Config:
 
 def _alpha(module: LoraModule, config: _Config) -> float | None:
     patterns = config.get("alpha_pattern") or {}
-    fitting = [a for name, a in patterns.items() if module.place.endswith(name.replace(".", "_"))]
+    fitting = [a for name, a in patterns.items() if module.layer.endswith(name.replace(".", "_"))]
     alpha = fitting[0] if fitting else config.get("lora_alpha")
     if alpha is None:
         return None

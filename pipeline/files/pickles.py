@@ -1,8 +1,8 @@
 """Read PyTorch's pickled checkpoints without executing anything in them.
 
-`torch.load(weights_only=True)` is what reads them. Before it sees a file, the pickle's operations
-are looked through, so that the class in the way can be named, and so that no file makes the
-reader allocate or compute without end.
+They are read with `torch.load(weights_only=True)`. Before that, the pickle's operations are
+scanned, so that an error can name the class that is not allowed, and so that no file makes the
+reader allocate or compute without limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import AnimateDiffV2VError
 
 _LARGEST_PICKLE_BYTES = 8_000_000  # the names of 10 GB of weights take less than 1 MB
 _DEEPEST = 8  # dictionaries inside dictionaries; real files have three
-_LARGEST_TUPLE = 100_000  # numbers in a tuple, counted through the tuples inside
+_LARGEST_TUPLE = 100_000  # numbers in a tuple, those in nested tuples included
 _LEGACY_PICKLES = 5  # magic number, version, system, the object, the storages' order
 _HARMLESS = re.compile(
     r"collections\.(OrderedDict|Counter|defaultdict)"
@@ -31,13 +31,13 @@ _HARMLESS = re.compile(
     r"|torch\.nn\.parameter\.Parameter|torch\._tensor\._rebuild_from_type_v2"
     r"|torch\.nn\.modules\.container\.ParameterDict|(__builtin__|builtins)\.set"
 )
-# What a ParameterDict in a pickle becomes: its state as attributes, and no code of PyTorch's class.
+# Stands in for a ParameterDict: takes its state as attributes, without code of PyTorch's class.
 _ParameterDict = type("ParameterDict", (), {"__module__": "torch.nn.modules.container"})
 _DAMAGE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError)
 
 
 def read_pickle(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a ``torch.save`` file, memory-mapped where the file allows it.
+    """Read the tensors of a ``torch.save`` file, memory-mapped if the file allows it.
 
     Raises:
         AnimateDiffV2VError: the file is damaged, or asks for classes other than tensors.
@@ -71,7 +71,7 @@ def _archived_pickle(path: Path) -> list[bytes]:
 
 
 def _legacy_pickles(path: Path) -> Iterator[bytes]:
-    """The pickles at the front of a file from before PyTorch 1.6, one after the other."""
+    """Yield the pickles at the start of a file in the format before PyTorch 1.6."""
     with path.open("rb") as file:
         front = io.BytesIO(file.read(_LARGEST_PICKLE_BYTES))
     for _ in range(_LEGACY_PICKLES):
@@ -82,7 +82,7 @@ def _legacy_pickles(path: Path) -> Iterator[bytes]:
 
 
 def _look_through(pickled: bytes, path: Path) -> None:
-    """Refuse a pickle that names foreign classes or nests tuples without end."""
+    """Refuse a pickle that names other classes than tensors', or nests tuples too deeply."""
     strings: list[str] = []
     costs = _TupleCosts()
     for operation, argument, _ in pickletools.genops(pickled):
@@ -100,13 +100,13 @@ def _look_through(pickled: bytes, path: Path) -> None:
 
 
 class _TupleCosts:
-    """Follows a pickle's stack with the cost of hashing each value in place of the values.
+    """Simulates a pickle's stack with the cost of hashing each value instead of the values.
 
-    A tuple of two tuples of two tuples and so on takes a few bytes a level, and twice the time.
+    A tuple of two tuples of two tuples and so on takes a few bytes per level, but twice the time.
     """
 
     def __init__(self) -> None:
-        self._stack: list[int | None] = []  # None is the mark
+        self._stack: list[int | None] = []  # None stands for a mark
         self._memo: dict[int, int] = {}
 
     def follow(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
@@ -137,7 +137,7 @@ class _TupleCosts:
 
 
 def _named_tensors(state: Any) -> dict[str, torch.Tensor]:
-    """Open the ``state_dict`` wrapper; give tensors in nested dictionaries dotted names."""
+    """Unwrap ``state_dict``; give tensors in nested dictionaries dotted names."""
     state = _as_mapping(state)
     if state is None:
         raise ValueError("it holds no named weights")
@@ -159,7 +159,7 @@ def _named_tensors(state: Any) -> dict[str, torch.Tensor]:
 
 
 def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
-    """What holds tensors by name: a dictionary, a list by its numbers, or a ParameterDict."""
+    """Return a dictionary, list or ParameterDict as a mapping; None for anything else."""
     if isinstance(value, Mapping):
         return value
     if isinstance(value, list):
@@ -172,7 +172,7 @@ def _as_mapping(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _check_storage(tensor: torch.Tensor, name: str) -> None:
-    """Refuse a tensor that claims more numbers than its file holds for it."""
+    """Refuse a tensor that claims more numbers than its file has for it."""
     dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not dense or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"the tensor {name} is larger than its data")

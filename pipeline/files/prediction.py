@@ -1,4 +1,4 @@
-"""What the UNet of a checkpoint predicts: its noise, v, or the latents."""
+"""The prediction type of a checkpoint's UNet: noise, v, or latents."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 def predicted_by(names: Iterable[str], path: Path) -> tuple[Prediction, bool]:
-    """Return what a UNet predicts, and whether its schedule ends without any signal.
+    """Return what a UNet predicts, and whether its schedule has zero terminal SNR.
 
-    names: of the file's tensors. `v_pred` and `ztsnr` among them mark such checkpoints, as ComfyUI
-    and its training tools write them; a model in diffusers' folders says so in
-    scheduler/scheduler_config.json beside the UNet's folder.
-    Raises AnimateDiffV2VError for a prediction that this pack does not know.
+    Args:
+        names: the names of the file's tensors. ComfyUI and training tools mark such checkpoints
+            by tensors called `v_pred` and `ztsnr`.
+        path: the file. In diffusers' folder layout, the prediction is in
+            scheduler/scheduler_config.json next to the UNet's folder.
+
+    Raises:
+        AnimateDiffV2VError: for a prediction type that is not supported.
     """
     kept = set(names)
     if "v_pred" in kept:

@@ -1,4 +1,4 @@
-"""Read the tensors of a model file: memory-mapped, and without executing anything in it."""
+"""Reading the tensors of a model file, memory-mapped, without executing anything in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a header is read without PyTorch
 Weights: TypeAlias = "Mapping[str, torch.Tensor]"
 
 _SNIFFED_BYTES = 1024
-_LARGEST_HEADER_BYTES = 100_000_000  # what the safetensors format allows
+_LARGEST_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _AGAIN = "Download it again."
 _DTYPES = {
     "F64": "float64",
@@ -44,14 +44,14 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read every tensor of a ``.safetensors``, ``.ckpt``, ``.pt``, ``.pth`` or ``.bin`` file.
 
     The tensors are views of the memory-mapped file in its stored dtype: they cost no memory
-    until they are used, and must not be changed in place. The format is told by the content,
-    not by the suffix. A ``state_dict`` wrapper is opened; nested dictionaries get dotted names;
-    what is no tensor is left out. Weights in 8 bits beside a scale are widened to float32.
+    until they are used, and must not be changed in place. The format is detected by the content,
+    not by the suffix. A ``state_dict`` is unwrapped; nested dictionaries get dotted names;
+    values other than tensors are ignored. Weights in 8 bits with a scale are widened to float32.
 
     Raises:
-        AnimateDiffV2VError: the file is missing, a folder, empty, cut short, a web page, a Git
-            LFS pointer, no model file at all, a pickle that asks for foreign classes, or stores
-            weights in a format that is not known here.
+        AnimateDiffV2VError: the file is missing, a folder, empty, truncated, a web page, a Git
+            LFS pointer, not a model file, a pickle that needs classes that are not allowed, or
+            has weights in an unsupported format.
     """
     from .scaled_weights import widen_scaled  # noqa: PLC0415 - loads PyTorch
 
@@ -64,17 +64,17 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """What a file's header says of one tensor: its shape, and its dtype as torch names it."""
+    """The shape and dtype (torch's name) of one tensor in a file's header."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
 def read_header(path: str | Path) -> dict[str, TensorHeader]:
-    """Read the names, shapes and dtypes of a file's tensors, and nothing of their numbers.
+    """Read the names, shapes and dtypes of a file's tensors, but not their values.
 
     Raises:
-        AnimateDiffV2VError: as `read_weights`, but for scales that do not fit their weights.
+        AnimateDiffV2VError: as `read_weights`, except for scales that do not fit their weights.
     """
     path = checked_path("path", path)
     if _format(path) == "safetensors":
@@ -117,7 +117,7 @@ def _read_head(path: Path) -> bytes:
 
 
 def _not_a_model(head: bytes) -> str | None:
-    """What else a downloaded "model" turns out to be, as the end of a sentence."""
+    """Return what a file is that is not a model, as the end of a sentence; None if unknown."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         return (
@@ -157,7 +157,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
     header = {}
-    texts = {}  # that state the format of a layer's weight
+    texts = {}  # tensors that state the format of a layer's weight
     try:
         with safe_open(path, framework="np") as file:
             _check_names(path)
@@ -178,7 +178,7 @@ def _safetensors_header(path: Path) -> dict[str, TensorHeader]:
 def _check_names(path: Path) -> None:
     """Raise ValueError for a tensor that is named twice, which the format forbids.
 
-    The library takes the last one without a word.
+    The library would silently take the last one.
     """
     with path.open("rb") as file:
         header = file.read(int.from_bytes(file.read(8), "little"))

@@ -1,4 +1,4 @@
-"""Tell what a model file is, by its keys and shapes, never by its name.
+"""Recognition of model files by their keys and shapes, never by their names.
 
 The layouts are those of guoyww/AnimateDiff, ComfyUI-AnimateDiff-Evolved, huggingface/diffusers,
 CompVis/stable-diffusion, kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS and tencent-ailab/IP-Adapter.
@@ -29,19 +29,20 @@ _RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True)
 class FileReport:
-    """What a file is, and whether this pack can use it.
+    """The kind of a file, and whether this pack can use it.
 
     Attributes:
         path: the file.
-        kind: what it is, in the words of `Kind`.
-        base_model: the base model that it belongs to, "SD1.5" for instance; "" where unknown.
-        layout: whose names its keys have: "LDM", "diffusers", "original", "kohya", "PEFT"; or "".
-        parameter_count: numbers in all its tensors.
-        dtype: the dtype that most of these numbers have, "float16" for instance.
-        contents: the parts inside, "UNet, VAE, text encoder" for instance.
-        max_frames: of a motion module, the longest clip that it takes at once; else None.
-        usable: whether this pack can use it.
-        message: one sentence: what to use it as, or why it cannot be used.
+        kind: the kind of file.
+        base_model: the base model that it belongs to, such as "SD1.5"; "" if unknown.
+        layout: the naming scheme of its keys: "LDM", "diffusers", "original", "kohya", "PEFT", or
+            "".
+        parameter_count: number of values in all its tensors.
+        dtype: the dtype of most of these values, such as "float16".
+        contents: the parts inside, such as "UNet, VAE, text encoder".
+        max_frames: the largest number of frames that a motion module takes at once; else None.
+        usable: True if this pack can use it.
+        message: a sentence that says what to use it as, or why it cannot be used.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class FileReport:
 
 
 def identify(path: str | Path) -> FileReport:
-    """Tell what a file is without reading its tensors; a bad file gives a report as well."""
+    """Recognise a file without reading its tensors; unreadable files get a report as well."""
     path = checked_path("path", path)
     try:
         header = read_header(path)
@@ -82,7 +83,7 @@ def identify(path: str | Path) -> FileReport:
 
 
 def find_kind(shapes: Shapes) -> Finding:
-    """Tell what a file with these names and shapes is, by the first rule that knows it."""
+    """Recognise a file by its names and shapes, by the first rule that matches."""
     keys = Keys({name.removeprefix("module."): shape for name, shape in shapes.items()})
     for rule in _RULES:
         finding = rule(keys)
@@ -99,12 +100,12 @@ def _message(found: Finding) -> str:
 
 
 def refusal(weights: Weights, path: str | Path, *, wanted: Sequence[Kind]) -> str | None:
-    """Why a file cannot be used in place of one of the wanted kinds; None where it can be.
+    """Return why a file cannot be used as one of the wanted kinds; None if it can be.
 
     Args:
         weights: its tensors.
         path: the file, for the message.
-        wanted: the kinds that would do, the usual one first.
+        wanted: the kinds that can be used, the usual one first.
     """
     found = find_kind(shapes_of(weights))
     if found.usable and not {found.kind, *found.also}.isdisjoint(wanted):

@@ -1,4 +1,4 @@
-"""Weights stored in 8 bits beside a scale, as ComfyUI and its tools write them, widened to float32.
+"""Widening of ComfyUI's 8-bit weights with scales to float32.
 
 The arithmetic is that of comfy-kitchen 0.2, to the bit.
 """
@@ -13,22 +13,22 @@ import torch
 from ..errors import AnimateDiffV2VError
 from .weight_formats import FORMAT_ENDING, SCALE_ENDINGS, known_formats
 
-# Beside the weights: what products in 8 bits would need. Here products are taken in full.
+# Scales for products in 8 bits, which are not used here: products are computed in full precision.
 _UNUSED = (".input_scale", ".scale_input", "scaled_fp8")
-_BLOCK = 32  # numbers in a row with one scale, in MX formats
-_TILE_ROWS, _TILE_COLUMNS = 128, 4  # in which the scales of blocks lie in memory, as cuBLAS wants
+_BLOCK = 32  # values of a row that share a scale, in MX formats
+_TILE_ROWS, _TILE_COLUMNS = 128, 4  # memory layout of the block scales, for cuBLAS
 
 Tensors = dict[str, torch.Tensor]
 
 
 def widen_scaled(tensors: Tensors, *, path: Path, metadata: Mapping[str, str]) -> Tensors:
-    """Give the tensors of a file with its scales applied, and without the scales.
+    """Return the tensors of a file with the scales applied and removed.
 
     Tensors without a scale stay the same objects. Widened ones are float32 and take memory.
 
     Raises:
-        AnimateDiffV2VError: a layer is stored in a format that is not known here, or does not fit
-            its scale; names it.
+        AnimateDiffV2VError: a layer has an unsupported format, or does not fit its scale; names
+            the layer.
     """
     dtypes = {n: str(tensor.dtype).removeprefix("torch.") for n, tensor in tensors.items()}
     texts = {
@@ -58,7 +58,7 @@ def _is_beside(name: str) -> bool:
 
 
 def _by_scale(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    """``weight * scale``, with one scale for the tensor or one for each row."""
+    """Return ``weight * scale``, with one scale for the tensor or one per row."""
     if scale is None:
         raise ValueError("is missing")
     rows = (weight.shape[0], *[1] * (weight.ndim - 1))
@@ -68,7 +68,7 @@ def _by_scale(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
 
 
 def _by_blocks(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    """MX formats: a power of two for each 32 numbers of a row (OCP Microscaling, version 1.0)."""
+    """Return an MX weight: each 32 values of a row share a power of two (OCP Microscaling 1.0)."""
     if scale is None:
         raise ValueError("is missing")
     if weight.ndim != 2 or weight.shape[1] % _BLOCK or scale.element_size() != 1:
@@ -78,7 +78,7 @@ def _by_blocks(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor
     if scale.numel() != tiles[0] * tiles[1] * _TILE_ROWS * _TILE_COLUMNS:
         raise ValueError(f"has {scale.numel()} numbers")
     row, column = torch.arange(rows)[:, None], torch.arange(columns)[None]
-    # In a tile of 128 rows and 4 columns, row 33 and column 2 lie at (33 % 32) * 16 + 1 * 4 + 2.
+    # In a tile of 128 rows and 4 columns, row 33, column 2 is at (33 % 32) * 16 + 1 * 4 + 2.
     tile = (row // _TILE_ROWS) * tiles[1] + column // _TILE_COLUMNS
     inside = (row % 32) * 16 + (row % _TILE_ROWS) // 32 * 4 + column % _TILE_COLUMNS
     exponents = scale.contiguous().view(torch.uint8).flatten()[tile * 512 + inside]

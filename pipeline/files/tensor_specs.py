@@ -1,8 +1,8 @@
-"""Names and shapes of tensors: the building stones that the layout tables share.
+"""Names and shapes of tensors, which the layout tables are built from.
 
 A table lists every tensor of a network once, with its name in diffusers' modules, its name in
-the original (LDM) checkpoint and its shape. Converting, checking and naming the targets of
-LoRA files all read that one table.
+the original (LDM) checkpoint and its shape. Conversion, checks and the matching of LoRA keys all
+use this table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import AnimateDiffV2VError
 from .finite import check_finite
 
-if TYPE_CHECKING:  # names and shapes are told without PyTorch
+if TYPE_CHECKING:  # names and shapes are read without PyTorch
     import torch
 
 Layout = Literal["ldm", "diffusers"]
@@ -26,7 +26,7 @@ Shapes = Mapping[str, Shape]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a network: what each layout calls it, and its shape."""
+    """One tensor of a network: its name in each layout, and its shape."""
 
     name: str
     ldm_name: str
@@ -34,7 +34,7 @@ class TensorSpec:
 
 
 def affine(name: str, ldm_name: str, *shape: int, bias: bool = True) -> Iterator[TensorSpec]:
-    """Weight and bias of a linear layer ``(out, in)``, convolution or norm ``(channels,)``."""
+    """Yield weight and bias of a linear layer ``(out, in)``, convolution, or norm."""
     yield TensorSpec(f"{name}.weight", f"{ldm_name}.weight", shape)
     if bias:
         yield TensorSpec(f"{name}.bias", f"{ldm_name}.bias", shape[:1])
@@ -48,20 +48,20 @@ def take_tensors(
     prefix: str,
     path: Path,
 ) -> dict[str, torch.Tensor]:
-    """Give the tensors of a table diffusers' names, without copying any.
+    """Rename the tensors of a table to diffusers' names, without copying them.
 
-    A 1x1 convolution may stand for a linear layer and the other way round.
+    A 1x1 convolution is accepted in place of a linear layer, and the other way round.
 
     Args:
         weights: the tensors of the file.
         specs: the network's table.
         layout: ``"ldm"`` or ``"diffusers"``, the names that the file uses.
-        prefix: what stands before those names in the file.
-        path: the file, for the error message.
+        prefix: the prefix of those names in the file.
+        path: the file, for error messages.
 
     Raises:
-        AnimateDiffV2VError: a tensor is missing, has another shape or holds numbers that are
-            not finite; names the first one.
+        AnimateDiffV2VError: a tensor is missing, has another shape or has values that are not
+            finite; names the first one.
     """
     taken = {}
     for spec in specs:
@@ -93,7 +93,7 @@ def _without_1x1(shape: Shape) -> Shape:
 
 
 def shapes_of(weights: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, Shape]:
-    """Shapes of the tensors under a prefix, which is taken off the names."""
+    """Return the shapes of the tensors with a prefix, by their names without it."""
     return {
         name[len(prefix) :]: tuple(tensor.shape)
         for name, tensor in weights.items()
@@ -101,12 +101,12 @@ def shapes_of(weights: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str
     }
 
 
-def voted_size(shapes: Shapes, places: Sequence[tuple[str, int]]) -> int | None:
-    """The size that most of several tensors agree on, so that one bad tensor decides nothing.
+def voted_size(shapes: Shapes, axes: Sequence[tuple[str, int]]) -> int | None:
+    """Return the size that most of several tensors agree on, in case one of them is damaged.
 
     Args:
         shapes: the shapes of a file.
-        places: pairs of tensor name and axis; tensors that are not there do not vote.
+        axes: pairs of tensor name and axis; missing tensors do not vote.
     """
-    votes = Counter(shapes[name][axis] for name, axis in places if len(shapes.get(name, ())) > axis)
+    votes = Counter(shapes[name][axis] for name, axis in axes if len(shapes.get(name, ())) > axis)
     return votes.most_common(1)[0][0] if votes else None

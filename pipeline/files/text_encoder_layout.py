@@ -1,6 +1,6 @@
 """The CLIP text encoder of Stable Diffusion 1: its architecture and its table of tensors.
 
-Names follow transformers 4's CLIPTextModel, which the checkpoints of Stable Diffusion 1 hold
+Names follow transformers 4's CLIPTextModel, which is stored in checkpoints of Stable Diffusion 1
 under ``cond_stage_model.transformer.``.
 """
 
@@ -16,12 +16,12 @@ _PREFIX = "text_model."
 
 
 def infer_text_encoder_config(shapes: Shapes) -> dict[str, Any] | None:
-    """Read the architecture off the shapes of a CLIP text encoder.
+    """Infer the architecture from the shapes of a CLIP text encoder.
 
     Args:
         shapes: names without any prefix, ``text_model.`` included: ``embeddings. ...``.
 
-    Returns keyword arguments for transformers' ``CLIPTextConfig``, or None where the names are
+    Returns keyword arguments for transformers' ``CLIPTextConfig``, or None if the names are
     not those of such a text encoder.
     """
     layers = {int(m[1]) for m in map(re.compile(r"encoder\.layers\.(\d+)\.").match, shapes) if m}
@@ -47,7 +47,7 @@ def infer_text_encoder_config(shapes: Shapes) -> dict[str, Any] | None:
 
 
 def text_encoder_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
-    """List every tensor of the text encoder: names with ``text_model.``, LDM names without."""
+    """List every tensor of the text encoder; only diffusers' names begin with ``text_model.``."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     yield from _affine("embeddings.token_embedding", config["vocab_size"], hidden, bias=False)
     yield from _affine(

@@ -1,4 +1,4 @@
-"""The UNet of Stable Diffusion 1: its architecture read off a file, and its table of tensors.
+"""The UNet of Stable Diffusion 1: its architecture, inferred from a file, and its tensors.
 
 LDM names follow CompVis/stable-diffusion, ldm/modules/diffusionmodules/openaimodel.py; diffusers'
 names follow diffusers' UNet2DConditionModel.
@@ -32,15 +32,15 @@ UNET_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.", "")
 
 
 def unet_names(shapes: Shapes) -> Layout:
-    """Whose names a UNet's tensors have."""
+    """Return the naming scheme of a UNet's tensors."""
     ldm = any(name.startswith(("input_blocks.", "output_blocks.")) for name in shapes)
     return "ldm" if ldm else "diffusers"
 
 
 def infer_unet_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | None:
-    """Read the architecture off the shapes of a UNet's tensors (names without any prefix).
+    """Infer the architecture from the shapes of a UNet's tensors (names without any prefix).
 
-    Returns keyword arguments for diffusers' ``UNet2DConditionModel``, or None where the names
+    Returns keyword arguments for diffusers' ``UNet2DConditionModel``, or None if the names
     are not those of such a UNet.
     """
     levels = _ldm_levels(shapes) if layout == "ldm" else _diffusers_levels(shapes)
@@ -68,16 +68,17 @@ def infer_unet_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | Non
             "CrossAttnUpBlock2D" if attention else "UpBlock2D" for attention in reversed(attends)
         ),
         "cross_attention_dim": cross,
-        "attention_head_dim": 8,  # the number of heads, in spite of its name in diffusers
+        "attention_head_dim": 8,  # the number of heads, despite its name in diffusers
         "norm_num_groups": 32,
     }
 
 
-_Level = list[tuple[int | None, bool]]  # a resnet each: its channels, and whether it attends
+# For each resnet of a level: its channels, and whether attention follows.
+_Level = list[tuple[int | None, bool]]
 
 
 def _widths(levels: list[_Level]) -> list[int]:
-    """One width a level; a level that does not tell has that of the one before it."""
+    """Return the width of each level; if a level's is unknown, that of the level before it."""
     widths: list[int] = []
     for level in levels:
         told = [width for width, _ in level if width is not None]
@@ -142,7 +143,7 @@ def unet_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
 
 
 def encoder_table(config: dict[str, Any], skips: list[int]) -> Iterator[TensorSpec]:
-    """List the tensors of the UNet's first half and middle, which ControlNets have as well.
+    """List the tensors of the UNet's down and middle blocks, which ControlNets have as well.
 
     Appends the channels of each skip connection to ``skips``.
     """
@@ -217,12 +218,12 @@ def _transformer(name: str, ldm: str, width: int, cross: int) -> Iterator[Tensor
     inner, ldm_inner = f"{name}.transformer_blocks.0", f"{ldm}.transformer_blocks.0"
     for attention, context in (("attn1", width), ("attn2", cross)):
         for part, size in (("to_q", width), ("to_k", context), ("to_v", context)):
-            place = f"{attention}.{part}"
-            yield from affine(f"{inner}.{place}", f"{ldm_inner}.{place}", width, size, bias=False)
-        place = f"{attention}.to_out.0"
-        yield from affine(f"{inner}.{place}", f"{ldm_inner}.{place}", width, width)
+            layer = f"{attention}.{part}"
+            yield from affine(f"{inner}.{layer}", f"{ldm_inner}.{layer}", width, size, bias=False)
+        layer = f"{attention}.to_out.0"
+        yield from affine(f"{inner}.{layer}", f"{ldm_inner}.{layer}", width, width)
     for norm in ("norm1", "norm2", "norm3"):
         yield from affine(f"{inner}.{norm}", f"{ldm_inner}.{norm}", width)
-    for place, out, size in (("ff.net.0.proj", width * 8, width), ("ff.net.2", width, width * 4)):
-        yield from affine(f"{inner}.{place}", f"{ldm_inner}.{place}", out, size)
+    for layer, out, size in (("ff.net.0.proj", width * 8, width), ("ff.net.2", width, width * 4)):
+        yield from affine(f"{inner}.{layer}", f"{ldm_inner}.{layer}", out, size)
     yield from affine(f"{name}.proj_out", f"{ldm}.proj_out", width, width, 1, 1)

@@ -1,4 +1,4 @@
-"""The latent codec (VAE) of Stable Diffusion 1: its architecture and its table of tensors.
+"""The VAE of Stable Diffusion 1: its architecture and its table of tensors.
 
 LDM names follow CompVis/stable-diffusion, ldm/modules/diffusionmodules/model.py; diffusers' names
 follow diffusers' AutoencoderKL.
@@ -18,22 +18,22 @@ _OLD_ATTENTION = (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_
 
 
 def vae_names(shapes: Shapes) -> Layout:
-    """Whose names a VAE's tensors have."""
+    """Return the naming scheme of a VAE's tensors."""
     ldm = any(name.startswith(("encoder.down.", "decoder.up.")) for name in shapes)
     return "ldm" if ldm else "diffusers"
 
 
 def current_name(name: str) -> str:
-    """Spell a name of diffusers before 0.15 as today: ``query`` was what is ``to_q`` now."""
+    """Convert a name of diffusers before 0.15 to today's: ``query`` is ``to_q`` now."""
     for old, new in _OLD_ATTENTION:
         name = name.replace(f".attentions.0.{old}.", f".attentions.0.{new}.")
     return name
 
 
 def infer_vae_config(shapes: Shapes, *, layout: Layout) -> dict[str, Any] | None:
-    """Read the architecture off the shapes of a VAE's tensors (names without any prefix).
+    """Infer the architecture from the shapes of a VAE's tensors (names without any prefix).
 
-    Returns keyword arguments for diffusers' ``AutoencoderKL``, or None where the names are not
+    Returns keyword arguments for diffusers' ``AutoencoderKL``, or None if the names are not
     those of such a VAE.
     """
     level_name, layer_name = ("down", "block") if layout == "ldm" else ("down_blocks", "resnets")
@@ -100,7 +100,7 @@ def _decoder(config: dict[str, Any]) -> Iterator[TensorSpec]:
     )
     yield from _middle("decoder", previous)
     for level, width in enumerate(widths):
-        # LDM counts the decoder's levels from the picture's side.
+        # LDM counts the decoder's levels from the pixels to the latents.
         block, ldm = f"decoder.up_blocks.{level}", f"decoder.up.{len(widths) - 1 - level}"
         for layer in range(config["layers_per_block"] + 1):
             yield from _resnet(f"{block}.resnets.{layer}", f"{ldm}.block.{layer}", previous, width)

@@ -1,7 +1,7 @@
-"""How the weights of a file are stored beside their scales, told without looking at them.
+"""Storage formats of weights with scales, detected without reading the weights.
 
-A layer's format stands in ``LAYER.comfy_quant`` (JSON as bytes), in the header of the file
-(``_quantization_metadata``), or follows from ``scaled_fp8`` and ``LAYER.scale_weight``, which are
+A layer's format is stated in ``LAYER.comfy_quant`` (JSON as bytes), in the header of the file
+(``_quantization_metadata``), or implied by ``scaled_fp8`` and ``LAYER.scale_weight``, which are
 older. The formats are those of ComfyUI 0.33.
 """
 
@@ -20,9 +20,9 @@ _METADATA_KEY = "_quantization_metadata"
 _OTHER_SCALES = (".weight_scale_2", ".weight_scale_inv", ".weight_s_rel", ".pre_quant_scale")
 _LARGEST_TEXT_BYTES = 10_000
 _FP8 = ("float8_e4m3fn", "float8_e5m2")
-# The formats that can be read, with the dtypes that their weights are stored in.
+# Supported formats -> the dtypes that their weights are stored in.
 _DTYPES: dict[str, tuple[str, ...]] = {
-    "float8_e4m3fn": _FP8,  # the older files of scaled_fp8 say so of every layer
+    "float8_e4m3fn": _FP8,  # also used by older scaled_fp8 files, for every layer
     "float8_e5m2": ("float8_e5m2",),
     "int8_tensorwise": ("int8",),
     "mxfp8": ("float8_e4m3fn",),
@@ -36,16 +36,16 @@ def known_formats(
     path: Path,
     metadata: Mapping[str, str],
 ) -> dict[str, str]:
-    """Tell the layers of a file whose weights have a scale, with the format of each.
+    """Return the layers of a file whose weights have a scale, with the format of each.
 
     Args:
-        dtypes: of the tensors by name, as PyTorch calls them.
-        texts: the bytes of the tensors that end in `FORMAT_ENDING`.
-        path: the file, for the message.
-        metadata: of the file's header.
+        dtypes: PyTorch's names of the dtypes, by tensor name.
+        texts: the bytes of the tensors whose names end in `FORMAT_ENDING`.
+        path: the file, for error messages.
+        metadata: the metadata in the file's header.
 
     Raises:
-        AnimateDiffV2VError: a layer's format cannot be read, or is not known here; names it.
+        AnimateDiffV2VError: a layer's format cannot be parsed, or is not supported; names it.
     """
     formats = _stated_formats(texts, path=path, metadata=metadata)
     for name in dtypes:

@@ -1,4 +1,4 @@
-"""Prompts: weights in them, how they are laid out for CLIP, and how they change along a clip."""
+"""Prompts: weights, chunks of tokens for CLIP, and schedules over the frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a prompt to what CLIP reads: chunks of 77 weighted tokens, as ComfyUI lays them out."""
+"""Conversion of a prompt into CLIP's input: chunks of 77 weighted tokens, as in ComfyUI."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import Tensor
 from .weights import parse_weights
 
 CHUNK_LENGTH = 77  # start token, 75 of the prompt, end token
-LONGEST_NAME = 255  # of an embedding's file, in characters
-# A stretch of equal weight shorter than this moves to the next chunk rather than being torn.
+LONGEST_NAME = 255  # characters in the file name of an embedding
+# A run of equal weight shorter than this moves to the next chunk instead of being split.
 UNTORN_LENGTH = 8
 
 _IDENTIFIER = "embedding:"
 _PUNCTUATION = re.compile(r"[^\w/\\-]")
-# Directly behind the punctuation that ends a name.
+# Positions directly after punctuation that ends a name.
 _NEXT = re.compile(r"((?:(?<=[^\w\s/\\-])| [^\w\s]*)embedding:)")
-_PUNCTUATION_IN_TEXT = re.compile(r"[,;:!?|()\[\]{}\"']|\.$")  # a dot inside may be of the name
+_PUNCTUATION_IN_TEXT = re.compile(r"[,;:!?|()\[\]{}\"']|\.$")  # a dot inside may belong to the name
 
 FindEmbedding = Callable[[str], "Tensor | None"]
 
 
 @dataclass(frozen=True)
 class Token:
-    """One position of CLIP's input: a vocabulary id, or an embedding [channels] in its place."""
+    """One position of CLIP's input: a vocabulary id, or an embedding [channels] instead."""
 
     value: int | Tensor
     weight: float = 1.0
@@ -44,9 +44,14 @@ def chunk_prompt(
 ) -> list[list[Token]]:
     """Turn a prompt into chunks of exactly 77 tokens, at least one.
 
-    find_embedding: gives the vectors [count, channels] of a textual inversion by the name that
-    follows `embedding:` in the prompt, or None if there is none of that name.
-    on_missing: is told the name for which there is none.
+    Args:
+        prompt: the text, with weights.
+        tokenize: returns the token ids of a text.
+        find_embedding: returns the vectors [count, channels] of a textual inversion by the name
+            after `embedding:` in the prompt, or None if there is none of that name.
+        start_token: the id of CLIP's start token.
+        end_token: the id of CLIP's end token.
+        on_missing: called with the name of each embedding that does not exist.
     """
     find = cache(find_embedding)  # reads a file
     groups = [
@@ -76,12 +81,12 @@ def _token_groups(
     find: FindEmbedding,
     on_missing: Callable[[str], None],
 ) -> list[list[Token]]:
-    """Token ids and vectors of one weight, in groups that stay together where they fit."""
+    """Return token ids and vectors of one weight, in groups to be kept in one chunk if they fit."""
     groups = []
     for piece in re.split(r"(?<=\s)(?=embedding:)", text):
         rest = piece
         if piece.startswith(_IDENTIFIER):
-            # What follows each identifier, and between them the next one with what is before it.
+            # Text after each identifier; in between, the next identifier and the text before it.
             parts = _NEXT.split(" ".join(piece.removeprefix(_IDENTIFIER).split()))
             for index in range(0, len(parts), 2):
                 vectors, rest = _embedding(parts[index], find, on_missing)
@@ -101,8 +106,8 @@ def _embedding(
 ) -> tuple[list[Tensor], str]:
     """Look up the name that `text` begins with; return its vectors and the text after it.
 
-    The name is the first word as ComfyUI reads it: up to "<" or "[", and without commas at its end.
-    Where there is none of that name, punctuation inside of the word ends it: `embedding:a,word`.
+    The name is the first word, as in ComfyUI: up to "<" or "[", and without commas at its end.
+    If no embedding has that name, punctuation inside the word ends it: `embedding:a,word`.
     """
     if not text:
         return [], ""

@@ -14,16 +14,17 @@ from ..files import read_weights
 from .chunks import FindEmbedding
 
 EXTENSIONS = (".safetensors", ".pt", ".bin")
-# Where the vectors stand: Automatic1111's trainer, its safetensors, files with several encoders.
+# Keys of the vectors: Automatic1111's trainer, its safetensors, files with several encoders.
 KEYS = ("string_to_param.*", "emb_params", "clip_l")
-WIDTH = 768  # of CLIP-L's tokens; a file may hold those of other encoders beside them
+WIDTH = 768  # width of CLIP-L's tokens; a file may have vectors for other encoders as well
 _LISTED = re.compile(r"\d+\.")
 
 
 def embedding_finder(folder: Path) -> FindEmbedding:
-    """Give a function that looks names up in `folder`, with or without their extension.
+    """Return a function that looks up names in `folder`, with or without their extension.
 
-    Raises AnimateDiffV2VError when the folder does not exist.
+    Raises:
+        AnimateDiffV2VError: when the folder does not exist.
     """
     folder = checked_path("folder", folder)
     if not folder.is_dir():
@@ -43,14 +44,15 @@ def embedding_finder(folder: Path) -> FindEmbedding:
 def read_embedding(path: Path) -> Tensor:
     """Read the vectors [count, channels] of a textual inversion, .pt, .bin or .safetensors.
 
-    Raises AnimateDiffV2VError when the file holds none.
+    Raises:
+        AnimateDiffV2VError: when the file has none.
     """
     tensors = read_weights(path)
     vectors = {n: found for n, t in tensors.items() if (found := _as_vectors(t)) is not None}
     if vectors and all(_LISTED.match(name) for name in vectors):
         return _joined([vectors[n] for n in sorted(vectors, key=lambda n: int(n.split(".")[0]))])
     in_strings = [name for name in vectors if name.startswith("string_to_param.")]
-    # diffusers keeps the vectors under the token that they were trained for, whatever its name.
+    # diffusers stores the vectors under the token that they were trained for, which can be any.
     for name in [*KEYS, *in_strings, *vectors]:
         if name in vectors:
             return vectors[name]
@@ -61,12 +63,15 @@ def _file_in(root: Path, name: str) -> Path | None:
     try:
         path = (root / name).resolve()
         return path if path.is_relative_to(root) and path.is_file() else None
-    except (OSError, ValueError):  # too long for a file's name, or with characters that none has
+    except (
+        OSError,
+        ValueError,
+    ):  # too long for a file name, or with characters that are not allowed
         return None
 
 
 def _as_vectors(tensor: Tensor) -> Tensor | None:
-    """A tensor as [count, channels]; None where it is of another sort."""
+    """Return a tensor as [count, channels]; None if it has another shape or type."""
     if tensor.ndim == 3 and tensor.shape[0] == 1:
         tensor = tensor[0]
     if not tensor.is_floating_point() or tensor.ndim not in (1, 2) or not tensor.numel():
@@ -75,7 +80,7 @@ def _as_vectors(tensor: Tensor) -> Tensor | None:
 
 
 def _joined(vectors: list[Tensor]) -> Tensor:
-    """The vectors of a list of inversions, one behind the other, as ComfyUI takes them."""
+    """Concatenate the vectors of a list of inversions, as ComfyUI does."""
     widths = {each.shape[1] for each in vectors}
     width = WIDTH if WIDTH in widths else vectors[0].shape[1]
     return torch.cat([each for each in vectors if each.shape[1] == width])

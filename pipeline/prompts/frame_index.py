@@ -1,4 +1,4 @@
-"""Which frames a keyframe of a schedule names: `12`, `-1`, `0.5`, `0-8`, `0:12`, `max_f/2`.
+"""The frames that a keyframe of a schedule names: `12`, `-1`, `0.5`, `0-8`, `0:12`, `max_f/2`.
 
 The forms are those of AnimateDiff-Evolved's Prompt Scheduling and of FizzNodes.
 """
@@ -27,20 +27,23 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """One frame, as it is written."""
+    """One frame, as written in a schedule."""
 
     text: str
 
     @property
     def is_relative(self) -> bool:
-        """Whether it counts on the length of the clip."""
+        """True if it depends on the number of frames."""
         return not self.text.isdecimal()
 
     def frame(self, num_frames: int) -> int:
-        """Return the frame in a clip of `num_frames`, 0 or more.
+        """Return the index of the frame, 0 or more, in a video of `num_frames`.
 
         -1 is the last frame; 0.5 halfway, 1.0 the last; max_f (also max_frames, max) the number of
-        frames. Raises ValueError for what is none of these, or before the clip's beginning.
+        frames.
+
+        Raises:
+            ValueError: for anything else, and for frames before the first.
         """
         if self.text.isdecimal():
             return int(self.text)
@@ -56,22 +59,22 @@ class FrameIndex:
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of one keyframe: from `start` on, held where `holds`, up to `end`."""
+    """The frames of one keyframe: from `start` on, up to `end` if `holds`."""
 
     start: FrameIndex
     end: FrameIndex | None = None
     includes_end: bool = False
     holds: bool = False
-    """Whether the prompt stays as it is until `end`, or until the next keyframe."""
+    """True if the prompt stays the same until `end`, or until the next keyframe."""
 
     @property
     def is_relative(self) -> bool:
-        """Whether they count on the length of the clip."""
+        """True if they depend on the number of frames."""
         return self.start.is_relative or (self.end is not None and self.end.is_relative)
 
 
 def parse_frames(text: str) -> Frames | None:
-    """Read what stands before the prompt; None where that names no frames.
+    """Parse the text before the prompt; return None if it names no frames.
 
     `0-8` holds frames 0 to 8; `0:12` holds 0 to 11 and `16:` from 16 to the next keyframe, as in
     AnimateDiff-Evolved.

@@ -1,4 +1,4 @@
-"""Prompts that change along a clip, as text: a prompt for each keyframe."""
+"""Prompts that change over the frames, as text: a prompt for each keyframe."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
     from .track import PromptTrack
 
-# After all frames that there can be.
+# Later than any frame.
 BEYOND = 10**10
 _EXAMPLE = "24: a fox in winter"
 
 
 @dataclass(frozen=True)
 class PromptSchedule:
-    """The text of a schedule, read once the length of the clip is known.
+    """The text of a schedule, which is parsed when the number of frames is known.
 
-    text: as parse_schedule takes it. pre_text, app_text: put before and after every prompt with a
-    space between, as FizzNodes does it.
+    Attributes:
+        text: the keyframes; see parse_schedule.
+        pre_text: put before every prompt with a space between, as in FizzNodes.
+        app_text: put after every prompt with a space between.
     """
 
     text: str
@@ -36,13 +38,13 @@ class PromptSchedule:
     app_text: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what is no schedule; raises AnimateDiffV2VError quoting the line."""
+        """Check the syntax; raise AnimateDiffV2VError, quoting the line, if it is wrong."""
         for name, text in (("pre_text", self.pre_text), ("app_text", self.app_text)):
             _check_value(text, where=name)
         _read(self.text, kind="prompt", example=_EXAMPLE)
 
     def keyframes(self, num_frames: int) -> dict[int, str]:
-        """Return the whole prompt of each keyframe in a clip of `num_frames`, in rising order."""
+        """Return the complete prompt of each keyframe, in ascending order of frames."""
         prompts = parse_schedule(self.text, num_frames=num_frames)
         return {
             frame: _joined(" ", (self.pre_text, prompt, self.app_text))
@@ -53,20 +55,25 @@ class PromptSchedule:
 def parse_schedule(
     text: str, *, num_frames: int | None = None, kind: str = "prompt", example: str = _EXAMPLE
 ) -> dict[int, str]:
-    r"""Read keyframes, in rising order of their frames.
+    r"""Parse keyframes, in ascending order of their frames.
 
     >>> parse_schedule("0: a fox in spring\n24: a fox in winter")
     {0: 'a fox in spring', 24: 'a fox in winter'}
 
-    Taken is what FizzNodes, AnimateDiff-Evolved and Automatic1111's extension take: JSON with or
-    without its brackets, `frame = "prompt"`, one line for each keyframe with or without quotes;
-    commas at the ends and `//` and `#` comments; prompts of several lines in quotes; lines without
-    a frame before the first and after the last keyframe, which are joined to every prompt by
-    commas. Frames: see frame_index.
+    This accepts the formats of FizzNodes, AnimateDiff-Evolved and Automatic1111's extension: JSON
+    with or without its brackets, `frame = "prompt"`, one line for each keyframe with or without
+    quotes; commas at the ends, and `//` and `#` comments; prompts of several lines in quotes; lines
+    without a frame before the first and after the last keyframe, which are joined to every prompt
+    by commas. For frames, see frame_index.
 
-    num_frames: of the clip, for frames that are counted from its end or as a share of it.
-    kind, example: what a keyframe holds, and a line, for the sentences of errors.
-    Raises AnimateDiffV2VError quoting the line that is not understood.
+    Args:
+        text: the schedule.
+        num_frames: of the video, for frames that are relative to it.
+        kind: the kind of value of a keyframe, for error messages.
+        example: an example of a line, for error messages.
+
+    Raises:
+        AnimateDiffV2VError: quotes the line that cannot be parsed.
     """
     entries = _read(text, kind=kind, example=example)
     if num_frames is None:
@@ -121,7 +128,7 @@ def _check_value(value: str, *, where: str) -> None:
 
 
 def _keyframes(entries: list[Entry], num_frames: int, kind: str) -> dict[int, str]:
-    """The value of each frame that is named, those included up to which one is held."""
+    """Return the value of each named frame, and of the last frame of each held range."""
     starts: dict[int, Entry] = {}
     for entry in entries:
         start = _frame(entry, num_frames, kind)
@@ -152,7 +159,7 @@ def _frame(entry: Entry, num_frames: int, kind: str) -> int:
 
 
 def _last_held(entry: Entry, num_frames: int) -> int | None:
-    """The last frame in which a value stays as it is; None where it changes at once."""
+    """Return the last frame up to which a value is held; None if it is not held."""
     frames = entry.frames
     if not frames.holds:
         return None
@@ -163,7 +170,7 @@ def _last_held(entry: Entry, num_frames: int) -> int | None:
 
 def encode_schedule(keyframes: dict[int, str], encode: Callable[[str], Tensor]) -> PromptTrack:
     """Encode each keyframe's prompt with a text encoder's `encode`, aligned to one length."""
-    import torch  # noqa: PLC0415 - keyframes as text need none
+    import torch  # noqa: PLC0415 - not needed for keyframes as text
 
     from .track import PromptTrack  # noqa: PLC0415
 

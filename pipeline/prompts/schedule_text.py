@@ -1,4 +1,4 @@
-"""Taking the text of a schedule apart: JSON, `frame = prompt`, or Automatic1111's lines."""
+"""A parser for the text of a schedule: JSON, `frame = prompt`, or Automatic1111's lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _QUOTED_KEY = re.compile(
 _BARE_KEY = re.compile(rf"(?P<key>{_RANGE})\s*{_SEPARATOR}")
 _SPACES = re.compile(r"[^\S\n]*")
 _NEXT = re.compile(r"[,，]\s*")
-# What begins like a keyframe: one word or number, and a colon or an equals sign; or a bare number.
+# The start of a keyframe: a word or number with a colon or an equals sign, or a bare number.
 _LIKE_A_KEY = re.compile(
     rf"[{_QUOTES}]?\s*(?!embedding:)"
     r"(?:[^\s,，:：=()<>]{1,20}\s*[:：=]|[-+]?\d+(?:\.\d+)?(?:[\s;.|>)\]]|$)|[:：=])"
@@ -40,7 +40,7 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 @dataclass(frozen=True)
 class Entry:
-    """A keyframe: its frames, what it holds, and where it stands."""
+    """A keyframe: its frames, its value, and its position in the text."""
 
     frames: Frames
     value: str
@@ -49,7 +49,7 @@ class Entry:
 
 @dataclass
 class ScheduleText:
-    """What a schedule says: its keyframes, and the lines before and after them."""
+    """A parsed schedule: its keyframes, and the lines before and after them."""
 
     entries: list[Entry] = field(default_factory=list)
     head: list[str] = field(default_factory=list)
@@ -57,26 +57,27 @@ class ScheduleText:
 
 
 class ScheduleReader:
-    """Reads one text from its beginning to its end."""
+    """Parses one text from start to end."""
 
     def __init__(self, text: str, *, kind: str, example: str) -> None:
-        """Take the text; kind, example: see parse_schedule."""
+        """Set the text; for kind and example, see parse_schedule."""
         self._text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         self._kind, self._example = kind, example
-        self._place, self._depth = 0, 0
+        self._position, self._depth = 0, 0
         self._found = ScheduleText()
         self._newlines = [match.start() for match in re.finditer("\n", self._text)]
-        # What was found last, for the keyframes after it: a line can hold thousands of them.
+        # Caches the last results for the following keyframes: a line can have thousands of them.
         self._first: dict[re.Pattern[str], tuple[int, int, re.Match[str] | None]] = {}
         self._closing: dict[tuple[str, bool], tuple[int, int | None]] = {}
 
     def read(self) -> ScheduleText:
-        """Return what the text says.
+        """Parse the text.
 
-        Raises AnimateDiffV2VError quoting the line that is not understood.
+        Raises:
+            AnimateDiffV2VError: quotes the line that cannot be parsed.
         """
         while self._skip():
-            key = self._key_at(self._place)
+            key = self._key_at(self._position)
             if key is None:
                 self._plain_line()
             else:
@@ -86,16 +87,16 @@ class ScheduleReader:
         return self._found
 
     def _skip(self) -> bool:
-        """Go on to what counts; False at the end."""
-        while self._place < len(self._text):
-            character = self._text[self._place]
-            comment = _COMMENT.match(self._text, self._place)
+        """Skip spaces, commas and comments; return False at the end of the text."""
+        while self._position < len(self._text):
+            character = self._text[self._position]
+            comment = _COMMENT.match(self._text, self._position)
             if comment:
-                self._place = comment.end()
+                self._position = comment.end()
             elif character in "{}":
                 self._bracket(character)
             elif character.isspace() or (character in ",，" and self._found.entries):
-                self._place += 1
+                self._position += 1
             else:
                 return True
         return False
@@ -103,18 +104,18 @@ class ScheduleReader:
     def _bracket(self, character: str) -> None:
         self._depth += 1 if character == "{" else -1
         if self._depth not in (0, 1) or (character == "{" and self._found.entries):
-            raise self._refused("has a curly bracket too many", self._place)
-        self._place += 1
+            raise self._refused("has a curly bracket too many", self._position)
+        self._position += 1
 
-    def _key_at(self, place: int) -> re.Match[str] | None:
+    def _key_at(self, position: int) -> re.Match[str] | None:
         for pattern in (_QUOTED_KEY, _BARE_KEY):
-            match = pattern.match(self._text, place)
+            match = pattern.match(self._text, position)
             if match and parse_frames(match["key"]):
                 return match
         return None
 
     def _plain_line(self) -> None:
-        start, line = self._place, self._rest_of_line()
+        start, line = self._position, self._rest_of_line()
         lines = self._found.tail if self._found.entries else self._found.head
         is_plain = not _LIKE_A_KEY.match(line) and not _KEY_INSIDE.search(line)
         if self._kind != "prompt" or self._depth or not is_plain:
@@ -133,7 +134,7 @@ class ScheduleReader:
         assert frames is not None
         if len(key["separator"]) > 1:
             frames = Frames(frames.start, frames.end, frames.includes_end, holds=True)
-        self._place = key.end()
+        self._position = key.end()
         is_quoted_key = self._text[key.start()] in _QUOTES
         value = self._quoted(key.start(), has_quoted_key=is_quoted_key)
         if value is None:
@@ -141,8 +142,8 @@ class ScheduleReader:
         self._found.entries.append(Entry(frames, value, self._line_number(key.start())))
 
     def _quoted(self, start: int, *, has_quoted_key: bool) -> str | None:
-        """Read a value in quotes; None where there is none."""
-        opened = self._after_spaces(self._place)
+        """Parse a value in quotes; return None if there is none."""
+        opened = self._after_spaces(self._position)
         while has_quoted_key and self._text[opened : opened + 1] == "\n":
             opened = self._after_spaces(opened + 1)
         if opened >= len(self._text) or self._text[opened] not in _CLOSING:
@@ -152,7 +153,7 @@ class ScheduleReader:
             inside = self._text[opened + 1 : closed]
             if _KEY_INSIDE.search(inside):
                 raise self._refused("has quotation marks that do not pair", start)
-            self._place = closed + 1
+            self._position = closed + 1
             return _unescaped(inside).strip()
         is_closed = self._closed(opened, is_end=False) is not None
         is_text = is_closed or self._text[opened] in _APOSTROPHES
@@ -163,9 +164,11 @@ class ScheduleReader:
         return None
 
     def _closed(self, opened: int, *, is_end: bool) -> int | None:
-        """Find where the quotation mark at `opened` is closed; None where it is not.
+        """Return the position of the quotation mark that closes the one at `opened`, or None.
 
-        is_end: only where the value can end.
+        Args:
+            opened: the position of the opening mark.
+            is_end: accept only a mark at which the value can end.
         """
         known = (self._text[opened], is_end)
         searched_from, closed = self._closing.get(known, (len(self._text), None))
@@ -176,30 +179,30 @@ class ScheduleReader:
         return closed
 
     def _closings(self, opened: int) -> Iterator[int]:
-        closing, place = _CLOSING[self._text[opened]], opened + 1
-        while place < len(self._text):
-            if self._text[place] == "\\":
-                place += 1
-            elif self._text[place] in closing:
-                yield place
-            place += 1
+        closing, position = _CLOSING[self._text[opened]], opened + 1
+        while position < len(self._text):
+            if self._text[position] == "\\":
+                position += 1
+            elif self._text[position] in closing:
+                yield position
+            position += 1
 
-    def _ends_at(self, place: int) -> bool:
-        """Whether nothing but a comma, a comment or the next keyframe follows."""
-        place = self._after_spaces(place)
-        if place >= len(self._text) or self._text[place] in "\n,，}":
+    def _ends_at(self, position: int) -> bool:
+        """Return whether only a comma, a comment or the next keyframe follows."""
+        position = self._after_spaces(position)
+        if position >= len(self._text) or self._text[position] in "\n,，}":
             return True
-        return bool(_COMMENT.match(self._text, place) or self._key_at(place))
+        return bool(_COMMENT.match(self._text, position) or self._key_at(position))
 
     def _bare(self, frames: Frames) -> str:
-        """Read a value without quotes: up to the end of its line, or to the next keyframe on it."""
-        start = self._place
+        """Parse a value without quotes, up to the end of its line or the next keyframe on it."""
+        start = self._position
         line_end, end = self._line_end(start), self._value_end(start)
         for comma in _NEXT.finditer(self._text, start, end):
             if self._is_next_key(comma.end(), frames):
-                self._place = comma.start()
+                self._position = comma.start()
                 return self._text[start : comma.start()].strip()
-        self._place = line_end
+        self._position = line_end
         value = self._text[start:end].strip()
         if self._depth and value.endswith("}"):
             value, self._depth = value[:-1], 0
@@ -207,13 +210,13 @@ class ScheduleReader:
             raise self._refused("has quotation marks that do not pair", start)
         return value.strip()
 
-    def _is_next_key(self, place: int, frames: Frames) -> bool:
-        """Whether a keyframe begins behind a comma: later than this one, and no time of day."""
-        key = self._key_at(place)
+    def _is_next_key(self, position: int, frames: Frames) -> bool:
+        """Return whether a keyframe follows a comma: a later one, and not a time of day."""
+        key = self._key_at(position)
         following = parse_frames(key["key"]) if key else None
         if key is None or following is None:
             return False
-        if self._text[place] in _QUOTES:
+        if self._text[position] in _QUOTES:
             return True
         if not frames.is_relative and not following.is_relative:
             is_later = int(following.start.text) > int(frames.start.text)
@@ -224,23 +227,23 @@ class ScheduleReader:
         return is_later and (self._kind != "prompt" or not is_time)
 
     def _rest_of_line(self) -> str:
-        start = self._place
-        self._place = self._line_end(start)
+        start = self._position
+        self._position = self._line_end(start)
         return self._text[start : self._value_end(start)].strip()
 
-    def _after_spaces(self, place: int) -> int:
-        spaces = _SPACES.match(self._text, place)
+    def _after_spaces(self, position: int) -> int:
+        spaces = _SPACES.match(self._text, position)
         assert spaces is not None
         return spaces.end()
 
     def _value_end(self, start: int) -> int:
-        """Where the line ends that holds `start`, or the comment in it begins."""
+        """Return the end of the line that contains `start`, or the start of its comment."""
         line_end = self._line_end(start)
         comment = self._first_match(_COMMENT_BEHIND, start, line_end)
         return comment.start() if comment else line_end
 
-    def _line_end(self, place: int) -> int:
-        line = bisect_left(self._newlines, place)
+    def _line_end(self, position: int) -> int:
+        line = bisect_left(self._newlines, position)
         return self._newlines[line] if line < len(self._newlines) else len(self._text)
 
     def _first_match(self, pattern: re.Pattern[str], start: int, end: int) -> re.Match[str] | None:
@@ -250,21 +253,21 @@ class ScheduleReader:
             self._first[pattern] = (start, end, match)
         return match
 
-    def _line_number(self, place: int) -> int:
-        return bisect_left(self._newlines, place) + 1
+    def _line_number(self, position: int) -> int:
+        return bisect_left(self._newlines, position) + 1
 
     @property
     def _advice(self) -> str:
         return f"names no frame; write `frame: {self._kind}`, for example `{self._example}`"
 
-    def _refused(self, what: str, place: int) -> AnimateDiffV2VError:
-        number = self._line_number(place)
+    def _refused(self, what: str, position: int) -> AnimateDiffV2VError:
+        number = self._line_number(position)
         line = self._text.split("\n")[number - 1].strip()
         return AnimateDiffV2VError(f"Line {number} of the {self._kind} schedule, {line!r}, {what}.")
 
 
 def _unescaped(text: str) -> str:
-    r"""Resolve JSON's escapes, and leave `\(` and `\)`, which are brackets in a prompt."""
+    r"""Resolve JSON's escapes, but not `\(` and `\)`, which are brackets in a prompt."""
 
     def resolve(match: re.Match[str]) -> str:
         if match[1]:

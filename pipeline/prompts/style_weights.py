@@ -1,4 +1,4 @@
-"""Weights that change along a clip, as text: a line for each keyframe, `frame: weight`."""
+"""Weights that change over the frames, as text: a line for each keyframe, `frame: weight`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from .schedule import parse_schedule
 
 
 def parse_weights(text: str) -> dict[int, float] | None:
-    r"""Read a line for each keyframe, `frame: weight`; None where there is no line.
+    r"""Parse a line for each keyframe, `frame: weight`; return None if there is no line.
 
     >>> parse_weights("0: 1\n24: 0.3")
     {0: 1.0, 24: 0.3}
 
-    Raises AnimateDiffV2VError naming what is no frame or no number.
+    Raises:
+        AnimateDiffV2VError: names the text that is not a frame or not a number.
     """
     if not text.strip():
         return None

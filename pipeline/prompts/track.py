@@ -1,4 +1,4 @@
-"""Encoded prompts along a clip: one for all frames, or blending from keyframe to keyframe."""
+"""Encoded prompts: one for all frames, or blended from keyframe to keyframe."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ..errors import AnimateDiffV2VError
 
 @dataclass(frozen=True)
 class PromptTrack:
-    """What the UNet attends to in each frame.
+    """The tokens that the UNet attends to in each frame.
 
-    Between two keyframes the encodings are mixed in proportion to the distance; before the first
-    and after the last they stay. The mix is made when a window asks for it: a track takes the
-    memory of its keyframes, however long the clip.
+    Between two keyframes the encodings are interpolated linearly; before the first and after the
+    last they are constant. Interpolation happens when a window asks for it, so a track takes only
+    the memory of its keyframes.
     """
 
     encodings: Tensor
     """[keyframes, tokens, channels], float32."""
     frames: tuple[int, ...] = (0,)
-    """The frame of each keyframe, rising; frames are those of the output."""
+    """The frame of each keyframe, ascending; frames of the output."""
 
     def __post_init__(self) -> None:
-        """Refuse keyframes that do not fit together."""
+        """Check that keyframes and encodings match."""
         check_types(self)
         if self.encodings.ndim != 3 or len(self.encodings) != len(self.frames):
             raise AnimateDiffV2VError(
@@ -43,23 +43,23 @@ class PromptTrack:
 
     @property
     def is_constant(self) -> bool:
-        """Whether all frames have one encoding."""
+        """True if all frames have the same encoding."""
         return len(self.frames) == 1
 
     @property
     def tokens(self) -> int:
-        """Length of the encoding, a multiple of 77."""
+        """Number of tokens of the encoding, a multiple of 77."""
         return int(self.encodings.shape[1])
 
     def repeated(self, tokens: int) -> PromptTrack:
-        """The same with a number of tokens that is a multiple of its own.
+        """Return the track with its tokens repeated up to `tokens`, a multiple of their number.
 
-        Repeated keys leave every attention result as it was.
+        Repeated keys and values do not change the result of attention.
         """
         return PromptTrack(self.encodings.repeat(1, tokens // self.tokens, 1), self.frames)
 
     def at(self, frames: Sequence[int]) -> Tensor:
-        """The encodings at these frames, [len(frames), tokens, channels]."""
+        """Return the encodings at these frames, [len(frames), tokens, channels]."""
         if self.is_constant:
             return self.encodings.expand(len(frames), -1, -1)
         return torch.stack([self._at(frame) for frame in frames])

@@ -12,20 +12,20 @@ from ..errors import AnimateDiffV2VError
 from ..ranges import PROMPT_WEIGHT
 
 BRACKET_WEIGHT = 1.1
-# Private-use characters that stand for escaped brackets while the text is taken apart.
+# Private-use characters that replace escaped brackets while the text is parsed.
 _ESCAPED = {"\\(": "\ue000", "\\)": "\ue001"}
 
 
 @dataclass(frozen=True)
 class WeightedText:
-    """A stretch of a prompt and how strongly it counts; 1 is neutral."""
+    """A part of a prompt and its weight; 1 is neutral."""
 
     text: str
     weight: float
 
 
 def parse_weights(prompt: str) -> list[WeightedText]:
-    """Take a prompt apart at its brackets.
+    """Split a prompt at its brackets.
 
     >>> parse_weights("a (red:1.2) fox")
     [WeightedText(text='a ', weight=1.0), WeightedText(text='red', weight=1.2),
@@ -37,9 +37,14 @@ def parse_weights(prompt: str) -> list[WeightedText]:
 
 
 def check_prompt(prompt: str, *, name: str = "prompt") -> None:
-    """Raise AnimateDiffV2VError if a weight in `prompt` is no number that a prompt can have.
+    """Check that the weights in `prompt` are valid numbers.
 
-    name: of the prompt, for the sentence.
+    Args:
+        prompt: the prompt.
+        name: its name, for error messages.
+
+    Raises:
+        AnimateDiffV2VError: if a weight is not finite or out of range.
     """
     for part in parse_weights(prompt):
         if not PROMPT_WEIGHT.low <= part.weight <= PROMPT_WEIGHT.high:
@@ -57,10 +62,10 @@ def _unescape(text: str) -> str:
 
 
 def _parse(prompt: str, weight: float) -> list[tuple[str, float]]:
-    """Take `prompt` apart in one pass: a stretch is two indices, and none is read twice."""
+    """Split `prompt` in one pass: parts are pairs of indices, and none is read twice."""
     brackets = _Brackets(prompt)
     parts: list[tuple[str, float]] = []
-    # Innermost brackets last: a stack rather than recursion, since prompts can be any text.
+    # Innermost brackets last. A stack instead of recursion, since nesting can be arbitrarily deep.
     waiting = [(0, len(prompt), weight)]
     while waiting:
         start, end, weight = waiting.pop()
@@ -82,11 +87,12 @@ def _parse(prompt: str, weight: float) -> list[tuple[str, float]]:
 
 
 class _Brackets:
-    """Where the brackets of a text stand; the text's length stands for nowhere.
+    """The positions of the brackets of a text; the text's length means that there is none.
 
-    next_opened: for each index, the next "(" that is in no other bracket opened since that index.
-    In "a(b(c))(d" it is 1 for index 0, 3 for index 2, and 7 for index 7.
-    closed: for each "(", the ")" that closes it.
+    Attributes:
+        next_opened: for each index, the next "(" that is in no other bracket opened since that
+            index. In "a(b(c))(d" it is 1 for index 0, 3 for index 2, and 7 for index 7.
+        closed: for each "(", the ")" that closes it.
     """
 
     def __init__(self, text: str) -> None:
@@ -114,11 +120,11 @@ class _Brackets:
             self.next_opened[index] = next_at_depth.get(depths[index], len(text))
 
     def weigh(self, start: int, end: int, outer_weight: float) -> tuple[int, float]:
-        """Return where the text between brackets at `start` to `end` ends, and its weight."""
+        """Return the end of the text between brackets at `start` to `end`, and its weight."""
         colon = self._last_colon[end]
         if colon > start and self._last_bracket[end] < colon:
             try:
                 return colon, float(self._text[colon + 1 : end])
             except ValueError:
-                pass  # a colon of the text
+                pass  # the colon belongs to the text
         return end, outer_weight * BRACKET_WEIGHT

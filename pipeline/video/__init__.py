@@ -1,4 +1,4 @@
-"""Video in and out: exact frames, right colours, sound in sync."""
+"""Reading and writing videos: exact frames, correct colours, sound in sync."""
 
 from __future__ import annotations
 

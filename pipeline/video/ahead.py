@@ -1,4 +1,4 @@
-"""Working ahead in a thread: the next frames are decoded while the last one is in use."""
+"""Prefetching in a thread: the next frames are decoded while the last one is in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-# How long a thread that waits for room takes to notice that it is to stop.
+# How often a thread that waits for room checks whether it should stop.
 POLL_SECONDS = 0.05
 
 
@@ -17,7 +17,7 @@ class Ahead(Generic[Item]):
     """Runs a generator in a thread, a few items ahead of the reader; iterate once."""
 
     def __init__(self, items: Generator[Item, None, None], *, depth: int) -> None:
-        """Begin at once; at most `depth` items wait."""
+        """Start at once; at most `depth` items are queued."""
         self._items = items
         self._waiting: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
         self._stopped = threading.Event()
@@ -25,7 +25,7 @@ class Ahead(Generic[Item]):
         self._thread.start()
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield the items; what the generator raises is raised here."""
+        """Yield the items; exceptions of the generator are raised here."""
         while True:
             item, end = self._waiting.get()
             if isinstance(end, StopIteration):
@@ -36,7 +36,7 @@ class Ahead(Generic[Item]):
             yield item
 
     def stop(self) -> None:
-        """End the work and wait until it has ended, which takes one item at most."""
+        """Stop the thread and wait for it to end, which takes one item at most."""
         self._stopped.set()
         self._thread.join()
         with self._waiting.mutex:

@@ -25,7 +25,7 @@ from .probe import probe_video
 
 logger = logging.getLogger(__name__)
 
-# Codecs need a little of what came before to sound right (Opus 80 ms, AAC two blocks).
+# Codecs need some earlier samples to decode correctly (Opus 80 ms, AAC two blocks).
 PREROLL_SECONDS = 1
 GAP_SECONDS = 0.01
 
@@ -36,9 +36,12 @@ Chunk = tuple[int, NDArray[np.float32]]
 class Audio:
     """Sound in memory.
 
-    waveform: float32 [channels, samples], -1..1.
-    sample_rate: samples per second.
-    Raises AnimateDiffV2VError when the array has another shape or type, or the rate is none.
+    Attributes:
+        waveform: float32 [channels, samples], -1..1.
+        sample_rate: samples per second.
+
+    Raises:
+        AnimateDiffV2VError: for another shape or dtype, or an invalid rate.
     """
 
     waveform: NDArray[np.float32]
@@ -60,14 +63,14 @@ class Audio:
 
 @dataclass(frozen=True)
 class AudioSpan:
-    """Sound that stays in its file until it is written: a span of it, in seconds of the picture."""
+    """A span of the sound in a file, in seconds of its video; it is read only when written."""
 
     path: Path
     start_seconds: float
     duration_seconds: float
 
     def __post_init__(self) -> None:
-        """Check that the span is one; raises AnimateDiffV2VError."""
+        """Check the span; raise AnimateDiffV2VError if it is invalid."""
         check_types(self)
         if not (self.start_seconds >= 0 and self.duration_seconds >= 0):
             raise AnimateDiffV2VError(
@@ -77,11 +80,14 @@ class AudioSpan:
 
 
 def read_audio(path: str | Path, *, start_seconds: float, duration_seconds: float) -> Audio | None:
-    """Read a span of a clip's default audio track, counted from its first video frame.
+    """Read a span of a video's default audio track, counted from its first video frame.
 
-    Returns float32 [channels, round(duration_seconds * sample_rate)]; where the track has no
-    sound in the span there is silence. None when the clip has no track or none of it decodes.
-    Raises AnimateDiffV2VError when the file cannot be opened.
+    Returns:
+        float32 [channels, round(duration_seconds * sample_rate)], with silence where the track has
+        no sound. None if the video has no audio track, or if nothing of it can be decoded.
+
+    Raises:
+        AnimateDiffV2VError: when the file cannot be opened.
     """
     with audio_chunks(
         AudioSpan(checked_path("path", path), start_seconds, duration_seconds)
@@ -100,8 +106,10 @@ def read_audio(path: str | Path, *, start_seconds: float, duration_seconds: floa
 def audio_chunks(span: AudioSpan) -> Iterator[tuple[AudioTrack, Iterator[Chunk]] | None]:
     """Open a span's track: its shape, and (offset in samples, float32 [channels, samples]) pairs.
 
-    None when the clip has no audio track, or one of which nothing can be decoded.
-    Raises AnimateDiffV2VError when the file cannot be opened.
+    None if the video has no audio track, or if nothing of it can be decoded.
+
+    Raises:
+        AnimateDiffV2VError: when the file cannot be opened.
     """
     path = Path(span.path)
     if is_pictures(path):
@@ -123,9 +131,10 @@ def audio_chunks(span: AudioSpan) -> Iterator[tuple[AudioTrack, Iterator[Chunk]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
-    """A span that lies in one part of a file; seconds are those of its picture.
+    """A span in one part of a file, in seconds of its video.
 
-    begin: seconds since the beginning of the whole span.
+    Attributes:
+        begin: seconds since the beginning of the whole span.
     """
 
     path: Path
@@ -189,7 +198,7 @@ def _opened(
 
 
 def _default_track(container: InputContainer) -> int | None:
-    """Number, among all streams of the file, of the audio track that players begin with."""
+    """Return the stream index of the audio track that players choose by default."""
     known = [each for each in container.streams.audio if each.codec_context is not None]
     streams = known or list(container.streams.audio)
     for stream in streams:
@@ -199,7 +208,7 @@ def _default_track(container: InputContainer) -> int | None:
 
 
 def _picture_start(container: InputContainer, path: Path) -> Fraction:
-    """Seconds, on the file's clock, at which its picture begins (its sound, if it has none)."""
+    """Return the time stamp in seconds at which the video starts (or the sound, without video)."""
     streams: list[Any] = list(container.streams.audio)
     if container.streams.video:
         streams.insert(0, video_stream(container, path=path))
@@ -218,7 +227,7 @@ def _chunks(
         offset = following or 0
         if seconds is not None:
             offset = round((seconds - start) * track.sample_rate)
-            # Matroska rounds times to milliseconds; that is no gap between two blocks.
+            # Matroska rounds times to milliseconds; such a difference is not a gap between blocks.
             if following is not None and abs(offset - following) < track.sample_rate * GAP_SECONDS:
                 offset = following
         following = offset + samples.shape[1]

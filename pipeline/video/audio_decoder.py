@@ -1,8 +1,8 @@
-"""Decoding sound, in a process of its own.
+"""Decoding of sound, in a separate process.
 
-Some layouts of seven and more channels make PyAV read beyond its memory and so end the process;
-ffmpeg reads them all, and what it may not survive is its own affair. It hands plain samples with
-their times through a pipe, in its NUT format.
+Some layouts of seven or more channels make PyAV read out of bounds and crash; ffmpeg decodes them
+all, and if it crashes, only its own process ends. It sends raw samples with their times through a
+pipe, in its NUT format.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from .encoder import ffmpeg_executable, quiet_process_options
 
 logger = logging.getLogger(__name__)
 
-# NUT has no times below zero, but sound may begin before the picture.
+# NUT has no negative times, but sound may start before the video.
 SHIFT_SECONDS = 100_000
 
-# Seconds on the file's clock (None where it says nothing), float32 [channels, samples].
+# Time stamp in seconds (None if unknown), float32 [channels, samples].
 Block = tuple[Fraction | None, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class AudioTrack:
-    """The shape of a track that is about to be read."""
+    """The format of a track that is about to be read."""
 
     channels: int
     sample_rate: int
@@ -52,10 +52,14 @@ def decoded_audio(
     from_seconds: Fraction | None,
     like: AudioTrack | None,
 ) -> Iterator[tuple[AudioTrack, Iterator[Block]] | None]:
-    """Decode a track from about `from_seconds` on; None when nothing of it can be decoded.
+    """Decode a track from about `from_seconds` on; None if nothing of it can be decoded.
 
-    byte_range: the part of the file to read. index: the track's number among all its streams.
-    like: the shape to bring the sound into; None for its own.
+    Args:
+        path: the file.
+        byte_range: the part of the file to read.
+        index: the track's stream index.
+        from_seconds: the time stamp to start at, in seconds.
+        like: the format to convert the sound to; None for its own.
     """
     source = ["-i", source_url(path, byte_range), "-map", f"0:{index}"]
     shape = ["-ac", str(like.channels), "-ar", str(like.sample_rate)] if like else []

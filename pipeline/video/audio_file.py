@@ -1,4 +1,4 @@
-"""Sound on its way to ffmpeg: raw samples in a file, whatever it was before."""
+"""Raw samples in a file, as ffmpeg's audio input."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ class StoredAudio:
     track: AudioTrack
 
     def arguments(self, seconds: Fraction, *, passes: int) -> list[str]:
-        """Cut the sound to `seconds`, or fill it up with silence; return it as ffmpeg's input.
+        """Return ffmpeg's arguments for this input, cut or padded to `seconds`.
 
-        passes: how often it is played.
+        Args:
+            seconds: the duration.
+            passes: how often the sound is played.
         """
         samples = round(seconds * self.track.sample_rate)
         with self.path.open("r+b") as file:
@@ -41,10 +43,12 @@ class StoredAudio:
 def usable_audio(
     audio: Audio | AudioSpan | None, *, form: OutputFormat
 ) -> Audio | AudioSpan | None:
-    """Return the sound that a file of this format gets; None, with a sentence, where it has none.
+    """Return the sound that a file of this format gets; None, with a log message, if it has none.
 
-    Asked before the first frame: a track that cannot be decoded is not found after hours.
-    Raises AnimateDiffV2VError when the file of a span cannot be opened.
+    This is called before the first frame, so that a track that cannot be decoded is noticed early.
+
+    Raises:
+        AnimateDiffV2VError: when the file of a span cannot be opened.
     """
     if audio is None:
         return None
@@ -71,7 +75,7 @@ def _channels(span: AudioSpan) -> int | None:
 def store_audio(
     audio: Audio | AudioSpan, *, folder: Path, form: OutputFormat
 ) -> StoredAudio | None:
-    """Write the samples into `folder`; None for a span of a silent clip."""
+    """Write the samples into `folder`; return None for a span of a video without sound."""
     path = folder / AUDIO_FILE
     if isinstance(audio, Audio):
         waveform = _fitting(audio.waveform, form)
@@ -98,9 +102,9 @@ def _fitting_channels(channels: int, form: OutputFormat) -> int:
 
 
 def _fitting(samples: NDArray[np.float32], form: OutputFormat) -> NDArray[np.float32]:
-    """Mix float32 [channels, samples] down to stereo where the format cannot hold the channels.
+    """Mix float32 [channels, samples] down to stereo if the format cannot store the channels.
 
-    Speakers come in pairs of left and right, so every second channel makes up one side.
+    Channels alternate between left and right, so every second channel belongs to one side.
     """
     if samples.shape[0] in form.audio_channels:
         return samples

@@ -14,7 +14,7 @@ from .formats import OutputFormat
 
 logger = logging.getLogger(__name__)
 
-# Names inside the folder in which ffmpeg runs.
+# File names in ffmpeg's working folder.
 PALETTE_FILE = "palette.png"
 METADATA_FILE = "metadata.txt"
 PICTURE_FOLDER = "pictures"
@@ -27,9 +27,10 @@ BT709_TAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class RawPictures:
-    """Pictures as plain bytes, one after another: where ffmpeg finds them and what they are.
+    """The format of raw pictures that ffmpeg reads.
 
-    channels: 3 for RGB, 4 for RGBA, 8 bits each.
+    Attributes:
+        channels: 3 for RGB, 4 for RGBA, 8 bits each.
     """
 
     width: int
@@ -46,12 +47,12 @@ class RawPictures:
 
 
 def output_name(form: OutputFormat) -> str:
-    """Name the unfinished file inside ffmpeg's folder."""
+    """Return the name of the unfinished file in ffmpeg's folder."""
     return f"video{form.extension}" if form.extension else PICTURE_FOLDER
 
 
 def palette_arguments(pictures: RawPictures, *, source: str) -> list[str]:
-    """Arguments that find the 256 colours of a whole clip."""
+    """Return arguments that compute a palette of 256 colours for a whole video."""
     return [*pictures.arguments(source), "-vf", "palettegen=stats_mode=full", PALETTE_FILE]
 
 
@@ -64,7 +65,7 @@ def encode_arguments(
     has_metadata: bool,
     hardware: bool,
 ) -> list[str]:
-    """Arguments that encode pictures from ffmpeg's standard input, silently."""
+    """Return arguments that encode pictures from standard input, without sound."""
     inputs = pictures.arguments("pipe:0")
     alpha = pictures.channels == 4 and form.has_alpha
     if form.has_palette:
@@ -87,10 +88,10 @@ def encode_arguments(
 def join_arguments(
     form: OutputFormat, *, sound: Sequence[str], duration_seconds: Fraction
 ) -> list[str]:
-    """Arguments that put sound beside finished pictures, of exactly their length.
+    """Return arguments that add sound to a finished video, with exactly its duration.
 
-    The two are joined afterwards because only then is it known how long the pictures last;
-    ffmpeg's `-shortest` lets the sound run on for up to a second.
+    The sound is added afterwards, because the duration is known only then; with ffmpeg's
+    `-shortest`, the sound can be up to a second too long.
     """
     assert form.audio_encoder is not None
     codecs = ["-c:v", "copy", "-c:a", form.audio_encoder, *form.audio_options]
@@ -100,7 +101,7 @@ def join_arguments(
 
 
 def joined_name(form: OutputFormat) -> str:
-    """Name the unfinished file with sound inside ffmpeg's folder."""
+    """Return the name of the unfinished file with sound in ffmpeg's folder."""
     return f"joined{form.extension}"
 
 
@@ -118,14 +119,14 @@ def _encoder_arguments(form: OutputFormat, *, crf: int, alpha: bool, hardware: b
         )
     arguments = ["-c:v", form.encoder, *form.options, *(form.alpha_options if alpha else ())]
     if form.quality_option == "-quality":
-        # WebP counts the other way round.
+        # In WebP, 100 is the best quality.
         return [*arguments, "-quality", str(100 - crf)]
     return [*arguments, *([form.quality_option, str(crf)] if form.quality_option else [])]
 
 
 @cache
 def encoder_opens(encoder: str) -> bool:
-    """Whether ffmpeg really encodes with an encoder here; being compiled in says nothing."""
+    """Return whether an encoder works on this machine; being compiled in is not enough."""
     source = ["-f", "lavfi", "-i", "color=s=256x256:d=0.2:r=10", "-pix_fmt", "yuv420p"]
     done = subprocess.run(
         [ffmpeg_executable(), "-v", "quiet", *source, "-c:v", encoder, "-f", "null", "-"],
@@ -141,7 +142,7 @@ def encoder_opens(encoder: str) -> bool:
 def _filters(form: OutputFormat) -> str:
     if not form.is_yuv:
         return "null"
-    # Converted and tagged: the tags alone would shift the colours, and so would their absence.
+    # Convert and tag: with only one of the two, the colours would be wrong.
     return (
         "scale=flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
         ":in_range=full:out_color_matrix=bt709:out_range=limited,"
@@ -150,7 +151,7 @@ def _filters(form: OutputFormat) -> str:
 
 
 def metadata_text(metadata: Mapping[str, str]) -> str:
-    """Write texts in ffmpeg's metadata format (https://ffmpeg.org/ffmpeg-formats.html#Metadata-2)."""
+    """Format texts as ffmpeg metadata (https://ffmpeg.org/ffmpeg-formats.html#Metadata-2)."""
     special = str.maketrans({sign: f"\\{sign}" for sign in "=;#\\\n"})
     lines = [
         f"{key.translate(special)}={value.translate(special)}" for key, value in metadata.items()

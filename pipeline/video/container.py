@@ -1,4 +1,4 @@
-"""Opening a video file with PyAV, and saying plainly what is wrong with one that will not open."""
+"""Opening of video files with PyAV, with clear messages for those that cannot be opened."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from av.video.stream import VideoStream
 from ..errors import AnimateDiffV2VError
 
 # 8192 x 4352: an 8K picture in the largest layout in use. A header that claims more would make
-# the decoder allocate gigabytes before the first picture is seen.
+# the decoder allocate gigabytes before it decodes the first picture.
 LARGEST_PICTURE_PIXELS = 8192 * 4352
 
-# Real video containers alone: left to itself, ffmpeg also takes text for a picture of a terminal,
-# and follows playlists to other files and hosts.
+# Only real video containers: otherwise ffmpeg would also render text as a terminal picture, and
+# follow playlists to other files and hosts.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,flv,asf,ogg,ivf,mxf,nut,dv,"
     "yuv4mpegpipe,h264,hevc,mjpeg,obu,m4v,rm"
 )
-# Files of this machine, and parts of them.
+# Local files, and parts of them.
 PROTOCOLS = "file,subfile"
 
-# First byte of a part of a file, and the one after its last.
+# The first byte of a part of a file, and the byte after its last one.
 ByteRange = tuple[int, int]
 
 _PYAV = int(av.__version__.split(".", maxsplit=1)[0])
 # Up to 17.0, PyAV crashes on FLV when it is given options for streams.
 _STREAM_OPTIONS = {"max_pixels": str(LARGEST_PICTURE_PIXELS)} if _PYAV >= 18 else {}
-# Before 19.0, PyAV otherwise refuses a file whose metadata are no text.
+# Otherwise PyAV before 19.0 refuses files whose metadata is not valid text.
 _METADATA_OPTIONS: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
 
 
 def check_file(path: Path) -> None:
-    """Raise AnimateDiffV2VError unless `path` is a readable file with something in it."""
+    """Raise AnimateDiffV2VError unless `path` is a readable, non-empty file."""
     if not path.exists():
         raise AnimateDiffV2VError(f"There is no file {path}; check the name and the folder.")
     if not path.is_file():
@@ -51,9 +51,12 @@ def check_file(path: Path) -> None:
 def open_container(
     path: Path, *, byte_range: ByteRange | None = None, is_parsed: bool = True
 ) -> InputContainer:
-    """Open a media file, or a part of it; raises AnimateDiffV2VError when it is none.
+    """Open a media file, or a part of it; raise AnimateDiffV2VError if that fails.
 
-    is_parsed: False for packets as the file has them, where one need not be one frame.
+    Args:
+        path: the file.
+        byte_range: the part of the file; None for all of it.
+        is_parsed: False for packets as they are in the file, which need not be one frame each.
     """
     check_file(path)
     limits = {"format_whitelist": CONTAINERS, "protocol_whitelist": PROTOCOLS}
@@ -76,7 +79,7 @@ def open_container(
 
 
 def source_url(path: Path, byte_range: ByteRange | None) -> str:
-    """Name a file, or a part of it, for ffmpeg (https://ffmpeg.org/ffmpeg-protocols.html#subfile)."""
+    """Return ffmpeg's URL of a file or a part of it (ffmpeg-protocols.html#subfile)."""
     if byte_range is None:
         return f"file:{path}"
     return f"subfile,,start,{byte_range[0]},end,{byte_range[1]},,:file:{path}"
@@ -88,9 +91,10 @@ def _reason(error: Exception) -> str:
 
 
 def video_stream(container: InputContainer, *, path: Path) -> VideoStream:
-    """Find the moving picture of a file, cover art left aside, and check its size.
+    """Return the video stream of a file, ignoring cover art, and check its size.
 
-    Raises AnimateDiffV2VError when there is none, or one of more than LARGEST_PICTURE_PIXELS.
+    Raises:
+        AnimateDiffV2VError: if there is none, or one larger than LARGEST_PICTURE_PIXELS.
     """
     cover = av.stream.Disposition.attached_pic
     streams = [each for each in container.streams.video if not each.disposition & cover]
@@ -105,20 +109,20 @@ def video_stream(container: InputContainer, *, path: Path) -> VideoStream:
     stream = max(known, key=_prominence)
     width, height = stream.codec_context.width, stream.codec_context.height
     check_picture_size(width=width, height=height, path=path)
-    # A stream may change its size on the way.
+    # A stream may change its size later.
     stream.codec_context.options = {"max_pixels": str(LARGEST_PICTURE_PIXELS)}
     return stream
 
 
 def _prominence(stream: VideoStream) -> int:
-    """Rank a video track as ffmpeg does: by its pixels, and five million more for the default."""
+    """Rank a video track as ffmpeg does: by pixels, plus five million for the default track."""
     context = stream.codec_context
     is_default = bool(stream.disposition & av.stream.Disposition.default)
     return context.width * context.height + 5_000_000 * is_default
 
 
 def check_picture_size(*, width: int, height: int, path: Path) -> None:
-    """Raise AnimateDiffV2VError when a picture is larger than 8K, or has no size at all."""
+    """Raise AnimateDiffV2VError if a picture is larger than 8K, or its size is unknown."""
     if width * height > LARGEST_PICTURE_PIXELS:
         raise AnimateDiffV2VError(
             f"{path} says that its pictures have {width}x{height} pixels; at most"
@@ -132,7 +136,7 @@ def check_picture_size(*, width: int, height: int, path: Path) -> None:
 
 
 def demuxed(container: InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet[Any]]:
-    """Yield the packets of some streams until the file ends, be it because it is cut off."""
+    """Yield the packets of some streams until the file ends, even if it is truncated."""
     packets, is_avi = container.demux(*streams), container.format.name == "avi"
     while True:
         try:
@@ -141,6 +145,6 @@ def demuxed(container: InputContainer, *streams: av.stream.Stream) -> Iterator[a
             return
         if packet.size:
             if is_avi:
-                # AVI stores when a frame is to be decoded alone; the rest is ffmpeg's guess.
+                # AVI only stores decoding times; presentation times are guessed by ffmpeg.
                 packet.pts = packet.dts
             yield packet

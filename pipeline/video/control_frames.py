@@ -1,4 +1,4 @@
-"""Control frames that need no network: edges, brightness, and the colours of a small picture."""
+"""Control frames without a network: edges, brightness, and blurred pictures."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Preprocessor = Literal["canny", "luminance", "tile"]
 Frame = NDArray[np.uint8]
 Sizes = NDArray[np.int16]
 
-# tan(22.5°) and tan(67.5°): between them an edge runs along a diagonal.
+# tan(22.5°) and tan(67.5°): between them, an edge is diagonal.
 _FLAT, _STEEP = np.tan(np.pi / 8), np.tan(3 * np.pi / 8)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlFrameOptions:
-    """How control frames are made of frames."""
+    """Options for making control frames of frames."""
 
     preprocessor: Preprocessor = "canny"
-    """canny: white edges on black. luminance: brightness without colour. tile: the picture with
-    its details blurred away."""
+    """canny: white edges on black. luminance: brightness without colour. tile: the picture without
+    its details."""
     low_threshold: float = 100
-    """canny: the change of brightness at which an edge goes on, 0 to 2040."""
+    """canny: the change of brightness at which an edge continues, 0 to 2040."""
     high_threshold: float = 200
-    """canny: the change of brightness at which an edge begins, 0 to 2040."""
+    """canny: the change of brightness at which an edge starts, 0 to 2040."""
     tile_factor: int = 8
     """tile: how many times smaller the picture is made before it is enlarged again."""
 
     def __post_init__(self) -> None:
-        """Refuse what gives no frames."""
+        """Check the values."""
         check_types(self)
         checked("preprocessor", self.preprocessor, Preprocessor)
         CANNY_THRESHOLD.check("low_threshold", self.low_threshold)
@@ -50,7 +50,7 @@ class ControlFrameOptions:
         TILE_FACTOR.check("tile_factor", self.tile_factor)
 
     def of(self, frame: Frame) -> Frame:
-        """Make the control frame, [height, width, 3], of a frame of that shape."""
+        """Return the control frame of a frame, both [height, width, 3]."""
         make: dict[Preprocessor, Callable[[Frame], Frame]] = {
             "canny": lambda frame: _grey(
                 canny(frame, low=self.low_threshold, high=self.high_threshold)
@@ -62,17 +62,18 @@ class ControlFrameOptions:
 
 
 def canny(frame: Frame, *, low: float, high: float) -> Frame:
-    """Find edges (Canny 1986), 255 where one is and 0 elsewhere, [height, width].
+    """Find edges (Canny 1986); return [height, width], 255 at edges and 0 elsewhere.
 
-    As OpenCV's Canny with its defaults, which ControlNet Canny was trained on: Sobel gradients of
-    3x3 pixels without smoothing, |dx| + |dy| as their size, of the channel where it is largest.
+    This equals OpenCV's Canny with its defaults, which ControlNet Canny was trained on: Sobel
+    gradients of 3x3 pixels without smoothing, with the magnitude |dx| + |dy| of the channel where
+    it is largest.
     """
-    from scipy import ndimage  # noqa: PLC0415 - takes long to load, and settings need none
+    from scipy import ndimage  # noqa: PLC0415 - slow to load, and not needed for settings
 
     across, down = _strongest_gradient(frame)
     size = np.abs(across) + np.abs(down)
     edge = (size > np.floor(low)) & _is_ridge(size, across, down)
-    # Weak edges stay where they are connected with a strong one, diagonals included.
+    # Keep weak edges that are connected to a strong one, also diagonally.
     parts, count = ndimage.label(edge, structure=np.ones((3, 3)))
     kept = np.zeros(count + 1, dtype=bool)
     kept[parts[edge & (size > np.floor(high))]] = True
@@ -81,7 +82,7 @@ def canny(frame: Frame, *, low: float, high: float) -> Frame:
 
 
 def _strongest_gradient(frame: Frame) -> tuple[Sizes, Sizes]:
-    # Channels in front: numpy is several times faster on whole planes.
+    # Channels first: numpy is several times faster on contiguous planes.
     planes = np.ascontiguousarray(np.moveaxis(frame, -1, 0)).astype(np.int16)
     pixels = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
     wide = pixels[:, :, 2:] - pixels[:, :, :-2]
@@ -99,7 +100,7 @@ def _strongest_gradient(frame: Frame) -> tuple[Sizes, Sizes]:
 
 
 def _is_ridge(size: Sizes, across: Sizes, down: Sizes) -> NDArray[np.bool_]:
-    """Whether the gradient is larger than at both neighbours in its direction."""
+    """Return where the gradient is larger than at both neighbours in its direction."""
     height, width = size.shape
     padded = np.pad(size, 1)
 
@@ -107,7 +108,7 @@ def _is_ridge(size: Sizes, across: Sizes, down: Sizes) -> NDArray[np.bool_]:
         return padded[1 + y : 1 + y + height, 1 + x : 1 + x + width]
 
     x, y = np.abs(across), np.abs(down)
-    # Of two equal neighbours the left or upper one is the edge.
+    # Of two equal neighbours, the left or upper one is the edge.
     level = (size > at(0, -1)) & (size >= at(0, 1))
     upright = (size > at(-1, 0)) & (size >= at(1, 0))
     falling = (size > at(-1, -1)) & (size > at(1, 1))
@@ -117,7 +118,7 @@ def _is_ridge(size: Sizes, across: Sizes, down: Sizes) -> NDArray[np.bool_]:
 
 
 def luminance(frame: Frame) -> Frame:
-    """Brightness, [height, width], by the weights of BT.601, as Pillow's "L" has it."""
+    """Return the brightness, [height, width], with BT.601 weights, as Pillow's mode "L"."""
     return np.asarray(Image.fromarray(frame).convert("L"))
 
 

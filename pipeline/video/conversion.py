@@ -1,7 +1,7 @@
-"""From a decoded frame to RGB of the wanted size: crop, scale, colour, rotation, bars.
+"""Conversion of a decoded frame to RGB of a given size: crop, scale, colour, rotation, bars.
 
-All of it happens before anything is converted to float, and the scaling on the stored pixels,
-so a full-size RGB picture never exists.
+All of it happens in integers, and stored pixels are scaled before they are converted, so there is
+never an RGB picture of full size.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .geometry import NO_CROPPING, Cropping, Fit, plan_geometry
 from .hdr import HDR_TRANSFERS, tone_map
 from .orientation import Orientation
 
-# Numbers of AVColorSpace and AVColorRange (libavutil/pixfmt.h).
+# Values of AVColorSpace and AVColorRange (libavutil/pixfmt.h).
 _MATRICES = {
     1: "bt709",
     4: "fcc",
@@ -31,9 +31,9 @@ _FULL_RANGE = 2
 
 
 def source_matrix(*, colour_space: int, width: int, height: int) -> str:
-    """Name the YCbCr matrix of a frame: its tag, or BT.709 for untagged HD and BT.601 for SD.
+    """Return the YCbCr matrix of a frame: its tag, or BT.709 for untagged HD and BT.601 for SD.
 
-    HD is what is at least 1280 wide or more than 576 high, the border most players draw.
+    HD means at least 1280 wide or more than 576 high, as in most players.
     """
     untagged = "bt709" if width >= 1280 or height > 576 else "bt601"
     return _MATRICES.get(colour_space, untagged)
@@ -55,15 +55,21 @@ class FrameConverter:
     ) -> None:
         """Convert to `size` (width, height) as displayed, after the rotation.
 
-        cropping: left out of every frame first, where it is large enough for that.
-        colour_transfer: PQ and HLG are brought down to SDR, without alpha.
+        Args:
+            size: width and height of the output.
+            orientation: the rotation and mirroring of the frames.
+            pixel_aspect: the width of a stored pixel divided by its height.
+            fit: see output_size.
+            with_alpha: convert to RGBA.
+            cropping: pixels to remove from every frame first, if it is large enough.
+            colour_transfer: PQ and HLG are tone-mapped to SDR, without alpha.
         """
         self._size, self._fit = size, fit
         self._orientation, self._cropping = orientation, cropping
         self._pixel_aspect = pixel_aspect
         self._transfer = colour_transfer
         self._is_hdr = colour_transfer in HDR_TRANSFERS and not with_alpha
-        # To rgb48le libswscale converts wrongly where it does not scale.
+        # libswscale converts to rgb48le incorrectly unless it scales.
         flat = "gbrp16le" if self._is_hdr else "rgb24"
         self._pixel_format = "rgba" if with_alpha else flat
         self._graph: Graph | None = None
@@ -117,7 +123,7 @@ class FrameConverter:
         return graph
 
     def _scale_options(self, frame: Any, crop: tuple[int, int], scaled: tuple[int, int]) -> str:
-        # Averaging over the covered area is the fast antialiasing; enlarging needs a smooth kernel.
+        # Area averaging is the fastest antialiasing; enlarging needs a smooth kernel.
         shrinks = scaled[0] <= crop[0] and scaled[1] <= crop[1]
         kernel = "area" if shrinks else "lanczos"
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")

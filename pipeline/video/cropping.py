@@ -1,4 +1,4 @@
-"""The part of the stored picture that a container says is to be shown (`clap`, Matroska's crop)."""
+"""Cropping that a container prescribes (`clap`, Matroska's crop)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .container import CONTAINERS, LARGEST_PICTURE_PIXELS, PROTOCOLS
 from .encoder import ffmpeg_executable, quiet_process_options
 from .geometry import NO_CROPPING, Cropping
 
-# Other containers have no such box.
+# Other containers have no cropping.
 CROPPED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _STREAM = re.compile(r"^\s*Stream #0:(\d+)")
 _CROPPING = re.compile(r"^\s*Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)")
@@ -18,9 +18,12 @@ _LONGEST_SECONDS = 30
 
 
 def container_cropping(path: Path, *, container: str, index: int) -> Cropping:
-    """Ask ffmpeg, since PyAV does not tell; ffmpeg of before 7.1 crops nothing.
+    """Ask ffmpeg for the cropping, since PyAV does not expose it; ffmpeg before 7.1 has none.
 
-    container: ffmpeg's name of it. index: the track's number among all streams of the file.
+    Args:
+        path: the file.
+        container: ffmpeg's name of the container format.
+        index: the track's stream index.
     """
     if container not in CROPPED_CONTAINERS:
         return NO_CROPPING
@@ -42,7 +45,7 @@ def container_cropping(path: Path, *, container: str, index: int) -> Cropping:
     for line in done.stderr.decode(errors="replace").splitlines():
         if found := _STREAM.match(line):
             stream = int(found[1])
-        # ffmpeg names them from left to right, then from top to bottom.
+        # ffmpeg's order: left, right, top, bottom.
         elif stream == index and (found := _CROPPING.match(line)):
             left, right, top, bottom = (int(each) for each in found.groups())
             return left, top, right, bottom

@@ -1,4 +1,4 @@
-"""The ffmpeg process that encodes: started, fed, finished or killed, and its last words."""
+"""The ffmpeg process that encodes, and the meaning of its error messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import imageio_ffmpeg
 
 from ..errors import AnimateDiffV2VError
 
-# What ffmpeg says, and what that means for the person who waits for the video.
+# Messages of ffmpeg -> what they mean for the user.
 _REASONS = (
     ("no space left", "the disk is full; free some space or choose another folder"),
     ("permission denied", "the folder may not be written to; choose another one"),
@@ -29,7 +29,7 @@ _REASONS = (
 
 
 def ffmpeg_executable() -> str:
-    """Find ffmpeg, the one that imageio-ffmpeg brings; raises AnimateDiffV2VError without it."""
+    """Return the path of imageio-ffmpeg's ffmpeg; raise AnimateDiffV2VError if it is missing."""
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
@@ -40,7 +40,7 @@ def ffmpeg_executable() -> str:
 
 
 def quiet_process_options() -> dict[str, Any]:
-    """Options for subprocess that keep Ctrl-C and console windows away from ffmpeg."""
+    """Return options for subprocess: no Ctrl-C for ffmpeg, and no console window."""
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return {"creationflags": flags}
@@ -51,7 +51,7 @@ class EncoderProcess:
     """One running ffmpeg that takes raw pictures through its standard input."""
 
     def __init__(self, arguments: Sequence[str], *, folder: Path, target: Path) -> None:
-        """Start ffmpeg in `folder`; `target` is the name that errors speak of."""
+        """Start ffmpeg in `folder`; `target` is the file that error messages name."""
         self._target = target
         self._process = subprocess.Popen(
             [ffmpeg_executable(), "-hide_banner", "-y", "-v", "error", *arguments],
@@ -72,7 +72,7 @@ class EncoderProcess:
                 self._last_words.append(line.decode(errors="replace").strip())
 
     def write(self, data: Any) -> None:
-        """Hand over bytes; raises AnimateDiffV2VError when ffmpeg has stopped."""
+        """Write bytes to ffmpeg; raise AnimateDiffV2VError if it has stopped."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(data)
@@ -80,7 +80,7 @@ class EncoderProcess:
             raise self._failure() from error
 
     def finish(self) -> None:
-        """Let ffmpeg complete the file; raises AnimateDiffV2VError when it did not."""
+        """Wait until ffmpeg completes the file; raise AnimateDiffV2VError if it fails."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.close()
@@ -91,7 +91,7 @@ class EncoderProcess:
         self._listener.join()
 
     def kill(self) -> None:
-        """End ffmpeg, finished or not, and wait until it is gone."""
+        """Kill ffmpeg and wait until it has ended."""
         self._process.kill()
         self._process.wait()
         self._listener.join()
@@ -99,7 +99,7 @@ class EncoderProcess:
         try:
             self._process.stdin.close()
         except OSError:
-            # What was still buffered for the dead process has nowhere to go.
+            # Data that is still buffered cannot be written to the dead process.
             return
 
     def _failure(self) -> AnimateDiffV2VError:

@@ -1,4 +1,4 @@
-"""The files that can be written: container, codecs, and how to drive the encoder."""
+"""The output formats: container, codecs, and encoder options."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ FormatName = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class HardwareEncoder:
-    """A stand-in for a software encoder, on a graphics card.
+    """An encoder on a graphics card that replaces a software encoder.
 
-    quality: ffmpeg options with `{crf}` where the quality goes, or `{percent}`, 100 for best.
+    Attributes:
+        quality: ffmpeg options with a placeholder `{crf}`, or `{percent}` with 100 for best.
     """
 
     encoder: str
@@ -35,21 +36,24 @@ class HardwareEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFormat:
-    """One kind of output file.
+    """One output format.
 
-    extension: with its dot; empty for a folder of pictures.
-    encoder: ffmpeg's name of the video encoder; `options` belong to it.
-    pixel_format, alpha_pixel_format: what is stored; None where there is no alpha.
-    is_yuv: the colours are converted to BT.709 limited range and tagged so.
-    quality_option: ffmpeg's option that takes `crf`; empty where the quality is fixed.
-    default_crf, highest_crf: 0 is best; only where there is a quality option.
-    audio_encoder: None for formats without sound.
-    audio_channels: how many channels the sound may have.
-    container_options: what the container needs, whatever the encoder.
-    size_multiple: sides are padded up to a multiple of this.
-    highest_frame_rate: frames per second that players still show.
-    loops_itself: the file says how often it is to be played, so nothing is written twice.
-    holds_metadata: whether text can be stored in it.
+    Attributes:
+        extension: with its dot; empty for a folder of pictures.
+        encoder: ffmpeg's name of the video encoder; `options` are for it.
+        pixel_format: the stored pixel format.
+        alpha_pixel_format: the stored pixel format with alpha; None if there is none.
+        is_yuv: colours are converted to BT.709 limited range and tagged accordingly.
+        quality_option: ffmpeg's option for `crf`; empty if the quality is fixed.
+        default_crf: only with a quality option; 0 is best.
+        highest_crf: only with a quality option.
+        audio_encoder: None for formats without sound.
+        audio_channels: the maximum number of audio channels.
+        container_options: options that the container needs, with any encoder.
+        size_multiple: width and height are padded to a multiple of this.
+        highest_frame_rate: the highest frame rate that players support.
+        loops_itself: the file stores its number of loops, so frames are not written repeatedly.
+        holds_metadata: text can be stored in it.
     """
 
     name: FormatName
@@ -77,16 +81,16 @@ class OutputFormat:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the format can hold an alpha channel."""
+        """True if the format can store an alpha channel."""
         return self.alpha_pixel_format is not None
 
     @property
     def has_palette(self) -> bool:
-        """Whether its pictures have a palette, which needs all frames to be seen first."""
+        """True if it has a palette, for which all frames must be read first."""
         return self.pixel_format == "pal8"
 
     def checked_crf(self, crf: int | None) -> int:
-        """Return `crf`, or the default for None; raises AnimateDiffV2VError out of range."""
+        """Return `crf`, or the default for None; raise AnimateDiffV2VError if out of range."""
         if crf is None:
             return self.default_crf
         if not self.quality_option:
@@ -145,7 +149,7 @@ _ALL = (
         audio_encoder="aac",
         audio_options=("-b:a", "192k"),
         size_multiple=2,
-        # Apple's players want this tag.
+        # Apple's players need this tag.
         container_options=("-tag:v", "hvc1", *_MP4),
     ),
     OutputFormat(
@@ -219,7 +223,7 @@ _ALL = (
         pixel_format="pal8",
         alpha_pixel_format="pal8",
         is_yuv=False,
-        # Time is in hundredths of a second, and players show less than two as ten.
+        # Durations are in hundredths of a second, and players treat less than two as ten.
         highest_frame_rate=50,
         loops_itself=True,
         holds_metadata=False,
@@ -230,7 +234,7 @@ _ALL = (
         content_type="image/webp",
         codec="webp",
         encoder="libwebp_anim",
-        # libwebp converts by itself: its files are BT.601 by definition.
+        # libwebp converts the colours itself: its files are BT.601 by definition.
         pixel_format="bgra",
         alpha_pixel_format="bgra",
         is_yuv=False,
@@ -258,9 +262,10 @@ FORMATS: Mapping[str, OutputFormat] = {each.name: each for each in _ALL}
 
 
 def format_by_suffix(path: Path) -> FormatName:
-    """Choose the usual format of files that end so; a name without a suffix is a folder's, png.
+    """Return the default format for a suffix; png, a folder, for a name without a suffix.
 
-    Raises AnimateDiffV2VError naming the suffixes that there are.
+    Raises:
+        AnimateDiffV2VError: for an unknown suffix; lists the known ones.
     """
     suffix = path.suffix.lower()
     usual: dict[str, FormatName] = {}
@@ -276,7 +281,7 @@ def format_by_suffix(path: Path) -> FormatName:
 
 
 def output_format(name: str) -> OutputFormat:
-    """Find a format by its name; raises AnimateDiffV2VError naming those there are."""
+    """Return a format by its name; raise AnimateDiffV2VError, listing all, if it is unknown."""
     if not isinstance(name, str) or name not in FORMATS:
         raise AnimateDiffV2VError(f"format is {name!r}; give one of {', '.join(FORMATS)}.")
     return FORMATS[name]

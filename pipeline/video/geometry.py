@@ -1,4 +1,4 @@
-"""From the size of a clip to the size of the frames that are handed on."""
+"""Output sizes, and the cropping and scaling that lead to them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ Fit = Literal["crop", "pad", "stretch"]
 
 # The VAE works on blocks of 8 x 8 pixels.
 MULTIPLE = 8
-# SD1.5 was trained at 512; much beyond 768 it repeats itself and takes long.
+# SD1.5 was trained at 512; far above 768 it repeats objects and takes long.
 DEFAULT_LONG_SIDE = 768
 
 
-# Pixels at the left, the top, the right and the bottom.
+# Pixels at the left, top, right and bottom.
 Cropping = tuple[int, int, int, int]
 NO_CROPPING: Cropping = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How one picture is cut and scaled; all in pixels, as displayed (after rotation).
+    """The cropping and scaling of a picture, in pixels as displayed (after rotation).
 
-    crop_width, crop_height: the middle part of the source that is used.
-    scaled_width, scaled_height: what that part is scaled to.
-    width, height: the output; larger than the scaled part only where black bars are put.
+    Attributes:
+        crop_width: width of the middle part of the source that is used.
+        crop_height: height of the middle part of the source that is used.
+        scaled_width: width that this part is scaled to.
+        scaled_height: height that this part is scaled to.
+        width: of the output; larger than the scaled width if there are black bars.
+        height: of the output; larger than the scaled height if there are black bars.
     """
 
     crop_width: int
@@ -42,9 +46,13 @@ class Geometry:
 def plan_geometry(
     *, source: tuple[int, int], pixel_aspect: Fraction, size: tuple[int, int], fit: Fit
 ) -> Geometry:
-    """Plan how a source of (width, height) stored pixels fills an output of (width, height).
+    """Return the cropping and scaling for a source and an output size, both (width, height).
 
-    pixel_aspect: the width of a stored pixel divided by its height, 1 for square pixels.
+    Args:
+        source: the size in stored pixels.
+        pixel_aspect: the width of a stored pixel divided by its height, 1 for square pixels.
+        size: the size of the output.
+        fit: "crop", "pad" or "stretch".
     """
     (source_width, source_height), (width, height) = source, size
     aspect = source_width * pixel_aspect / source_height
@@ -69,11 +77,19 @@ def plan_geometry(
 
 
 def output_size(*, source: tuple[int, int], width: int, height: int, fit: Fit) -> tuple[int, int]:
-    """Choose the output's width and height, multiples of 8, for a source as displayed.
+    """Return the output's width and height, multiples of 8.
 
-    width, height: what was asked for, 0 for "as the source"; with one of them 0 the aspect is
-    kept. With both 0 a source whose longer side is above 768 is brought down to that.
-    Raises AnimateDiffV2VError for a side below 0 or above 8192, and for an unknown `fit`.
+    If one of width and height is 0, the aspect ratio is kept. If both are 0, a source whose longer
+    side is above 768 is scaled down to that.
+
+    Args:
+        source: width and height of the source as displayed.
+        width: the requested width; 0 for the source's.
+        height: the requested height; 0 for the source's.
+        fit: "crop", "pad" or "stretch".
+
+    Raises:
+        AnimateDiffV2VError: for a side below 0 or above 8192, and for an unknown `fit`.
     """
     if fit not in get_args(Fit):
         raise AnimateDiffV2VError(f"fit is {fit!r}; give one of {', '.join(get_args(Fit))}.")

@@ -1,4 +1,4 @@
-"""HDR pictures brought down to SDR, which is all that Stable Diffusion has seen."""
+"""Tone mapping of HDR pictures to SDR, which Stable Diffusion was trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 PQ, HLG = 16, 18
 HDR_TRANSFERS = {PQ, HLG}
 
-# Nits: diffuse white of HDR (ITU-R BT.2408), and the peak that most clips are mastered for.
+# Nits: diffuse white of HDR (ITU-R BT.2408), and the peak that most videos are mastered for.
 WHITE_NITS = 203.0
 PEAK_NITS = 1000.0
 # BT.2020 to BT.709 primaries, linear light (ITU-R BT.2087, inverse of its matrix).
@@ -27,11 +27,16 @@ BT2020_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], dtype=np.float32)
 
 
 def tone_map(picture: NDArray[Any], *, transfer: int) -> NDArray[np.uint8]:
-    """Bring a BT.2020 picture, PQ or HLG, to BT.709 for an SDR display.
+    """Tone-map a BT.2020 picture, PQ or HLG, to BT.709 for an SDR display.
 
-    picture: uint16 [height, width, 3], full range. transfer: 16 for PQ, 18 for HLG.
-    Returns uint8 [height, width, 3], for a display of gamma 2.4 (ITU-R BT.1886). All three
-    channels are dimmed alike, so that hues stay; what is below 87 nits stays as it is.
+    All three channels are scaled equally to keep hues; values below 87 nits are unchanged.
+
+    Args:
+        picture: uint16 [height, width, 3], full range.
+        transfer: 16 for PQ, 18 for HLG.
+
+    Returns:
+        uint8 [height, width, 3], for a display of gamma 2.4 (ITU-R BT.1886).
     """
     nits = pq_nits_table()[picture] if transfer == PQ else hlg_nits(picture)
     brightest = nits.max(axis=-1)
@@ -84,7 +89,7 @@ def _table(function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Fl
 
 @cache
 def pq_nits_table() -> Floats:
-    """Nits of each 16-bit PQ value."""
+    """Return the nits of each 16-bit PQ value."""
     return _table(pq_to_nits)
 
 

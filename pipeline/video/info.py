@@ -1,4 +1,4 @@
-"""What is known of a clip, and how its frames lie in time."""
+"""Properties of a video, and the timing of its frames."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from .geometry import NO_CROPPING, Cropping
 from .orientation import Orientation
 from .selection import HIGHEST_RATE, exact_rate
 
-# Phones and screen recorders wobble; this share of a frame is no reason to call a rate variable.
+# Phones and screen recorders jitter; up to this fraction of a frame, a rate counts as constant.
 RATE_TOLERANCE = Fraction(1, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """A clip as a viewer sees it.
+    """The properties of a video as it is displayed.
 
-    width, height: pixels, after rotation and with square pixels.
-    stored_width, stored_height: pixels, as they are in the file.
-    frame_rate: frames per second, exact; the mean where the rate varies.
-    frame_count: None where only decoding could tell.
-    duration_seconds: of the picture; 0 where nobody knows.
-    start_seconds: the file's time stamp of the first frame, from which all times are counted.
-    last_frame_seconds: how long the last frame is shown.
-    orientation: from the stored to the displayed picture.
-    cropping: pixels to leave out of the stored picture at its left, top, right and bottom.
-    has_time_stamps: False where frames can only be counted.
-    colour_transfer: ffmpeg's number of the transfer function (16 is PQ, 18 is HLG).
-    byte_range: where in the file the clip lies; None for all of it.
-    parts: of a file that is several clips joined, each as if it were alone; empty otherwise.
+    Attributes:
+        width: in pixels, after rotation and with square pixels.
+        height: in pixels, after rotation and with square pixels.
+        stored_width: in pixels, as in the file.
+        stored_height: in pixels, as in the file.
+        frame_rate: frames per second, exact; the mean if the rate varies.
+        frame_count: None if only decoding can tell.
+        duration_seconds: of the video stream; 0 if unknown.
+        start_seconds: the time stamp of the first frame, which all times are relative to.
+        last_frame_seconds: how long the last frame is shown.
+        orientation: from the stored to the displayed picture.
+        cropping: pixels to remove from the stored picture at its left, top, right and bottom.
+        has_time_stamps: False if frames can only be counted.
+        colour_transfer: ffmpeg's number of the transfer function (16 is PQ, 18 is HLG).
+        byte_range: the part of the file with the video; None for all of it.
+        parts: the videos in a file of several joined ones; empty otherwise.
     """
 
     path: Path
@@ -61,19 +64,19 @@ class VideoInfo:
 
     @property
     def rotation_degrees(self) -> int:
-        """0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture."""
+        """Return 0, 90, 180 or 270, counter-clockwise from the stored to the displayed picture."""
         return 90 * self.orientation.quarter_turns
 
     @property
     def duration(self) -> Fraction | None:
-        """The picture's length in seconds as exactly as it is known; None when it is not."""
+        """Return the duration in seconds, as exactly as it is known; None if it is unknown."""
         if self.frame_count is not None and not self.variable_frame_rate:
             return self.frame_count / self.frame_rate
         return Fraction(self.duration_seconds) if self.duration_seconds else None
 
 
 def joined_info(parts: Sequence[VideoInfo]) -> VideoInfo:
-    """Describe clips that are shown one behind the other; the first one sets size and colours."""
+    """Return the properties of joined videos; the first one determines size and colours."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -95,9 +98,10 @@ def joined_info(parts: Sequence[VideoInfo]) -> VideoInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """When the frames of a clip are shown, all in seconds of the file's own clock.
+    """The timing of the frames of a video, in seconds of the file's time stamps.
 
-    start: of the first frame; None when its own time stamp is to be taken.
+    Attributes:
+        start: the time of the first frame; None for its own time stamp.
     """
 
     frame_rate: Fraction
@@ -111,7 +115,7 @@ class Timing:
     def constant(
         *, frame_rate: Fraction, frame_count: int, start: Fraction = Fraction(0)
     ) -> Timing:
-        """Lay out frames of equal length."""
+        """Return the timing of frames of equal duration."""
         return Timing(
             frame_rate=frame_rate,
             variable=False,
@@ -125,11 +129,13 @@ class Timing:
 def timing_from_times(
     times: Sequence[Fraction], *, rates: Sequence[Fraction], last_frame: Fraction, tick: Fraction
 ) -> Timing:
-    """Find the rate of frames shown at `times` (rising seconds, at least one).
+    """Return the timing of frames shown at `times` (ascending seconds, at least one).
 
-    rates: what the header claims; the first one that the times bear out is taken.
-    last_frame: how long the last frame is shown, 0 for unknown.
-    tick: the seconds to which the file rounds its times.
+    Args:
+        times: the time stamps.
+        rates: the rates in the header; the first one that matches the times is used.
+        last_frame: how long the last frame is shown, 0 if unknown.
+        tick: the precision of the file's time stamps in seconds.
     """
     start, span, count = times[0], times[-1] - times[0], len(times)
     length = span + last_frame if last_frame else span * Fraction(count, max(1, count - 1))
@@ -155,18 +161,18 @@ def timing_from_times(
 
 
 def rate_readings(rate: Fraction) -> list[Fraction]:
-    """What a header may mean by a rate: 19001/317 is 60000/1001 after rounding, 25 is 25."""
+    """Return possible meanings of a rate in a header: 19001/317 may be a rounded 60000/1001."""
     exact = _rate_within_reason(rate)
     return [rate] if rate.denominator <= 10 or rate.denominator == 1001 else [exact, rate]
 
 
 def _rate_within_reason(rate: Fraction) -> Fraction:
-    """Make a rate exact, and bring one from damaged times into 0.001 to 1000."""
+    """Make a rate exact, and clamp a rate from damaged times to 0.001 to 1000."""
     return exact_rate(min(float(HIGHEST_RATE), max(0.001, float(rate))))
 
 
 def _is_constant(times: Sequence[Fraction], rate: Fraction, *, tick: Fraction) -> bool:
-    # Floats are exact enough here and a hundred times faster than fractions.
+    # Floats are precise enough here and a hundred times faster than fractions.
     start, step = float(times[0]), float(1 / rate)
     allowed = float(max(tick, RATE_TOLERANCE / rate))
     return all(abs(float(time) - start - i * step) <= allowed for i, time in enumerate(times))

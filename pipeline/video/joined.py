@@ -1,6 +1,7 @@
-"""Files that are several clips one behind the other: MPEG streams may be joined by `cat`.
+"""Files of several videos in a row: MPEG streams can be joined by `cat`.
 
-In such a file the times begin again with every part, so each part is read as a clip of its own.
+In such a file the time stamps start again with every part, so each part is read as a separate
+video.
 """
 
 from __future__ import annotations
@@ -12,34 +13,35 @@ from typing import Any
 
 from .container import ByteRange, demuxed, open_container
 
-# Containers that stay readable when they are joined.
+# Containers that can be joined by concatenating files.
 JOINABLE = {"mpegts", "mpeg"}
-# As ffmpeg's defaults: what goes back, or forward by more than this, belongs to another clip.
+# As ffmpeg's default: times that go back, or forward by more than this, belong to another video.
 BACK_SECONDS = Fraction(1, 10)
 FORWARD_SECONDS = 10
-# A stream's first time may lie so far behind those of the others.
+# The first time of a stream may be this much earlier than those of the others.
 FIRST_BACK_SECONDS = Fraction(3, 2)
-# The clock has 33 bits and ticks 90,000 times a second (ISO/IEC 13818-1).
+# The clock has 33 bits and runs at 90 kHz (ISO/IEC 13818-1).
 WRAP_SECONDS = Fraction(2**33, 90000)
-# A damaged file may seem to have any number of them.
+# A damaged file may seem to have any number of parts.
 MOST_PARTS = 100
 
 _PACK_HEADER = b"\x00\x00\x01\xba"
 _SYNC_BYTE = 0x47
-# Of the packets of transport streams: plain, with Blu-ray's time stamps, with check sums.
+# Sizes of transport stream packets: plain, with Blu-ray's time stamps, with checksums.
 _TRANSPORT_PACKETS = {(188, 0), (192, 4), (204, 0)}
-# What lies in front of a part's first picture is tables, a few packets of them.
+# The first picture of a part is preceded by a few packets of tables.
 _SEARCHED_BYTES = 64 * 1024
 
 
 def joined_parts(path: Path) -> list[ByteRange]:
-    """Find the parts of a joined file; one part for a file that is a single clip.
+    """Return the parts of a joined file; one part for a single video.
 
-    Raises AnimateDiffV2VError when the file cannot be opened.
+    Raises:
+        AnimateDiffV2VError: when the file cannot be opened.
     """
     end = path.stat().st_size
     starts = [0]
-    # Each part is opened anew, since it may have other streams and codecs.
+    # Open each part separately, since it may have other streams and codecs.
     while len(starts) < MOST_PARTS:
         start = _next_part(path, (starts[-1], end))
         if start is None or start <= starts[-1]:
@@ -49,8 +51,8 @@ def joined_parts(path: Path) -> list[ByteRange]:
 
 
 def _next_part(path: Path, byte_range: ByteRange) -> int | None:
-    """Find where, in bytes of the file, the part ends with which a range begins."""
-    # A parser for the codec of one part would swallow the beginning of another.
+    """Return the byte offset at which the first part of a range ends; None if it is the last."""
+    # A parser for the codec of one part would consume the start of the next one.
     with open_container(path, byte_range=byte_range, is_parsed=False) as container:
         streams = [*container.streams.video, *container.streams.audio]
         clock = _Clock()
@@ -69,16 +71,17 @@ def _next_part(path: Path, byte_range: ByteRange) -> int | None:
 
 @dataclass
 class _Clock:
-    """Follows the decoding times of all streams, and tells where they jump.
+    """Tracks the decoding times of all streams, and detects jumps.
 
-    suspect: the first time of each stream that does not follow, and its position in bytes.
+    Attributes:
+        suspect: the first unexpected time of each stream, and its position in bytes.
     """
 
     last: dict[int, Fraction] = field(default_factory=dict)
     suspect: dict[int, tuple[Fraction, int]] = field(default_factory=dict)
 
     def jumps_at(self, packet: Any) -> bool:
-        """Take the next packet; whether it confirms that another clip has begun."""
+        """Process a packet; return whether it confirms that another video has started."""
         if packet.dts is None or packet.pos is None or packet.pos < 0:
             return False
         index, seconds = packet.stream_index, packet.dts * packet.time_base
@@ -92,13 +95,13 @@ class _Clock:
         earlier = self.suspect.get(index)
         if earlier is not None and _goes_on(earlier[0], seconds, back=BACK_SECONDS):
             return True
-        # A single wild time is damage; with the next one it is another clip.
+        # A single unexpected time is damage; a second one means another video.
         self.suspect[index] = (seconds, packet.pos)
         return False
 
 
 def without_wild_times(times: list[Fraction]) -> list[Fraction]:
-    """Keep the most of rising times that lie together: in a part none is far from the others."""
+    """Return the largest group of ascending times without a large gap."""
     groups: list[list[Fraction]] = []
     for time in times:
         if groups and time - groups[-1][-1] <= FORWARD_SECONDS:
@@ -114,7 +117,7 @@ def _goes_on(before: Fraction, after: Fraction, *, back: Fraction) -> bool:
 
 
 def _transport_start(path: Path, position: int, identifiers: set[int]) -> int:
-    """Go back from a part's first picture or sound over the tables in front of it."""
+    """Return the position of the tables in front of a part's first picture or sound."""
     with path.open("rb") as file:
         head = file.read(3 * 204)
         for size, offset in _TRANSPORT_PACKETS:
@@ -133,7 +136,7 @@ def _transport_start(path: Path, position: int, identifiers: set[int]) -> int:
 
 
 def _program_start(path: Path, position: int) -> int:
-    """Go back to the pack header in front of a part's first picture or sound."""
+    """Return the position of the pack header in front of a part's first picture or sound."""
     begin = max(0, position - _SEARCHED_BYTES)
     with path.open("rb") as file:
         file.seek(begin)

@@ -1,4 +1,4 @@
-"""How a stored picture is turned and mirrored before it is shown."""
+"""The rotation and mirroring of a stored picture for display."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ DISPLAY_MATRIX = "DISPLAYMATRIX"
 
 @dataclass(frozen=True)
 class Orientation:
-    """Mirrored left to right first, then turned counter-clockwise by so many quarters."""
+    """A left-to-right mirror, followed by counter-clockwise quarter turns."""
 
     quarter_turns: int = 0
     is_mirrored: bool = False
 
     @property
     def is_sideways(self) -> bool:
-        """Whether width and height change places."""
+        """True if width and height are swapped."""
         return self.quarter_turns % 2 == 1
 
     def apply(self, picture: NDArray[Any]) -> NDArray[Any]:
-        """Turn [height, width, channels] upright; a view of the same memory."""
+        """Return [height, width, channels] upright, as a view of the same memory."""
         if self.is_mirrored:
             picture = picture[:, ::-1]
         return np.rot90(picture, self.quarter_turns) if self.quarter_turns else picture
@@ -35,7 +35,7 @@ class Orientation:
 def frame_orientation(frame: Any) -> Orientation:
     """Read the display matrix of a decoded frame, as ffmpeg's `-autorotate` does.
 
-    A matrix that is no turn by a quarter, for instance one of zeros, turns nothing.
+    A matrix that is not a quarter turn, such as one of zeros, has no effect.
     """
     for side_data in frame.side_data:
         if side_data.type.name == DISPLAY_MATRIX:
@@ -44,7 +44,7 @@ def frame_orientation(frame: Any) -> Orientation:
 
 
 def matrix_orientation(matrix: tuple[int, ...]) -> Orientation:
-    """Tell what a display matrix, nine numbers row by row, does (libavutil/display.h)."""
+    """Return the orientation of a display matrix, nine numbers by row (libavutil/display.h)."""
     a, b, _, c, d = matrix[:5]
     if not (math.hypot(a, c) and math.hypot(b, d)):
         return Orientation()
@@ -53,7 +53,7 @@ def matrix_orientation(matrix: tuple[int, ...]) -> Orientation:
     if abs(turns - round(turns)) > 1 / 90:
         return Orientation()
     if quarters % 2:
-        # Without a mirror the two numbers have opposite signs; one turns the other way.
+        # Without a mirror, the two numbers have opposite signs; a mirror reverses the rotation.
         is_mirrored = (c > 0) == (b > 0)
         return Orientation(-quarters % 4 if is_mirrored else quarters, is_mirrored)
     if quarters == 2:

@@ -1,6 +1,6 @@
-"""Clips that are no video files: a folder of pictures, and animated WebP, which ffmpeg cannot read.
+"""Folders of pictures, and animated WebP, which ffmpeg cannot read.
 
-Both come through Pillow and then go the same way as decoded video frames.
+Both are read with Pillow and then processed like decoded video frames.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .info import Timing, VideoInfo, timing_from_times
 from .orientation import Orientation
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-# Pillow's modes of grey pictures with more than 8 bits.
+# Pillow's modes of greyscale pictures with more than 8 bits.
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 _BITS_PER_SAMPLE = 258
-# Pictures have no rate of their own; AnimateDiff was trained on 8 frames per second.
+# Pictures have no frame rate; AnimateDiff was trained on 8 frames per second.
 FOLDER_FRAME_RATE = Fraction(8)
 
 
 def is_pictures(path: Path) -> bool:
-    """Whether a path is for this module rather than for ffmpeg."""
+    """Return whether a path is for this module instead of ffmpeg."""
     if path.is_dir():
         return True
     if not path.is_file():
@@ -43,13 +43,13 @@ def is_pictures(path: Path) -> bool:
 
 
 def probe_pictures(path: Path) -> VideoInfo:
-    """Tell what a folder of pictures or an animated WebP is; raises AnimateDiffV2VError."""
+    """Return the properties of a folder of pictures or an animated WebP."""
     if path.is_dir():
         files = picture_files(path)
         with _opened(files[0]) as image:
             size, alpha = _upright(image).size, _has_alpha(image)
         for file in files[1:]:
-            # A picture that is none is found now, and not after hours.
+            # Check every picture now, instead of failing after hours.
             with _opened(file):
                 pass
         timing = Timing.constant(frame_rate=FOLDER_FRAME_RATE, frame_count=len(files))
@@ -62,7 +62,7 @@ def probe_pictures(path: Path) -> VideoInfo:
 
 
 def at_rate(info: VideoInfo, frame_rate: Fraction) -> VideoInfo:
-    """Give a folder of pictures a frame rate."""
+    """Return the properties of a folder of pictures with another frame rate."""
     timing = Timing.constant(frame_rate=frame_rate, frame_count=info.frame_count or 1)
     return replace(
         info,
@@ -73,8 +73,8 @@ def at_rate(info: VideoInfo, frame_rate: Fraction) -> VideoInfo:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """List a folder's pictures, 2.png before 10.png; raises AnimateDiffV2VError without any."""
-    # macOS puts a `._1.png` beside each 1.png, and a folder may have any name.
+    """List a folder's pictures, 2.png before 10.png; raise AnimateDiffV2VError without any."""
+    # macOS adds a `._1.png` to each 1.png, and folders may have any name.
     files = [
         each
         for each in folder.iterdir()
@@ -96,14 +96,14 @@ def _natural_order(path: Path) -> list[tuple[int, int, str]]:
 
 
 class PictureSource:
-    """The pictures of a folder or of an animated WebP, one after another."""
+    """Reads the pictures of a folder or of an animated WebP in order."""
 
     def __init__(self, info: VideoInfo) -> None:
-        """Read what `info` tells of."""
+        """Prepare to read the pictures that `info` describes."""
         self.info = info
 
     def close(self) -> None:
-        """Nothing stays open between two pictures."""
+        """Do nothing: no file is open between two pictures."""
 
     def frames(self, *, from_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
         """Yield (seconds since the first picture, frame), from at or before `from_seconds`."""
@@ -133,7 +133,7 @@ class PictureSource:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture with Pillow, whose many kinds of failure become one sentence."""
+    """Open a picture with Pillow; raise AnimateDiffV2VError for any kind of failure."""
     try:
         with Image.open(path) as image:
             check_picture_size(width=image.width, height=image.height, path=path)
@@ -152,10 +152,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def in_8_bits(image: Image.Image) -> Image.Image:
-    """Scale a grey picture of more than 8 bits, which Pillow would clip, to 0..255.
+    """Scale a greyscale picture of more than 8 bits to 0..255; Pillow would clip it.
 
-    Floats are taken for 0..1, or for 0..255 or 0..65535 when they are larger; integers of 32
-    bits for 0..65535, or for all there is when they are larger.
+    Floats are assumed to be in 0..1, or in 0..255 or 0..65535 if they are larger; 32-bit integers
+    in 0..65535, or in their full range if they are larger.
     """
     if image.mode not in DEEP_MODES:
         return image
@@ -169,7 +169,7 @@ def in_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _stored_bits(image: Image.Image) -> int:
-    """Bits of a grey value in the file: 16, but TIFF may have 12."""
+    """Return the bits of a grey value in the file: 16, or 12 in some TIFFs."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS_PER_SAMPLE, 16)
     return int(bits[0] if isinstance(bits, tuple) else bits)
@@ -185,7 +185,7 @@ def _frame_count(image: Image.Image) -> int:
 
 def _duration(image: Image.Image) -> Fraction:
     milliseconds = int(image.info.get("duration") or 0)
-    # Browsers show a frame without a duration for a tenth of a second.
+    # Browsers show a frame without duration for a tenth of a second.
     return Fraction(milliseconds or 100, 1000)
 
 

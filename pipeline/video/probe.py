@@ -1,4 +1,4 @@
-"""What a clip is: its size, rate, length and kind, found without decoding more than one frame."""
+"""Probing of videos: size, rate, duration and type, by decoding at most one frame."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ from .selection import HIGHEST_RATE
 
 logger = logging.getLogger(__name__)
 
-# Up to this size every packet's time stamp is read, which takes a fraction of a second and
-# gives exact counts; for larger files the header is believed, and its end looked up.
+# Up to this size, the time stamps of all packets are read, which takes a fraction of a second and
+# gives exact counts. For larger files, the header is used, corrected by the end of the file.
 SCANNED_BYTES = 256 * 2**20
 END_SECONDS = 2
-# Bare streams have no times at all.
+# Raw streams have no time stamps.
 BARE_STREAMS = {"h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu"}
 
 
 def probe_video(path: str | Path) -> VideoInfo:
-    """Tell what a clip is.
+    """Return the properties of a video.
 
-    Raises AnimateDiffV2VError when the file is missing, is no video, or shows no picture.
+    Raises:
+        AnimateDiffV2VError: when the file is missing, is not a video, or has no picture.
     """
     path = checked_path("path", path)
     try:
         pictures = is_pictures(path)
-    except OSError as error:  # a name that is too long, or a folder that may not be entered
+    except OSError as error:  # a name that is too long, or a folder without permission
         raise AnimateDiffV2VError(f"{path} cannot be read: {error.strerror}.") from error
     if pictures:
         return probe_pictures(path)
@@ -63,7 +64,7 @@ def probe_video(path: str | Path) -> VideoInfo:
 def _probe(path: Path, *, byte_range: ByteRange | None = None) -> VideoInfo:
     with open_container(path, byte_range=byte_range) as container:
         stream = video_stream(container, path=path)
-        # What has no times can only be counted.
+        # Without time stamps, frames can only be counted.
         whole = path.stat().st_size <= SCANNED_BYTES or not has_time_stamps(container, stream)
         found = _scan(container, stream, whole=whole)
         frame = found.first_frame if whole else None
@@ -78,11 +79,13 @@ def _probe(path: Path, *, byte_range: ByteRange | None = None) -> VideoInfo:
 
 @dataclass
 class _Found:
-    """What going through a file's packets brought up.
+    """The result of scanning the packets of a file.
 
-    times: the frames' time stamps in seconds; packet_count: frames, with or without one.
-    decoding_times: when each is to be decoded, in seconds.
-    whole: whether all of the file was gone through.
+    Attributes:
+        times: the time stamps of the frames in seconds.
+        packet_count: the number of frames, with or without time stamp.
+        decoding_times: the decoding times in seconds.
+        whole: True if the whole file was scanned.
     """
 
     whole: bool
@@ -94,7 +97,7 @@ class _Found:
 
 
 def _scan(container: InputContainer, stream: VideoStream, *, whole: bool) -> _Found:
-    """Decode the first key frame, and read the time stamps of the whole file if asked to."""
+    """Decode the first key frame, and if `whole`, read the time stamps of the whole file."""
     found, latest = _Found(whole=whole), None
     for packet in demuxed(container, stream):
         if found.first_frame is None and packet.is_keyframe:
@@ -122,7 +125,7 @@ def _scan(container: InputContainer, stream: VideoStream, *, whole: bool) -> _Fo
 
 
 def _decoded_alone(stream: VideoStream, packet: Any) -> Any:
-    """Decode one packet without waiting for those after it; None when that does not work."""
+    """Decode one packet without the following ones; return None if that fails."""
     decoder = stream.codec_context
     try:
         frames = [*decoder.decode(packet), *decoder.decode(None)]
@@ -133,7 +136,7 @@ def _decoded_alone(stream: VideoStream, packet: Any) -> Any:
 
 
 def _any_frame(path: Path, byte_range: ByteRange | None) -> Any:
-    """Decode from the start until a frame comes out, as streams without key frames need it."""
+    """Decode from the start until the first frame, for streams without key frames."""
     with open_container(path, byte_range=byte_range) as container:
         stream = video_stream(container, path=path)
         for packet in chain(demuxed(container, stream), (None,)):
@@ -194,20 +197,20 @@ def _start(timing: Timing, frame: Any, stream: VideoStream) -> Fraction:
 
 
 def format_has_alpha(pixel_format: Any) -> bool:
-    """Whether a PyAV pixel format has an alpha channel (a palette may)."""
+    """Return whether a PyAV pixel format can have alpha, directly or in a palette."""
     return any(component.is_alpha for component in pixel_format.components) or (
         pixel_format.name == "pal8"
     )
 
 
 def has_time_stamps(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether the frames' times can be believed; AVI has them only for frames stored in order."""
+    """Return whether time stamps are reliable; in AVI, only if frames are stored in order."""
     reordered = bool(getattr(stream.codec_context, "has_b_frames", False))
     return container.format.name not in BARE_STREAMS | ({"avi"} if reordered else set())
 
 
 def alpha_decoder(stream: VideoStream) -> str | None:
-    """Name the decoder that a VP8 or VP9 stream with alpha needs: ffmpeg's own leaves it out."""
+    """Return the decoder for a VP8 or VP9 stream with alpha, which ffmpeg's own ignores."""
     if (stream.metadata.get("alpha_mode") or stream.metadata.get("ALPHA_MODE")) != "1":
         return None
     return {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.codec.canonical_name)
@@ -222,7 +225,7 @@ def _timing(container: InputContainer, stream: VideoStream, found: _Found) -> Ti
         timing = _timing_from_header(container, stream, count=found.packet_count or None)
         if container.format.name != "avi" or len(found.decoding_times) != found.packet_count:
             return timing
-        # AVI numbers its frames as they are stored; shown they are as far apart.
+        # AVI numbers frames in stored order; the distances in display order are the same.
         evenly = timing_from_times(
             found.decoding_times,
             rates=rates,
@@ -241,7 +244,7 @@ def _timing(container: InputContainer, stream: VideoStream, found: _Found) -> Ti
 def _timing_by_end(
     container: InputContainer, stream: VideoStream, timing: Timing, *, start: Fraction
 ) -> Timing:
-    """Correct what a header says by the last frames of the file, which it may not know of."""
+    """Correct the header's timing by the last frames of the file, which it may not include."""
     assert stream.time_base is not None
     near_end = start + timing.duration - END_SECONDS
     try:

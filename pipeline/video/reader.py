@@ -1,4 +1,4 @@
-"""Reading a clip: the selected frames, at the working size, one after another."""
+"""Reading of the selected frames of a video, at the output size."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ FRAMES_AHEAD = 2
 
 
 class VideoReader:
-    """Streams the frames of a clip that a FrameSelection names.
+    """Streams the frames of a video that a FrameSelection selects.
 
-    A context manager; iterate once. Memory does not grow with the clip.
+    A context manager; iterate once. Memory use does not depend on the length of the video.
 
-    info: the clip as it is.
-    width, height: of the frames that are handed on, multiples of 8.
-    frame_rate: frames per second of the kept frames, exact.
-    expected_frame_count: how many there will be; None where only decoding can tell.
-    frame_count: how many have been handed on so far; exact after the iteration.
-    alpha: uint8 [height, width] of the frame handed on last, None for a clip without alpha.
+    Attributes:
+        info: the properties of the video.
+        width: of the yielded frames, a multiple of 8.
+        height: of the yielded frames, a multiple of 8.
+        frame_rate: frames per second of the kept frames, exact.
+        expected_frame_count: the number of kept frames; None if only decoding can tell.
+        frame_count: the number of frames yielded so far; exact after the iteration.
+        alpha: uint8 [height, width] of the last yielded frame; None if the video has no alpha.
     """
 
     def __init__(
@@ -49,12 +51,20 @@ class VideoReader:
         height: int = 0,
         fit: Fit = "crop",
     ) -> None:
-        """Open a clip for reading.
+        """Open a video for reading.
 
-        width, height: of the output, rounded to multiples of 8; 0 for the clip's own, with one
-            0 the aspect is kept, with both 0 a clip longer than 768 on a side comes at 768.
-        fit: "crop" cuts the middle out, "pad" puts black bars, "stretch" distorts.
-        Raises AnimateDiffV2VError when the clip cannot be read or nothing would be selected.
+        If one of width and height is 0, the aspect ratio is kept. If both are 0, a video with a
+        side longer than 768 is scaled down to 768.
+
+        Args:
+            path: the video.
+            selection: the frames to keep.
+            width: of the output, rounded to a multiple of 8; 0 for the video's own.
+            height: of the output, rounded to a multiple of 8; 0 for the video's own.
+            fit: "crop" cuts out the middle, "pad" adds black bars, "stretch" distorts.
+
+        Raises:
+            AnimateDiffV2VError: when the video cannot be read, or no frame would be selected.
         """
         checked_type("selection", selection, FrameSelection | None)
         checked_type("width", width, int)
@@ -87,7 +97,7 @@ class VideoReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file, wherever the iteration stands."""
+        """Close the file, even during the iteration."""
         self.close()
 
     def close(self) -> None:
@@ -98,9 +108,9 @@ class VideoReader:
 
     @property
     def time_span(self) -> tuple[float, float]:
-        """Start and duration, in seconds of the clip, of the frames handed on so far.
+        """Return start and duration, in seconds of the video, of the frames yielded so far.
 
-        Before the iteration, of those that are expected.
+        Before the iteration, of the expected frames.
         """
         grid_rate = self.selection.grid_rate(self.info.frame_rate)
         start = Fraction(self.selection.start_time_seconds)
@@ -111,7 +121,8 @@ class VideoReader:
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         """Yield uint8 [height, width, 3], 0..255, sRGB as displayed.
 
-        Raises AnimateDiffV2VError at the end when no frame was selected.
+        Raises:
+            AnimateDiffV2VError: at the end, when no frame was selected.
         """
         converter = FrameConverter(
             size=(self.width, self.height),
@@ -146,7 +157,7 @@ class VideoReader:
             )
 
     def _tell_size(self) -> None:
-        """Tell in the log where the size is another than was asked for, or than the clip's."""
+        """Log if the size differs from the requested one, or from the video's."""
         used = (self.width, self.height)
         for name, asked, side in zip(("width", "height"), self._asked, used, strict=True):
             if asked and asked != side:

@@ -1,7 +1,7 @@
-"""Which frames of a clip are kept: the arithmetic, without any decoding.
+"""The arithmetic of frame selection, without decoding.
 
-The order is: cut out the time span, put its frames on an even grid of times (`force_rate`, or
-the clip's own rate), skip, keep every nth, stop at the cap.
+The order is: cut out the time span, resample its frames to a constant rate (`force_rate`, or the
+video's own rate), skip, keep every nth, stop at the cap.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from ..ranges import FORCED_FRAME_RATE, FRAMES, NTH_FRAME, SECONDS
 Frame = TypeVar("Frame")
 
 HIGHEST_RATE = int(FORCED_FRAME_RATE.high)
-# 23.976, 29.97 and 59.94 are how people write 24000/1001, 30000/1001 and 60000/1001.
+# People write 23.976, 29.97 and 59.94 for 24000/1001, 30000/1001 and 60000/1001.
 NTSC_TOLERANCE = Fraction(1, 1000)
 
 
 def exact_rate(value: int | float | str | Fraction, *, name: str = "frame_rate") -> Fraction:
     """Turn a frame rate in frames per second into an exact fraction; 29.97 means 30000/1001.
 
-    Raises AnimateDiffV2VError when `value` is no number, negative, or above 1000.
+    Raises:
+        AnimateDiffV2VError: when `value` is not a number, negative, or above 1000.
     """
     try:
         if isinstance(value, bool):
@@ -48,16 +49,20 @@ def exact_rate(value: int | float | str | Fraction, *, name: str = "frame_rate")
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSelection:
-    """Which frames of a clip to keep.
+    """The frames of a video to keep.
 
-    select_every_nth_frame: keep the first frame after the skip and every nth from there, >= 1.
-    skip_first_frames: frames to leave out, counted after `force_rate`, >= 0.
-    frame_load_cap: the most frames to keep, 0 for all.
-    force_rate: frames per second to put the clip on before the counting, by time stamps
-        (frames are repeated or left out, the duration stays); 0 for the clip's own rate.
-    start_time_seconds, duration_seconds: the span of the clip to look at; a duration of 0
-        reaches to the end.
-    Raises AnimateDiffV2VError for a value out of its range.
+    Attributes:
+        select_every_nth_frame: keep the first frame after the skip and every nth from there, >= 1.
+        skip_first_frames: number of frames to skip, counted after `force_rate`, >= 0.
+        frame_load_cap: maximum number of frames, 0 for all.
+        force_rate: frames per second to convert the video to before anything is counted, by time
+            stamps (frames are repeated or dropped, the duration stays the same); 0 for the video's
+            own rate.
+        start_time_seconds: start of the time span.
+        duration_seconds: duration of the time span; 0 reaches to the end.
+
+    Raises:
+        AnimateDiffV2VError: for a value out of its range.
     """
 
     select_every_nth_frame: int = 1
@@ -68,7 +73,7 @@ class FrameSelection:
     duration_seconds: float = 0
 
     def __post_init__(self) -> None:
-        """Check every field and make the rate exact."""
+        """Check all fields and make the rate exact."""
         NTH_FRAME.check(
             "select_every_nth_frame", self.select_every_nth_frame, hint="1 keeps every frame"
         )
@@ -79,7 +84,7 @@ class FrameSelection:
         object.__setattr__(self, "force_rate", exact_rate(self.force_rate, name="force_rate"))
 
     def kept_count(self, frame_count: int) -> int:
-        """Count the kept frames of `frame_count` frames (those there are after `force_rate`).
+        """Return how many of `frame_count` frames (counted after `force_rate`) are kept.
 
         min(cap, ceil((frame_count - skip) / nth)), never below 0.
         """
@@ -88,17 +93,17 @@ class FrameSelection:
         return min(kept, self.frame_load_cap) if self.frame_load_cap else kept
 
     def grid_rate(self, source_rate: Fraction) -> Fraction:
-        """Frames per second in which the skip and the nth are counted."""
+        """Return the frame rate in which skipped and nth frames are counted."""
         return self.force_rate or source_rate
 
     def output_rate(self, source_rate: Fraction) -> Fraction:
-        """Frames per second of the kept frames: (forced rate, or source rate) / nth."""
+        """Return the frame rate of the kept frames: (forced rate, or source rate) / nth."""
         return self.grid_rate(source_rate) / self.select_every_nth_frame
 
     def span_seconds(self, clip_seconds: Fraction | None) -> Fraction | None:
-        """Seconds of a clip of `clip_seconds` that are looked at; None when nobody knows yet.
+        """Return the duration of the time span in a video of `clip_seconds`; None if unknown.
 
-        Zero or less means that the span begins beyond the clip's end.
+        Zero or less means that the span starts after the end of the video.
         """
         wanted = Fraction(self.duration_seconds) or None
         if clip_seconds is None:
@@ -107,17 +112,17 @@ class FrameSelection:
         return min(wanted, there) if wanted else there
 
     def is_kept(self, grid_index: int) -> bool:
-        """Whether the frame with this index on the grid is kept (the cap left aside)."""
+        """Return whether the frame with this index on the grid is kept, ignoring the cap."""
         after_skip = grid_index - self.skip_first_frames
         return after_skip >= 0 and after_skip % self.select_every_nth_frame == 0
 
 
 def grid_count(span_seconds: Fraction, *, source_rate: Fraction, rate: Fraction) -> int:
-    """Count the times 0, 1/rate, 2/rate ... that fall into a span of a clip.
+    """Count the times 0, 1/rate, 2/rate ... in a span of a video.
 
-    The last half frame (of the source or of the grid, whichever is shorter) takes no new one:
-    there the end is nearer than any frame. So 10 frames at 30/s give 10 at 30/s, 5 at 15/s,
-    4 at 10/s and 20 at 60/s, and time stamps rounded to milliseconds change nothing.
+    No new frame starts in the last half frame (of the source or of the grid, whichever is
+    shorter), which is closer to the end than to a frame. So 10 frames at 30/s give 10 at 30/s, 5
+    at 15/s, 4 at 10/s and 20 at 60/s, and time stamps rounded to milliseconds change nothing.
     """
     if span_seconds <= 0:
         return 0
@@ -126,7 +131,7 @@ def grid_count(span_seconds: Fraction, *, source_rate: Fraction, rate: Fraction)
 
 
 def last_half_frame(*, source_rate: Fraction, rate: Fraction) -> Fraction:
-    """Seconds before the end of a span in which no new grid time falls."""
+    """Return the seconds before the end of a span in which no new grid time is allowed."""
     return 1 / (2 * max(source_rate, rate))
 
 
@@ -141,12 +146,16 @@ def nearest_on_grid(
 ) -> Iterator[Frame]:
     """Yield the frame nearest to each grid time start + k / rate; of two, the earlier.
 
-    timed_frames: pairs of seconds (rising) and frame; read one ahead, never stored.
-    span_seconds: the length to fill; None for the end of the frames.
-    last_frame_seconds: how long the last frame is shown; 1 / source_rate unless given.
+    Example: of frames at 0, 0.1, 0.2 and 0.9 s, a rate of 4 yields 0 (for 0 s), 0.2 (for 0.25 and
+    0.5 s) and 0.9 (for 0.75 s).
 
-    Example: frames at 0, 0.1, 0.2 and 0.9 s at a rate of 4: 0 (for 0 s), 0.2 (for 0.25 and
-    0.5 s), 0.9 (for 0.75 s).
+    Args:
+        timed_frames: pairs of seconds (ascending) and frame; read one ahead, never stored.
+        start_seconds: the first grid time.
+        rate: frames per second of the grid.
+        source_rate: frames per second of the source.
+        span_seconds: the duration to fill; None for the end of the frames.
+        last_frame_seconds: how long the last frame is shown; 1 / source_rate by default.
     """
     count = None
     if span_seconds is not None:

@@ -1,4 +1,4 @@
-"""Where pictures come from: decoded frames with the time at which each is shown."""
+"""Sources of decoded frames with their times."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 
 def open_source(info: VideoInfo) -> FileSource | JoinedSource | PictureSource:
-    """Open the clip that `info` tells of; raises AnimateDiffV2VError."""
+    """Open the video that `info` describes; raise AnimateDiffV2VError if that fails."""
     if info.parts:
         return JoinedSource(info)
     return PictureSource(info) if is_pictures(info.path) else FileSource(info)
 
 
 class FileSource:
-    """The frames of a video file, decoded once, in the order in which they are shown."""
+    """The frames of a video file, decoded once, in display order."""
 
     def __init__(self, info: VideoInfo) -> None:
-        """Open the file that `info` tells of; raises AnimateDiffV2VError."""
+        """Open the file that `info` describes; raise AnimateDiffV2VError if that fails."""
         self.info = info
         self._open(frame_threads=True)
 
@@ -47,26 +47,26 @@ class FileSource:
         self._container.close()
 
     def frames(self, *, from_seconds: Fraction) -> Iterator[tuple[Fraction, Any]]:
-        """Yield (seconds since the clip's first frame, frame), from at or before `from_seconds`."""
+        """Yield (seconds since the first frame, frame), from at or before `from_seconds`."""
         frames = self._decoded(from_seconds)
         first = next(frames, None)
         if from_seconds > 0 and (first is None or self._seconds(first) > from_seconds):
-            # The file has no index, and the search ended behind a key frame.
+            # The file has no index, and seeking ended after a key frame.
             frames = self._decoded(Fraction(0))
             first = next(frames, None)
         earlier, is_joinable = Fraction(-1), self.info.container in JOINABLE
         for frame in chain(() if first is None else (first,), frames):
             seconds = max(earlier, self._seconds(frame, earlier=earlier))
             if is_joinable and 0 <= earlier < seconds - FORWARD_SECONDS:
-                # A damaged time: a part that begins later would be a clip of its own.
+                # A damaged time: a part that starts later would be a separate video.
                 seconds = earlier + 1 / self.info.frame_rate
             earlier = seconds
             yield seconds, frame
 
     def _decoded(self, from_seconds: Fraction) -> Iterator[Any]:
-        """Yield frames; where the file is damaged, again from the start without frame threads.
+        """Yield frames; if the file is damaged, start again without frame threads.
 
-        With frame threads an error also takes the good frames that are under way.
+        With frame threads, an error also loses intact frames that are being decoded.
         """
         done = 0
         self._restart(from_seconds, frame_threads=True)
@@ -84,7 +84,7 @@ class FileSource:
         yield from islice(careful, done, None)
 
     def _restart(self, from_seconds: Fraction, *, frame_threads: bool) -> None:
-        """Go to the last key frame before a time; where that fails, to the start."""
+        """Seek to the last key frame before a time, or to the start if that fails."""
         if self._used:
             self.close()
             self._open(frame_threads=frame_threads)
@@ -108,15 +108,15 @@ class FileSource:
 
 
 class JoinedSource:
-    """The frames of clips that are joined in one file, each part as long as it says it is."""
+    """The frames of videos that are joined in one file, each with its stated duration."""
 
     def __init__(self, info: VideoInfo) -> None:
-        """Read what `info` tells of."""
+        """Prepare to read the parts that `info` describes."""
         self.info = info
         self._open: FileSource | None = None
 
     def close(self) -> None:
-        """Close the part that is being read; decoding stops at once."""
+        """Close the current part; decoding stops at once."""
         if self._open is not None:
             self._open.close()
 

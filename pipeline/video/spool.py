@@ -1,4 +1,4 @@
-"""Frames that are needed more than once wait on the disk instead of in memory."""
+"""Storage on disk for frames that are needed more than once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class FrameSpool:
-    """Raw frames of one size in a file, written in order, read in any order."""
+    """A file of raw frames of one size, written in order and read in any order."""
 
     def __init__(self, path: Path, *, frame_bytes: int) -> None:
         """Create the file."""
@@ -16,11 +16,11 @@ class FrameSpool:
         self._file = path.open("w+b")
 
     def write(self, frame: Any) -> None:
-        """Append one frame's bytes; raises OSError when the disk is full."""
+        """Append one frame's bytes; raise OSError when the disk is full."""
         self._file.write(frame)
 
     def flush(self) -> None:
-        """Bring everything to the file, for another process to read."""
+        """Flush everything to the file, for another process to read."""
         self._file.flush()
 
     def read(self, index: int) -> bytes:

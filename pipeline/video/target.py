@@ -1,4 +1,4 @@
-"""Whether a video can be written where it is told to."""
+"""Checks of the path of an output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .formats import FORMATS, OutputFormat
 
 
 def check_target(path: Path, form: OutputFormat) -> None:
-    """Raise AnimateDiffV2VError unless there is a folder for the file, and the name suits it."""
+    """Raise AnimateDiffV2VError unless the folder exists and the name suits the format."""
     check_name(path)
     try:
         _check(path, form)
@@ -36,13 +36,13 @@ def _check(path: Path, form: OutputFormat) -> None:
 
 
 def _fitting(path: Path) -> str:
-    """Name the format that fits a file's suffix, where there is one."""
+    """Return advice on the format that fits a file's suffix, or an empty string."""
     names = [form.name for form in FORMATS.values() if form.extension == path.suffix.lower()]
     return f": {' or '.join(names)} fits {path.suffix}" if path.suffix and names else ""
 
 
 def disk_error(error: OSError, *, path: Path) -> AnimateDiffV2VError:
-    """Say why a video could not be written."""
+    """Return an error that says why a video could not be written."""
     if error.errno == errno.ENOSPC:
         return AnimateDiffV2VError(
             f"{path} was not written: the disk is full; free some space or choose another folder."

@@ -1,4 +1,4 @@
-"""Small pictures of some kept frames, found by seeking: what a selection will give."""
+"""Thumbnails of some kept frames, found by seeking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .pictures import PictureSource
 from .reader import VideoReader
 from .sources import FileSource, JoinedSource, open_source
 
-# Up to here decoding on is usually quicker than going back to a key frame.
+# Up to this distance, decoding is usually faster than seeking to a key frame.
 SEEK_BEYOND_SECONDS = 5
 WIDEST = 4
 
@@ -23,13 +23,19 @@ WIDEST = 4
 def thumbnails(
     reader: VideoReader, *, height: int = 64, most: int = 8
 ) -> Iterator[tuple[Fraction, NDArray[np.uint8]]]:
-    """Yield (seconds of the clip, uint8 [height, width, 3]) of kept frames, without reading all.
+    """Yield (seconds of the video, uint8 [height, width, 3]) of some kept frames.
 
-    They are spread evenly over the selection, the first one included; where only decoding can
-    tell how many frames are kept, they are the first ones. `reader` is asked, not iterated.
-    height: pixels; the width follows from the frames', but is at most four times as much.
-    most: how many at most.
-    Raises AnimateDiffV2VError when the clip cannot be opened.
+    They are spread evenly over the selection, including the first one. If only decoding can tell
+    how many frames are kept, they are the first ones.
+
+    Args:
+        reader: the selection; it is not iterated.
+        height: in pixels; the width follows from the frames' aspect ratio, but is at most four
+            times as much.
+        most: the maximum number.
+
+    Raises:
+        AnimateDiffV2VError: when the video cannot be opened.
     """
     info, selection = reader.info, reader.selection
     converter = FrameConverter(
@@ -57,7 +63,7 @@ def _width(reader: VideoReader, height: int) -> int:
 
 
 def _spread(reader: VideoReader, most: int) -> list[int]:
-    """Choose at most `most` of the kept frames' numbers, evenly."""
+    """Return at most `most` indices of kept frames, evenly spread."""
     count = reader.expected_frame_count
     if count is None:
         return list(range(min(most, reader.selection.frame_load_cap or most)))
@@ -68,9 +74,10 @@ def _spread(reader: VideoReader, most: int) -> list[int]:
 def _nearest(
     source: FileSource | JoinedSource | PictureSource, times: list[Fraction]
 ) -> Iterator[tuple[Fraction, Any]]:
-    """Yield each time with the frame that is nearest to it, of two the earlier one.
+    """Yield each time with the frame that is nearest to it; of two, the earlier one.
 
-    The same choice as selection.nearest_on_grid makes. A clip that ends early gives its last one.
+    This is the same choice as in selection.nearest_on_grid. If the video ends early, its last
+    frame is used.
     """
     pairs: Iterator[tuple[tuple[Any, Any], tuple[Any, Any]]] = iter(())
     held: tuple[Any, Any] | None = None

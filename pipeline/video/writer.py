@@ -1,4 +1,4 @@
-"""Writing a video: one file, fed frame by frame, there when it is whole and not before."""
+"""Writing of a video, frame by frame, to a file that appears only when complete."""
 
 from __future__ import annotations
 
@@ -40,13 +40,15 @@ logger = logging.getLogger(__name__)
 
 
 class VideoWriter:
-    """Encodes frames into one file beside the caller's own work.
+    """Encodes frames into a file, in parallel to the caller's own work.
 
-    A context manager. ffmpeg runs in a process of its own and writes into a hidden folder beside
-    the target; when the `with` block ends well the file gets its name, otherwise nothing is left.
+    A context manager. ffmpeg runs in a separate process and writes into a hidden folder next to
+    the target. If the `with` block succeeds, the file gets its name; otherwise it is removed.
 
-    path: the finished file (for "png" a folder). frame_count: frames in it.
-    file_size: bytes, after the block.
+    Attributes:
+        path: the finished file (for "png", a folder).
+        frame_count: the number of frames in it.
+        file_size: in bytes, after the block.
     """
 
     def __init__(
@@ -67,20 +69,28 @@ class VideoWriter:
     ) -> None:
         """Check everything that can be checked before the first frame.
 
-        width, height: of the frames, pixels; odd sides are padded where the format needs it.
-        crf: quality, lower is better; None for the format's default.
-        audio: cut to the video's length, or filled up with silence.
-        pingpong: the frames once forwards, then backwards without the two at the ends.
-        loop_count: how often the clip is repeated. For gif and webp players do it, 0 is for
-            ever; in other files the frames are written again that often, with their sound.
-        metadata: texts stored in the file, for instance the workflow.
-        hardware: encode on the graphics card where one of its encoders opens.
-        overwrite: replace a file that is there already; False refuses it. One that appears while
-            frames are being written stays in any case without it: the video gets a number.
-        Frames wait on the disk until the end when they are needed more than once (pingpong,
-        loops, a gif's palette), and go straight to the encoder otherwise.
-        Raises AnimateDiffV2VError for a folder that is missing or not writable, a wrong
-        extension, a file that is there, and values out of range.
+        Frames that are needed more than once (for pingpong, loops, or a gif's palette) are stored
+        on disk until the end; otherwise they go directly to the encoder.
+
+        Args:
+            path: the file to write.
+            width: of the frames, in pixels; padded if it is odd and the format needs it even.
+            height: of the frames, in pixels; padded like the width.
+            frame_rate: frames per second.
+            format: the name of the output format.
+            crf: quality, lower is better; None for the format's default.
+            audio: cut to the video's duration, or padded with silence.
+            pingpong: play the frames forwards, then backwards without the two at the ends.
+            loop_count: how often the video is repeated. For gif and webp the player does it, and
+                0 means forever; in other files the frames are written repeatedly, with sound.
+            metadata: texts to store in the file, such as the workflow.
+            hardware: encode on the graphics card if one of its encoders works.
+            overwrite: replace an existing file; False refuses it. Without it, a file that appears
+                during the encoding is kept as well, and the video gets a numbered name.
+
+        Raises:
+            AnimateDiffV2VError: for a folder that is missing or not writable, a wrong extension,
+                an existing file, and values out of range.
         """
         self.path = checked_path("path", path).absolute()
         self.format: OutputFormat = output_format(format)
@@ -114,7 +124,8 @@ class VideoWriter:
     def write(self, frames: NDArray[np.uint8]) -> None:
         """Encode uint8 [n, height, width, 3], or 4 with alpha, 0..255.
 
-        Raises AnimateDiffV2VError for another shape or type, and when encoding fails.
+        Raises:
+            AnimateDiffV2VError: for another shape or dtype, and when encoding fails.
         """
         self._check_frames(frames)
         try:
@@ -134,7 +145,7 @@ class VideoWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Complete the file, or leave nothing when the block failed."""
+        """Complete the file, or remove it if the block failed."""
         try:
             if kind is None:
                 self._finish()
@@ -149,7 +160,7 @@ class VideoWriter:
 
     def _padded(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if any(self._padding):
-            # The last row and column are repeated: a black line would show at the edge.
+            # Repeat the last row and column: a black line would be visible at the edge.
             sides = ((0, self._padding[0]), (0, self._padding[1]), (0, 0))
             frame = np.pad(frame, sides, mode="edge")
         return np.ascontiguousarray(frame)
@@ -285,7 +296,7 @@ def _checked_loops(loop_count: int) -> int:
 
 
 def _free_name(path: Path) -> Path:
-    """Number a file's name so that there is none of it yet: out-2.mp4 beside out.mp4."""
+    """Return a numbered file name that does not exist yet: out-2.mp4 next to out.mp4."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
     return next(each for each in numbered if not is_there(each))
 

@@ -642,7 +642,7 @@ OTHERS = {
         "vision model",
         "",
         "Hugging Face's",
-        says="a vision model of CLIP. It belongs into models/clip_vision",
+        says="a vision model of CLIP. It belongs in models/clip_vision",
     ),
     "vision model of OpenCLIP": Row(
         lambda: named("visual.transformer.resblocks.0.ln_1.weight", "visual.proj"),
