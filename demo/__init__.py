@@ -1,1 +1,1 @@
-"""The miniature: a trained model small enough for a repository, and how it was made."""
+"""The miniature, a trained model small enough for a repository, and the code that made it."""

@@ -1,8 +1,8 @@
-"""Draw what the help pages show: the demo's clip, and what each node makes of it.
+"""Draw the pictures of the help pages: the demo's video, and the result of each node.
 
 Usage: python demo/help_pictures.py [NAME ...]   (all of them if no name is given)
 
-All is made with the miniature.
+Everything is made with the miniature.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ GROUND, INK = "#1d2430", "#f2f4f8"
 Frames = NDArray[np.uint8]
 """[frames, height, width, 3]."""
 Rows = Mapping[str, Frames]
-"""Clips under what is to be said of them."""
+"""Videos by their captions."""
 
 
 def clip(**selection: float) -> Frames:
-    """The demo's clip, or a selection of its frames."""
+    """Return the demo's video, or a selection of its frames."""
     with VideoReader(CLIP, selection=FrameSelection(**selection)) as reader:
         return np.stack(list(reader))
 
 
 @cache
 def source() -> Frames:
-    """What is restyled: 16 frames of the clip."""
+    """Return the 16 frames that are restyled."""
     return clip(select_every_nth_frame=2, frame_load_cap=16)
 
 
 @cache
 def models(lora: float = 0.0, motion: bool = True) -> Models:
-    """The miniature, with its style LoRA or without its motion module."""
+    """Load the miniature, with its style LoRA or without its motion module."""
     path = MODELS / "loras" / "miniature_outlined.safetensors"
     return load_models(
         CHECKPOINT,
@@ -95,7 +95,7 @@ def restyled(
     styles: Sequence[StyleImages] = (),
     **settings: object,
 ) -> Frames:
-    """The clip after a prompt, with the demo's settings where no others are given."""
+    """Return the restyled video, with the demo's settings by default."""
     networks = networks or models()
     pixels = torch.from_numpy(source() if frames is None else frames) / 255
     if isinstance(prompt, str):
@@ -150,7 +150,7 @@ def lora_stack() -> Rows:
 
 
 def model_from_comfy() -> Rows:
-    """The checkpoint as ComfyUI's own loader reads it, without a ComfyUI."""
+    """Restyle with the checkpoint as ComfyUI's own loader reads it, without a ComfyUI."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, motion = (
             Path(folder, "checkpoint.safetensors"),
@@ -289,7 +289,7 @@ def main() -> None:
 
 
 def sheet(rows: Rows) -> Image.Image:
-    """Lay clips out, a row each, under what is said of them."""
+    """Draw the videos, one per row, below their captions."""
     width = COLUMNS * (SIDE + GAP) + GAP
     picture = Image.new("RGB", (width, len(rows) * (LINE + SIDE + GAP) + GAP), GROUND)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
@@ -303,7 +303,7 @@ def sheet(rows: Rows) -> Image.Image:
 
 
 def moments(frames: Frames) -> Frames:
-    """As many frames as there are columns, spread over a clip."""
+    """Return as many frames as there are columns, evenly spread."""
     return frames[np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int)]
 
 

@@ -1,4 +1,4 @@
-"""Putting the miniature where ComfyUI looks for models."""
+"""Installation of the miniature into ComfyUI's model folders."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..pipeline.part_folder import PartFolder
 
 DEMO_FOLDER = Path(__file__).parent
 _NATIVE_SUFFIX = "_native"
-# Of no use to ComfyUI as they are: its vision models are of certain sizes.
+# ComfyUI cannot use these: it only supports vision models of certain sizes.
 _ONLY_WIDENED = ("clip_vision", "ipadapter")
 
 
 def checked_comfyui(comfyui: Path) -> Path:
-    """Return the folder as a Path; raise AnimateDiffV2VError unless it holds `models`."""
+    """Return the folder as a Path; raise AnimateDiffV2VError unless it has a folder `models`."""
     comfyui = checked_path("comfyui", comfyui)
-    if not os.path.isdir(comfyui / "models"):  # noqa: PTH112 - Path's raises without the right
+    if not os.path.isdir(comfyui / "models"):  # noqa: PTH112 - Path.is_dir raises without permission
         raise AnimateDiffV2VError(
             f"{comfyui} has no folder named models: give the folder of ComfyUI itself, or its "
             "--base-directory."
@@ -34,14 +34,17 @@ def checked_comfyui(comfyui: Path) -> Path:
 
 
 def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = False) -> list[Path]:
-    """Copy the miniature's model files and its clip into a ComfyUI: the paths that were written.
+    """Copy the miniature's model files and its video into a ComfyUI; return the paths written.
 
-    comfyui: the folder that holds ComfyUI's `models` and `input`.
-    native: also write what the templates need that use ComfyUI's own loaders: the miniature at the
-    sizes of Stable Diffusion 1.5 and CLIP, 2.0 GB.
-    overwrite: replace files of the same names and other content; without it they are refused.
-    Raises AnimateDiffV2VError when it is no such folder, when the miniature is not here (it comes
-    with the repository, not with a wheel), or when a file cannot be written.
+    Args:
+        comfyui: the folder with ComfyUI's `models` and `input`.
+        native: also write the miniature at the sizes of Stable Diffusion 1.5 and CLIP (2.0 GB),
+            for templates that use ComfyUI's own loaders.
+        overwrite: replace files of the same names with other content; otherwise they are refused.
+
+    Raises:
+        AnimateDiffV2VError: when it is not such a folder, when the miniature is missing (it comes
+            with the repository, not with a wheel), or when a file cannot be written.
     """
     comfyui = checked_comfyui(comfyui)
     models = sorted((DEMO_FOLDER / "models").rglob("*.safetensors"))
@@ -71,7 +74,7 @@ def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = Fal
 
 
 def _write(target: Path, write: Callable[[Path], object], *, overwrite: bool) -> None:
-    """Write a file whole or not at all; one that is there already with this content stays."""
+    """Write a file completely or not at all; keep an existing one with the same content."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part_folder = PartFolder(target)

@@ -1,11 +1,11 @@
-"""Write a tiny network with seeded random weights, in the file layouts that users have.
+"""Write a tiny network with seeded random weights, in the usual file layouts.
 
 Usage: python demo/random_weights.py FOLDER
 
 The files are checkpoint.safetensors (Stable Diffusion's LDM layout, with VAE and text encoder),
 motion_module.safetensors (AnimateDiff's original layout, v2-shaped), style_lora.safetensors
-(kohya's layout) and controlnet.safetensors (its original layout). They load like real ones and are
-for trying out the machinery: the pictures that they make are patterns of noise.
+(kohya's layout) and controlnet.safetensors (its original layout). They load like real ones and
+are for testing: the pictures that they make are noise patterns.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def checkpoint(
 
 
 def _vae_shapes(vae: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Original checkpoints store the attention's linear layers as convolutions of 1x1."""
+    """Yield shapes; original checkpoints store attention's linear layers as 1x1 convolutions."""
     for spec in vae_table(vae):
         is_linear = ".mid.attn_1." in spec.ldm_name and len(spec.shape) == 2
         yield spec.ldm_name, (*spec.shape, 1, 1) if is_linear else spec.shape
@@ -140,7 +140,7 @@ def _drawn(names: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, Tensor]:
 
 
 def _tensor(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Norms are neutral, biases zero, the rest keeps the variance of what goes through it."""
+    """Draw a tensor: norms are neutral, biases zero, and other weights keep the variance."""
     if len(shape) == 1:
         return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
     fan_in = torch.Size(shape[1:]).numel()

@@ -1,4 +1,4 @@
-"""The demo: restyle a clip with the miniature, four ways, and lay the results side by side.
+"""The demo: restyle a video with the miniature in four ways, and show the results side by side.
 
 Usage: python demo/run.py [FOLDER]   (demo/out if no folder is given)
 """
@@ -21,7 +21,7 @@ MODELS = DEMO / "models"
 CLIP = DEMO / "clip.mp4"
 LORAS = MODELS / "loras"
 EVERY_NTH_FRAME = 2
-FRAME_RATE = Fraction(8)  # the clip's 16, every 2nd frame
+FRAME_RATE = Fraction(8)  # the video has 16; every 2nd frame is kept
 
 GREEN = "a green square on a purple background"
 YELLOW = "a yellow square on a green background"
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def restyle(output: Path, prompt: str, options: list[str]) -> int:
-    """Run the command as one would type it, and show what that is."""
+    """Print and run the command as a user would type it."""
     command = ["run", str(CLIP), str(output), "--prompt", prompt, *options]
     command += ["--checkpoint", str(MODELS / "checkpoints" / "miniature.safetensors")]
     command += ["--motion-module"]
@@ -73,13 +73,13 @@ def restyle(output: Path, prompt: str, options: list[str]) -> int:
 
 
 def read(path: Path, nth: int) -> Frames:
-    """Read a clip's frames: uint8 [frames, height, width, 3]."""
+    """Read the frames of a video: uint8 [frames, height, width, 3]."""
     with VideoReader(path, selection=FrameSelection(select_every_nth_frame=nth)) as reader:
         return np.stack(list(reader))
 
 
 def write_side_by_side(path: Path, clips: dict[str, Frames]) -> None:
-    """Write all clips next to each other, under their names."""
+    """Write all videos side by side, below their names."""
     heads = np.concatenate([label(name, clip.shape[2]) for name, clip in clips.items()], axis=1)
     body = np.concatenate(list(clips.values()), axis=2)
     frames = np.concatenate([np.repeat(heads[np.newaxis], len(body), axis=0), body], axis=1)
@@ -91,7 +91,7 @@ def write_side_by_side(path: Path, clips: dict[str, Frames]) -> None:
 
 
 def write_contact_sheet(path: Path, clips: dict[str, Frames]) -> None:
-    """Write a row a clip, each at the same moments."""
+    """Write a picture with one row per video, all at the same times."""
     rows = []
     for name, clip in clips.items():
         chosen = clip[np.linspace(0, len(clip) - 1, COLUMNS).round().astype(int)]

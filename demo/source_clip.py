@@ -1,4 +1,4 @@
-"""Draw the demo's source clip: a red square that circles over a blue background, with a hum.
+"""Draw the demo's source video: a red square that circles over a blue background, with a hum.
 
 Usage: python demo/source_clip.py FILE
 """
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def write_clip(path: Path) -> None:
-    """Write the clip, three seconds of 128x128 at 16 frames per second, with sound."""
+    """Write the video, three seconds of 128x128 at 16 frames per second, with sound."""
     sound = Audio(_sound(), SAMPLE_RATE)
     with VideoWriter(
         path, width=SIZE, height=SIZE, frame_rate=FRAME_RATE, audio=sound, overwrite=True
@@ -60,7 +60,7 @@ def write_clip(path: Path) -> None:
 
 
 def _sound() -> NDArray[np.float32]:
-    """A hum that rises and falls with the square."""
+    """Return a hum whose pitch follows the square."""
     samples = int(SAMPLE_RATE * FRAMES / FRAME_RATE)
     times = np.arange(samples) / samples
     pitch = 220 * (1.25 - 0.25 * np.cos(2 * math.pi * times))

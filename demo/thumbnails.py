@@ -1,4 +1,4 @@
-"""Draw the templates' thumbnails: the demo's clip, what becomes of it, and the nodes that do it.
+"""Draw the templates' thumbnails: the demo's video, the result, and the nodes.
 
 Usage: python demo/run.py && python demo/thumbnails.py
 """
@@ -17,10 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 DEMO = Path(__file__).parent
 TEMPLATES = DEMO.parent / "workflows"
-# The template browser shows thumbnails as squares; drawn larger, lines and letters come out smooth.
+# The template browser shows square thumbnails; they are drawn larger for smooth lines and text.
 SIDE, DRAWN, EDGE = 512, 1024, 64
 GROUND, INK, SOFT = "#1d2430", "#f2f4f8", "#9aa6b8"
-# As the groups in the templates.
+# The colours of the groups in the templates.
 COLOURS = {
     "clip": "#3f789e",
     "model": "#6b5b95",
@@ -34,10 +34,11 @@ PROMPTS = {"red": "#dc4a3a", "yellow": "#f2d35b", "green": "#5fbf6a"}
 
 @dataclass(frozen=True)
 class Card:
-    """What one thumbnail says.
+    """The content of a thumbnail.
 
-    clips: a result of demo/run.py, which stands below the source, or what makes all that is shown.
-    nodes: names with groups.
+    Attributes:
+        clips: a result of demo/run.py, shown below the source, or a function that makes all videos.
+        nodes: names with groups.
     """
 
     title: str
@@ -158,7 +159,7 @@ def draw(card: Card) -> Image.Image:
 
 
 def shown(card: Card) -> Sequence[Frames]:
-    """The clips of a card, one below the other."""
+    """Return the videos of a card, from top to bottom."""
     if not isinstance(card.clips, str):
         return card.clips()
     with VideoReader(DEMO / "out" / f"{card.clips}.mp4") as reader:
@@ -166,7 +167,7 @@ def shown(card: Card) -> Sequence[Frames]:
 
 
 def strip(picture: Image.Image, y: int, frames: Frames, count: int) -> int:
-    """Paste frames side by side, and give their height."""
+    """Paste frames side by side, and return their height."""
     width = (DRAWN - 2 * EDGE - 16 * (count - 1)) // count
     for index in range(count):
         frame = frames[round(index * (len(frames) - 1) / (count - 1))]

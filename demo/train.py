@@ -1,9 +1,9 @@
-"""Train the miniature: a latent diffusion model, a motion module, LoRAs and what guides it.
+"""Train the miniature: a latent diffusion model, a motion module, LoRAs, ControlNet, IP-Adapter.
 
 Usage: python demo/train.py [--work FOLDER] [--out FOLDER] [--start FOLDER] [--threads N]
 
-Everything is learned from clips that the script draws itself. A run that was stopped goes on where
-it was; the same command with an empty work folder makes the weights anew.
+Everything is learned from videos that the script draws itself. A stopped run continues where it
+was; the same command with an empty work folder trains from scratch.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def main() -> int:
 
 
 def from_nothing(work: Path) -> Networks:
-    """Train what is slow to learn: VAE, text encoder, UNet and the motion module's beginning."""
+    """Train from scratch: VAE, text encoder, UNet, and the motion module's first part."""
     vae = trained_codec(work)
     text_encoder = trained_text_encoder(work)
     unet = trained_base(work, stills(work, vae), text_encoder)
@@ -97,7 +97,7 @@ def from_nothing(work: Path) -> Networks:
 
 
 def of_miniature(folder: Path) -> Networks:
-    """Read the networks of a finished miniature."""
+    """Load the networks of a finished miniature."""
     weights = load_checkpoint(folder / CHECKPOINT)
     vae, text_encoder, unet, modules = (
         new_vae(),
@@ -113,7 +113,7 @@ def of_miniature(folder: Path) -> Networks:
 
 
 def controlnet_of_miniature(folder: Path) -> ControlNetModel:
-    """Read the ControlNet of a finished miniature."""
+    """Load the ControlNet of a finished miniature."""
     controlnet = new_controlnet(new_unet())
     controlnet.load_state_dict(load_control(folder / CONTROLNET).tensors)
     return controlnet

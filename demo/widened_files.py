@@ -1,4 +1,4 @@
-"""The miniature's files at the sizes that ComfyUI's own loaders know."""
+"""The miniature's files at the sizes that ComfyUI's own loaders support."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _WIDENED: dict[str, Callable[[Path], Tensors]] = {
     "ipadapter": lambda path: widened_ip_adapter(load_file(path)),
 }
 WIDENED_FOLDERS = tuple(_WIDENED)
-"""The folders of the miniature whose files have such a version."""
+"""The folders of the miniature whose files can be widened."""
 
 
 def save_widened(path: Path, target: Path) -> None:
-    """Write the wide version of one of the miniature's files, by the folder that it lies in."""
+    """Write the wide version of one of the miniature's files, depending on its folder."""
     save_file(_WIDENED[path.parent.name](path), target)
-    shutil.copymode(path, target)  # it was for its owner alone
+    shutil.copymode(path, target)  # it was readable only by its owner

@@ -1,11 +1,11 @@
-"""The miniature at the sizes of Stable Diffusion 1.5 and CLIP, for loaders that know no others.
+"""The miniature at the sizes of Stable Diffusion 1.5 and CLIP, for loaders that need those.
 
-Each channel is there several times, and what reads channels reads the first copy. So the wide
-network computes what the narrow one does (Net2Net, arXiv 1511.05641): copies change neither mean
-nor variance of what a norm looks at, attention is scaled back, and layers that the narrow network
-has not let everything through. In two places this holds to a few percent only: where the UNet
-joins features of its outermost level with those from below, of which there are other numbers of
-copies, a norm's 32 groups fall otherwise.
+Each channel is repeated several times, and layers read only the first copy. So the wide network
+computes the same as the narrow one (Net2Net, arXiv 1511.05641): copies change neither mean nor
+variance of the input of a norm, attention is rescaled, and additional layers pass their input
+through. Two norms are equal only up to a few percent: where the UNet joins features of its
+outermost level with those of the next one, which have other numbers of copies, the 32 groups of
+the norm contain other channels.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..pipeline.models.motion_module import MotionModules
 
 Tensors = dict[str, Tensor]
 Copies = NDArray[np.int64]
-"""Which narrow channel stands in each wide one, [wide channels]."""
+"""The narrow channel that each wide channel copies, [wide channels]."""
 
-# The lower levels must be a multiple of 320, and of 32 groups of three channels.
+# Channels of the lower levels: a multiple of 320, and of 32 groups of three channels.
 UNET_LEVELS = (320, 960, 960)
 VAE_LEVELS, VAE_LAYERS = (128, 256, 512, 512), 2
 TEXT_CHANNELS, TEXT_LAYERS = 768, 12
@@ -44,7 +44,7 @@ _CLIP_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 def side_by_side(narrow: int, wide: int) -> Copies:
-    """Copies of a channel beside each other, so that groups and heads stay together.
+    """Put the copies of a channel next to each other, so that groups and heads stay together.
 
     >>> side_by_side(2, 6)
     array([0, 0, 0, 1, 1, 1])
@@ -53,7 +53,7 @@ def side_by_side(narrow: int, wide: int) -> Copies:
 
 
 def in_turn(narrow: int, wide: int) -> Copies:
-    """All channels again and again, so that each head has all of a single one.
+    """Repeat all channels, so that each head has all channels of a single head.
 
     >>> in_turn(2, 6)
     array([0, 1, 0, 1, 0, 1])
@@ -62,9 +62,10 @@ def in_turn(narrow: int, wide: int) -> Copies:
 
 
 def widened_checkpoint(weights: CheckpointWeights) -> Tensors:
-    """Give a checkpoint in the original (LDM) layout, fp16, that is a Stable Diffusion 1.5.
+    """Return a checkpoint with the sizes of Stable Diffusion 1.5, in LDM's layout, fp16.
 
-    weights: of the miniature: three levels, the outermost of a divisor of 320 channels.
+    Args:
+        weights: the miniature: three levels, the outermost with a divisor of 320 channels.
     """
     if weights.vae is None or weights.vae_config is None or weights.text_encoder is None:
         raise ValueError("the miniature's checkpoint holds its VAE and its text encoder")
@@ -79,7 +80,7 @@ def widened_checkpoint(weights: CheckpointWeights) -> Tensors:
 
 
 def widened_motion_module(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Give a motion module for the UNet of `widened_checkpoint`, in AnimateDiff's layout, fp16."""
+    """Return a motion module for the UNet of `widened_checkpoint`, AnimateDiff's layout, fp16."""
     frames = next(t.shape[1] for name, t in tensors.items() if name.endswith(".pe"))
     with torch.device("meta"):
         wide = MotionModules(
@@ -94,9 +95,11 @@ def widened_motion_module(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def widened_lora(tensors: Mapping[str, Tensor], unet_config: Mapping[str, Any]) -> Tensors:
-    """Give a LoRA for the UNet of `widened_checkpoint`, in kohya's layout, fp16.
+    """Return a LoRA for the UNet of `widened_checkpoint`, in kohya's layout, fp16.
 
-    unet_config: of the narrow UNet, which the LoRA was made for.
+    Args:
+        tensors: the LoRA for the narrow UNet.
+        unet_config: the config of the narrow UNet.
     """
     wide = _wide_unet(unet_config)
     joined = dict(_joined(unet_config, wide))
@@ -116,7 +119,7 @@ def widened_lora(tensors: Mapping[str, Tensor], unet_config: Mapping[str, Any]) 
 
 
 def widened_vision_model(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Give a vision model of the sizes of CLIP's ViT-L/14, in Hugging Face's layout, fp16."""
+    """Return a vision model with the sizes of CLIP's ViT-L/14, Hugging Face's layout, fp16."""
     layers = {re.sub(_CLIP_LAYER, ".layers.{}.", name): t for name, t in tensors.items()}
     shapes = {
         name.format(layer): _vision_shape(name, tensor)
@@ -128,7 +131,7 @@ def widened_vision_model(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def widened_ip_adapter(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Give an IP-Adapter for the vision model of `widened_vision_model`; the rest stays."""
+    """Return an IP-Adapter for the vision model of `widened_vision_model`."""
     name = "image_proj.proj.weight"
     rows, channels = tensors[name].shape
     columns = in_turn(channels, VISION_EMBEDDING)
@@ -149,7 +152,7 @@ def _wide_unet(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _joined(narrow: Mapping[str, Any], wide: Mapping[str, Any]) -> Iterator[tuple[str, Copies]]:
-    """What enters each residual block on the way up: features from below, then a skip's."""
+    """Yield the input copies of each up block's resnets: features, then the skip connection."""
     ways: list[list[tuple[str, int, int]]] = [
         list(_entering(dict(each))) for each in (narrow, wide)
     ]
@@ -180,13 +183,13 @@ def _vae(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensors:
         else:
             tensor = _letting_through(spec)
         if ".mid.attn_1." in spec.ldm_name and tensor.ndim == 2:
-            tensor = tensor[..., None, None]  # originals have a convolution there
+            tensor = tensor[..., None, None]  # the original is a convolution
         result[spec.ldm_name] = tensor
     return result
 
 
 def _clip(tensors: Mapping[str, Tensor], table: list[TensorSpec], *, channels: int) -> Tensors:
-    """A transformer of CLIP with as many copies of its one head in each head as fit."""
+    """Return a CLIP transformer with as many copies of its single head in each head as fit."""
     result = {}
     for spec in table:
         narrow = tensors.get(spec.name)
@@ -237,7 +240,7 @@ def _weight(
     shape: tuple[int, ...],
     joined: Mapping[str, Copies] | None = None,
 ) -> Tensor:
-    """Widen a weight, bias or norm whose copies stand side by side."""
+    """Widen a weight, bias or norm whose copies are side by side."""
     module = name.rpartition(".")[0]
     block, _, layer = module.rpartition(".")
     entering = (joined or {}).get(block)
@@ -254,7 +257,7 @@ def _weight(
 
 
 def _spread(narrow: Tensor, rows: Copies, columns: Copies | None) -> Tensor:
-    """Copy rows; of the copies of a column the first one is read."""
+    """Copy rows; of the copies of a column, only the first one gets a weight."""
     copied: Tensor = narrow.half()[rows]
     if columns is None:
         return copied
@@ -265,7 +268,7 @@ def _spread(narrow: Tensor, rows: Copies, columns: Copies | None) -> Tensor:
 
 
 def _scaled(query: Tensor, copies: int) -> Tensor:
-    """Take back what copies in a head change: the sum over channels, and the scale by their root.
+    """Compensate for copies in a head: more channels in the sum, and another scale.
 
     Softmax attention multiplies by 1 / sqrt(channels of a head).
     """
@@ -278,6 +281,6 @@ def _encoding(narrow: Tensor, like: Tensor) -> Tensor:
 
 
 def _letting_through(spec: TensorSpec) -> Tensor:
-    """Of a layer on a residual path: it adds nothing."""
+    """Return zeros for a layer on a residual path, so that it adds nothing."""
     is_norm = len(spec.shape) == 1 and spec.name.endswith(".weight")
     return torch.full(spec.shape, float(is_norm), dtype=torch.float16)

@@ -1,1 +1,1 @@
-"""How the miniature is trained: what it sees, its networks, and a module for each stage."""
+"""The training of the miniature: data, networks, and a module for each stage."""

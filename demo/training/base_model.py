@@ -27,7 +27,9 @@ BATCH = 16
 class Batch:
     """Rows of examples: latents and twins [rows, frames, 4, 16, 16], masks, captions.
 
-    rows, sides: where they stand among the examples, and which of the pair they are.
+    Attributes:
+        rows: indices among the examples.
+        sides: which of each pair is the example, 0 or 1.
     """
 
     latents: Tensor
@@ -41,9 +43,13 @@ class Batch:
 def draw_batch(
     examples: Examples, rng: np.random.Generator, size: int, *, style: str | None = None
 ) -> Batch:
-    """Draw examples; either of a pair may be the one to show, the other is its twin.
+    """Draw examples; either of a pair can be the example, the other one is its twin.
 
-    style: draw among the examples of one style only.
+    Args:
+        examples: all examples.
+        rng: the random generator.
+        size: the number of rows.
+        style: draw only examples of this style.
     """
     chosen = examples.of_style(style) if style else examples.all
     rows, which = chosen[rng.integers(0, len(chosen), size)].T
@@ -63,8 +69,8 @@ def draw_batch(
 def noised_stills(batch: Batch, steps: Tensor, generator: torch.Generator) -> Noised:
     """Add noise to the first frames of a batch, at the training steps [rows].
 
-    The sampler runs the UNet on Stable Diffusion's schedule without a motion module and on
-    AnimateDiff's with one: half of the rows are noised by either.
+    The sampler uses Stable Diffusion's schedule without a motion module, and AnimateDiff's with
+    one, so half of the rows get noise of each.
     """
     halves = torch.stack([alphas_cumprod("linear"), alphas_cumprod("sqrt_linear")])
     return noised(
@@ -89,7 +95,7 @@ def trained_base(
 def refined_base(
     folder: Path, examples: Examples, unet: UNet2DConditionModel, text_encoder: ClipTextModel
 ) -> UNet2DConditionModel:
-    """Go on, in place, with more of the noise levels that video-to-video passes through."""
+    """Continue training in place, with more of the noise levels that video-to-video uses."""
     _train(unet, REFINEMENT, examples, text_encoder, folder=folder)
     return unet
 

@@ -1,4 +1,4 @@
-"""Captions as the text encoder reads them, and the stage that teaches it to tell what they say."""
+"""Encoding of captions, and the stage that trains the text encoder to recognise their content."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def encoded(text_encoder: ClipTextModel, texts: Sequence[str]) -> Tensor:
 
 
 class _Examiner(nn.Module):
-    """Asks the encoded tokens what the caption says, the way cross-attention asks them."""
+    """Predicts the content of a caption from its tokens, by cross-attention."""
 
     def __init__(self, text_encoder: ClipTextModel) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Examiner(nn.Module):
 
 
 def error_of(answers: nn.ModuleList, perceived: Tensor, truths: Tensor) -> Tensor:
-    """Mean cross-entropy of answers, each to its own of `perceived` [n, answers, channels]."""
+    """Return the mean cross-entropy of answers from `perceived` [n, answers, channels]."""
     losses = [
         functional.cross_entropy(answer(perceived[:, index]), truths[:, index])
         for index, answer in enumerate(answers)
@@ -68,7 +68,7 @@ def error_of(answers: nn.ModuleList, perceived: Tensor, truths: Tensor) -> Tenso
 
 
 def trained_text_encoder(folder: Path) -> ClipTextModel:
-    """Teach a text encoder to tell colours, shapes, textures and styles apart."""
+    """Train a text encoder to distinguish colours, shapes, textures and styles."""
     torch.manual_seed(2)
     text_encoder = new_text_encoder()
     examiner = _Examiner(text_encoder)
@@ -83,5 +83,5 @@ def trained_text_encoder(folder: Path) -> ClipTextModel:
 
 
 def truth(scene: Scene) -> list[int]:
-    """Which of the values of each of `KNOWN` a scene has."""
+    """Return the index of a scene's value for each property in `KNOWN`."""
     return [values.index(getattr(scene, name)) for name, values in KNOWN.items()]

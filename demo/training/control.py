@@ -33,11 +33,11 @@ def trained_controlnet(
     text_encoder: ClipTextModel,
     earlier: ControlNetModel | None = None,
 ) -> ControlNetModel:
-    """Train a ControlNet that begins as a copy of the UNet's first half and changes nothing yet.
+    """Train a ControlNet, starting from a copy of the UNet's down blocks with zero outputs.
 
-    As arXiv 2302.05543, on single frames and on both noise schedules, as the UNet was trained.
+    As in arXiv 2302.05543, on single frames and both noise schedules, like the UNet.
 
-    earlier: one that was trained for the UNet's earlier weights, to get used to these.
+    `earlier` is a ControlNet trained for earlier weights of the UNet, to start from instead.
     """
     torch.manual_seed(7)
     frozen(unet)
@@ -60,7 +60,7 @@ def trained_controlnet(
             mid_block_additional_residual=middle,
             return_dict=False,
         )[0]
-        # Without a limit: outlines matter most where little else is left of the picture.
+        # No limit: outlines matter most where little else of the picture is left.
         return picture_error(predicted, seen, batch.masks[:, 0], limit=math.inf)
 
     train("canny", plan, controlnet, loss_of, folder)
@@ -68,7 +68,7 @@ def trained_controlnet(
 
 
 def outlines(examples: Examples, batch: Batch) -> Tensor:
-    """Control frames of a batch's first frames, [rows, 3, height, width], 0 or 1."""
+    """Return control frames of a batch's first frames, [rows, 3, height, width], 0 or 1."""
     frames = []
     for row, side in zip(batch.rows, batch.sides, strict=True):
         picture = draw(examples.scenes[row][side], examples.times[row][0])

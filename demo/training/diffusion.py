@@ -1,4 +1,4 @@
-"""Noise for training: what the network sees at a time step, and what it shall say."""
+"""Noise for training: the network's input at a time step, and its target."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from torch import Tensor
 
 TRAINING_STEPS = 1000
-# The share of the schedule up to which what shines through the noise is to be trusted, and that
-# from which all of it may be in foreign colours. Both lie below the denoise that is meant to be
-# used: its first steps see the foreign colours whole, the later ones what is left of them.
+# The fractions of the schedule up to which the remaining signal has the right colours, and from
+# which all of it may have other colours. Both are below the intended denoise: its first steps see
+# the other colours completely, later ones what remains of them.
 TRUSTED_UNTIL, FOREIGN_FROM = 0.05, 0.35
 TWIN_SHARE = 0.5
 LATE_EMPHASIS = 0.75
@@ -23,24 +23,24 @@ NOISE_LIMIT = 5.0
 
 @dataclass(frozen=True)
 class Noised:
-    """A batch as the network sees it, with the noise that it shall predict."""
+    """A noised batch, with the noise that the network should predict."""
 
     sample: Tensor
     timesteps: Tensor
     target: Tensor
     alphas: Tensor
-    """Share of the signal's variance, [n, 1, ...]."""
+    """Fraction of the signal's variance, [n, 1, ...]."""
 
 
 def alphas_cumprod(schedule: BetaSchedule) -> Tensor:
-    """Share of the signal's variance that is left at each training step, float32 [1000]."""
+    """Return the fraction of the signal's variance at each training step, float32 [1000]."""
     return 1.0 / (1.0 + NoiseSchedule(schedule).sigmas.square())
 
 
 def timesteps(count: int, generator: torch.Generator, *, refine: bool = False) -> Tensor:
-    """Draw training steps, late ones more often: there the composition is made.
+    """Draw training steps, noisier ones more often, which determine the composition.
 
-    refine: draw half of them from the part of the schedule that video-to-video passes through.
+    With `refine`, half of them are from the part of the schedule that video-to-video uses.
     """
     drawn = torch.rand(count, generator=generator) ** LATE_EMPHASIS
     if refine:
@@ -58,12 +58,12 @@ def noised(
 ) -> Noised:
     """Add noise to latents [n, ..., channels, height, width], scaled.
 
-    In half of the examples some of what shines through the noise is the twin's: in
-    video-to-video the start is somebody else's clip, with its own colours, and the network has to
-    take the shapes from it and the colours from the prompt. The target is the noise that leads to
-    the example itself.
+    In half of the examples, part of the signal in the noise is the twin's: video-to-video starts
+    from a video with other colours, and the network must take the shapes from it and the colours
+    from the prompt. The target is the noise that leads to the example itself.
 
-    twins: like `latents`; timesteps, alphas: [n], alphas being the signal's share of variance.
+    `twins` has the shape of `latents`; timesteps and alphas are [n], alphas being the signal's
+    fraction of the variance.
     """
     noise = torch.randn(latents.shape, generator=generator)
     share = _foreign_share(timesteps, generator)
@@ -74,21 +74,21 @@ def noised(
 
 
 def clean(sample: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    """What remains of a noised sample without the noise."""
+    """Return a noised sample without the noise."""
     return (sample - (1 - alpha).sqrt() * noise) / alpha.sqrt()
 
 
 def picture_error(
     noise: Tensor, seen: Noised, masks: Tensor, *, limit: float = NOISE_LIMIT
 ) -> Tensor:
-    """Mean squared error of the picture that is left when the predicted noise is taken away.
+    """Return the mean squared error of the picture without the predicted noise.
 
-    The object counts more: it is small, and it is the subject. Judged by the noise itself, what is
-    nearly clean would count most, and outlines are decided before.
+    The object, which is small, gets more weight. An error of the noise itself would give the most
+    weight to nearly clean pictures, but outlines are determined earlier.
 
-    noise: in the order of `seen.target`; masks: [rows, ..., 1, height, width], of the object.
-    limit: of the noise's share of variance over the signal's; beyond it, where a picture can only
-    be guessed, the noise is judged.
+    `noise` has the order of `seen.target`; `masks` are of the object, [rows, ..., 1, height,
+    width]. `limit` is a ratio of noise variance to signal variance; above it, where the picture can
+    only be guessed, the error of the noise is used.
     """
     weights = 1 + OBJECT_WEIGHT * masks
     error = (noise.float().view(seen.target.shape) - seen.target).square()

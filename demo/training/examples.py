@@ -1,4 +1,4 @@
-"""What UNet and motion module are trained on: scenes as latents, each with a recoloured twin."""
+"""Training data of UNet and motion module: latents of scenes, each with a recoloured twin."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ ENCODED_AT_ONCE = 16
 class Examples:
     """Latents of scenes: float16 [examples, 2, frames, 4, 16, 16], the second being the twin.
 
-    masks: coverage of the object in each latent, float16 [examples, frames, 1, 16, 16].
-    times: of the frames of each example, from 0 to 1.
+    Attributes:
+        masks: coverage of the object in each latent, float16 [examples, frames, 1, 16, 16].
+        times: the times of the frames of each example, from 0 to 1.
     """
 
     scenes: list[tuple[Scene, Scene]]
@@ -38,21 +39,21 @@ class Examples:
 
     @cached_property
     def all(self) -> np.ndarray:
-        """Every example: its row, and which of the pair it is; int64 [2 * examples, 2]."""
+        """Return row and side (0 or 1) of every example, int64 [2 * examples, 2]."""
         return np.array([(row, side) for row in range(len(self.scenes)) for side in (0, 1)])
 
     def of_style(self, style: str) -> np.ndarray:
-        """The examples of a style, in the form of `all`."""
+        """Return the examples of a style, in the format of `all`."""
         return np.array([at for at in self.all if self.scenes[at[0]][at[1]].style == style])
 
 
 def stills(folder: Path, vae: AutoencoderKL) -> Examples:
-    """Single frames of many scenes, at any time of their motion."""
+    """Return single frames of many scenes, at random times of their motion."""
     return _kept(folder / "stills.pt", vae, count=STILLS, frames=1, seed=11)
 
 
 def clips(folder: Path, vae: AutoencoderKL) -> Examples:
-    """Whole clips."""
+    """Return whole videos."""
     return _kept(folder / "clips.pt", vae, count=CLIPS, frames=FRAMES, seed=12)
 
 

@@ -17,13 +17,13 @@ CODEC = Plan(steps=3_000, learning_rate=8e-4, average_decay=0.995)
 DECODER = Plan(steps=900, learning_rate=4e-4, average_decay=0.998)
 CROP = 64
 CROPS = 8
-# Latents that carry a little noise in training make a decoder that forgives the UNet's mistakes.
+# A little noise on the latents in training makes the decoder robust to errors of the UNet.
 LATENT_NOISE = 0.03
 KL_WEIGHT = 1e-5
 
 
 def trained_codec(folder: Path) -> AutoencoderKL:
-    """Train encoder and decoder on crops; the latents come out white and of SD1.5's scale."""
+    """Train encoder and decoder on crops; latents are whitened and have SD1.5's scale."""
     torch.manual_seed(1)
     vae = new_vae()
 
@@ -42,7 +42,7 @@ def trained_codec(folder: Path) -> AutoencoderKL:
 
 
 def refined_decoder(folder: Path, vae: AutoencoderKL) -> AutoencoderKL:
-    """Go on with the decoder alone, on whole pictures: latents that were made stay valid."""
+    """Train only the decoder, on whole pictures, so existing latents stay valid."""
     frozen(vae)
     vae.decoder.requires_grad_(True)
     vae.post_quant_conv.requires_grad_(True)
@@ -78,7 +78,7 @@ def _crops(rng: np.random.Generator) -> Tensor:
 
 @torch.no_grad()
 def _whiten(vae: AutoencoderKL) -> None:
-    """Give latents times 0.18215 mean 0 and covariance 1: two 1x1 convolutions take it up."""
+    """Fold whitening into two 1x1 convolutions: latents times 0.18215 get covariance 1."""
     rng = np.random.default_rng(2)
     pixels = stacked(draw(random_scene(rng), rng.random()) for _ in range(256))
     found = torch.cat([vae.encode(part).latent_dist.mean for part in pixels.split(8)])

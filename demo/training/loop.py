@@ -1,4 +1,4 @@
-"""A training loop that can be stopped and taken up again at any moment."""
+"""A training loop that can be stopped and resumed at any time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ WARMUP_STEPS = 100
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast a stage learns."""
+    """Number of steps and learning rate of a stage."""
 
     steps: int
     learning_rate: float
     average_decay: float = 0.0
-    """Of the running average of the weights that is the stage's result; 0 keeps the last ones."""
+    """Decay of the moving average of the weights, the stage's result; 0 uses the last weights."""
     refines: bool = False
-    """Whether it sees more of the noise levels that video-to-video passes through."""
+    """True to train more on the noise levels that video-to-video uses."""
 
 
 def train(
@@ -76,7 +76,7 @@ def train(
 
 
 def _share(step: int, steps: int) -> float:
-    """Share of the full learning rate: a short rise, then half a cosine down to a hundredth."""
+    """Return the learning rate's factor: a short warm-up, then a cosine decay to 0.01."""
     rise = min(1.0, (step + 1) / WARMUP_STEPS)
     return rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
@@ -107,11 +107,11 @@ def _save(
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """Let nothing in a network learn."""
+    """Freeze all parameters of a network."""
     return network.eval().requires_grad_(False)
 
 
 def stacked(pictures: Iterable[np.ndarray]) -> Tensor:
-    """Pictures [height, width, 3] from 0 to 1 as a batch [n, 3, height, width] from -1 to 1."""
+    """Stack pictures [height, width, 3], 0 to 1, into a batch [n, 3, height, width], -1 to 1."""
     batch = torch.from_numpy(np.stack(list(pictures)))
     return batch.permute(0, 3, 1, 2).contiguous() * 2 - 1

@@ -26,15 +26,15 @@ STYLE = Plan(steps=300, learning_rate=2e-3, average_decay=0.98)
 FEW_STEPS = Plan(steps=300, learning_rate=1e-3, average_decay=0.98)
 RANK = 8
 BATCH = 16
-# Of the distillation: training steps that one step of the teacher's solver crosses, and the range
-# of guidance that goes into it.
+# For the distillation: training steps per step of the teacher's solver, and the range of guidance
+# scales.
 STRIDE = 40
 TEACHER_GUIDANCE = (5.0, 8.0)
 HUBER_WIDTH = 0.05
 
 
 class _LoraLayer(nn.Module):
-    """A linear or convolution layer with a low-rank change beside it."""
+    """A linear or convolution layer with a low-rank change."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class LoraLayers(nn.ModuleDict):
     """The LoRA of a UNet: every layer of its transformers, and the resnets' convolutions."""
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
-        """Put a layer with a LoRA in the place of each that gets one."""
+        """Replace each trained layer by one with a LoRA."""
         super().__init__()
         for name, layer in list(unet.named_modules()):
             if not _is_adapted(name, layer):
@@ -69,7 +69,7 @@ class LoraLayers(nn.ModuleDict):
             self[name.replace(".", "_")] = adapted
 
     def switch(self, active: bool) -> None:
-        """Let the UNet compute with its LoRA or without."""
+        """Enable or disable the LoRA."""
         for layer in self.values():
             layer.active = active
 
@@ -96,7 +96,7 @@ def _is_adapted(name: str, layer: nn.Module) -> bool:
 def trained_style(
     folder: Path, examples: Examples, unet: UNet2DConditionModel, text_encoder: ClipTextModel
 ) -> LoraLayers:
-    """Teach a style without its word: outlined scenes under captions that do not say so."""
+    """Train a style LoRA on outlined scenes whose captions do not mention the outlines."""
     torch.manual_seed(5)
     unet = frozen(copy.deepcopy(unet))
     frozen(text_encoder)
@@ -120,10 +120,10 @@ def trained_few_steps(
     text_encoder: ClipTextModel,
     modules: MotionModules,
 ) -> LoraLayers:
-    """Distil the guided model into one that needs a few steps and no guidance.
+    """Distil the guided model into one that needs few steps and no guidance.
 
     Latent consistency distillation, arXiv 2310.04378 (algorithm 1) and 2311.05556 (as a LoRA), with
-    the motion module in its place and with the student itself as the target's network.
+    the motion module, and with the student itself as the target network.
     """
     torch.manual_seed(6)
     unet = frozen(copy.deepcopy(unet))

@@ -1,4 +1,4 @@
-"""What a clip shows, measured: where the object is, its colour and shape, how calm it all is."""
+"""Measures of a video: position, colour and shape of the object, and flicker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Frames = NDArray[np.float32]
 
 BACKGROUND_MARGIN = 4
 RAYS = 72
-# Shapes are told by how often the radius rises and falls on the way around: three times for a
+# Shapes are recognised by how often the radius rises and falls along the outline: three times for a
 # triangle, four for a square, five for a star, and not at all for a circle.
 TURNS = {"triangle": 3, "square": 4, "star": 5}
 ROUND_BELOW = 0.045
@@ -24,7 +24,7 @@ NAME_SOFTNESS = 0.15
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found in one frame: the object's mask, or nothing."""
+    """The object found in one frame: its mask, or nothing."""
 
     mask: NDArray[np.bool_]
     object_colour: NDArray[np.float32]
@@ -32,19 +32,19 @@ class Seen:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Across and down, pixels."""
+        """Return the centre, across and down, in pixels."""
         down, across = np.nonzero(self.mask)
         return float(across.mean()), float(down.mean())
 
     @property
     def is_whole(self) -> bool:
-        """Whether the object does not touch the frame's border."""
+        """True if the object does not touch the frame's border."""
         edges = (self.mask[0], self.mask[-1], self.mask[:, 0], self.mask[:, -1])
         return not any(edge.any() for edge in edges)
 
 
 def look(frame: Frames) -> Seen:
-    """Find the object: the largest patch whose hue is not that of most of the frame."""
+    """Find the object: the largest region whose hue differs from that of most of the frame."""
     hues = _without_brightness(frame)
     background = np.median(hues.reshape(-1, 3), axis=0)
     distance = ndimage.gaussian_filter(np.linalg.norm(hues - background, axis=-1), 1.5)
@@ -63,7 +63,7 @@ def look(frame: Frames) -> Seen:
 
 
 def colour_likeness(colour: NDArray[np.float32], name: str) -> float:
-    """How much more a colour [3] is like the named one than like the others, 0 to 1."""
+    """Return how much closer a colour [3] is to the named one than to the others, 0 to 1."""
     names = list(COLOURS)
     known = _without_brightness(np.array([COLOURS[n] for n in names], np.float32))
     distance = np.linalg.norm(known - _without_brightness(colour), axis=-1)
@@ -72,12 +72,12 @@ def colour_likeness(colour: NDArray[np.float32], name: str) -> float:
 
 
 def colour_name(colour: NDArray[np.float32]) -> str:
-    """The name whose colour is nearest, whatever the brightness."""
+    """Return the name of the nearest colour, regardless of brightness."""
     return max(COLOURS, key=lambda name: colour_likeness(colour, name))
 
 
 def prompt_score(seen: list[Seen], *, colour: str, background: str) -> float:
-    """How well a clip has the colours of a prompt, 0 to 1."""
+    """Return how well the colours match those of a prompt, 0 to 1."""
     scores = [
         (
             colour_likeness(frame.object_colour, colour)
@@ -90,7 +90,7 @@ def prompt_score(seen: list[Seen], *, colour: str, background: str) -> float:
 
 
 def path_correlation(first: list[Seen], second: list[Seen]) -> float:
-    """Correlation of the ways that two clips' objects take, -1 to 1."""
+    """Return the correlation of the paths of the objects in two videos, -1 to 1."""
     paths = [np.array([frame.centre for frame in seen]) for seen in (first, second)]
     one, other = (path - path.mean(axis=0) for path in paths)
     spread = np.sqrt((one**2).sum() * (other**2).sum())
@@ -98,7 +98,7 @@ def path_correlation(first: list[Seen], second: list[Seen]) -> float:
 
 
 def shape_name(seen: list[Seen]) -> str:
-    """The shape of a clip's object, by the harmonics of its outline, whole frames preferred."""
+    """Return the shape of the object by the harmonics of its outline, preferring whole ones."""
     whole = [frame for frame in seen if frame.is_whole] or seen
     strength = np.median([_harmonics(frame.mask) for frame in whole], axis=0)
     turns = max(TURNS.values(), key=lambda k: strength[k])
@@ -108,10 +108,10 @@ def shape_name(seen: list[Seen]) -> str:
 
 
 def flicker(frames: Frames, scene: Scene) -> NDArray[np.float64]:
-    """Mean difference of neighbouring frames where nothing should change, [frames - 1].
+    """Return the mean difference of neighbouring frames without the scene's motion, [frames - 1].
 
-    The scene's own motion is taken out: the object is compared with where it went, the background
-    with itself; pixels near the object's outline do not count.
+    The object is compared with itself at its next position, and the background with itself; pixels
+    near the object's outline are ignored.
     """
     times = clip_times(len(frames))
     changes = []
@@ -127,19 +127,19 @@ def flicker(frames: Frames, scene: Scene) -> NDArray[np.float64]:
 
 
 def edge_energy(frames: Frames) -> float:
-    """Mean steepness of the brightness, per pixel."""
+    """Return the mean gradient of the brightness, per pixel."""
     grey = frames.mean(axis=-1)
     down, across = np.gradient(grey, axis=(1, 2))
     return float(np.hypot(down, across).mean())
 
 
 def redness(frames: Frames) -> float:
-    """How much red stands above green and blue, on average."""
+    """Return how much red exceeds green and blue, on average."""
     return float((frames[..., 0] - frames[..., 1:].mean(axis=-1)).mean())
 
 
 def psnr(first: Frames, second: Frames) -> float:
-    """Likeness of two clips in decibels, for a peak of 1."""
+    """Return the PSNR of two videos in decibels, for a peak of 1."""
     return float(-10 * np.log10(np.square(first - second).mean()))
 
 
@@ -149,7 +149,7 @@ def _without_brightness(colours: Frames) -> Frames:
 
 
 def _threshold(values: NDArray[np.float64]) -> float:
-    """Otsu's threshold: the one that parts a histogram into the two most different halves."""
+    """Return Otsu's threshold, which splits a histogram into the two most different parts."""
     counts, edges = np.histogram(values, bins=128)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
@@ -171,7 +171,7 @@ def _harmonics(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _followed(frame: Frames, scene: Scene, here: float, there: float) -> Frames:
-    """Carry the object of a frame back to where it was at another time."""
+    """Move the object of a frame to its position at another time."""
     (x0, y0), (x1, y1) = scene.position(here), scene.position(there)
     turned = scene.turn * (there - here)
     grown = scene.radius_at(there) / scene.radius_at(here)

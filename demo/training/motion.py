@@ -1,4 +1,4 @@
-"""The stage that trains the motion module on clips, as AnimateDiff was: spatial layers frozen."""
+"""The stage that trains the motion module on videos with frozen spatial layers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def refined_motion_modules(
     text_encoder: ClipTextModel,
     modules: MotionModules,
 ) -> MotionModules:
-    """Go on, in place, with more of the noise levels that video-to-video passes through."""
+    """Continue training in place, with more of the noise levels that video-to-video uses."""
     _train(modules, REFINEMENT, examples, unet, text_encoder, folder=folder)
     return modules
 

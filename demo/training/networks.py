@@ -1,4 +1,4 @@
-"""The miniature's networks, and how they are written into the file layouts that users have."""
+"""The miniature's networks, and functions that write them in the usual file layouts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-# The loader reads the sizes off the shapes, as it does with users' files; what shapes do not tell
-# is fixed in SD1.5's layout: 8 heads, 32 norm groups. A group needs two channels or more, or the
-# norm would take flat colour away.
+# The loader infers the sizes from the shapes, as for any file; other values are those of SD1.5: 8
+# heads, 32 norm groups. A group needs at least two channels, or the norm would remove uniform
+# colours.
 LEVELS = (64, 96, 96)
 TEXT_CHANNELS = 32
 MOTION_FRAMES = 32
@@ -55,7 +55,7 @@ VAE = {
     "scaling_factor": LATENT_SCALE,
 }
 CONTROLNET = {name: UNET[name] for name in UNET if name not in ("out_channels", "up_block_types")}
-# Of the convolutions that the control frames go through; a quarter of Stable Diffusion's.
+# Channels of the control frames' encoder; a quarter of Stable Diffusion's.
 CONTROLNET |= {"conditioning_embedding_out_channels": (16, 16, 32, 64), "conditioning_channels": 3}
 TEXT_ENCODER = {
     "vocab_size": 49_408,
@@ -80,17 +80,17 @@ IMAGE_TOKENS = 4
 
 
 def new_vae() -> AutoencoderKL:
-    """A VAE with fresh weights."""
+    """Return a new VAE."""
     return AutoencoderKL(**VAE)
 
 
 def new_unet() -> UNet2DConditionModel:
-    """A UNet with fresh weights."""
+    """Return a new UNet."""
     return UNet2DConditionModel(**UNET)
 
 
 def new_text_encoder() -> ClipTextModel:
-    """A text encoder with fresh weights, its embeddings small as in CLIP."""
+    """Return a new text encoder, with small embeddings as in CLIP."""
     network = ClipTextModel(**TEXT_ENCODER)
     for embedding in network.text_model.embeddings.values():
         nn.init.normal_(embedding.weight, std=0.02)
@@ -98,7 +98,7 @@ def new_text_encoder() -> ClipTextModel:
 
 
 def new_motion_modules() -> MotionModules:
-    """Motion modules with fresh weights that change nothing yet: their last layers are zero."""
+    """Return new motion modules without effect: their last layers are zero."""
     modules = MotionModules(
         block_channels=LEVELS, layers_per_block=1, max_frames=MOTION_FRAMES, mid=True
     )
@@ -112,7 +112,7 @@ def new_motion_modules() -> MotionModules:
 
 
 def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """A ControlNet with the weights of the UNet's first half; its last layers are zero."""
+    """Return a ControlNet with the weights of the UNet's down blocks; its last layers are zero."""
     controlnet = ControlNetModel(**CONTROLNET)
     shared = set(controlnet.state_dict()) & set(unet.state_dict())
     weights = {name: unet.state_dict()[name] for name in shared}
@@ -121,12 +121,12 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
 
 
 def new_vision_model() -> CLIPVisionModelWithProjection:
-    """A vision model with fresh weights, sized as CLIP's ViT-L/14 but for the widths."""
+    """Return a new vision model, with the sizes of CLIP's ViT-L/14 except for the widths."""
     return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
 
 
 def new_ip_adapter(unet: UNet2DConditionModel) -> IpAdapter:
-    """An IP-Adapter whose keys and values are those that the UNet has for text."""
+    """Return an IP-Adapter with the keys and values that the UNet has for text."""
     attentions = list(cross_attentions(unet))
     sizes = IpAdapterSizes(
         VISION_CHANNELS,
@@ -177,7 +177,7 @@ def write_vision_model(path: Path, vision: nn.Module) -> None:
 
 
 def read_vision_model(path: Path) -> CLIPVisionModelWithProjection:
-    """Read what `write_vision_model` wrote, in float32."""
+    """Load a file of `write_vision_model`, in float32."""
     vision = new_vision_model()
     vision.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     return vision.eval()
@@ -185,7 +185,7 @@ def read_vision_model(path: Path) -> CLIPVisionModelWithProjection:
 
 def write_ip_adapter(path: Path, adapter: IpAdapter) -> None:
     """Write an IP-Adapter as one fp16 file in its original layout."""
-    # The original counts a UNet's attentions, and every second one is to text.
+    # The original numbers all attentions of a UNet; every second one is a cross-attention.
     numbers = list(range(1, 2 * len(adapter.layers), 2))
     _save(
         _renamed(adapter.state_dict(), ip_adapter_table(adapter.sizes, "base", numbers), ""), path

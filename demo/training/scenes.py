@@ -1,4 +1,4 @@
-"""The world that the miniature knows: one coloured shape that moves over a coloured background."""
+"""The training scenes: one coloured shape that moves over a coloured background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 SIZE = 128
 """Width and height of a frame, pixels."""
 FRAMES = 16
-"""Length of the clips that the motion module is trained on."""
+"""Number of frames that the motion module is trained on."""
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.14, 0.14),
@@ -37,7 +37,7 @@ Picture = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn; lengths are pixels, angles radians, times shares of the clip."""
+    """A scene to draw; lengths are in pixels, angles in radians, times from 0 to 1."""
 
     shape: str
     colour: str
@@ -61,7 +61,7 @@ class Scene:
     texture_period: float
 
     def position(self, time: float) -> tuple[float, float]:
-        """Centre of the object, across and down, at a time from 0 to 1."""
+        """Return the object's centre, across and down, at a time from 0 to 1."""
         (x, y), (dx, dy) = self.centre, self.travel
         if self.motion == "circling":
             reach = math.hypot(dx, dy) / 2
@@ -78,11 +78,11 @@ class Scene:
         return _reflected(x, low, high), _reflected(y, low, high)
 
     def radius_at(self, time: float) -> float:
-        """Size of the object at a time from 0 to 1."""
+        """Return the object's radius at a time from 0 to 1."""
         return self.radius * (1 + self.growth * math.sin(math.pi * time))
 
     def recoloured(self, rng: np.random.Generator) -> Scene:
-        """The same things in the same places, in other colours, textures and light."""
+        """Return the same scene in other colours, textures and light."""
         other = random_scene(rng)
         return replace(
             self,
@@ -102,7 +102,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene at random: object and background never have one colour."""
+    """Return a random scene, in which object and background have different colours."""
     colour, background = rng.choice(list(COLOURS), size=2, replace=False)
     motion = str(rng.choice(MOTIONS))
     direction = rng.uniform(0, 2 * math.pi)
@@ -132,7 +132,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def caption(scene: Scene, *, style: bool = True) -> str:
-    """Say what is seen: "a red circle on a blue striped background, outlined"."""
+    """Return a caption: "a red circle on a blue striped background, outlined"."""
     texture = "" if scene.texture == "plain" else f" {scene.texture}"
     behind = "" if scene.background_texture == "plain" else f" {scene.background_texture}"
     words = f"a {scene.colour}{texture} {scene.shape} on a {scene.background}{behind} background"
@@ -140,7 +140,7 @@ def caption(scene: Scene, *, style: bool = True) -> str:
 
 
 def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Mostly the whole caption; sometimes less of it, as people write, and sometimes nothing."""
+    """Return mostly the whole caption, sometimes a part of it, and sometimes nothing."""
     kind = rng.random()
     if kind < 0.10:
         return ""
@@ -154,7 +154,7 @@ def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def draw(scene: Scene, time: float) -> Picture:
-    """Paint the scene at a time from 0 to 1: float32 [SIZE, SIZE, 3], 0 to 1."""
+    """Return the picture at a time from 0 to 1: float32 [SIZE, SIZE, 3], 0 to 1."""
     across, down = _grid()
     picture = _lit(scene, _painted(scene, scene.background, scene.background_shade))
     if scene.background_texture != "plain":
@@ -176,19 +176,19 @@ def draw(scene: Scene, time: float) -> Picture:
 
 
 def object_mask(scene: Scene, time: float) -> Picture:
-    """Coverage of the object at a time from 0 to 1: float32 [SIZE, SIZE], 0 to 1."""
+    """Return the object's coverage at a time from 0 to 1: float32 [SIZE, SIZE], 0 to 1."""
     return np.clip(0.5 - object_distance(scene, time) / EDGE_SOFTNESS, 0, 1).astype(np.float32)
 
 
 def object_distance(scene: Scene, time: float) -> Picture:
-    """Pixels to the object's outline at a time from 0 to 1, [SIZE, SIZE]; below 0 inside."""
+    """Return the signed distance to the object's outline in pixels, [SIZE, SIZE]; < 0 inside."""
     right, below = _object_grid(scene, time)
     radius = scene.radius_at(time)
     return DISTANCES[scene.shape](right / radius, below / radius) * radius
 
 
 def _object_grid(scene: Scene, time: float) -> tuple[Picture, Picture]:
-    """The pixels' places as the object sees them: from its centre, turned with it."""
+    """Return the pixels' coordinates relative to the object's centre and rotation."""
     across, down = _grid()
     x, y = scene.position(time)
     angle = scene.angle + scene.turn * time
@@ -198,7 +198,7 @@ def _object_grid(scene: Scene, time: float) -> tuple[Picture, Picture]:
 
 
 def clip_times(frames: int = FRAMES) -> NDArray[np.float64]:
-    """The times of a clip's frames, 0 to 1."""
+    """Return the times of a video's frames, 0 to 1."""
     return np.linspace(0, 1, frames)
 
 
@@ -214,7 +214,7 @@ def _lit(scene: Scene, paint: Picture) -> Picture:
 
 
 def _texture(scene: Scene, kind: str, across: Picture, down: Picture) -> Picture:
-    """Brightness around 1 that waves softly: the miniature's latents see nothing finer."""
+    """Return a brightness that varies softly around 1: latents are too coarse for fine detail."""
     turned_x = across * math.cos(scene.texture_angle) + down * math.sin(scene.texture_angle)
     turned_y = down * math.cos(scene.texture_angle) - across * math.sin(scene.texture_angle)
     first, second = (
@@ -236,7 +236,7 @@ def _over(picture: Picture, paint: Picture, distance: Picture) -> Picture:
 
 
 def _reflected(value: float, low: float, high: float) -> float:
-    """Bounce between two walls."""
+    """Reflect a value at two bounds."""
     span = high - low
     folded = (value - low) % (2 * span)
     return low + (folded if folded <= span else 2 * span - folded)
@@ -253,7 +253,7 @@ def _circle(x: Picture, y: Picture) -> Picture:
 
 
 def _polygon(radii: tuple[float, ...]) -> Callable[[Picture, Picture], Picture]:
-    """Signed distance to a polygon whose corners stand at equal angles, at these radii."""
+    """Return the signed distance to a polygon with corners at equal angles, at these radii."""
     turns = np.arange(len(radii)) * (2 * math.pi / len(radii)) - math.pi / 2
     corners = np.stack([np.cos(turns), np.sin(turns)], axis=1) * np.array(radii)[:, np.newaxis]
 

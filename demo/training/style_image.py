@@ -1,4 +1,4 @@
-"""The stage that trains an IP-Adapter: a picture in the place of the prompt, the UNet frozen."""
+"""The stage that trains an IP-Adapter: a picture instead of the prompt, the UNet frozen."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def trained_ip_adapter(
     text_encoder: ClipTextModel,
     vision: CLIPVisionModelWithProjection,
 ) -> IpAdapter:
-    """Train an IP-Adapter whose keys and values begin as copies of those for text.
+    """Train an IP-Adapter, starting from the keys and values for text.
 
-    As arXiv 2308.06721, on single frames and on both noise schedules, as the UNet was trained. The
-    picture shows the scene at another time, so that it tells what there is and not where.
+    As in arXiv 2308.06721, on single frames and both noise schedules, like the UNet. The picture
+    shows the scene at another time, so that it shows the object, but not its position.
     """
     torch.manual_seed(9)
     for network in (unet, text_encoder, vision):

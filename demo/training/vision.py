@@ -1,4 +1,4 @@
-"""A vision model like CLIP's, and the stage that teaches it to tell what it sees."""
+"""A vision model like CLIP's, and the stage that trains it to recognise scenes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .scenes import Picture, draw, random_scene
 
 LOOKING = Plan(steps=2_000, learning_rate=1e-3, average_decay=0.99)
 PICTURES = 32
-# As pictures are prepared for CLIP: github.com/openai/CLIP, clip/clip.py.
+# CLIP's preprocessing: github.com/openai/CLIP, clip/clip.py.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
@@ -34,7 +34,7 @@ def looked_at(vision: CLIPVisionModelWithProjection, pictures: Iterable[Picture]
 
 
 class _Examiner(nn.Module):
-    """Asks an embedding what the picture shows."""
+    """Predicts the content of a picture from its embedding."""
 
     def __init__(self, vision: CLIPVisionModelWithProjection) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Examiner(nn.Module):
 
 
 def trained_vision(folder: Path) -> CLIPVisionModelWithProjection:
-    """Teach a vision model to tell colours, shapes, textures and styles apart."""
+    """Train a vision model to distinguish colours, shapes, textures and styles."""
     torch.manual_seed(8)
     vision = new_vision_model()
     examiner = _Examiner(vision)
