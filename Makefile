@@ -68,6 +68,7 @@ test-browser: $(VENV)/.ready-to-test
 	$(RUN)/python -m pytest tests/browser
 
 $(VENV)/.ready-to-run: pyproject.toml constraints.txt
+	@echo "Installing PyTorch and the other packages into $(VENV): up to 2.9 GB to download, which takes minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@

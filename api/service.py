@@ -185,9 +185,11 @@ class Service:
         lacks = await asyncio.to_thread(lambda: [*shortcomings(self.library, self.settings)])
         for sentence in dict.fromkeys(lacks):
             logger.warning("Requests will be refused: %s", sentence)
-        logger.info("AnimateDiff V2V answers the hosted API; its page is at /animatediff-v2v.")
+        logger.info("AnimateDiff V2V answers the hosted API.")
 
     async def _stop(self, _app: web.Application) -> None:
+        unfinished = len(await asyncio.to_thread(self.store.unfinished))
+        logger.info("Stopping; %d unfinished requests go on at the next start.", unfinished)
         for task in self.sweeping:
             task.cancel()
         await self.runner.stop()

@@ -23,17 +23,32 @@ def add_command(commands: Any) -> None:
         "is shown once, when it is added.",
     )
     keys.set_defaults(command=_keys)
-    keys.add_argument(
+    _add_folder(keys)
+    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action, meaning, name in (
+        ("add", "Make a key and show it. It is not shown again.", "a name for it, such as laptop"),
+        (
+            "remove",
+            "Remove a key: programs that use it may call no more.",
+            "its name, as `list` shows it",
+        ),
+        ("list", "List the names of the keys.", None),
+    ):
+        parser = actions.add_parser(action, help=meaning, description=meaning, formatter_class=Help)
+        if name is not None:
+            parser.add_argument("name", metavar="NAME", help=name)
+        _add_folder(parser)
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the option that may stand before the action or after it."""
+    parser.add_argument(
         "--folder",
         type=Path,
-        default=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,  # or the default of the second would replace what was given
         help="where the server keeps its data: FOLDER of `serve`, or user/animatediff_v2v in "
         "ComfyUI's base folder, which is the default when this pack lies in custom_nodes",
     )
-    actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for action, meaning in (("add", "make a key and show it, once"), ("remove", "remove a key")):
-        actions.add_parser(action, help=meaning).add_argument("name", help="as in `list`")
-    actions.add_parser("list", help="list the names of the keys")
 
 
 def _keys(parsed: argparse.Namespace) -> int:
@@ -41,13 +56,17 @@ def _keys(parsed: argparse.Namespace) -> int:
     from ..api.storage.data_folder import DataFolder  # noqa: PLC0415 - see above
 
     try:
-        ring = KeyRing(DataFolder.open(getattr(parsed, "folder", None) or data_folder()).path)
+        folder = getattr(parsed, "folder", None) or data_folder()
+        if parsed.action != "add" and not folder.is_dir():
+            raise AnimateDiffV2VError(f"There is no folder {folder}; check --folder.")
+        ring = KeyRing(DataFolder.open(folder).path)
         if parsed.action == "add":
             say(f"FAL_KEY={ring.add(parsed.name)}")
         elif parsed.action == "remove":
             ring.remove(parsed.name)
+            say(f"removed {parsed.name}")
         else:
-            say("\n".join(ring.names()))
+            say("\n".join(ring.names()) or f"There are no keys in {folder}.")
     except (ValueError, OSError) as error:
         raise AnimateDiffV2VError(str(error)) from error
     return 0

@@ -14,6 +14,8 @@ from .console import PROGRAM, complain, say
 from .parsing import EXIT_INTERRUPTED, EXIT_WRONG_INPUT, Parser, reworded
 from .signals import INTERRUPTED, ending_signals
 
+_LINE = f"{PROGRAM}: %(message)s"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code.
@@ -22,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     SIGTERM or by a terminal that was closed; 1 when a file that was inspected cannot be used.
     """
     to_stderr = logging.StreamHandler(sys.stderr)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[to_stderr])
+    logging.basicConfig(level=logging.WARNING, format=_LINE, handlers=[to_stderr])
     worded: Callable[[str], str] = str
     with ending_signals():
         try:
@@ -56,11 +58,11 @@ class _Worded(logging.Formatter):
     """Words warnings of the library as the command words its errors."""
 
     def __init__(self, worded: Callable[[str], str]) -> None:
-        super().__init__()
+        super().__init__(_LINE)
         self._worded = worded
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the message alone."""
+        """Return the line."""
         return self._worded(super().format(record))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
-from ..pipeline.job_files import check_files, check_memory_bound
+from ..pipeline.job_files import check_files, check_kinds, check_memory_bound
 from ..pipeline.output_file import check_output
 from ..pipeline.presets import preset_defaults
 from ..pipeline.prompts import PromptSchedule
@@ -73,6 +73,7 @@ def _run(parsed: argparse.Namespace) -> int:
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     check_memory_bound(request, has_bound=files.max_memory_gb is not None)
     check_files(request, files)
+    check_kinds(request, files)
     with progress_display() as display:
         display.begin("loading PyTorch")
         with leaving_at_once():

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import AnimateDiffV2VError
+from .files.kinds import LORA_KINDS, MOTION_LORA_KINDS, Kind
 from .request import ModelFiles, Request
 
 
@@ -18,6 +19,49 @@ def check_files(request: Request, files: ModelFiles | None = None) -> None:
     if folder is not None and not folder.is_dir():
         wrong = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
         raise AnimateDiffV2VError(f"embeddings: {wrong}; give one that holds embeddings.")
+
+
+def check_kinds(request: Request, files: ModelFiles) -> None:
+    """Raise AnimateDiffV2VError for the first file that is of another kind than its field takes.
+
+    Only headers are read, so that the answer comes before PyTorch and the networks are loaded.
+    """
+    # The command's help and its refusals of options do without them.
+    from .files.recognition import check_kind  # noqa: PLC0415
+    from .video.probe import check_is_video  # noqa: PLC0415
+
+    for name, path, wanted in _wanted_kinds(request, files):
+        try:
+            check_kind(path, wanted=wanted)
+        except AnimateDiffV2VError as error:
+            raise AnimateDiffV2VError(f"{name}: {error}") from error
+    try:
+        check_is_video(request.input)
+    except AnimateDiffV2VError as error:
+        raise AnimateDiffV2VError(f"input: {error}") from error
+
+
+def _wanted_kinds(
+    request: Request, files: ModelFiles
+) -> Iterable[tuple[str, Path, tuple[Kind, ...]]]:
+    yield "checkpoint", files.checkpoint, ("checkpoint",)
+    if files.motion_module is not None:
+        yield "motion_module", files.motion_module, ("motion module",)
+    if files.vae is not None:
+        yield "vae", files.vae, ("VAE", "checkpoint")
+    if files.text_encoder is not None:
+        yield "text_encoder", files.text_encoder, ("text encoder", "checkpoint")
+    for entry in files.loras:
+        if entry.model_strength or entry.clip_strength:  # else the file is not read
+            yield "loras", entry.path, LORA_KINDS
+    for entry in files.motion_loras:
+        if entry.model_strength:
+            yield "motion_loras", entry.path, MOTION_LORA_KINDS
+    for control in request.controls:
+        yield "network", control.network, ("ControlNet",)
+    for style in request.styles:
+        yield "adapter", style.adapter, ("IP-Adapter",)
+        yield "vision_model", style.vision_model, ("vision model",)
 
 
 def check_memory_bound(request: Request, *, has_bound: bool) -> None:

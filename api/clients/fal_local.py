@@ -12,21 +12,33 @@ import sys
 from pathlib import Path
 
 import fal_client.client
+import httpx  # which fal_client is built on
 
 WITHOUT_KEY = (
     "fal_local: FAL_KEY is not set, which {server} takes only with keyless_loopback: make a key "
     "with `python -m animatediff_v2v.cli keys --folder FOLDER add NAME`, or in ComfyUI's "
     "custom_nodes with `python -m animatediff-v2v.cli keys add NAME`, and set FAL_KEY to it."
 )
+NOBODY = (
+    "fal_local: nothing answers at {server}: start ComfyUI or `animatediff-v2v serve`, or set "
+    "FAL_LOCAL_URL to the server's address."
+)
 
 
 def main() -> int:
     """Point the client at the server, then run the script as Python would."""
     arguments = sys.argv[1:]
-    if not arguments or arguments == ["-m"]:
-        print("Usage: python fal_local.py script.py [arguments]", file=sys.stderr)
+    if not arguments or arguments == ["-m"] or arguments[0] in ("-h", "--help"):
+        print(__doc__, file=sys.stderr)
+        return 2 if not arguments or arguments == ["-m"] else 0
+    if arguments[0] != "-m" and not Path(arguments[0]).exists():
+        print(f"fal_local: there is no script {arguments[0]}.", file=sys.stderr)
         return 2
-    send_home(os.environ.get("FAL_LOCAL_URL", "http://127.0.0.1:8188"))
+    server = os.environ.get("FAL_LOCAL_URL", "http://127.0.0.1:8188")
+    if not answers(server):
+        print(NOBODY.format(server=server), file=sys.stderr)
+        return 2
+    send_home(server)
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path[0] = str(Path.cwd())
@@ -36,6 +48,15 @@ def main() -> int:
         sys.path[0] = str(Path(arguments[0]).resolve().parent)
         runpy.run_path(arguments[0], run_name="__main__")
     return 0
+
+
+def answers(server: str) -> bool:
+    """Return whether anything answers at an address, whatever it says."""
+    try:
+        httpx.get(server, timeout=10)
+    except (httpx.TransportError, httpx.InvalidURL):
+        return False
+    return True
 
 
 def send_home(server: str) -> None:

@@ -23,6 +23,9 @@ Kind = Literal[
     "other model",
     "not a model",
 ]
+LORA_KINDS: tuple[Kind, ...] = ("LoRA", "v3 domain adapter")
+MOTION_LORA_KINDS: tuple[Kind, ...] = ("motion LoRA",)
+"""What may stand in a LoRA stack, and in a stack of motion LoRAs."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import AnimateDiffV2VError
 from .finite import check_finite, is_finite
-from .kinds import Kind
+from .kinds import LORA_KINDS, MOTION_LORA_KINDS, Kind
 from .lora_entry import LoraEntry
 from .lora_families import family_name, family_of
 from .lora_formulas import Parameters, add_change
@@ -91,7 +91,7 @@ def merge_loras(
         (entry.path, {"unet": entry.model_strength, "text_encoder": entry.clip_strength})
         for entry in loras
     ]
-    merged, reports = _merge(bases, layers, stack, kinds=("LoRA", "v3 domain adapter"))
+    merged, reports = _merge(bases, layers, stack, kinds=LORA_KINDS)
     return merged["unet"], merged.get("text_encoder"), reports
 
 
@@ -110,7 +110,7 @@ def merge_motion_loras(
     specs = [TensorSpec(n, diffusers_name(n), tuple(t.shape)) for n, t in tensors.items()]
     stack = [(entry.path, {"motion": entry.model_strength}) for entry in loras]
     merged, reports = _merge(
-        {"motion": tensors}, {"motion": layer_names(specs)}, stack, kinds=("motion LoRA",)
+        {"motion": tensors}, {"motion": layer_names(specs)}, stack, kinds=MOTION_LORA_KINDS
     )
     return replace(motion_module, tensors=merged["motion"]), reports
 

@@ -85,6 +85,11 @@ def read_header(path: str | Path) -> dict[str, TensorHeader]:
     }
 
 
+def is_pickle(path: Path) -> bool:
+    """Return whether a file is a PyTorch checkpoint; raises what `read_header` raises."""
+    return _format(path) == "pickle"
+
+
 def _format(path: Path) -> Literal["safetensors", "pickle"]:
     head = _read_head(path)
     refusal = _not_a_model(head)

@@ -16,7 +16,7 @@ from ..choices import checked_path
 from ..errors import AnimateDiffV2VError
 from . import adapter_kinds, checkpoint_kinds, guidance_kinds, motion_kinds
 from .kinds import Finding, Keys, Kind, Rule
-from .reading import Weights, read_header
+from .reading import Weights, is_pickle, read_header
 from .tensor_specs import Shapes, shapes_of
 
 _RULES: tuple[Rule, ...] = (
@@ -107,7 +107,24 @@ def refusal(weights: Weights, path: str | Path, *, wanted: Sequence[Kind]) -> st
         path: the file, for the message.
         wanted: the kinds that can be used, the usual one first.
     """
-    found = find_kind(shapes_of(weights))
+    return _refusal(find_kind(shapes_of(weights)), path, wanted)
+
+
+def check_kind(path: Path, *, wanted: Sequence[Kind]) -> None:
+    """Raise AnimateDiffV2VError if a safetensors file's header shows another kind of file.
+
+    It takes milliseconds; a pickle, which takes PyTorch to read, is left to its loader.
+    """
+    if is_pickle(path):
+        return
+    header = read_header(path)
+    found = find_kind({name: tensor.shape for name, tensor in header.items()})
+    wrong = _refusal(found, path, wanted)
+    if wrong:
+        raise AnimateDiffV2VError(wrong)
+
+
+def _refusal(found: Finding, path: str | Path, wanted: Sequence[Kind]) -> str | None:
     if found.usable and not {found.kind, *found.also}.isdisjoint(wanted):
         return None
     if found.kind in wanted:

@@ -71,8 +71,8 @@ def open_container(
         )
     except (av.error.FFmpegError, ValueError) as error:
         raise AnimateDiffV2VError(
-            f"{path} cannot be read as a video ({_reason(error)}): it is cut off, damaged, or"
-            " something else under a video's name; give an mp4, mov, mkv, webm, avi, gif or"
+            f"{path} cannot be read as a video ({_reason(error)}): it is damaged, cut off, or"
+            " not a video; give an mp4, mov, mkv, webm, avi, gif or"
             " webp file."
         ) from error
     return container

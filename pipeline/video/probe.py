@@ -61,6 +61,14 @@ def probe_video(path: str | Path) -> VideoInfo:
     return joined_info(parts) if parts else _probe(path)
 
 
+def check_is_video(path: str | Path) -> None:
+    """Raise AnimateDiffV2VError unless ffmpeg knows a file as a video; pictures are not opened."""
+    path = checked_path("path", path)
+    if not is_pictures(path):
+        with open_container(path):
+            pass
+
+
 def _probe(path: Path, *, byte_range: ByteRange | None = None) -> VideoInfo:
     with open_container(path, byte_range=byte_range) as container:
         stream = video_stream(container, path=path)

@@ -113,7 +113,12 @@ def test_the_command(tmp_path, capsys):
     assert KeyRing(tmp_path / OWN).check(f"Key {key}").name == "my laptop"
     assert main([*place, "list"]) == 0
     assert capsys.readouterr().out == "my laptop\n"
-    assert main([*place, "remove", "my laptop"]) == 0
+    assert main(["keys", "remove", "my laptop", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "removed my laptop\n"
+    assert main([*place, "list"]) == 0
+    assert capsys.readouterr().out == f"There are no keys in {tmp_path}.\n"
+    assert main(["keys", "list", "--folder", str(tmp_path / "nowhere")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
     assert KeyRing(tmp_path / OWN).check(f"Key {key}") is None
 
 

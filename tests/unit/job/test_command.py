@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 
 import av
@@ -90,12 +91,39 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(
     command, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(compiled_layers, "_has_cpp_compiler", lambda: False)
+    job = import_module("animatediff_v2v.pipeline.video_to_video")
+    monkeypatch.setattr(job, "load_files", lambda *_files: pytest.fail("the files are loaded"))
     output = tmp_path / "out.mp4"
-    (tmp_path / "no.safetensors").write_text("no model")
-    missing = command(output=output, checkpoint=tmp_path / "no.safetensors")
-    assert main([*missing, "--compile", "--device", "cpu"]) == 2
+    assert main([*command(output=output), "--compile", "--device", "cpu"]) == 2
     assert "there is no C++ compiler: install" in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "sentence"),
+    [
+        ("checkpoint", "motion_module.safetensors", ", where a checkpoint is wanted."),
+        ("motion_module", "checkpoint.safetensors", ", where a motion module is wanted."),
+        ("vae", "motion_module.safetensors", ", where a VAE is wanted."),
+        ("lora", "checkpoint.safetensors", ", where a LoRA is wanted."),
+        ("motion_lora", "motion_module.safetensors", ", where a motion LoRA is wanted."),
+    ],
+)
+def test_a_wrong_model_file_is_refused_before_anything_is_loaded(
+    command, weights, tmp_path, capsys, *, option, file, sentence
+):
+    assert main(command(output=tmp_path / "out.mp4", **{option: weights / file})) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"animatediff-v2v: --{option.replace('_', '-')}: {weights / file} is ")
+    assert sentence in line
+
+
+def test_what_is_no_video_is_refused_before_anything_is_loaded(command, tmp_path, capsys):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    assert main(command(input=text, output=tmp_path / "out.mp4")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"animatediff-v2v: INPUT: {text} cannot be read as a video")
 
 
 def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
