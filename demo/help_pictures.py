@@ -57,7 +57,7 @@ Rows = Mapping[str, Frames]
 """Videos by their captions."""
 
 
-def clip(**selection: float) -> Frames:
+def video(**selection: float) -> Frames:
     """Return the demo's video, or a selection of its frames."""
     with VideoReader(CLIP, selection=FrameSelection(**selection)) as reader:
         return np.stack(list(reader))
@@ -66,7 +66,7 @@ def clip(**selection: float) -> Frames:
 @cache
 def source() -> Frames:
     """Return the 16 frames that are restyled."""
-    return clip(select_every_nth_frame=2, frame_load_cap=16)
+    return video(select_every_nth_frame=2, frame_load_cap=16)
 
 
 @cache
@@ -82,7 +82,7 @@ def models(lora: float = 0.0, motion: bool = True) -> Models:
 
 
 def encoded_prompts(text_encoder: TextEncoder, prompt: str) -> Conditioning:
-    """A prompt and an empty negative prompt, encoded."""
+    """Encode a prompt and an empty negative prompt."""
     return Conditioning.of(text_encoder.encode(prompt), text_encoder.encode(""))
 
 
@@ -116,7 +116,7 @@ def restyled(
 
 def load_video() -> Rows:
     return {
-        f"select_every_nth_frame {nth}: the first frames": clip(
+        f"select_every_nth_frame {nth}: the first frames": video(
             select_every_nth_frame=nth, frame_load_cap=COLUMNS
         )
         for nth in (1, 4, 8)
@@ -126,9 +126,9 @@ def load_video() -> Rows:
 def select_frames() -> Rows:
     few = {"select_every_nth_frame": 4, "frame_load_cap": COLUMNS}
     return {
-        "every 4th frame": clip(**few),
-        "skip_first_frames 12": clip(skip_first_frames=12, **few),
-        "start_time 1.5": clip(start_time_seconds=1.5, **few),
+        "every 4th frame": video(**few),
+        "skip_first_frames 12": video(skip_first_frames=12, **few),
+        "start_time 1.5": video(start_time_seconds=1.5, **few),
     }
 
 
@@ -169,7 +169,7 @@ def sampler() -> Rows:
 
 
 def context_options() -> Rows:
-    frames = clip()
+    frames = video()
     return {
         f"48 frames in windows of {length}, overlap {overlap}": restyled(
             frames=frames, context=ContextOptions(length=length, overlap=overlap)
@@ -179,7 +179,7 @@ def context_options() -> Rows:
 
 
 def prompt_schedule() -> Rows:
-    frames, shape = clip(), "square on a blue background"
+    frames, shape = video(), "square on a blue background"
     prompts = {0: f"a red {shape}", 24: f"a yellow {shape}", 47: f"a green {shape}"}
     encoder = models().text_encoder
     negative = encoded_prompts(encoder, "").negative

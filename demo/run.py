@@ -49,11 +49,11 @@ def main() -> int:
         code = restyle(results[name], prompt, options)
         if code:
             return code
-    clips = {
+    videos = {
         name: read(path, 1 if path != CLIP else EVERY_NTH_FRAME) for name, path in results.items()
     }
-    write_side_by_side(folder / "side_by_side.gif", clips)
-    write_contact_sheet(folder / "contact_sheet.png", clips)
+    write_side_by_side(folder / "side_by_side.gif", videos)
+    write_contact_sheet(folder / "contact_sheet.png", videos)
     print(
         "\n".join(["", *(str(folder / name) for name in sorted(p.name for p in folder.iterdir()))])
     )
@@ -78,10 +78,10 @@ def read(path: Path, nth: int) -> Frames:
         return np.stack(list(reader))
 
 
-def write_side_by_side(path: Path, clips: dict[str, Frames]) -> None:
+def write_side_by_side(path: Path, videos: dict[str, Frames]) -> None:
     """Write all videos side by side, below their names."""
-    heads = np.concatenate([label(name, clip.shape[2]) for name, clip in clips.items()], axis=1)
-    body = np.concatenate(list(clips.values()), axis=2)
+    heads = np.concatenate([label(name, video.shape[2]) for name, video in videos.items()], axis=1)
+    body = np.concatenate(list(videos.values()), axis=2)
     frames = np.concatenate([np.repeat(heads[np.newaxis], len(body), axis=0), body], axis=1)
     height, width = frames.shape[1:3]
     with VideoWriter(
@@ -90,11 +90,11 @@ def write_side_by_side(path: Path, clips: dict[str, Frames]) -> None:
         writer.write(frames)
 
 
-def write_contact_sheet(path: Path, clips: dict[str, Frames]) -> None:
+def write_contact_sheet(path: Path, videos: dict[str, Frames]) -> None:
     """Write a picture with one row per video, all at the same times."""
     rows = []
-    for name, clip in clips.items():
-        chosen = clip[np.linspace(0, len(clip) - 1, COLUMNS).round().astype(int)]
+    for name, video in videos.items():
+        chosen = video[np.linspace(0, len(video) - 1, COLUMNS).round().astype(int)]
         strip = np.concatenate(list(chosen), axis=1)
         rows += [label(name, strip.shape[1]), strip]
     Image.fromarray(np.concatenate(rows)).save(path)

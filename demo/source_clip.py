@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from animatediff_v2v.pipeline.video import Audio, VideoWriter
 from numpy.typing import NDArray
-from training.scenes import SIZE, Scene, clip_times, draw
+from training.scenes import SIZE, Scene, draw, frame_times
 
 FRAME_RATE = Fraction(16)
 FRAMES = 48
@@ -44,17 +44,17 @@ SCENE = Scene(
 
 
 def main() -> int:
-    write_clip(Path(sys.argv[1]))
+    write_source(Path(sys.argv[1]))
     return 0
 
 
-def write_clip(path: Path) -> None:
+def write_source(path: Path) -> None:
     """Write the video, three seconds of 128x128 at 16 frames per second, with sound."""
     sound = Audio(_sound(), SAMPLE_RATE)
     with VideoWriter(
         path, width=SIZE, height=SIZE, frame_rate=FRAME_RATE, audio=sound, overwrite=True
     ) as writer:
-        for time in clip_times(FRAMES):
+        for time in frame_times(FRAMES):
             frame = (draw(SCENE, time) * 255).round().astype(np.uint8)
             writer.write(frame[np.newaxis])
 

@@ -37,13 +37,13 @@ class Card:
     """The content of a thumbnail.
 
     Attributes:
-        clips: a result of demo/run.py, shown below the source, or a function that makes all videos.
+        videos: a result of demo/run.py, shown below the source, or a function that makes all.
         nodes: names with groups.
     """
 
     title: str
     subtitle: str
-    clips: str | Callable[[], Sequence[Frames]]
+    videos: str | Callable[[], Sequence[Frames]]
     nodes: Sequence[Sequence[tuple[str, str]]]
     frames: int = 4
     windows: int = 0
@@ -92,7 +92,7 @@ CARDS = {
     "Prompt Travel": Card(
         "Prompt Travel",
         "a prompt that changes on the way",
-        lambda: [help_pictures.clip(), *help_pictures.prompt_schedule().values()],
+        lambda: [help_pictures.video(), *help_pictures.prompt_schedule().values()],
         [[("Prompt Schedule", "prompts"), ("Sampler", "restyle")]],
         prompts=True,
     ),
@@ -160,10 +160,10 @@ def draw(card: Card) -> Image.Image:
 
 def shown(card: Card) -> Sequence[Frames]:
     """Return the videos of a card, from top to bottom."""
-    if not isinstance(card.clips, str):
-        return card.clips()
-    with VideoReader(DEMO / "out" / f"{card.clips}.mp4") as reader:
-        return [help_pictures.clip(), np.stack(list(reader))]
+    if not isinstance(card.videos, str):
+        return card.videos()
+    with VideoReader(DEMO / "out" / f"{card.videos}.mp4") as reader:
+        return [help_pictures.video(), np.stack(list(reader))]
 
 
 def strip(picture: Image.Image, y: int, frames: Frames, count: int) -> int:

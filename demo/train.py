@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from training.base_model import refined_base, trained_base
 from training.captions import trained_text_encoder
 from training.control import trained_controlnet
-from training.examples import clips, stills
+from training.examples import stills, videos
 from training.latent_codec import refined_decoder, trained_codec
 from training.loras import trained_few_steps, trained_style
 from training.motion import refined_motion_modules, trained_motion_modules
@@ -67,7 +67,7 @@ def main() -> int:
     networks = of_miniature(start) if start else from_nothing(work)
     earlier = controlnet_of_miniature(start) if start else None
     vae, text_encoder, unet, modules = networks
-    frames, moving = stills(work, vae), clips(work, vae)
+    frames, moving = stills(work, vae), videos(work, vae)
     unet = refined_base(work, frames, unet, text_encoder)
     modules = refined_motion_modules(work, moving, unet, text_encoder, modules)
     style = trained_style(work, frames, unet, text_encoder)
@@ -92,7 +92,7 @@ def from_nothing(work: Path) -> Networks:
     vae = trained_codec(work)
     text_encoder = trained_text_encoder(work)
     unet = trained_base(work, stills(work, vae), text_encoder)
-    modules = trained_motion_modules(work, clips(work, vae), unet, text_encoder)
+    modules = trained_motion_modules(work, videos(work, vae), unet, text_encoder)
     return refined_decoder(work, vae), text_encoder, unet, modules
 
 

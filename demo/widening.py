@@ -281,6 +281,6 @@ def _encoding(narrow: Tensor, like: Tensor) -> Tensor:
 
 
 def _letting_through(spec: TensorSpec) -> Tensor:
-    """Return zeros for a layer on a residual path, so that it adds nothing."""
+    """Return a tensor of a layer on a residual path that adds nothing: 0, or 1 for norms."""
     is_norm = len(spec.shape) == 1 and spec.name.endswith(".weight")
     return torch.full(spec.shape, float(is_norm), dtype=torch.float16)

@@ -17,8 +17,8 @@ def check_files(request: Request, files: ModelFiles | None = None) -> None:
             _check_is_there(name, path)
     folder = files.embeddings if files else None
     if folder is not None and not folder.is_dir():
-        wrong = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
-        raise AnimateDiffV2VError(f"embeddings: {wrong}; give one that holds embeddings.")
+        wrong = f"{folder} is not a folder" if folder.exists() else f"there is no folder {folder}"
+        raise AnimateDiffV2VError(f"embeddings: {wrong}; give one that contains embeddings.")
 
 
 def check_kinds(request: Request, files: ModelFiles) -> None:

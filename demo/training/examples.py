@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from .loop import stacked
 from .networks import LATENT_SCALE
-from .scenes import FRAMES, Scene, clip_times, draw, object_mask, random_scene
+from .scenes import FRAMES, Scene, draw, frame_times, object_mask, random_scene
 
 STILLS = 5_000
-CLIPS = 200
+VIDEOS = 200
 ENCODED_AT_ONCE = 16
 
 
@@ -52,9 +52,9 @@ def stills(folder: Path, vae: AutoencoderKL) -> Examples:
     return _kept(folder / "stills.pt", vae, count=STILLS, frames=1, seed=11)
 
 
-def clips(folder: Path, vae: AutoencoderKL) -> Examples:
+def videos(folder: Path, vae: AutoencoderKL) -> Examples:
     """Return whole videos."""
-    return _kept(folder / "clips.pt", vae, count=CLIPS, frames=FRAMES, seed=12)
+    return _kept(folder / "clips.pt", vae, count=VIDEOS, frames=FRAMES, seed=12)
 
 
 def _kept(path: Path, vae: AutoencoderKL, *, count: int, frames: int, seed: int) -> Examples:
@@ -77,7 +77,7 @@ def _twins(count: int, seed: int) -> Iterator[tuple[Scene, Scene]]:
 
 def _times(index: int, frames: int, seed: int) -> np.ndarray:
     if frames > 1:
-        return clip_times(frames)
+        return frame_times(frames)
     return np.random.default_rng((seed, index, 1)).uniform(0, 1, 1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .scenes import COLOURS, SIZE, Scene, clip_times, object_distance
+from .scenes import COLOURS, SIZE, Scene, frame_times, object_distance
 
 Frames = NDArray[np.float32]
 """[frames, height, width, 3], from 0 to 1."""
@@ -113,7 +113,7 @@ def flicker(frames: Frames, scene: Scene) -> NDArray[np.float64]:
     The object is compared with itself at its next position, and the background with itself; pixels
     near the object's outline are ignored.
     """
-    times = clip_times(len(frames))
+    times = frame_times(len(frames))
     changes = []
     for index in range(len(frames) - 1):
         here, there = times[index], times[index + 1]

@@ -22,7 +22,7 @@ from .scenes import FRAMES
 
 MOTION = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.998)
 REFINEMENT = Plan(steps=500, learning_rate=6e-4, average_decay=0.995, refines=True)
-CLIPS_PER_STEP = 2
+VIDEOS_PER_STEP = 2
 
 
 def trained_motion_modules(
@@ -65,8 +65,8 @@ def _train(
     alphas = alphas_cumprod("sqrt_linear")
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
-        batch = draw_batch(examples, rng, CLIPS_PER_STEP)
-        steps = timesteps(CLIPS_PER_STEP, generator, refine=plan.refines)
+        batch = draw_batch(examples, rng, VIDEOS_PER_STEP)
+        steps = timesteps(VIDEOS_PER_STEP, generator, refine=plan.refines)
         seen = noised(
             batch.latents,
             batch.twins,

@@ -197,7 +197,7 @@ def _object_grid(scene: Scene, time: float) -> tuple[Picture, Picture]:
     return right, below
 
 
-def clip_times(frames: int = FRAMES) -> NDArray[np.float64]:
+def frame_times(frames: int = FRAMES) -> NDArray[np.float64]:
     """Return the times of a video's frames, 0 to 1."""
     return np.linspace(0, 1, frames)
 

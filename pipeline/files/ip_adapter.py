@@ -66,7 +66,7 @@ def load_ip_adapter(path: str | Path) -> IpAdapterWeights:
     wrong = refusal(weights, path, wanted=("IP-Adapter",))
     family = ip_adapter_family(Keys(shapes_of(weights)))
     if wrong or family is None:
-        raise AnimateDiffV2VError(wrong or f"{path} is no IP-Adapter that this pack knows.")
+        raise AnimateDiffV2VError(wrong or f"{path} is not an IP-Adapter that this pack knows.")
     shapes = shapes_of(weights)
     numbers = sorted({int(match[1]) for match in map(_LAYER.match, shapes) if match})
     sizes = _sizes(shapes, family, numbers)

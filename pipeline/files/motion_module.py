@@ -73,7 +73,7 @@ def load_motion_module(path: str | Path) -> MotionModuleWeights:
     unknown = next((name for name in weights if name not in tensors), None)
     if unknown is not None:
         raise AnimateDiffV2VError(
-            f"{path} is no motion module that this pack knows: it has the tensor {unknown}."
+            f"{path} is not a motion module that this pack knows: it has the tensor {unknown}."
         )
     tables = {name: tensors.pop(name) for name in weights if name.endswith(_TABLE)}
     has_mid_block = any(name.startswith("mid_block.") for name in tensors)

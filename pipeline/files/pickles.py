@@ -93,8 +93,8 @@ def _look_through(pickled: bytes, path: Path) -> None:
             name = ".".join(words)
             if not _HARMLESS.fullmatch(name):
                 raise AnimateDiffV2VError(
-                    f"{path} was refused: it is a pickle that wants {name}, and a pickle with "
-                    "foreign classes can run any code. Use a .safetensors version of it."
+                    f"{path} was refused: it is a pickle that needs {name}, and a pickle with "
+                    "such classes can run any code. Use a .safetensors version of it."
                 )
         costs.follow(operation, argument)
 

@@ -101,7 +101,7 @@ def _format(path: Path) -> Literal["safetensors", "pickle"]:
     if head.startswith((b"PK\x03\x04", b"\x80")):
         return "pickle"
     raise AnimateDiffV2VError(
-        f"{path} is no model file: it is neither safetensors nor a PyTorch checkpoint. "
+        f"{path} is not a model file: it is neither safetensors nor a PyTorch checkpoint. "
         "Choose another, or download it again if it was one."
     )
 

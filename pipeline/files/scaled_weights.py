@@ -72,7 +72,7 @@ def _by_blocks(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor
     if scale is None:
         raise ValueError("is missing")
     if weight.ndim != 2 or weight.shape[1] % _BLOCK or scale.element_size() != 1:
-        raise ValueError(f"is of another sort than a weight of the shape {list(weight.shape)} has")
+        raise ValueError(f"does not fit a weight of the shape {list(weight.shape)}")
     rows, columns = weight.shape[0], weight.shape[1] // _BLOCK
     tiles = -(-rows // _TILE_ROWS), -(-columns // _TILE_COLUMNS)
     if scale.numel() != tiles[0] * tiles[1] * _TILE_ROWS * _TILE_COLUMNS:

@@ -59,9 +59,8 @@ def known_formats(
         stored = dtypes.get(f"{layer}.weight", "missing")
         if stored not in _DTYPES.get(name, ()):
             raise AnimateDiffV2VError(
-                f"{path} cannot be used: the weight of its layer {layer} is stored in a way that "
-                f"is not known here ({name}, {stored}). Use a version in float16, bfloat16 or "
-                "scaled fp8."
+                f"{path} cannot be used: the weight of its layer {layer} has a format that is not "
+                f"supported ({name}, {stored}). Use a version in float16, bfloat16 or scaled fp8."
             )
     return formats
 
@@ -73,7 +72,7 @@ def _stated_formats(
         stated: dict[str, Any] = json.loads(metadata.get(_METADATA_KEY, "{}")).get("layers", {})
         for name, text in texts.items():
             if len(text) > _LARGEST_TEXT_BYTES:
-                raise ValueError(f"{name} is no text")
+                raise ValueError(f"{name} is not text")
             stated[name.removesuffix(FORMAT_ENDING)] = json.loads(text)
         return {layer: _format_name(config) for layer, config in stated.items()}
     except (ValueError, AttributeError, TypeError, RecursionError) as error:

@@ -28,7 +28,7 @@ def embedding_finder(folder: Path) -> FindEmbedding:
     """
     folder = checked_path("folder", folder)
     if not folder.is_dir():
-        raise AnimateDiffV2VError(f"{folder} is no folder; give one that holds embeddings.")
+        raise AnimateDiffV2VError(f"{folder} is not a folder; give one that contains embeddings.")
     root = folder.resolve()
 
     def find(name: str) -> Tensor | None:
@@ -56,7 +56,7 @@ def read_embedding(path: Path) -> Tensor:
     for name in [*KEYS, *in_strings, *vectors]:
         if name in vectors:
             return vectors[name]
-    raise AnimateDiffV2VError(f"{path} is no textual inversion: it holds no vectors.")
+    raise AnimateDiffV2VError(f"{path} is not a textual inversion: it has no vectors.")
 
 
 def _file_in(root: Path, name: str) -> Path | None:

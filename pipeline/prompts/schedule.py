@@ -80,8 +80,8 @@ def parse_schedule(
         relative = next((entry for entry in entries if entry.frames.is_relative), None)
         if relative is not None:
             raise AnimateDiffV2VError(
-                f"Line {relative.line} of the {kind} schedule counts frames by the length of the "
-                "clip, which is not known here: name them by their numbers."
+                f"Line {relative.line} of the {kind} schedule names a frame relative to the length "
+                "of the video, which is not known here: use frame numbers."
             )
     keyframes = _keyframes(entries, num_frames or 1, kind)
     return dict(sorted(keyframes.items()))
@@ -154,7 +154,7 @@ def _frame(entry: Entry, num_frames: int, kind: str) -> int:
     except (ValueError, ArithmeticError):
         raise AnimateDiffV2VError(
             f"Line {entry.line} of the {kind} schedule names frame {entry.frames.start.text}, "
-            f"which a clip of {num_frames} frames does not have."
+            f"which a video of {num_frames} frames does not have."
         ) from None
 
 

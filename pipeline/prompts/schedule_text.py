@@ -104,7 +104,7 @@ class ScheduleReader:
     def _bracket(self, character: str) -> None:
         self._depth += 1 if character == "{" else -1
         if self._depth not in (0, 1) or (character == "{" and self._found.entries):
-            raise self._refused("has a curly bracket too many", self._position)
+            raise self._refused("has one curly bracket too many", self._position)
         self._position += 1
 
     def _key_at(self, position: int) -> re.Match[str] | None:
@@ -125,9 +125,9 @@ class ScheduleReader:
     def _entry(self, key: re.Match[str]) -> None:
         if self._found.tail:
             raise self._refused(
-                f"comes after {self._found.tail[0]!r}, which is no keyframe: put what all prompts "
-                "have in common before the first or after the last keyframe, and a prompt of "
-                "several lines in quotes",
+                f"comes after {self._found.tail[0]!r}, which is not a keyframe: put what all "
+                "prompts have in common before the first or after the last keyframe, and a prompt "
+                "of several lines in quotes",
                 key.start(),
             )
         frames = parse_frames(key["key"])

@@ -38,7 +38,8 @@ class PromptTrack:
             )
         if any(later <= earlier for earlier, later in pairwise(self.frames)):
             raise AnimateDiffV2VError(
-                f"The keyframes {list(self.frames)} do not rise: name each frame once, in order."
+                f"The keyframes {list(self.frames)} are not in ascending order: name each frame "
+                "once, in order."
             )
 
     @property
@@ -48,7 +49,7 @@ class PromptTrack:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens of the encoding, a multiple of 77."""
+        """Return the number of tokens of the encoding, a multiple of 77."""
         return int(self.encodings.shape[1])
 
     def repeated(self, tokens: int) -> PromptTrack:

@@ -165,7 +165,7 @@ class VideoReader:
                 logger.warning(sentence, name, asked, side)
         if self._is_brought_down:
             logger.info(
-                "The clip's %dx%d pixels are brought down to %dx%d, a size that suits SD1.5;"
+                "The video's %dx%d pixels are scaled down to %dx%d, a size that suits SD1.5;"
                 " give width and height for another.",
                 self.info.width,
                 self.info.height,

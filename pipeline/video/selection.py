@@ -34,7 +34,7 @@ def exact_rate(value: int | float | str | Fraction, *, name: str = "frame_rate")
         rate = Fraction(value)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError):
         raise AnimateDiffV2VError(
-            f"{name} is {value!r}, which is no frame rate; give a number such as 8, 29.97 or"
+            f"{name} is {value!r}, which is not a frame rate; give a number such as 8, 29.97 or"
             " '30000/1001'."
         ) from None
     if not 0 <= rate <= HIGHEST_RATE:
@@ -100,15 +100,15 @@ class FrameSelection:
         """Return the frame rate of the kept frames: (forced rate, or source rate) / nth."""
         return self.grid_rate(source_rate) / self.select_every_nth_frame
 
-    def span_seconds(self, clip_seconds: Fraction | None) -> Fraction | None:
-        """Return the duration of the time span in a video of `clip_seconds`; None if unknown.
+    def span_seconds(self, video_seconds: Fraction | None) -> Fraction | None:
+        """Return the duration of the time span in a video of `video_seconds`; None if unknown.
 
         Zero or less means that the span starts after the end of the video.
         """
         wanted = Fraction(self.duration_seconds) or None
-        if clip_seconds is None:
+        if video_seconds is None:
             return wanted
-        there = clip_seconds - Fraction(self.start_time_seconds)
+        there = video_seconds - Fraction(self.start_time_seconds)
         return min(wanted, there) if wanted else there
 
     def is_kept(self, grid_index: int) -> bool:

@@ -32,7 +32,7 @@ def _check(path: Path, form: OutputFormat) -> None:
             f"{path} exists already; {form.name} needs the name of a new or empty folder."
         )
     if not path.parent.is_dir():
-        raise AnimateDiffV2VError(f"There is no folder {path.parent}; make it first.")
+        raise AnimateDiffV2VError(f"There is no folder {path.parent}; create it first.")
 
 
 def _fitting(path: Path) -> str:

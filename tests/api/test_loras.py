@@ -201,7 +201,7 @@ def test_repositories_without_a_single_file(shelf, world, listing, found):
     [
         (b"<!doctype html><p>log in", "'https://h.test/x' is a web page"),
         (b"version https://git-lfs.github.com/spec/v1", "'https://h.test/x' is a Git LFS pointer"),
-        (b"nonsense" * 10, "'https://h.test/x' is no model file"),
+        (b"nonsense" * 10, "'https://h.test/x' is not a model file"),
         (b"\x10" + bytes(7) + b"{" + b"x" * 50, "'https://h.test/x' is a damaged safetensors file"),
         (b"\xff\xff" + bytes(6) + b"{}", "'https://h.test/x' is cut short or damaged"),
     ],

@@ -350,7 +350,10 @@ CASES = {
         "--lora: the strength of test_options.py is inf; it must be from -10 to 10",
     ),
     "embeddings of nowhere": ({"embeddings": "no"}, "--embeddings: there is no folder no; give"),
-    "embeddings that are a file": ({"embeddings": __file__}, "is no folder; give one that holds"),
+    "embeddings that are a file": (
+        {"embeddings": __file__},
+        "is not a folder; give one",
+    ),
     "an edge where none is sought": ({"canny_low": 50}, "--canny-low is given without --control"),
     "an edge of a tile": (
         {"control": "NET", "control_source": "tile", "canny_high": 50},

@@ -113,15 +113,15 @@ BAD = [
     ('"0": "a fox', "has a quotation mark that is never closed"),
     ('0: "a fox\n8: b', "Line 1 of the prompt schedule, '0: \"a fox', has a quotation mark that"),
     ('{"0": "a"', "has a curly bracket that is never closed"),
-    ('"0": "a"}', "has a curly bracket too many"),
+    ('"0": "a"}', "has one curly bracket too many"),
     (
         "0: a\nsmile\n8: b",
-        "'8: b', comes after 'smile', which is no keyframe: put what all",
+        "'8: b', comes after 'smile', which is not a keyframe: put what all",
     ),
     ("0: a\n0: b", "Line 2 of the prompt schedule names frame 0 a second time"),
     ("8: a\n008: b", "Line 2 of the prompt schedule names frame 8 a second time"),
     ("20: a\n-1: b", "Line 2 of the prompt schedule names frame 20 a second time"),
-    ("max_f - 90: a", "names frame max_f - 90, which a clip of 21 frames does not have"),
+    ("max_f - 90: a", "names frame max_f - 90, which a video of 21 frames does not have"),
     ("0: a --neg ugly", "Line 1 of the prompt schedule holds --neg"),
     ("0: (snow:`t/max_f`)", "holds an expression between backticks"),
     (
@@ -182,7 +182,9 @@ def test_any_json_is_read_as_json(keyframes, indent, has_brackets):
 
 
 def test_frames_of_the_end_need_to_know_it():
-    with pytest.raises(AnimateDiffV2VError, match="Line 2 of the prompt schedule counts frames by"):
+    with pytest.raises(
+        AnimateDiffV2VError, match="Line 2 of the prompt schedule names a frame rel"
+    ):
         parse_schedule("0: a\n-1: b")
 
 

@@ -76,8 +76,12 @@ REFUSED = [
         r"has the shape \[77, 4\] for 1 keyframes; it must be \[keyframes, tokens, channels\]",
     ),
     (torch.zeros(2, 77, 4), (0,), r"has the shape \[2, 77, 4\] for 1 keyframes"),
-    (torch.zeros(2, 77, 4), (8, 8), r"keyframes \[8, 8\] do not rise: name each frame once"),
-    (torch.zeros(2, 77, 4), (8, 0), r"keyframes \[8, 0\] do not rise"),
+    (
+        torch.zeros(2, 77, 4),
+        (8, 8),
+        r"keyframes \[8, 8\] are not in ascending order: name each",
+    ),
+    (torch.zeros(2, 77, 4), (8, 0), r"keyframes \[8, 0\] are not in ascending order"),
 ]
 
 
