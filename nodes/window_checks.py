@@ -22,7 +22,7 @@ def check_window_length(length: int, *, node_id: str) -> bool | str:
         try:
             most = identify(host.model_path(host.MOTION_MODULES, file)).max_frames
         except AnimateDiffV2VError:
-            continue  # The file is missing; the node that names it reports that.
+            continue  # No motion module, or a missing file, which its own node reports.
         if most is not None and length > most:
             return (
                 f"length: {length} frames are more than {file} supports at once: use {most} or "
