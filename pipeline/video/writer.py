@@ -51,6 +51,12 @@ class VideoWriter:
         file_size: in bytes, after the block.
     """
 
+    _audio: StoredAudio | None = None
+    _padding = (0, 0)
+    _pictures: RawPictures | None = None
+    _encoder: EncoderProcess | None = None
+    _spool: FrameSpool | None = None
+
     def __init__(
         self,
         path: str | Path,
@@ -81,12 +87,12 @@ class VideoWriter:
             crf: quality, lower is better; None for the format's default.
             audio: cut to the video's duration, or padded with silence.
             pingpong: play the frames forwards, then backwards without the two at the ends.
-            loop_count: how often the video is repeated. For gif and webp the player does it, and
-                0 means forever; in other files the frames are written repeatedly, with sound.
+            loop_count: how often the video is repeated: by the player for gif and webp, where 0 is
+                forever; in other files by writing the frames and the sound again.
             metadata: texts to store in the file, such as the workflow.
             hardware: encode on the graphics card if one of its encoders works.
-            overwrite: replace an existing file; False refuses it. Without it, a file that appears
-                during the encoding is kept as well, and the video gets a numbered name.
+            overwrite: replace an existing file. False refuses it, and also keeps one that appears
+                during the encoding: the video then gets a numbered name.
 
         Raises:
             AnimateDiffV2VError: for a folder that is missing or not writable, a wrong extension,
@@ -96,8 +102,7 @@ class VideoWriter:
         self.format: OutputFormat = output_format(format)
         self.width, self.height = _checked_size(width, height)
         self.frame_rate = _checked_rate(frame_rate, form=self.format)
-        self.frame_count = 0
-        self.file_size = 0
+        self.frame_count = self.file_size = 0
         self._crf = self.format.checked_crf(crf)
         self._loop_count = _checked_loops(loop_count)
         self._pingpong = checked_type("pingpong", pingpong, bool)
@@ -105,11 +110,6 @@ class VideoWriter:
         self._metadata = dict(checked_type("metadata", metadata, dict[str, str] | None) or {})
         checked_type("audio", audio, Audio | AudioSpan | None)
         self._audio_source = usable_audio(audio, form=self.format)
-        self._audio: StoredAudio | None = None
-        self._padding = (0, 0)
-        self._pictures: RawPictures | None = None
-        self._encoder: EncoderProcess | None = None
-        self._spool: FrameSpool | None = None
         self._overwrite = checked_type("overwrite", overwrite, bool)
         check_target(self.path, self.format)
         sources = [audio.path] if isinstance(audio, AudioSpan) else []
