@@ -10,6 +10,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 from animatediff_v2v.cli.main import main as animatediff_v2v
 from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, VideoWriter
@@ -97,7 +98,7 @@ def write_contact_sheet(path: Path, videos: dict[str, Frames]) -> None:
         chosen = video[np.linspace(0, len(video) - 1, COLUMNS).round().astype(int)]
         strip = np.concatenate(list(chosen), axis=1)
         rows += [label(name, strip.shape[1]), strip]
-    Image.fromarray(np.concatenate(rows)).save(path)
+    iio.imwrite(path, np.concatenate(rows))
 
 
 def label(text: str, width: int) -> Frames:

@@ -16,6 +16,7 @@ LOWEST_COMFYUI = (0, 14, 0)
 PACKAGES = (
     "av",
     "diffusers",
+    "imageio",
     "imageio_ffmpeg",
     "numpy",
     "PIL",

@@ -18,9 +18,8 @@ from .models.unet import MotionUNet
 from .part_folder import PartFolder
 from .request import ControlFile, Request
 from .sampling import Control, Guides, SourceBlend, StyleImages
-from .style_files import read_picture
 from .video import ControlFrameOptions, VideoReader
-from .video.pictures import PICTURE_SUFFIXES
+from .video.pictures import PICTURE_SUFFIXES, read_picture
 from .video.spool import FrameSpool
 
 Frame = NDArray[np.uint8]
@@ -148,7 +147,8 @@ def _source(control: ControlFile) -> ControlFrameOptions | Path:
 
 def _picture(path: Path, size: tuple[int, int]) -> Frame:
     """Read one picture, cut around the middle to the shape of `size`, width and height."""
-    return np.asarray(ImageOps.fit(read_picture(path), size, Image.Resampling.BICUBIC))
+    picture = Image.fromarray(read_picture(path))
+    return np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC))
 
 
 def _network(control: ControlFile, unet: MotionUNet) -> ControlNetwork:

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from .errors import AnimateDiffV2VError
 from .models.ip_adapter import load_ip_adapter_network
 from .models.unet import MotionUNet
 from .models.vision_encoder import load_vision_model
 from .request import StyleFile
 from .sampling import StyleImages
+from .video.pictures import read_picture
 
 
 def load_style(style: StyleFile, *, unet: MotionUNet) -> StyleImages:
@@ -38,14 +37,5 @@ def load_style(style: StyleFile, *, unet: MotionUNet) -> StyleImages:
     )
 
 
-def read_picture(path: Path) -> Image.Image:
-    """Read one picture as RGB, upright; raises AnimateDiffV2VError when it is none."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise AnimateDiffV2VError(f"{path} cannot be read as a picture: {error}.") from error
-
-
 def _pixels(path: Path) -> Tensor:
-    return torch.from_numpy(np.array(read_picture(path))).float() / 255
+    return torch.from_numpy(np.ascontiguousarray(read_picture(path))).float() / 255

@@ -32,6 +32,18 @@ class Orientation:
         return np.rot90(picture, self.quarter_turns) if self.quarter_turns else picture
 
 
+# By the number that EXIF gives it (CIPA DC-008, tag 274); 1 is upright.
+EXIF_ORIENTATIONS = {
+    2: Orientation(is_mirrored=True),
+    3: Orientation(2),
+    4: Orientation(2, is_mirrored=True),
+    5: Orientation(1, is_mirrored=True),
+    6: Orientation(3),
+    7: Orientation(3, is_mirrored=True),
+    8: Orientation(1),
+}
+
+
 def frame_orientation(frame: Any) -> Orientation:
     """Read the display matrix of a decoded frame, as ffmpeg's `-autorotate` does.
 

@@ -1,10 +1,13 @@
 """Folders of pictures: every kind of grey and colour, and what else lies in such folders."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.video import VideoReader, probe_video
-from PIL import Image
+from animatediff_v2v.pipeline.video.pictures import PictureSource, probe_pictures, read_picture
+from PIL import ExifTags, Image, ImageOps
 
 GREY = 112
 
@@ -62,6 +65,73 @@ def test_16_bit_colours(tmp_path, clips, pixels, count, suffix):
     source = ["-f", "rawvideo", "-pix_fmt", pixels, "-s", "64x64", "-i", "-"]
     clips.ffmpeg(*source, "-frames:v", "1", tmp_path / f"1.{suffix}", data=data)
     assert np.abs(only_frame(tmp_path).astype(int) - GREY).max() <= 1
+
+
+def gradient(mode, *, width=48, height=32):
+    """A picture without symmetry, in one of Pillow's modes."""
+    ramp = np.arange(width * height, dtype=np.uint8).reshape(height, width)
+    image = Image.fromarray(np.stack([ramp, ramp[::-1], ramp.T.reshape(ramp.shape)], axis=-1))
+    if mode == "RGBA":
+        image.putalpha(Image.fromarray(ramp))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "jpg"), ("RGB", "jpg"), ("CMYK", "jpg"), ("P", "png"), ("RGBA", "png"), ("I;16", "png")],
+)
+def test_pictures_are_turned_as_exif_says(tmp_path, mode, suffix, orientation):
+    path = tmp_path / f"1.{suffix}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    if mode == "I;16":
+        Image.fromarray(np.asarray(gradient("L")).astype("<u2") * 257).save(path, exif=exif)
+        upright = ImageOps.exif_transpose(Image.open(path))
+        expected = np.stack([np.asarray(upright) // 257] * 3, axis=-1)
+    else:
+        gradient(mode).save(path, exif=exif)
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    found = read_picture(path)
+    assert found.dtype == np.uint8 and np.array_equal(found, expected)
+    info = probe_video(tmp_path)
+    assert (info.height, info.width) == expected.shape[:2]
+
+
+def test_an_animated_picture_is_what_pillow_reads(tmp_path):
+    path, durations = tmp_path / "clip.webp", [40, 120, 80]
+    frames = [Image.fromarray(np.roll(np.asarray(gradient("RGB")), 5 * k)) for k in range(3)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, lossless=True)
+    source = PictureSource(probe_pictures(path))
+    times, found = zip(*source.frames(from_seconds=Fraction(0)), strict=True)
+    assert times == (0, Fraction(40, 1000), Fraction(160, 1000))
+    for frame, expected in zip(found, frames, strict=True):
+        assert np.array_equal(frame.to_ndarray(), np.asarray(expected))
+    assert source.info.duration_seconds == 0.24
+
+
+def test_an_animated_picture_with_damaged_exif_is_read(tmp_path):
+    exif = b"Exif\0\0no TIFF header"
+    frames = [gradient("RGB"), gradient("RGB").rotate(180)]
+    frames[0].save(tmp_path / "1.webp", save_all=True, append_images=frames[1:], exif=exif)
+    assert probe_video(tmp_path / "1.webp").frame_count == 2
+
+
+def test_a_picture_without_its_palette_is_refused(tmp_path):
+    gradient("P").save(tmp_path / "1.png")
+    whole = (tmp_path / "1.png").read_bytes()
+    start = whole.index(b"PLTE") - 4
+    length = int.from_bytes(whole[start : start + 4], "big")
+    (tmp_path / "1.png").write_bytes(whole[:start] + whole[start + 12 + length :])
+    with pytest.raises(AnimateDiffV2VError, match="cannot be read as a picture"):
+        read_picture(tmp_path / "1.png")
+
+
+def test_names_that_mean_something_to_imageio_are_files(tmp_path):
+    folder = tmp_path / "pictures.zip"
+    folder.mkdir()
+    gradient("RGB").save(folder / "<screen>.png")
+    assert np.array_equal(read_picture(folder / "<screen>.png"), np.asarray(gradient("RGB")))
 
 
 def test_black_and_white(tmp_path):
