@@ -4,6 +4,9 @@ Each kind of layer is compiled by itself: layers of one kind share a code, whate
 and so do the UNets of one process. Frames, height, width and tokens are symbols in it. What lies
 between the heavy operators, norms, activations, gates and additions, becomes a few kernels. Each
 works on all tokens at a time, whatever is asked: a loop would be unrolled, for each length anew.
+
+For GPUs that have no fused layers: on an NVIDIA H200 a step took 120 ms compiled, 145 ms eager and
+93 ms fused. Not for CPUs, where the compiled UNet took 1.58 times as long (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations

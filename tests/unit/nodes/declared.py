@@ -127,7 +127,7 @@ def _stand_ins() -> dict[str, Any]:
 
 
 @contextmanager
-def _without_comfyui() -> Iterator[None]:
+def without_comfyui() -> Iterator[None]:
     """Put the stand-ins in place; afterwards no module is left that has seen them."""
     stand_ins = _stand_ins()
     before = {name: each for name, each in sys.modules.items() if _is_ours(name, stand_ins)}
@@ -149,7 +149,7 @@ def _is_ours(name: str, stand_ins: dict[str, Any]) -> bool:
 @cache
 def schemas() -> dict[str, Schema]:
     """Every node's schema by its id, in the order in which the extension lists the nodes."""
-    with _without_comfyui():
+    with without_comfyui():
         extension = importlib.import_module(f"{PACKAGE}.extension")
         nodes = asyncio.run(extension.AnimateDiffV2VExtension().get_node_list())
         found = [node.define_schema() for node in nodes]
