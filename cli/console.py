@@ -77,7 +77,8 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Move the bar to where the job stands."""
-        self._show(progress.message, progress.fraction)
+        if not progress.is_warning:  # the log shows it
+            self._show(progress.message, progress.fraction)
 
     def _show(self, message: str, fraction: float) -> None:
         with suppress(OSError, ValueError):  # a terminal that was closed
@@ -122,6 +123,8 @@ class ProgressLines:
 
     def show(self, progress: Progress) -> None:
         """Write a line where the job has come on since the last one."""
+        if progress.is_warning:  # the log shows it
+            return
         part = int(progress.fraction * _LINES + 1e-6)  # a third of 0.3 is a little less than 0.1
         if (progress.phase, part) == (self._phase, self._part):
             return

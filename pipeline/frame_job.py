@@ -126,7 +126,8 @@ class FrameJob:
         warning = few_frames(len(latents), settings, models)
         if warning:
             logger.warning("%s", warning)
-            self._report_sampling(Progress("sample", 0.0, warning))  # for callers of the API
+            # For callers of the API, who see no log.
+            self._report_sampling(Progress("sample", 0.0, warning, is_warning=True))
         return sample_latents(
             models.unet,
             latents,

@@ -26,6 +26,8 @@ class Progress:
     preview: Tensor | None = None
     """While sampling, after each step: the denoised latents so far, [frames, 4, height / 8, width /
     8], float32, on the CPU, scaled as the UNet sees them."""
+    is_warning: bool = False
+    """True when the message is a warning, which is logged as well."""
 
 
 class PhaseScale:

@@ -33,6 +33,14 @@ def test_writes_a_video_with_the_right_count_rate_size_and_sound(command, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
 
 
+def test_a_warning_is_written_once_in_the_words_of_the_command(command, capsys):
+    assert main(command(frame_load_cap=4)) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "are few for a" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("animatediff-v2v: 4 frames are few for a motion module")
+    assert "a smaller --select-every-nth-frame, a higher --force-rate" in lines[0]
+
+
 def test_json_is_one_object_on_stdout(command, tmp_path, capsys):
     assert main([*command(width=72, height=80), "--json"]) == 0
     captured = capsys.readouterr()
