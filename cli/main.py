@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             parsed = _parser().parse_args(arguments)
             worded = parsed.worded
-            to_stderr.setFormatter(_Worded(worded))
+            to_stderr.setFormatter(WordedLines(worded))
             return int(parsed.command(parsed))
         except AnimateDiffV2VError as error:
             complain(worded(str(error)))
@@ -54,10 +54,11 @@ def _parser() -> Parser:
     return parser
 
 
-class _Worded(logging.Formatter):
+class WordedLines(logging.Formatter):
     """Words warnings of the library as the command words its errors."""
 
     def __init__(self, worded: Callable[[str], str]) -> None:
+        """Word messages by `worded`."""
         super().__init__(_LINE)
         self._worded = worded
 
