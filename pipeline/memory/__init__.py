@@ -1,1 +1,1 @@
-"""Memory: estimates, limits, offloading and the devices themselves."""
+"""Devices, estimates of a job's memory, and offloading of networks."""

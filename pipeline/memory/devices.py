@@ -1,4 +1,4 @@
-"""Where to compute and in which precision."""
+"""The device and the dtype to compute in."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from ..errors import AnimateDiffV2VError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn `auto`, or a torch device's name, into a device that is there.
+    """Return the torch device of a name; `auto` is the fastest of this machine.
 
-    Raises AnimateDiffV2VError when there is no such device on this machine.
+    Raises:
+        AnimateDiffV2VError: this machine has no such device.
     """
     checked_type("device", name, str)
     if name == "auto":
@@ -20,7 +21,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # the meta device, for one, gives nothing back
+        torch.zeros(1, device=device).cpu()  # fails on the meta device, which holds no data
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AnimateDiffV2VError(
             f"device is {name!r}, on which this machine cannot compute; "
@@ -30,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Turn `auto`, float32, float16 or bfloat16 into a dtype; auto is float32 on a CPU."""
+    """Return the dtype for `auto`, float32, float16 or bfloat16; `auto` is float32 on a CPU."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.float16
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -1,4 +1,4 @@
-"""How much memory a job's passes take, counted before it runs."""
+"""Estimates of the memory that a job's passes take, made before it runs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..sampling.sample import BATCHED_FRAMES, window_for
 from ..sampling.settings import SamplingSettings
 from .tracer import LiveBytes, live_bytes, to_meta_copy
 
-# Of the prompt that is counted with, 300 words; each further chunk takes 20 MB in two passes.
+# The prompt that is assumed, 300 words; each further chunk takes 20 MB in two passes.
 PROMPT_TOKENS = 4 * 77
 
 
 @dataclass(frozen=True)
 class Work:
-    """How large a job's passes are."""
+    """The size of a job's passes."""
 
     frames: int
     """In the longest context window."""
@@ -42,9 +42,12 @@ class Work:
 
 
 def coding_memory(models: Models, work: Work, frames: int) -> tuple[LiveBytes, LiveBytes]:
-    """What encoding takes beside the weights, the prompt too, and what decoding takes.
+    """Count the memory for encoding prompt and frames, and for decoding, without weights.
 
-    frames: that go through the VAE at a time.
+    Args:
+        models: The networks; copies of them run on the meta device.
+        work: The size of the frames.
+        frames: Frames that go through the VAE at a time.
     """
     assert isinstance(models.text_encoder, ClipTextEncoder)
     assert isinstance(models.codec, VaeCodec)
@@ -63,7 +66,14 @@ def coding_memory(models: Models, work: Work, frames: int) -> tuple[LiveBytes, L
 def sampling_memory(
     models: Models, controls: Sequence[ControlNetwork], work: Work, chunks: ChunkSizes
 ) -> LiveBytes:
-    """What as many passes as `chunks` says take together beside the weights."""
+    """Count the memory that passes of the UNet take together, without weights.
+
+    Args:
+        models: The networks; copies of them run on the meta device.
+        controls: ControlNets that run with the UNet.
+        work: The size of the passes.
+        chunks: How many passes and tokens go together.
+    """
     unet = to_meta_copy(models.unet)
     schedule = NoiseSchedule(unet.beta_schedule)
     channels = int(unet.unet.config.cross_attention_dim)
@@ -87,7 +97,13 @@ def sampling_memory(
 
 
 def longest_window(models: Models, settings: SamplingSettings, frames: int | None) -> int:
-    """Frames in the longest context window of a clip of so many frames; None is not known."""
+    """Return the frames in the longest context window of a video.
+
+    Args:
+        models: The networks, for the longest window that the motion module supports.
+        settings: The context options.
+        frames: Frames of the video; None if not known.
+    """
     limit = models.unet.max_frames or BATCHED_FRAMES
     context = settings.context
     if frames is None:

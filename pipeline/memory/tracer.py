@@ -1,8 +1,8 @@
-"""A device's memory, counted without the device.
+"""The memory that networks take on a device, counted without that device.
 
-Networks run on PyTorch's meta device: every operator gives tensors of the right shapes and no
-content, and what is alive at a time adds up. Counted are weights and tensors. On a real device the
-kernels' workspaces, the allocator's gaps and the driver's context come on top.
+Networks run on PyTorch's meta device, where every operator returns tensors with shapes but without
+content; the sizes of the tensors alive at a time are added up. Weights and tensors are counted. On
+a real device, workspaces of kernels, fragmentation and the driver's context come on top.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Allocation:
-    """Memory that a tensor was given."""
+    """Memory allocated for a tensor."""
 
     size: int
     """Bytes."""
@@ -40,19 +40,19 @@ class Allocation:
 
 
 class MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Lets the meta device pass for a real one, and shows each operator that it runs.
+    """A mode in which the meta device behaves like a real one, and each operator is reported.
 
-    Copies from it to the CPU hold zeros, and tensors on it are equal to each other.
+    Copies from it to the CPU are zeros, and tensors of equal shapes on it are equal.
     """
 
     def ran(self, operator: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
-        """Take note of an operator, with the tensors that went in and those that came out."""
+        """Handle an operator that ran, with its input and result tensors."""
         raise NotImplementedError
 
     def __torch_dispatch__(
         self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run an operator, a composite one by its parts."""
+        """Run an operator; a composite one as its parts."""
         kwargs = kwargs or {}
         composite = torch._C.DispatchKey.CompositeImplicitAutograd
         if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), composite.name):
@@ -73,17 +73,17 @@ class MetaDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class FusedAttention(TorchFunctionMode):
-    """Takes attention for one kernel, which it is on a GPU and not on the meta device."""
+    """A mode in which attention is one kernel, as on a GPU; on the meta device it is composite."""
 
     def __init__(self, ran: Callable[[list[Tensor]], None] = lambda _touched: None) -> None:
-        """Tell `ran` of each attention's inputs and result."""
+        """Call `ran` with the inputs and the result of each attention."""
         super().__init__()
         self._ran = ran
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Replace attention by the result's memory."""
+        """Replace attention by the allocation of its result."""
         if function is not functional.scaled_dot_product_attention or args[0].device != META:
             return function(*args, **(kwargs or {}))
         query, key, value = args[:3]
@@ -95,10 +95,10 @@ class FusedAttention(TorchFunctionMode):
 
 
 class LiveBytes(MetaDevice):  # type: ignore[no-untyped-call]
-    """Follows what is alive on the meta device."""
+    """A count of the bytes alive on the meta device."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start at 0."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._alive: dict[int, tuple[Allocation, Any]] = {}
         self.now = 0
@@ -107,11 +107,11 @@ class LiveBytes(MetaDevice):  # type: ignore[no-untyped-call]
         self.at_peak: list[Allocation] = []
 
     def restart(self) -> None:
-        """Look for the peak of what follows."""
+        """Forget the peak so far."""
         self.peak, self.at_peak = self.now, [allocation for allocation, _ in self._alive.values()]
 
     def ran(self, operator: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
-        """Add the results that have memory of their own."""
+        """Count the results that have memory of their own."""
         known = {tensor.untyped_storage()._cdata for tensor in inputs}
         for tensor in results:
             if tensor.device == META and tensor.untyped_storage()._cdata not in known:
@@ -136,13 +136,13 @@ class LiveBytes(MetaDevice):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def live_bytes() -> Iterator[LiveBytes]:
-    """Count what goes on inside."""
+    """Count allocations on the meta device while the context is open."""
     with LiveBytes() as counted, FusedAttention():
         yield counted
 
 
 def to_meta_copy(network: Network) -> Network:
-    """Give a copy of a network on the meta device, which takes no memory."""
+    """Return a copy of a network on the meta device, which takes no memory."""
     copies: dict[int, Any] = {}
     for parameter in network.parameters():
         copied = torch.empty_like(parameter, device=META)
@@ -153,7 +153,7 @@ def to_meta_copy(network: Network) -> Network:
 
 
 def weight_bytes(*networks: nn.Module) -> int:
-    """Bytes of the weights of networks."""
+    """Return the bytes of the weights of networks."""
     weights = {
         id(tensor): tensor
         for network in networks
@@ -163,5 +163,5 @@ def weight_bytes(*networks: nn.Module) -> int:
 
 
 def tensors(values: Any) -> list[Tensor]:
-    """The tensors among nested values."""
+    """Return the tensors among nested values."""
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

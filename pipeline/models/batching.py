@@ -1,4 +1,4 @@
-"""How much goes through the networks at a time, and less when a device's memory runs out."""
+"""Sizes of the chunks that go through the networks, and smaller ones when memory runs out."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ logger = logging.getLogger(__name__)
 
 Row = TypeVar("Row")
 
-# Passes of the UNet on an accelerator: a window with and without the prompt.
+# Passes of the UNet on an accelerator: a window with the prompt and with the negative one.
 PASSES_AT_ONCE = 2
-# Latent pixels of a window. On a CPU each pass casts and packs all weights, which takes as long as
-# a fifth of so many pixels do: up to here both prompts go together. Larger passes gain nothing.
+# Latent pixels of a window up to which a CPU takes both prompts in one pass. Each pass casts and
+# packs all weights, which takes as long as computing a fifth of so many pixels; larger windows gain
+# nothing from one pass.
 SMALL_PASS = 8 * 32 * 32
-# Tokens that go through a transformer at a time on a CPU. What is in between then stays in the
-# caches, and below the 32 MiB from which malloc takes each tensor anew from the system.
+# Tokens that go through a transformer at a time on a CPU. Intermediate tensors then fit the caches,
+# and stay below the 32 MiB from which malloc maps each one anew.
 TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class MemoryBound:
-    """Where a job's networks work, and how much of that device's memory they may take."""
+    """The device that a job's networks compute on, and a limit on its memory."""
 
     device: torch.device
     max_bytes: int
@@ -36,19 +37,21 @@ class MemoryBound:
 
 @dataclass(frozen=True)
 class ChunkSizes:
-    """How much goes through the UNet at a time; the result is the same, but for rounding."""
+    """Sizes of the chunks that go through the UNet; results differ by rounding only."""
 
     passes: int
-    """Windows, each with one of the prompts."""
+    """Passes at a time: a window with one of the prompts each."""
     tokens: int | None
-    """Pixels of frames in a transformer, at least one frame in those over the pixels of a frame
-    and one pixel of all frames in those over time; None is all."""
+    """Tokens in a transformer at a time, but at least one whole frame in spatial and one pixel of
+    all frames in temporal ones; None is all."""
 
     @staticmethod
     def default(device: torch.device, *, pixels: int) -> ChunkSizes:
-        """What is fast on a device.
+        """Return the fastest sizes for a device.
 
-        pixels: of a window's latents, over all its frames.
+        Args:
+            device: The device of the UNet.
+            pixels: Latent pixels of a window, over all its frames.
         """
         together = device.type != "cpu" or pixels <= SMALL_PASS
         return ChunkSizes(
@@ -57,20 +60,21 @@ class ChunkSizes:
 
 
 def default_chunk_tokens(device: torch.device) -> int | None:
-    """How many tokens go through a transformer at a time where that is fast; None is all."""
+    """Return the fastest number of tokens to put through a transformer at a time; None is all."""
     return TOKENS_AT_ONCE if device.type == "cpu" else None
 
 
 class ShrinkingBatch:
-    """Runs work in parts that are as large as the device's memory allows.
+    """Runs work in parts as large as the device's memory allows.
 
-    A part that does not fit is halved and tried again, and everything after it stays that small.
+    A part that does not fit is halved and tried again, and all later parts stay that small.
     """
 
     def __init__(self, what: str) -> None:
-        """Begin with parts as large as is asked for.
+        """Start with parts of the requested size.
 
-        what: the rows by name, for the log: "frames of the VAE".
+        Args:
+            what: The rows by name, for the log: "frames of the VAE".
         """
         self._size: int | None = None
         self._what = what
@@ -81,10 +85,15 @@ class ShrinkingBatch:
         rows: Sequence[Row],
         at_most: int,
     ) -> Iterator[Tensor]:
-        """Give `run(part)` for consecutive parts of `rows`.
+        """Yield `run(part)` for consecutive parts of `rows`.
 
-        at_most: rows of a part, fewer where so many did not fit before.
-        Raises AnimateDiffV2VError when a single row does not fit.
+        Args:
+            run: Computes the result of some of the rows.
+            rows: All rows.
+            at_most: Rows of a part; fewer if so many did not fit before.
+
+        Raises:
+            AnimateDiffV2VError: a single row does not fit.
         """
         start = 0
         while start < len(rows):
@@ -94,7 +103,7 @@ class ShrinkingBatch:
                 start += len(part)
                 yield result
             elif torch.cuda.is_available():
-                # Here, and not where it failed: there the failed pass's tensors were still held.
+                # Not in _attempt, where the exception still holds the tensors of the failed pass.
                 torch.cuda.empty_cache()
 
     def _attempt(

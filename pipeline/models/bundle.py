@@ -1,4 +1,4 @@
-"""All the networks of a job."""
+"""The networks of a job, together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .vae import LatentCodec, VaeCodec
 
 @dataclass(frozen=True)
 class Models:
-    """What a job needs: text encoder, UNet with motion modules, and latent codec."""
+    """The networks of a job: text encoder, UNet with motion modules, and latent codec."""
 
     unet: MotionUNet
     text_encoder: TextEncoder
@@ -59,7 +59,7 @@ class Models:
 
     @property
     def motion_family(self) -> MotionFamily | None:
-        """The kind of motion module in the UNet; None without one."""
+        """Kind of the motion module in the UNet; None without one."""
         return self.unet.family
 
 

@@ -1,6 +1,6 @@
-"""Networks that guide the UNet by a picture for each frame: ControlNets and T2I-Adapters.
+"""ControlNets and T2I-Adapters: networks that guide the UNet by a picture for each frame.
 
-Both are diffusers' modules, unchanged. What they return is laid out for the UNet here.
+Both are diffusers' modules, unchanged; their results are arranged for the UNet here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ class ControlNetwork(nn.Module):
     """A network that turns control frames into residuals for the UNet."""
 
     def __init__(self, weights: ControlWeights, *, name: str) -> None:
-        """Build it without memory of its own; `load_control_network` puts the weights in.
+        """Build the network on the meta device; `load_control_network` adds the weights.
 
-        name: the file, for sentences about it.
+        Args:
+            weights: The file, with the network's configuration.
+            name: The file's name, for error sentences.
         """
         super().__init__()
         self.name = name
@@ -39,7 +41,7 @@ class ControlNetwork(nn.Module):
         self.network = module(**weights.config)
 
     def check_fits(self, unet: MotionUNet) -> None:
-        """Raise AnimateDiffV2VError when the UNet has other sizes than the network was made for."""
+        """Raise AnimateDiffV2VError unless the UNet has the sizes that the network was made for."""
         theirs: Mapping[str, Any] = unet.unet.config
         keys: dict[str, str] = {"channels": "block_out_channels"}
         if isinstance(self.network, ControlNetModel):
@@ -61,12 +63,16 @@ class ControlNetwork(nn.Module):
         frames: Tensor,
         depth: int | None = None,
     ) -> Residuals:
-        """Give the residuals.
+        """Return the residuals for one pass of the UNet.
 
-        sample, timestep, context: as the UNet gets them; see MotionUNet.forward.
-        frames: [rows, 3, height, width], the control frames at 8 times the sample's size, 0 to 1.
-        depth: of a ControlNet's residuals only those for so many skip connections, the first ones,
-        at most those of the first level; the layers below do not run.
+        Args:
+            sample: As for MotionUNet.forward.
+            timestep: As for MotionUNet.forward.
+            context: As for MotionUNet.forward.
+            frames: [rows, 3, height, width], the control frames at 8 times the sample's size, 0..1.
+            depth: Number of skip connections to return residuals for, outermost first, at most
+                those of the first level; deeper layers of a ControlNet do not run. None returns all
+                residuals.
         """
         if isinstance(self.network, ControlNetModel):
             if depth is not None:
@@ -84,7 +90,7 @@ class ControlNetwork(nn.Module):
     def _first(
         self, depth: int, sample: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
     ) -> list[Tensor]:
-        """A ControlNet's residuals for the first skips, as diffusers' forward pass has them."""
+        """Return a ControlNet's residuals for the first `depth` skips, after diffusers' forward."""
         network: Any = self.network
         embedding = network.time_embedding(network.time_proj(timestep).to(sample.dtype))
         embedding = embedding.expand(len(sample), -1)
@@ -102,9 +108,10 @@ class ControlNetwork(nn.Module):
 def load_control_network(path: Path, *, device: torch.device, dtype: torch.dtype) -> ControlNetwork:
     """Load a ControlNet or T2I-Adapter for Stable Diffusion 1.5.
 
-    Tensors stay memory-mapped views of the file where their dtype is already `dtype` and `device`
-    is the CPU.
-    Raises AnimateDiffV2VError when the file is missing, is of another kind, or is damaged.
+    On a CPU, tensors of `dtype` stay memory-mapped views of the file.
+
+    Raises:
+        AnimateDiffV2VError: the file is missing, is of another kind, or is damaged.
     """
     weights = load_control(path)
     with torch.device("meta"):

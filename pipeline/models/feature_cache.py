@@ -1,10 +1,10 @@
 """Deep features of the UNet, kept from one call of the sampler to the next.
 
-DeepCache (Ma et al. 2023, arXiv 2312.00858): from step to step the features deep in the UNet change
-little. So only every few calls all layers run; between them the outermost ones do, on the deep
-features of the latest whole call. Here each context window keeps its own, once with the prompt and
-once with the negative one, and a window's sides are reused both or not at all: guidance multiplies
-what differs between them.
+DeepCache (Ma et al. 2023, arXiv 2312.00858): features deep in the UNet change little from step to
+step. Therefore all layers run only in every n-th call; in the calls between, only the outermost
+layers run, on the deep features of the latest whole call. Each context window has features of its
+own, one set for the prompt and one for the negative prompt. Both sets are reused or neither,
+because guidance multiplies the difference between them.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-# Layers on the way up that run in every pass, with the skip connections that they take: the last of
-# all, which takes the UNet's first convolution, and the one before it, which takes the first layer.
+# Layers on the way up that run in every pass: the last one, whose skip connection comes from the
+# UNet's first convolution, and the one before it, whose skip comes from the first layer.
 OUTERMOST_LAYERS = 2
-# Of main memory: 23 windows of 16 frames at 512x512. Windows beyond it run whole.
+# Main memory for 23 windows of 16 frames at 512x512. Further windows run whole.
 MAX_BYTES = 2_000_000_000
-# Whatever the network computes in: rounding is far below what reuse changes.
+# In any case, as rounding is far below the change that reuse makes.
 KEPT_DTYPE = torch.float16
 
-# The frames of a window, and whether the pass is one of the negative prompt.
+# The frames of a window, and True for the pass with the negative prompt.
 PassKey = tuple[tuple[int, ...], bool]
 
 
 class DeepFeatures:
-    """What the outermost layers of one pass take from all the others: given, or to be found."""
+    """Features that enter the outermost layers of a pass: reused ones, or a slot for new ones."""
 
     def __init__(self, features: Tensor | None = None) -> None:
-        """Take features [rows, channels, height, width] to reuse; None lets the pass find them."""
+        """Hold features [rows, channels, height, width] to reuse; None stores those of the pass."""
         self.features = features
         self.are_given = features is not None
 
     def in_place_of(self, features: Tensor) -> Tensor:
-        """Give the features to reuse; or these, which are kept."""
+        """Return the features to reuse; if there are none, store `features` and return them."""
         if self.are_given and self.features is not None:
             return self.features
         self.features = features
@@ -46,12 +46,15 @@ class DeepFeatures:
 
 
 class FeatureCache:
-    """The deep features of a job's passes; it belongs to one job and ends with it."""
+    """The deep features of one job's passes."""
 
     def __init__(self, *, interval: int = 1, max_bytes: int = MAX_BYTES) -> None:
-        """Let every `interval`-th call run whole; 1 lets all, and keeps nothing.
+        """Start empty.
 
-        max_bytes: of main memory that is taken at most.
+        Args:
+            interval: All layers run in every `interval`-th call; 1 runs them always and stores
+                nothing.
+            max_bytes: Limit on the main memory taken.
         """
         self._interval, self._max_bytes = interval, max_bytes
         self._kept: dict[PassKey, Tensor] = {}
@@ -59,10 +62,10 @@ class FeatureCache:
         self._has_warned = False
 
     def begin_call(self, step: int) -> int:
-        """Begin a call of the sampler; give the step whose context windows it shall use.
+        """Begin a call of the sampler, and return the step whose context windows to use.
 
-        Some schedules of windows move from step to step: a call that reuses features sees the
-        windows that they were made in.
+        Some context schedules move the windows from step to step. A call that reuses features must
+        use the windows of the call that computed them.
         """
         if self._calls % self._interval == 0:
             self._kept.clear()
@@ -71,17 +74,21 @@ class FeatureCache:
         return self._step
 
     def holds(self, keys: Sequence[PassKey]) -> bool:
-        """Whether all these passes, the sides of one window, can reuse features in this call."""
+        """Return whether all these passes, both sides of a window, can reuse features now."""
         return bool(self._kept) and all(key in self._kept for key in keys)
 
     def for_passes(
         self, keys: Sequence[PassKey], *, like: Tensor, are_whole: bool
     ) -> DeepFeatures | None:
-        """What passes that go through the UNet together shall do about their deep features.
+        """Return the deep features for passes that go through the UNet together.
 
-        like: where reused features shall be, and in which dtype.
-        are_whole: all layers run; else `holds` must be true of the keys.
-        None where features are neither reused nor kept.
+        Args:
+            keys: The passes.
+            like: Reused features are moved to its device and dtype.
+            are_whole: True when all layers run; otherwise `holds(keys)` must be true.
+
+        Returns:
+            None where features are neither reused nor stored.
         """
         if self._interval == 1:
             return None
@@ -90,16 +97,20 @@ class FeatureCache:
         return DeepFeatures(torch.cat([self._kept[key] for key in keys]).to(like))
 
     def keep(self, keys: Sequence[PassKey], deep: DeepFeatures | None) -> None:
-        """Keep what these passes have found, as long as there is room for it."""
+        """Store the features of these passes while there is room."""
         if deep is None or deep.are_given or deep.features is None:
             return
         for key, features in zip(keys, deep.features.chunk(len(keys)), strict=True):
             if self._has_room(key, features.numel() * KEPT_DTYPE.itemsize):
-                # A copy in any case: a view would hold the features of all the passes.
+                # Always a copy, because a view would hold the features of all passes.
                 self._kept[key] = features.to("cpu", KEPT_DTYPE, copy=True)
 
     def _has_room(self, key: PassKey, size: int) -> bool:
-        """Whether there is room, on the negative prompt's side for what the other side has."""
+        """Return whether there is room for a pass.
+
+        Room is reserved for both sides of a window at once, so that the negative prompt's features
+        fit whenever the prompt's do.
+        """
         window, is_negative = key
         if key in self._kept or (is_negative and (window, False) in self._kept):
             return True

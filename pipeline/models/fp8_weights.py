@@ -1,7 +1,7 @@
-"""Weights in 8 bits: half the memory of float16, for the same arithmetic.
+"""Weights in 8 bits: half the memory of float16.
 
-A network computes as before, in its own dtype: each layer widens its weights for the moment in
-which it works. What it costs is a little time, and seven of float16's ten bits of precision.
+A network computes in its own dtype as before: each layer widens its weights while it runs. The
+price is a little time, and seven of float16's ten bits of precision.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _LARGEST = torch.finfo(STORED).max
 def store_in_fp8(unet: MotionUNet) -> None:
     """Store the weights of a UNet and its motion modules in 8 bits, in place.
 
-    Norms, biases, and the layers at both ends and of the time stay as they are: they are small,
-    and everything goes through them.
+    Norms, biases, the first and last convolution and the time embedding stay as they are: they are
+    small, and all features depend on them.
     """
     for parent, name, layer in list(_layers(unet)):
         setattr(parent, name, in_fp8(layer))
 
 
 def in_fp8(layer: nn.Linear | nn.Conv2d) -> StoredLinear | StoredConv2d:
-    """A layer with the same bias, and its weight in 8 bits."""
+    """Return a layer with the same bias, and its weight in 8 bits."""
     casts = getattr(layer, "casts", None)
     stored = (
         StoredConv2d(layer, casts) if isinstance(layer, nn.Conv2d) else StoredLinear(layer, casts)
     )
     weight = layer.weight.detach().float()
     largest = float(weight.abs().max())
-    # The power of two that brings the weight to the top of the range: below it are 14 octaves of
-    # full precision, and products with it are exact.
+    # The largest power of two that keeps the weight in range: 14 octaves below the maximum then
+    # have full precision, and multiplying by a power of two is exact.
     scale = 2.0 ** math.floor(math.log2(_LARGEST / largest)) if largest > 0 else 1.0
     stored.weight = nn.Parameter((weight * scale).to(STORED), requires_grad=False)
     stored.scale = torch.tensor(1 / scale, device=weight.device)
@@ -47,8 +47,8 @@ def in_fp8(layer: nn.Linear | nn.Conv2d) -> StoredLinear | StoredConv2d:
 
 
 def copy_in_fp8(unet: MotionUNet) -> MotionUNet:
-    """Give a copy with its weights in 8 bits that shares no memory with `unet`."""
-    # What is to be stored anew is not copied before.
+    """Return a copy with weights in 8 bits that shares no memory with `unet`."""
+    # Weights that store_in_fp8 replaces are not copied first.
     weights = {id(layer.weight): layer.weight for _, _, layer in _layers(unet)}
     copied = copy.deepcopy(unet, weights)
     store_in_fp8(copied)
@@ -56,12 +56,12 @@ def copy_in_fp8(unet: MotionUNet) -> MotionUNet:
 
 
 def has_fp8_weights(unet: MotionUNet) -> bool:
-    """Whether a UNet's weights are stored in 8 bits."""
+    """Return whether weights of a UNet are stored in 8 bits."""
     return any(weight.dtype == STORED for weight in unet.parameters())
 
 
 def _layers(unet: MotionUNet) -> Iterator[tuple[nn.Module, str, nn.Linear | nn.Conv2d]]:
-    """The layers to store in 8 bits, with the modules and names that they are found under."""
+    """Yield the layers to store in 8 bits, each with its parent and its name there."""
     exact = {unet.unet.conv_in, unet.unet.conv_out, *unet.unet.time_embedding.modules()}
     for parent in unet.modules():
         for name, layer in parent.named_children():

@@ -1,7 +1,7 @@
 """IP-Adapters: networks that turn images into prompts.
 
 After tencent-ailab/IP-Adapter (Apache-2.0; arXiv 2308.06721), ip_adapter/ip_adapter.py and
-resampler.py. Modules stand under the files' own key names.
+resampler.py. Modules have the key names of the files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..files import IpAdapterSizes, IpAdapterWeights, load_ip_adapter
 from .ops.eager import attend
 from .ops.image_prompt import cross_attentions
 
-_HEAD_CHANNELS = 64  # in every published resampler; no tensor's shape tells it
+_HEAD_CHANNELS = 64  # in every published resampler; it does not follow from a tensor's shape
 
 
 class ImageProjection(nn.Module):
@@ -38,7 +38,7 @@ class ImageProjection(nn.Module):
 
 
 class TokenProjection(nn.Module):
-    """Turns each token of CLIP's vision model into one for the UNet: IP-Adapter Full Face."""
+    """Turns each token of CLIP's vision model into a token for the UNet: IP-Adapter Full Face."""
 
     def __init__(self, sizes: IpAdapterSizes) -> None:
         """Size it."""
@@ -57,7 +57,7 @@ class TokenProjection(nn.Module):
 
 
 class PerceiverAttention(nn.Module):
-    """Learned queries that look at the image's tokens and at each other."""
+    """Attention of learned queries to the image's tokens and to each other."""
 
     def __init__(self, width: int, inner: int) -> None:
         """Size it."""
@@ -69,7 +69,7 @@ class PerceiverAttention(nn.Module):
         self.to_out = nn.Linear(inner, width, bias=False)
 
     def forward(self, tokens: Tensor, queries: Tensor) -> Tensor:
-        """Map queries [images, queries, width] by tokens [images, tokens, width]."""
+        """Attend from queries [images, queries, width] to tokens [images, tokens, width]."""
         tokens, queries = self.norm1(tokens), self.norm2(queries)
         key, value = self.to_kv(torch.cat([tokens, queries], dim=1)).chunk(2, dim=-1)
         heads = key.shape[-1] // _HEAD_CHANNELS
@@ -119,7 +119,7 @@ def _feed_forward(width: int) -> nn.Sequential:
 
 
 class ImageKeys(nn.Module):
-    """Keys and values of one cross-attention for image tokens."""
+    """Projections to the keys and values of image tokens, for one cross-attention."""
 
     def __init__(self, width: int, text_channels: int) -> None:
         """Size it."""
@@ -132,9 +132,11 @@ class IpAdapter(nn.Module):
     """The networks of one file."""
 
     def __init__(self, weights: IpAdapterWeights, *, name: str) -> None:
-        """Build it without memory of its own; `load_ip_adapter_network` puts the weights in.
+        """Build the network on the meta device; `load_ip_adapter_network` adds the weights.
 
-        name: the file, for sentences about it.
+        Args:
+            weights: The file, with the network's sizes.
+            name: The file's name, for error sentences.
         """
         super().__init__()
         projections = {"base": ImageProjection, "plus": Resampler, "full": TokenProjection}
@@ -146,17 +148,17 @@ class IpAdapter(nn.Module):
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether it takes CLIP's tokens before the last layer, not its one embedding."""
+        """True for adapters that take CLIP's tokens before the last layer, not its embedding."""
         return self.family != "base"
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the weights."""
         return self._any_weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that it computes in."""
+        """Dtype to compute in."""
         return self._any_weight.dtype
 
     @property
@@ -164,7 +166,7 @@ class IpAdapter(nn.Module):
         return next(self.parameters())
 
     def check_fits(self, unet: UNet2DConditionModel) -> None:
-        """Raise AnimateDiffV2VError when the UNet's cross-attentions have other sizes."""
+        """Raise AnimateDiffV2VError unless the UNet's cross-attentions have the adapter's sizes."""
         theirs = tuple(attention.to_k.weight.shape for attention in cross_attentions(unet))
         ours = tuple((width, self.sizes.text_channels) for width in self.sizes.layers)
         if ours != theirs:
@@ -176,10 +178,11 @@ class IpAdapter(nn.Module):
             )
 
     def tokens(self, embeddings: Tensor) -> Tensor:
-        """Give the tokens [images, tokens, text channels], float32, on the CPU.
+        """Return tokens [images, tokens, text channels], float32, on the CPU.
 
-        embeddings: what CLIP's vision model gives, [images, channels], or with `takes_tokens`
-        [images, tokens, channels].
+        Args:
+            embeddings: The output of CLIP's vision model, [images, channels]; with `takes_tokens`
+                [images, tokens, channels].
         """
         tokens: Tensor = self.image_proj(embeddings.to(self.device, self.dtype))
         return tokens.float().cpu()
@@ -188,7 +191,8 @@ class IpAdapter(nn.Module):
 def load_ip_adapter_network(path: Path, *, device: torch.device, dtype: torch.dtype) -> IpAdapter:
     """Load an IP-Adapter for Stable Diffusion 1.5.
 
-    Raises AnimateDiffV2VError when the file is missing, is of another kind, or is damaged.
+    Raises:
+        AnimateDiffV2VError: the file is missing, is of another kind, or is damaged.
     """
     weights = load_ip_adapter(path)
     with torch.device("meta"):

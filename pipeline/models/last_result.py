@@ -1,4 +1,4 @@
-"""A long computation's latest result, for the next job on the same networks."""
+"""The latest result of a long computation, for the next job on the same networks."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from torch import Tensor
 
 
 class LastResult:
-    """Remembers the latest result of a long computation on a clip, by its content.
+    """The latest result of a long computation on latents, found by a digest of its inputs.
 
-    It takes the memory of one clip's latents: 64 KB a frame at 512x512.
+    It takes the memory of one video's latents: 64 KB a frame at 512x512.
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self._key = ""
         self._clip: Tensor | None = None
 
     def get(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Give the clip of this key, computing it unless it was the latest."""
+        """Return the result for this key, computing it unless it was the latest."""
         if self._clip is None or key != self._key:
-            self._clip = None  # its memory is free while the next one is made
+            self._clip = None  # frees its memory while the next one is computed
             self._clip = compute()
             self._key = key
         return self._clip
 
     def has(self, key: str) -> bool:
-        """Whether the clip of this key needs no computing."""
+        """Return whether the result for this key is stored."""
         return self._clip is not None and key == self._key

@@ -48,7 +48,7 @@ class Placement(NamedTuple):
 
     @property
     def first_device(self) -> torch.device:
-        """The device that the weights are loaded to."""
+        """Device that the weights are loaded to."""
         return self.offload_device or self.device
 
 

@@ -1,9 +1,9 @@
-"""AnimateDiff's motion modules: temporal transformers that let frames of one clip see each other.
+"""AnimateDiff's motion modules: temporal transformers through which frames attend to each other.
 
 After guoyww/AnimateDiff, animatediff/models/motion_module.py (Apache-2.0, 2024-07-17). Two things
-differ from diffusers' `AnimateDiffTransformer3D`: each frame is normalised by itself, as in the
-original (diffusers normalises over all frames together), and tokens are laid out once, pixel by
-pixel with the frames beside each other, for all that follows.
+differ from diffusers' `AnimateDiffTransformer3D`. Each frame is normalised by itself, as in the
+original; diffusers normalises over all frames together. And tokens are rearranged only once, to
+[clips, pixels, frames, channels], for all layers of a module.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .ops.eager import gate, in_parts
 from .ops.frame_norm import group_norm
 from .ops.linear import project_together
 
-HEADS = 8  # in every AnimateDiff module; no tensor's shape tells it
+HEADS = 8  # in every AnimateDiff module; it does not follow from a tensor's shape
 NORM_GROUPS = 32
-# CUDA's fused attention kernels refuse a batch beyond this ("invalid configuration argument").
+# CUDA's fused attention kernels refuse larger batches ("invalid configuration argument").
 MAX_ATTENTION_BATCH = 65_535
 
 
 def sinusoidal_encoding(length: int, channels: int) -> Tensor:
-    """Table [1, length, channels], float32, of Vaswani et al. 2017 (arXiv 1706.03762, 3.5)."""
+    """Return the table [1, length, channels], float32, of arXiv 1706.03762, section 3.5."""
     position = torch.arange(length, dtype=torch.float32).unsqueeze(1)
     frequency = torch.exp(
         torch.arange(0, channels, 2, dtype=torch.float32) * (-math.log(10_000.0) / channels)
@@ -39,12 +39,12 @@ def sinusoidal_encoding(length: int, channels: int) -> Tensor:
 
 
 class PositionalEncoding(nn.Module):
-    """Adds what tells one frame of the window from another."""
+    """A table that is added to tokens, with one entry for each frame of a window."""
 
     pe: Tensor
 
     def __init__(self, channels: int, length: int) -> None:
-        """Reserve a table [1, length, channels]; the weights fill it."""
+        """Reserve a table [1, length, channels], which is loaded with the weights."""
         super().__init__()
         self.register_buffer("pe", torch.empty(1, length, channels))
 
@@ -54,7 +54,7 @@ class PositionalEncoding(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention over frames, for each pixel alone."""
+    """Self-attention over frames, for each pixel separately."""
 
     def __init__(self, channels: int, max_frames: int) -> None:
         """Size the projections for `channels` and the encoding for `max_frames`."""
@@ -78,9 +78,10 @@ class TemporalAttention(nn.Module):
 
 
 def attend_over_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention along axis 2 of [clips, pixels, frames, channels], pixel by pixel.
+    """Return softmax attention along axis 2 of [clips, pixels, frames, channels], for each pixel.
 
-    The channels are `HEADS` heads side by side. Same shape and dtype out.
+    The channels are those of `HEADS` heads, one head after another. The result has the same shape
+    and dtype.
     """
     frames, channels = query.shape[2:]
 
@@ -97,7 +98,7 @@ def attend_over_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class GatedProjection(nn.Module):
-    """Linear layer whose one half gates the other (GEGLU, arXiv 2002.05202)."""
+    """A linear layer of which one half gates the other (GEGLU, arXiv 2002.05202)."""
 
     def __init__(self, channels: int, inner: int) -> None:
         """Project `channels` to `inner` gated ones."""
@@ -110,7 +111,7 @@ class GatedProjection(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Token-wise network, four times as wide inside."""
+    """A feed-forward network on each token, four times as wide inside."""
 
     def __init__(self, channels: int) -> None:
         """Size it for `channels`."""
@@ -152,7 +153,7 @@ class TemporalBlock(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """The motion module proper."""
+    """Group norm, projections, and the transformer blocks of one motion module."""
 
     def __init__(self, channels: int, max_frames: int) -> None:
         """Size it for `channels` and clips of at most `max_frames`."""
@@ -167,7 +168,10 @@ class TemporalTransformer(nn.Module):
     ) -> Tensor:
         """Map [clips * num_frames, channels, height, width] to the same shape.
 
-        tokens_at_once: how many pixels of frames to work on at a time; None for all.
+        Args:
+            features: Rows of a clip follow each other in order of its frames.
+            num_frames: Frames of each clip.
+            tokens_at_once: Pixels of all frames to process at a time; None for all.
         """
         rows, channels, height, width = features.shape
         split = (-1, num_frames, channels, height * width)
@@ -175,7 +179,7 @@ class TemporalTransformer(nn.Module):
         features = features.reshape(split)
 
         def moved(part: slice) -> Tensor:
-            # The one copy: frames beside each other are what attention and all else can work on.
+            # The only copy: contiguous frames suit attention and all other operations.
             tokens = normed[..., part].permute(0, 3, 1, 2).contiguous()
             tokens = self.proj_in(tokens)
             for block in self.transformer_blocks:
@@ -186,13 +190,13 @@ class TemporalTransformer(nn.Module):
         pixels_at_once = None if tokens_at_once is None else max(1, tokens_at_once // rows)
         result = in_parts(moved, height * width, pixels_at_once, dim=-1)
         if result.stride() != features.stride():
-            # Joined parts are contiguous; what comes next may round otherwise by the layout.
+            # Joined parts are contiguous, and the next operation may round differently by layout.
             result = torch.empty_like(features).copy_(result)
         return result.reshape(rows, channels, height, width)
 
 
 class MotionModule(nn.Module):
-    """One insertion into the UNet; the extra level is in the files' keys."""
+    """One motion module of a UNet; the level `temporal_transformer` is in the files' keys."""
 
     def __init__(self, channels: int, max_frames: int) -> None:
         """Size it for `channels` and clips of at most `max_frames`."""
@@ -204,7 +208,7 @@ class MotionModule(nn.Module):
     ) -> Tensor:
         """Map [clips * num_frames, channels, height, width] to the same shape.
 
-        tokens_at_once: how many pixels of frames to work on at a time; None for all.
+        See TemporalTransformer.forward.
         """
         transformed: Tensor = self.temporal_transformer(features, num_frames, tokens_at_once)
         return transformed
@@ -227,12 +231,13 @@ class MotionModules(nn.Module):
     def __init__(
         self, *, block_channels: tuple[int, ...], layers_per_block: int, max_frames: int, mid: bool
     ) -> None:
-        """Size for a UNet of these levels.
+        """Build the modules for a UNet of these sizes.
 
-        block_channels: channels of the UNet's levels, outermost first.
-        layers_per_block: modules in a down block; an up block has one more.
-        max_frames: the longest window that the positional encoding knows.
-        mid: whether there is a module in the middle block (v2-shaped files).
+        Args:
+            block_channels: Channels of the UNet's levels, outermost first.
+            layers_per_block: Modules in a down block; an up block has one more.
+            max_frames: Length of the positional encoding, the longest window.
+            mid: True for files with a module in the middle block (v2-shaped ones).
         """
         super().__init__()
         self.max_frames = max_frames
@@ -252,7 +257,7 @@ class MotionModules(nn.Module):
 
 
 def positional_tables(tensors: Mapping[str, Tensor], max_frames: int) -> dict[str, Any]:
-    """Give sinusoids for every attention of `tensors` (a file without tables, as AnimateLCM's)."""
+    """Return sinusoids for every attention of `tensors`, for files without tables (AnimateLCM)."""
     suffix = ".to_q.weight"
     return {
         key.removesuffix(suffix) + ".pos_encoder.pe": sinusoidal_encoding(

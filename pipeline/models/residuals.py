@@ -1,4 +1,4 @@
-"""What other networks add inside the UNet in one pass."""
+"""Residuals that ControlNets and T2I-Adapters add inside the UNet."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Residuals:
-    """What is added to the UNet's features, [rows, channels, height, width] each.
+    """Features to add to the UNet's in one pass, [rows, channels, height, width] each.
 
-    An empty sequence, or None, adds nothing there.
+    An empty sequence, or None, adds nothing.
     """
 
     skips: Sequence[Tensor] = ()
-    """For each skip connection, in the order in which the UNet makes them: a ControlNet's."""
+    """A ControlNet's, one for each skip connection in the order in which the UNet makes them."""
     middle: Tensor | None = None
-    """For the middle block's result: a ControlNet's."""
+    """A ControlNet's, for the result of the middle block."""
     levels: Sequence[Tensor] = ()
-    """For each level's last layer, before it is made smaller: a T2I-Adapter's."""
+    """A T2I-Adapter's, one for each level's last layer, before downsampling."""
 
     def scaled(self, strength: float, mask: Tensor | None = None) -> Residuals:
-        """The same at a strength; mask: [rows, 1, height, width] of any size, 0 to 1."""
+        """Return the residuals times a strength.
+
+        Args:
+            strength: The factor.
+            mask: [rows, 1, height, width] of any size, 0..1, a further factor for each pixel.
+        """
 
         def scale(features: Tensor) -> Tensor:
             if mask is None:
@@ -41,14 +46,14 @@ class Residuals:
         )
 
     def plus(self, other: Residuals) -> Residuals:
-        """Both together."""
+        """Return the sums of two networks' residuals."""
         middle = self.middle if other.middle is None else other.middle
         if self.middle is not None and other.middle is not None:
             middle = self.middle + other.middle
         return Residuals(_sums(self.skips, other.skips), middle, _sums(self.levels, other.levels))
 
     def pooled(self) -> Residuals:
-        """The same with each residual's mean over the picture, as ControlNet Shuffle has it."""
+        """Return each residual averaged over its pixels, as ControlNet Shuffle uses them."""
 
         def pool(features: Tensor) -> Tensor:
             return features.mean(dim=(2, 3), keepdim=True).expand_as(features)
@@ -69,7 +74,7 @@ def _sums(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
 
 
 def add_each(features: Sequence[Tensor], residuals: Sequence[Tensor]) -> list[Tensor]:
-    """Add residuals to features of the same number; no residuals leave them as they are."""
+    """Add residuals to features, one to one; an empty sequence is a no-op."""
     if not residuals:
         return list(features)
     return [one + more for one, more in zip(features, residuals, strict=True)]

@@ -1,7 +1,7 @@
 """CLIP's text encoder as Stable Diffusion 1.5 uses it.
 
-Written out rather than taken from transformers, whose module changed its key names between
-releases and takes token ids only: textual inversions replace the token's embedding itself.
+It is written out here because the module of transformers changed its key names between releases
+and takes token ids only, while textual inversions replace the token's embedding.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 class TextEncoder(Protocol):
-    """What turns a prompt into what the UNet attends to."""
+    """A network that encodes prompts for the UNet's cross-attention."""
 
     def encode(self, prompt: str) -> Tensor:
-        """Give [1, 77 * chunks, channels], float32, on the CPU."""
+        """Return the encoding of a prompt, [1, 77 * chunks, channels], float32, on the CPU."""
         ...
 
 
@@ -70,7 +70,7 @@ class _Mlp(nn.Module):
 
 
 class ClipLayer(nn.Module):
-    """One layer of CLIP's text encoder, or of its vision model."""
+    """A layer of CLIP's text encoder or of its vision model."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ClipLayer(nn.Module):
         is_causal: bool = True,
         has_quick_gelu: bool = True,
     ) -> None:
-        """Size it; by default one of the text encoder."""
+        """Build the layer; the defaults are those of the text encoder."""
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(channels)
         self.self_attn = _Attention(channels, heads, is_causal=is_causal)
@@ -113,7 +113,7 @@ class _TextModel(nn.Module):
 
 
 class ClipTextModel(nn.Module):
-    """The network, under the keys `text_model.*` that checkpoints have."""
+    """The network, under the keys `text_model.*` of checkpoints."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class ClipTextModel(nn.Module):
         num_attention_heads: int,
         max_position_embeddings: int,
     ) -> None:
-        """Take the sizes under transformers' names for them."""
+        """Build the network; the sizes have transformers' names."""
         super().__init__()
         self.text_model = _TextModel(
             vocabulary=vocab_size,
@@ -143,7 +143,7 @@ class ClipTextModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the weights."""
         return self.text_model.final_layer_norm.weight.device
 
     @property
@@ -165,7 +165,10 @@ class ClipTextModel(nn.Module):
     def forward(self, embedded: Tensor, *, clip_skip: int = 1) -> Tensor:
         """Encode token embeddings [chunks, 77, channels] to the same shape.
 
-        clip_skip: 1 takes the last layer, 2 the one before it, and so on; normalised either way.
+        Args:
+            embedded: The result of `embed`.
+            clip_skip: 1 returns the last layer's output, 2 that of the layer before it, and so on;
+                the final norm is applied in any case.
         """
         positions = torch.arange(embedded.shape[1], device=embedded.device)
         tokens = embedded + self.text_model.embeddings["position_embedding"](positions)
@@ -176,7 +179,7 @@ class ClipTextModel(nn.Module):
 
 
 class ClipTextEncoder:
-    """Encodes prompts with weights, of any length, with textual inversions."""
+    """An encoder of prompts of any length, with weights and textual inversions."""
 
     def __init__(
         self,
@@ -187,9 +190,14 @@ class ClipTextEncoder:
     ) -> None:
         """Use `network`, on whatever device it is.
 
-        clip_skip: 1 for the last layer (SD1.5's default); many anime checkpoints want 2.
-        find_embedding: vectors [count, channels] for an `embedding:name` in a prompt.
-        Raises AnimateDiffV2VError for a clip_skip beyond the network's layers.
+        Args:
+            network: The network.
+            clip_skip: 1 for the last layer (SD1.5's default); many anime checkpoints want 2.
+            find_embedding: Returns the vectors [count, channels] of an `embedding:name` in a
+                prompt, None for an unknown one.
+
+        Raises:
+            AnimateDiffV2VError: clip_skip exceeds the number of layers.
         """
         if not 1 <= clip_skip <= network.layer_count:
             raise AnimateDiffV2VError(
@@ -201,10 +209,10 @@ class ClipTextEncoder:
         self._find_embedding = find_embedding
 
     def encode(self, prompt: str) -> Tensor:
-        """Give [1, 77 * chunks, channels], float32, on the CPU.
+        """Return the encoding of a prompt, [1, 77 * chunks, channels], float32, on the CPU.
 
-        Weights act as in ComfyUI: each token's output is moved away from, or towards, what the
-        empty prompt has at that position.
+        Weights act as in ComfyUI: a token's output is interpolated, or extrapolated, between that
+        of the empty prompt at the same position (weight 0) and its own (weight 1).
         """
         check_prompt(prompt)
         chunks = chunk_prompt(
@@ -243,7 +251,7 @@ class ClipTextEncoder:
 
     @torch.inference_mode()
     def _run(self, chunks: list[list[Token]]) -> Tensor:
-        """Encode chunks one by one, so that a prompt's result does not depend on its neighbours."""
+        """Encode chunks one by one, so that a chunk's result does not depend on its neighbours."""
         rows = [self.network(self._embed(chunk), clip_skip=self.clip_skip) for chunk in chunks]
         return torch.cat(rows).float().cpu()
 

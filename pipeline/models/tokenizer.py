@@ -1,4 +1,4 @@
-"""CLIP's byte pair tokenizer, from the merges that travel with the package."""
+"""CLIP's byte pair tokenizer, built from the merges in this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WORDS = (
 
 
 def tokenize(text: str) -> list[int]:
-    """Token ids of `text`, without start and end tokens; an empty text has none."""
+    """Return the token ids of `text` without start and end tokens; none for an empty text."""
     ids: list[int] = _tokenizer().encode(text, add_special_tokens=False).ids
     return ids
 
@@ -27,7 +27,7 @@ def _tokenizer() -> Tokenizer:
     merges_file = Path(__file__).parent / "clip_vocabulary" / "merges.txt"
     lines = merges_file.read_text(encoding="utf-8").splitlines()
     merges = [(left, right) for left, right in (line.split() for line in lines)]
-    # CLIP numbers its tokens so: bytes, bytes that end a word, merges, two special tokens.
+    # The order of CLIP's token ids: bytes, bytes that end a word, merges, two special tokens.
     words = [*_byte_symbols(), *(symbol + "</w>" for symbol in _byte_symbols())]
     words += ["".join(merge) for merge in merges] + ["<|startoftext|>", "<|endoftext|>"]
     tokenizer = Tokenizer(
@@ -52,7 +52,7 @@ def _tokenizer() -> Tokenizer:
 
 
 def _byte_symbols() -> list[str]:
-    """The printable stand-ins that byte-level BPE uses for the 256 bytes, printable ones first."""
+    """Return the symbols by which byte-level BPE writes the 256 bytes, printable bytes first."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]

@@ -1,8 +1,7 @@
-"""The denoising network: Stable Diffusion's UNet with AnimateDiff's motion modules between.
+"""The denoising network: Stable Diffusion's UNet with AnimateDiff's motion modules.
 
 The spatial layers are diffusers' `UNet2DConditionModel`, under its key names. The forward pass is
-written out here, because motion modules sit between its layers, and because the rows of the batch
-are frames.
+written out here, because motion modules run between its layers and the rows of a batch are frames.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
 
 @dataclass(frozen=True)
 class Parameterization:
-    """What a network was trained to predict, in diffusers' words."""
+    """The quantity that a network was trained to predict, in diffusers' terms."""
 
     prediction: Prediction = "epsilon"
     """epsilon: the noise; v_prediction: arXiv 2202.00512; sample: the latents themselves."""
     zero_terminal_snr: bool = False
-    """Whether its noisiest level is noise alone (arXiv 2305.08891)."""
+    """True if its noisiest level is pure noise (arXiv 2305.08891)."""
 
 
 PREDICTS_NOISE = Parameterization()
 
 
 class MotionUNet(nn.Module):
-    """Predicts the noise in a window of frames, or what its parameterization says."""
+    """A UNet that predicts the noise in frames, or whatever its parameterization says."""
 
     def __init__(
         self,
@@ -55,10 +54,14 @@ class MotionUNet(nn.Module):
         family: MotionFamily | None = None,
         parameterization: Parameterization = PREDICTS_NOISE,
     ) -> None:
-        """Put the two halves together; without `motion` each frame is denoised by itself.
+        """Combine a UNet with motion modules.
 
-        family: of the motion modules; it tells the noise schedule that they were trained on, and
-        v1 wants every group norm of the network to span the frames of a window.
+        Args:
+            unet: The spatial layers.
+            motion: The motion modules; None denoises each frame by itself.
+            family: Kind of the motion modules, which decides the noise schedule. With "v1" every
+                group norm of the network spans the frames of a window.
+            parameterization: The quantity that the network predicts.
         """
         super().__init__()
         self.unet = unet
@@ -71,24 +74,24 @@ class MotionUNet(nn.Module):
 
     @property
     def beta_schedule(self) -> BetaSchedule:
-        """The noise schedule that the network was trained on."""
+        """Noise schedule that the network was trained on."""
         if self.motion is None:
             return "linear"
         return "lcm" if self.family == "animatelcm" else "sqrt_linear"
 
     @property
     def max_frames(self) -> int | None:
-        """The longest window that the motion modules know; None if frames are independent."""
+        """Longest window that the motion modules support; None if frames are independent."""
         return self.motion.max_frames if self.motion is not None else None
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that the network computes in; some weights may be stored in another."""
+        """Dtype to compute in; some weights may be stored in another one."""
         return self._any_weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the weights."""
         return self._any_weight.device
 
     @property
@@ -111,17 +114,22 @@ class MotionUNet(nn.Module):
     ) -> Tensor:
         """Predict the noise.
 
-        sample: [clips * num_frames, 4, height, width], the scaled latents over sqrt(sigma^2 + 1).
-        timestep: [1], the training step, 0 to 999.
-        context: [clips or clips * num_frames, tokens, channels], the encoded prompt of each clip or
-        frame.
-        residuals: what ControlNets and T2I-Adapters add.
-        images: what the UNet attends to beside the text, by IP-Adapters.
-        deep: features of an earlier pass, in place of all layers but the outermost; or it takes up
-        those of this pass.
-        layers: how features go through the layers, for instance by compiled code.
-        chunks: how much goes through a layer at a time; None is what is usual on the device.
-        Returns the noise in the shape of `sample`.
+        Args:
+            sample: [clips * num_frames, 4, height, width], the scaled latents over sqrt(sigma^2 +
+                1).
+            timestep: [1], the training step, 0 to 999.
+            context: [clips or clips * num_frames, tokens, channels], the encoded prompt of each
+                clip or frame.
+            num_frames: Frames of each clip.
+            residuals: Features that ControlNets and T2I-Adapters add.
+            images: Image prompts of IP-Adapters.
+            deep: Features of an earlier pass that replace all layers but the outermost, or a slot
+                for those of this pass.
+            layers: The operations to run the layers with.
+            chunks: Sizes of the chunks that go through a layer; None is the default of the device.
+
+        Returns:
+            The prediction, in the shape of `sample`.
         """
         unet = self.unet
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
@@ -144,17 +152,28 @@ class MotionUNet(nn.Module):
         return noise
 
     def _down(
-        self, features: Tensor, inputs: _Inputs, additions: Sequence[Tensor], depth: int | None
+        self,
+        features: Tensor,
+        inputs: _Inputs,
+        level_residuals: Sequence[Tensor],
+        depth: int | None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Give the features at the bottom and those for all skip connections, or for the first."""
+        """Return the features at the bottom and those of the skip connections.
+
+        Args:
+            features: [rows, channels, height, width].
+            inputs: Everything else that the layers need.
+            level_residuals: Added to the last layer of each level; empty adds nothing.
+            depth: Stop after so many skip connections; None runs all layers.
+        """
         skips = [features]
         for level, block in enumerate(self.unet.down_blocks):
             motion = self.motion.down_blocks[level] if self.motion is not None else None
             for layer in range(len(block.resnets)):
                 for stage in inputs.stages(block, motion, layer):
                     features = stage(features)
-                if additions and layer == len(block.resnets) - 1:
-                    features = features + additions[level]
+                if level_residuals and layer == len(block.resnets) - 1:
+                    features = features + level_residuals[level]
                 skips.append(features)
                 if len(skips) == depth:
                     return features, skips
@@ -190,7 +209,7 @@ class MotionUNet(nn.Module):
                 features = stage(features)
             if layer == len(block.resnets) - 1:
                 for upsampler in block.upsamplers or ():
-                    # Sizes that do not halve evenly come back to the size of the skip.
+                    # Odd sizes were rounded when halved: return to the size of the skip.
                     height, width = skips[-1].shape[2:]
                     features = inputs.layers.upsampler(upsampler, features, (height, width))
         return features
@@ -198,21 +217,22 @@ class MotionUNet(nn.Module):
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What every layer of a pass gets beside the features."""
+    """The inputs of every layer in a pass, besides the features."""
 
     embedding: Tensor
-    """[1, channels], of the time step, after its activation."""
+    """[1, channels], the time step's, after its activation."""
     context: Tensor
-    """[prompts, tokens, channels]: of each clip, or of each frame where they differ."""
+    """[clips or clips * num_frames, tokens, channels]."""
     images: Sequence[ImagePrompt]
     num_frames: int
     layers: Ops
     tokens_at_once: int | None
 
     def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
-        """A layer's resnet, transformer and motion module, each from features to features.
+        """Yield a layer's resnet, transformer and motion module, each from features to features.
 
-        Apart, so that a stage's input, which is large, is gone when the next one works.
+        They are separate so that a stage's input, which is large, is freed before the next one
+        runs.
         """
         layers, num_frames, tokens_at_once = self.layers, self.num_frames, self.tokens_at_once
         yield lambda features: layers.resnet(
@@ -234,7 +254,12 @@ class _Inputs:
 
 
 def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:
-    """The first prompt of each clip if its frames share it, so that keys are made once for all."""
+    """Return one prompt for each clip if all its frames share it, so that keys are computed once.
+
+    Args:
+        context: [clips * num_frames, tokens, channels].
+        num_frames: Frames of each clip.
+    """
     clips = context.view(-1, num_frames, *context.shape[1:])
     return (
         clips[:, 0].contiguous() if torch.equal(clips, clips[:, :1].expand_as(clips)) else context

@@ -19,8 +19,8 @@ from .ops.select import default_ops
 
 logger = logging.getLogger(__name__)
 
-# On an accelerator, per pass: two frames of 512x512, which keep it busy and take 0.8 GB in float16,
-# and of smaller ones so many. Halved when its memory runs out.
+# A pass on an accelerator takes two frames of 512x512, which keep it busy and need 0.8 GB in
+# float16, or up to eight smaller frames. It is halved when memory runs out.
 PIXELS_PER_PASS = 2 * 512 * 512
 FRAMES_PER_PASS = 8
 FRAMES_OF_THE_VAE = "frames of the VAE"
@@ -34,22 +34,23 @@ _NOT_FINITE = (
 
 
 def default_frames_per_pass(height: int, width: int) -> int:
-    """How many frames of a size go through the VAE at a time on an accelerator."""
+    """Return how many frames of a size go through the VAE at a time on an accelerator."""
     return max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // (height * width)))
 
 
 class LatentCodec(Protocol):
-    """What turns frames into latents and back."""
+    """A codec between frames and latents."""
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Give the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
+        """Return the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
 
-        frames: [n, height, width, 3], uint8 or float in 0..1.
+        Args:
+            frames: [n, height, width, 3], uint8 or float in 0..1.
         """
         ...
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
+        """Yield the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
 
         They may lie on the VAE's device.
         """
@@ -57,47 +58,53 @@ class LatentCodec(Protocol):
 
 
 class VaeCodec:
-    """A codec over diffusers' AutoencoderKL.
+    """A codec that uses diffusers' AutoencoderKL.
 
-    Encoding takes the mean of the posterior, where ComfyUI's VAE draws from it with whatever
-    state the global generator is in: the same clip gives the same latents, however it is cut up.
+    Encoding returns the mean of the posterior: the same video always has the same latents, however
+    it is cut into chunks. ComfyUI's VAE samples from the posterior with the global random
+    generator.
     """
 
     def __init__(self, vae: AutoencoderKL, *, frames_per_pass: int | None = None) -> None:
         """Use `vae`, on whatever device and in whatever dtype it is.
 
-        frames_per_pass: at most; None is what is usual on an accelerator. On a CPU it is 1 anyway.
+        Args:
+            vae: The network.
+            frames_per_pass: Largest number of frames at a time; None is the default of an
+                accelerator. On a CPU it is always 1.
         """
         self.vae = vae
         self._frames_per_pass = frames_per_pass
-        # Kept from chunk to chunk of a clip, which come in one by one.
+        # An attribute, because the chunks of a video arrive in separate calls.
         self._encoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
-        """Give the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
+        """Return the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
 
-        frames: [n, height, width, 3], uint8 or float in 0..1; height and width multiples of 8.
+        Args:
+            frames: [n, height, width, 3], uint8 or float in 0..1; height and width multiples of 8.
         """
         height, width = frames.shape[1:3]
         at_most = self._at_most(height, width)
-        return torch.cat(list(self._encoding.run(*_by_place(self._encode, frames), at_most)))
+        return torch.cat(list(self._encoding.run(*_by_index(self._encode, frames), at_most)))
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Give the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
+        """Yield the frames of `latents` in order, as chunks [n, height, width, 3], float32, 0..1.
 
-        latents: [frames, 4, height / 8, width / 8], unscaled. The frames lie on the VAE's device.
+        Args:
+            latents: [frames, 4, height / 8, width / 8], unscaled.
         """
         height, width = (8 * side for side in latents.shape[2:])
         decoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
         at_most = self._at_most(height, width)
-        yield from decoding.run(*_by_place(self._decode, latents), at_most)
+        yield from decoding.run(*_by_index(self._decode, latents), at_most)
 
     def _at_most(self, height: int, width: int) -> int:
         if self.vae.device.type == "cpu":
-            # Larger passes gain nothing there, and single frames keep results the same to the bit
-            # whatever the chunk that the caller hands in.
+            # Larger passes are no faster there, and single frames give the same bits whatever
+            # the chunks that callers pass in.
             return 1
         return self._frames_per_pass or default_frames_per_pass(height, width)
 
@@ -129,15 +136,15 @@ def check_decoded(frames: Tensor) -> Tensor:
     return frames
 
 
-def _by_place(
+def _by_index(
     run: Callable[[Tensor], Tensor], rows: Tensor
 ) -> tuple[Callable[[Sequence[int]], Tensor], range]:
-    """The same work for rows that are named by their places, one after another."""
+    """Return `run` for a range of row indices, and the indices of all rows."""
     return lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows))
 
 
 def fuse_norm_silu(vae: AutoencoderKL) -> None:
-    """Let a VAE work so; its weights keep their names."""
+    """Replace norms and activations of a VAE by fused ones; its weights keep their names."""
     for coder in (vae.encoder, vae.decoder):
         coder.conv_norm_out = ActivatedNorm(coder.conv_norm_out)
         coder.conv_act = nn.Identity()
@@ -148,7 +155,7 @@ def fuse_norm_silu(vae: AutoencoderKL) -> None:
 
 
 def fuse_upsample_conv(vae: AutoencoderKL) -> None:
-    """Let the decoder of a VAE enlarge so: 15 % fewer operations."""
+    """Replace upsampling and convolution in a VAE's decoder by one step: 15 % fewer operations."""
     for block in vae.decoder.up_blocks:
         if block.upsamplers is not None:
             block.upsamplers = nn.ModuleList(UpsampleConv2d(up.conv) for up in block.upsamplers)
@@ -157,12 +164,12 @@ def fuse_upsample_conv(vae: AutoencoderKL) -> None:
 class VaeResnet(nn.Module):
     """A residual block without a time step, equal to diffusers' to the bit with the eager ops.
 
-    Diffusers' divides by one and gives each activation and each sum memory of its own, which for
-    large frames a CPU's system hands out page by page.
+    Diffusers' block divides by one, and allocates a tensor for each activation and each sum, which
+    a CPU's system maps page by page when frames are large.
     """
 
     def __init__(self, block: Any) -> None:
-        """Take the place of a ResnetBlock2D, with its very layers."""
+        """Replace a ResnetBlock2D, using its layers."""
         super().__init__()
         self.norm1, self.conv1 = block.norm1, block.conv1
         self.norm2, self.conv2 = block.norm2, block.conv2
@@ -177,7 +184,7 @@ class ActivatedNorm(nn.Module):
     """A group norm and SiLU."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
-        """Take the place of a norm that an activation follows, with its very weights."""
+        """Replace a norm that an activation follows, using its weights."""
         super().__init__()
         self.num_groups, self.eps = norm.num_groups, norm.eps
         self.weight, self.bias = norm.weight, norm.bias
@@ -188,14 +195,15 @@ class ActivatedNorm(nn.Module):
 
 
 class UpsampleConv2d(nn.Module):
-    """Nearest-neighbour doubling and a 3x3 convolution with a border of zeros, in one step.
+    """Nearest-neighbour doubling and a 3x3 convolution with zero padding, in one step.
 
-    A pixel that was doubled to 2x2 is seen by a 3x3 convolution through 2x2 of its taps' sums: with
-    the sums made once, as the 4x4 kernel of a transposed convolution of stride 2, the work is 4/9.
+    After doubling, each pixel is a block of 2x2 equal pixels, on which a 3x3 kernel acts like a 2x2
+    kernel of sums of its taps. With these sums computed once, as the 4x4 kernel of a transposed
+    convolution of stride 2, 4/9 of the multiplications remain.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        """Take the place of a doubling that `conv` follows."""
+        """Replace a nearest-neighbour doubling that `conv` follows."""
         super().__init__()
         self.weight = nn.Parameter(upsample_kernel(conv.weight.detach()), requires_grad=False)
         self.bias = conv.bias
@@ -206,11 +214,11 @@ class UpsampleConv2d(nn.Module):
 
 
 def upsample_kernel(weight: Tensor) -> Tensor:
-    """Kernel [in, out, 4, 4] of the transposed convolution for one of [out, in, 3, 3]."""
+    """Return the transposed convolution's kernel, [in, out, 4, 4] for one of [out, in, 3, 3]."""
     kernel = weight.new_zeros(*weight.shape[:2], 4, 4, dtype=torch.float32)
     for row in range(2):
         for column in range(2):
             kernel[..., row : row + 3, column : column + 3] += weight
-    # Correlation is what convolutions compute: turned by half, it spreads a pixel instead.
+    # Convolution layers compute correlations; the transposed ones need the kernel rotated by 180°.
     kernel = kernel.flip(2, 3).transpose(0, 1).to(weight.dtype)
     return kernel.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
-"""CLIP's vision model, which tells IP-Adapters what images show.
+"""CLIP's vision model, which encodes images for IP-Adapters.
 
 The network of github.com/openai/CLIP and mlfoundations/open_clip, under the key names of Hugging
-Face's CLIPVisionModelWithProjection. Images are prepared as ComfyUI prepares them.
+Face's CLIPVisionModelWithProjection. Images are prepared as in ComfyUI.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .text_encoder import ClipLayer
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _MOST_HEADS, _HEAD_CHANNELS = 16, 64
-# ViT-H and ViT-bigG of open_clip; OpenAI's have the quick one.
+# ViT-H and ViT-bigG of open_clip; OpenAI's models use the quick approximation.
 _WIDTHS_WITH_EXACT_GELU = (1280, 1664)
 
 
 class ClipVisionModel(nn.Module):
-    """The network; sizes are those of a file's tensors."""
+    """The network; its sizes follow from a file's tensors."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         """Size it."""
@@ -63,10 +63,12 @@ class ClipVisionModel(nn.Module):
         self.visual_projection = nn.Linear(width, projection.shape[0], bias=False)
 
     def forward(self, pixels: Tensor, *, as_tokens: bool) -> Tensor:
-        """Map prepared pixels [images, 3, size, size] to what IP-Adapters take.
+        """Encode prepared pixels [images, 3, size, size] for an IP-Adapter.
 
-        as_tokens: give the tokens before the last layer, [images, tokens, width], in place of the
-        embedding of each image, [images, channels].
+        Args:
+            pixels: See `encode`, which prepares them.
+            as_tokens: Return the tokens before the last layer, [images, tokens, width], instead of
+                one embedding for each image, [images, channels].
         """
         model: Any = self.vision_model
         patches = model.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
@@ -85,9 +87,11 @@ class ClipVisionModel(nn.Module):
 
     @torch.inference_mode()
     def encode(self, image: Tensor, *, as_tokens: bool) -> Tensor:
-        """Give what `forward` gives for one image [height, width, 3], 0..1, as float32 on the CPU.
+        """Encode the middle square of an image [height, width, 3], 0..1; float32, on the CPU.
 
-        The middle square counts.
+        Args:
+            image: The image.
+            as_tokens: See `forward`.
         """
         weight = self.visual_projection.weight
         pixels = _prepared(image, self.image_size).to(weight.device, weight.dtype)
@@ -95,16 +99,17 @@ class ClipVisionModel(nn.Module):
         return encoded
 
     def empty(self, *, as_tokens: bool) -> Tensor:
-        """Give the same of no image, as IP-Adapters were trained: zeros, or a picture of zeros."""
+        """Return the encoding of "no image" used in training: zeros, or an encoded grey image."""
         grey = torch.tensor(CLIP_MEAN).expand(self.image_size, self.image_size, 3)
         encoded = self.encode(grey, as_tokens=as_tokens)
         return encoded if as_tokens else torch.zeros_like(encoded)
 
 
 def load_vision_model(path: Path, *, device: torch.device, dtype: torch.dtype) -> ClipVisionModel:
-    """Load a vision model of CLIP.
+    """Load CLIP's vision model.
 
-    Raises AnimateDiffV2VError when the file is missing, is of another kind, or is damaged.
+    Raises:
+        AnimateDiffV2VError: the file is missing, is of another kind, or is damaged.
     """
     tensors = read_weights(path)
     wrong = refusal(tensors, path, wanted=("vision model",))

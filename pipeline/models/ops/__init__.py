@@ -1,1 +1,1 @@
-"""The operations that the UNet is made of: eager, fused and compiled."""
+"""The operations of the UNet's layers: eager, fused and compiled."""

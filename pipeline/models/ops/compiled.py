@@ -1,9 +1,10 @@
 """The UNet's layers as compiled code, for `MotionUNet.forward`.
 
-Each kind of layer is compiled by itself: layers of one kind share a code, whatever their weights,
-and so do the UNets of one process. Frames, height, width and tokens are symbols in it. What lies
-between the heavy operators, norms, activations, gates and additions, becomes a few kernels. Each
-works on all tokens at a time, whatever is asked: a loop would be unrolled, for each length anew.
+Each kind of layer is compiled separately: all layers of a kind share its code, whatever their
+weights, and so do all UNets of a process. The numbers of frames and tokens, height and width are
+dynamic. Norms, activations, gates and additions between the heavy operations are fused into a few
+kernels. The code always works on all tokens: a loop over chunks would be unrolled, and compiled
+again for each length.
 
 For GPUs that have no fused layers: on an NVIDIA H200 a step took 120 ms compiled, 145 ms eager and
 93 ms fused. Not for CPUs, where the compiled UNet took 1.58 times as long (benchmarks/RESULTS.md).
@@ -27,9 +28,10 @@ from .eager import CrossAttentionKV
 from .interface import Ops
 from .select import EAGER_OPS
 
-# The oldest PyTorch with this limit on recompilations, under this name.
+# The first PyTorch in which the limit on recompilations has this name.
 OLDEST_PYTORCH = "2.7"
-# Codes of one function: Stable Diffusion 1.5 has twelve kinds of resnets, in a dtype, on a device.
+# Compiled variants of a function: Stable Diffusion 1.5 has twelve kinds of resnets for each dtype
+# and device.
 _MAX_KINDS = 64
 
 
@@ -37,11 +39,17 @@ _MAX_KINDS = 64
 def compiled_layers(
     device: torch.device, *, on_compile: Callable[[], None] = lambda: None
 ) -> Iterator[Ops]:
-    """Give compiled layers, to use as long as the context is open.
+    """Provide compiled operations while the context is open.
 
-    on_compile: called whenever something is about to be compiled. What was compiled before in this
-    process is not compiled again, and PyTorch keeps the outcome on disk for the next process.
-    Raises AnimateDiffV2VError where nothing can be compiled for `device`, or compiling fails.
+    Code that was compiled earlier in this process is not compiled again, and PyTorch caches it on
+    disk for the next process.
+
+    Args:
+        device: The device to compile for.
+        on_compile: Called whenever compiling begins.
+
+    Raises:
+        AnimateDiffV2VError: nothing can be compiled for `device`, or compiling fails.
     """
     check_can_compile(device)
     from torch._dynamo import callback, config, exc  # noqa: PLC0415 (takes seconds)
@@ -54,7 +62,7 @@ def compiled_layers(
     try:
         with (
             config.patch(recompile_limit=_MAX_KINDS),
-            # As many frames as lines of pixels are chance, and no reason for a code of its own.
+            # Otherwise equal numbers of frames and rows of pixels would be compiled separately.
             symbols.patch(use_duck_shape=False),  # type: ignore[attr-defined]
         ):
             yield _layers()
@@ -69,7 +77,7 @@ def compiled_layers(
 
 
 def check_can_compile(device: torch.device) -> None:
-    """Raise AnimateDiffV2VError, saying what would help, where nothing can be compiled."""
+    """Raise AnimateDiffV2VError, with the remedy, if nothing can be compiled for `device`."""
     obstacle = _obstacle(device)
     if obstacle is not None:
         raise AnimateDiffV2VError(f"compile is on, but {obstacle}, or switch compile off.")
@@ -87,7 +95,7 @@ def _obstacle(device: torch.device) -> str | None:
     if not has_triton():
         package = "triton-windows" if sys.platform == "win32" else "triton"
         return f"PyTorch finds no Triton that works with this GPU: install the package {package}"
-    # Triton for Windows brings one of its own.
+    # Triton for Windows includes a compiler.
     if sys.platform != "win32" and not _has_c_compiler():
         return "Triton needs a C compiler and there is none: install gcc or clang"
     return None
@@ -101,7 +109,7 @@ _CPP_ADVICE = (
 
 
 def _has_cpp_compiler() -> bool:
-    """Whether inductor, PyTorch's compiler, finds what it needs on a CPU."""
+    """Return whether inductor, PyTorch's compiler, finds a C++ compiler."""
     from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415 (takes seconds)
     from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415
 
@@ -119,7 +127,7 @@ def _has_c_compiler() -> bool:
 
 @cache
 def _layers() -> Ops:
-    """The same functions for all jobs of a process: their codes stay with them."""
+    """Return the compiled operations, which all jobs of a process share."""
     plain = EAGER_OPS
     resnet, transformer, motion = (
         torch.compile(function, dynamic=True)
@@ -141,14 +149,14 @@ def _layers() -> Ops:
     ) -> Tensor:
         if _has_a_one(features):
             return plain.transformer(block, features, prompts, num_frames, tokens_at_once)
-        # One prompt for all rows may come without memory for each, which is another kind of tensor.
+        # Rows that share a prompt may be an expanded view, for which code is compiled separately.
         each_row = [[source.in_memory() for source in sources] for sources in prompts]
         return transformer(block, features, each_row, num_frames, None)
 
     def run_motion(
         module: Any, features: Tensor, num_frames: int, tokens_at_once: int | None
     ) -> Tensor:
-        # Clip by clip: with guidance there are two at a time, without there is one.
+        # Clip by clip, because there are two with guidance and one without.
         clips = torch.split(features, num_frames)
         if _has_a_one(clips[0]):
             return plain.motion(module, features, num_frames, tokens_at_once)
@@ -159,5 +167,5 @@ def _layers() -> Ops:
 
 
 def _has_a_one(features: Tensor) -> bool:
-    """Whether an axis is one long: PyTorch would compile a code of its own for it."""
+    """Return whether an axis has length 1, for which PyTorch would compile separate code."""
     return 1 in features.shape

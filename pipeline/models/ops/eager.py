@@ -1,9 +1,9 @@
-"""How features go through the layers of Stable Diffusion's UNet.
+"""The layers of Stable Diffusion's UNet, run operation by operation.
 
-The layers are diffusers' modules, under its key names; the arithmetic is theirs. What differs is
-what happens around it: keys and values of a prompt are made once for all frames that have it, and
-nothing is divided by one or copied without need. The features may lie in memory as they like,
-channels first or last. A layer that works on each row alone may be given a few rows at a time.
+The layers are diffusers' modules, under its key names, with the same arithmetic. Unlike there, keys
+and values of a prompt are computed once for all frames that share it, and nothing is divided by one
+or copied needlessly. Features may have channels first or last in memory. Layers that treat each row
+separately can process a few rows at a time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from .linear import linear, project_together
 
 
 def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: int) -> Tensor:
-    """A residual block.
+    """Run a residual block.
 
-    features: [clips * num_frames, channels, height, width].
-    embedding: [1, channels], of the time step, after its activation; None for a block without one.
+    Args:
+        block: diffusers' ResnetBlock2D, or VaeResnet.
+        features: [clips * num_frames, channels, height, width].
+        embedding: [1, channels], of the time step, after its activation; None for a block without
+            one.
+        num_frames: Frames of each clip.
     """
     hidden = block.conv1(activated_norm(block.norm1, features, num_frames))
     if embedding is not None:
@@ -37,7 +41,7 @@ def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: i
 
 
 def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
-    """A group norm and SiLU."""
+    """Apply a group norm and SiLU."""
     return functional.silu(group_norm(norm, features, num_frames), inplace=True)
 
 
@@ -48,7 +52,7 @@ def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class KeyValue(NamedTuple):
-    """Something that pixels attend to: keys and values, [rows, tokens, channels]."""
+    """Keys and values that pixels attend to, [rows, tokens, channels]."""
 
     key: Tensor
     value: Tensor
@@ -56,27 +60,30 @@ class KeyValue(NamedTuple):
     """[rows, 1, 1]; None is 1."""
 
     def of(self, rows: slice) -> KeyValue:
-        """The same for some of the rows."""
+        """Return the keys and values of some of the rows."""
         weights = None if self.weights is None else self.weights[rows]
         return KeyValue(self.key[rows], self.value[rows], weights)
 
     def in_memory(self) -> KeyValue:
-        """The same with memory for every row."""
+        """Return contiguous copies, in which no rows share memory."""
         return KeyValue(self.key.contiguous(), self.value.contiguous(), self.weights)
 
 
-# What each layer of a transformer attends to beside the pixels.
+# For each layer of a transformer, the keys and values of its cross-attention.
 CrossAttentionKV = list[list[KeyValue]]
 
 
 def cross_attention_kv(
     block: Any, context: Tensor, images: Sequence[ImagePrompt], *, rows: int
 ) -> CrossAttentionKV:
-    """Keys and values of prompts for a transformer over `rows` rows.
+    """Return the keys and values of prompts for each layer of a transformer.
 
-    context: [prompts, tokens, channels]; as many rows one after another share a prompt as there
-    are rows to a prompt.
-    images: what it attends to beside the text.
+    Args:
+        block: diffusers' Transformer2DModel.
+        context: [prompts, tokens, channels]. Consecutive rows share a prompt: with 2 prompts and 6
+            rows, rows 0 to 2 have the first one.
+        images: Image prompts to attend to besides the text.
+        rows: Rows of the features.
     """
 
     def each_row(tokens: Tensor) -> Tensor:
@@ -99,11 +106,14 @@ def transformer(
     num_frames: int,
     tokens_at_once: int | None = None,
 ) -> Tensor:
-    """A transformer over the pixels of each row, which also attends to prompts.
+    """Run a spatial transformer: attention within each row, and to prompts.
 
-    features: [clips * num_frames, channels, height, width].
-    prompts: of `cross_attention_kv`.
-    tokens_at_once: how many pixels it works on at a time, at least one row; None for all.
+    Args:
+        block: diffusers' Transformer2DModel.
+        features: [clips * num_frames, channels, height, width].
+        prompts: The result of `cross_attention_kv`.
+        num_frames: Frames of each clip.
+        tokens_at_once: Pixels to process at a time, but at least one row; None for all.
     """
     rows, channels, height, width = features.shape
     normed = group_norm(block.norm, features, num_frames)
@@ -112,7 +122,7 @@ def transformer(
         tokens = normed[part].permute(0, 2, 3, 1).reshape(-1, height * width, channels)
         tokens = _pointwise(block.proj_in, tokens)
         for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
-            # One after another, so that nothing of a step outlives it.
+            # Three statements, so that temporaries of each are freed before the next.
             tokens = tokens + _self_attention(layer, tokens)
             tokens = tokens + _cross_attention(layer, tokens, [each.of(part) for each in sources])
             tokens = tokens + _feed_forward(layer, tokens)
@@ -126,7 +136,7 @@ def transformer(
 def in_parts(
     run: Callable[[slice], Tensor], length: int, at_once: int | None, *, dim: int
 ) -> Tensor:
-    """Join `run(part)` along `dim` for parts of 0..length; None makes one of all."""
+    """Join `run(part)` along `dim` for parts of 0..length; with `at_once` None there is one."""
     if at_once is None or at_once >= length:
         return run(slice(None))
     starts = range(0, length, at_once)
@@ -157,13 +167,22 @@ def _feed_forward(layer: Any, tokens: Tensor) -> Tensor:
 
 
 def gate(doubled: Tensor) -> Tensor:
-    """One half of [..., 2 * channels] through the other (GEGLU, arXiv 2002.05202)."""
+    """Multiply the first half of the channels by GELU of the other half.
+
+    GEGLU, arXiv 2002.05202. doubled: [..., 2 * channels].
+    """
     hidden, gating = doubled.chunk(2, dim=-1)
     return functional.gelu(gating).mul_(hidden)
 
 
 def attend_to(attention: Any, query: Tensor, sources: Sequence[KeyValue]) -> Tensor:
-    """What queries [rows, pixels, channels] find in all sources together, before `to_out`."""
+    """Return the summed attention of queries to all sources, before `to_out`.
+
+    Args:
+        attention: diffusers' Attention, for its number of heads.
+        query: [rows, pixels, channels].
+        sources: Keys and values, each with its weight in the sum.
+    """
     result: Tensor | None = None
     for source in sources:
         attended = attend(query, source.key, source.value, heads=attention.heads)
@@ -175,7 +194,7 @@ def attend_to(attention: Any, query: Tensor, sources: Sequence[KeyValue]) -> Ten
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
-    """Softmax attention of [rows, tokens, channels], the channels being heads side by side."""
+    """Return softmax attention over [rows, tokens, channels], head after head in the channels."""
 
     def by_head(tokens: Tensor) -> Tensor:
         return tokens.view(*tokens.shape[:-1], heads, -1).transpose(1, 2)
@@ -187,5 +206,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
 
 
 def _pointwise(conv: Any, tokens: Tensor) -> Tensor:
-    """A convolution of one pixel's width, as the linear layer that it is."""
+    """Apply a 1x1 convolution to tokens as the linear layer that it is."""
     return linear(tokens, weight_in(conv, tokens.dtype).flatten(1), conv.bias)

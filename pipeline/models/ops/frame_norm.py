@@ -1,4 +1,4 @@
-"""Group norms that span the frames of a clip."""
+"""Group norms that span the frames of a window."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch.nn import functional
 
 
 class FrameSpanningGroupNorm(nn.GroupNorm):
-    """Group norm over all frames of a clip together, as v1 motion modules were trained with."""
+    """A group norm over all frames of a window, as v1 motion modules were trained with."""
 
     def __init__(self, norm: nn.GroupNorm) -> None:
-        """Take the place of `norm`, with its very weights."""
+        """Replace `norm`, using its weights."""
         super().__init__(norm.num_groups, norm.num_channels, eps=norm.eps, device="meta")
         self.weight, self.bias = norm.weight, norm.bias
 
@@ -25,9 +25,13 @@ class FrameSpanningGroupNorm(nn.GroupNorm):
 
 
 def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
-    """Normalise [clips * num_frames, channels, ...] row by row, or clip by clip.
+    """Normalise [clips * num_frames, channels, ...], each row or each clip by itself.
 
-    norm: a FrameSpanningGroupNorm, or what has the weights of an nn.GroupNorm.
+    Args:
+        norm: A FrameSpanningGroupNorm spans the rows of a clip; anything else with the attributes
+            of nn.GroupNorm normalises each row.
+        features: The rows.
+        num_frames: Frames of each clip.
     """
     if isinstance(norm, FrameSpanningGroupNorm):
         return norm.over_clips(features, num_frames)
@@ -35,7 +39,7 @@ def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
 
 
 def span_frames(network: nn.Module) -> None:
-    """Replace every group norm in `network` by one that spans clips."""
+    """Replace every group norm in `network` by one that spans frames."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.GroupNorm:

@@ -1,7 +1,7 @@
 """The layers of UNet and VAE on a GPU with Triton: few kernels between the matrix products.
 
-Features keep their channels last from layer to layer, which are tokens as transformers take them:
-nothing is laid out anew. Products and convolutions have no biases, what follows them adds these.
+Features have channels last in memory, so that they are the tokens of transformers: no transposes.
+Biases of matrix products and convolutions are deferred to the next kernel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Run = TypeVar("Run", bound=Callable[..., Tensor])
 
 
 def _on_its_device(run: Run) -> Run:
-    """Triton launches kernels on the current device, wherever their tensors are."""
+    """Run an operation with its features' device current: Triton launches kernels on that one."""
 
     @wraps(run)
     def guarded(layer: Any, features: Tensor, *others: Any) -> Tensor:
@@ -48,7 +48,7 @@ def _on_its_device(run: Run) -> Run:
 
 @_on_its_device
 def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: int) -> Tensor:
-    """A residual block; see spatial_layers.resnet. Without an embedding it knows no time step."""
+    """Run a residual block; see eager.resnet."""
     tokens, size = _tokens(features), features.shape[2:]
     hidden = _normed(block.norm1, tokens, num_frames, silu=True)
     hidden = _convolved(block.conv1, hidden, size)
@@ -65,15 +65,15 @@ def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: i
 
 @_on_its_device
 def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
-    """A group norm and SiLU."""
+    """Apply a group norm and SiLU."""
     return _features(_normed(norm, _tokens(features), num_frames, silu=True), features.shape[2:])
 
 
 @_on_its_device
 def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Enlarge features and convolve them; to twice the size, which is usual, in one step.
+    """Enlarge features and convolve them, in one step if they are doubled, as usual.
 
-    The kernel for that is made anew each time: it would take twice the memory of the weight.
+    The kernel for that step is computed each time: to keep it would take twice the weight's memory.
     """
     if size != (2 * features.shape[2], 2 * features.shape[3]):
         return plain_upsampler(layer, features, size)
@@ -91,7 +91,7 @@ def transformer(
     num_frames: int,
     tokens_at_once: int | None = None,
 ) -> Tensor:
-    """A transformer over the pixels of each row; see spatial_layers.transformer."""
+    """Run a spatial transformer; see eager.transformer."""
     tokens, size = _tokens(features), features.shape[2:]
     changes = _product(block.proj_in, _normed(block.norm, tokens, num_frames))
 
@@ -107,7 +107,8 @@ def transformer(
     return _features(in_parts(changed, rows, rows_at_once, dim=0), size)
 
 
-# Tokens, and what is still to be added to them: a change and its bias. None is no tokens yet.
+# A residual stream with a deferred addition: tokens (None before the first block), and the change
+# and the bias that the next kernel adds to them.
 DeferredResidual = tuple[Tensor | None, Tensor, Tensor]
 
 
@@ -130,7 +131,7 @@ def _transformed(
     change = _product(cross.to_out[0], attend_to(cross, _product(cross.to_q, normed), sources))
     tokens, normed = add_and_norm(tokens, change, cross.to_out[0].bias, layer.norm3)
     change = _product(layer.ff.net[0].proj, normed)
-    del normed  # what is gated takes the most memory of all
+    del normed  # the tensor before gating is the largest of all
     change = gate(change, layer.ff.net[0].proj.bias)
     return tokens, _product(layer.ff.net[2], change), layer.ff.net[2].bias
 
@@ -139,7 +140,7 @@ def _transformed(
 def motion(
     module: MotionModule, features: Tensor, num_frames: int, tokens_at_once: int | None = None
 ) -> Tensor:
-    """Let the frames of each clip see each other; see motion_module."""
+    """Run a motion module; see motion_module.MotionModule."""
     layer = module.temporal_transformer
     tokens, size = _tokens(features), features.shape[2:]
     changes = _product(layer.proj_in, _normed(layer.norm, tokens, num_frames))
@@ -173,7 +174,7 @@ def _temporal(block: Any, pending: DeferredResidual, num_frames: int) -> Deferre
 
 
 def _attended_over_frames(joined: Tensor, num_frames: int, key_scale: float) -> Tensor:
-    """See fused_kernels.attend_over_frames, whose programs hold a window of usual length."""
+    """Attend over frames with the Triton kernel, or with PyTorch for windows beyond its size."""
     if num_frames <= MOST_FRAMES:
         return attend_over_frames(joined, num_frames, heads=HEADS, key_scale=key_scale)
     rows, pixels, channels = joined.shape
@@ -184,13 +185,13 @@ def _attended_over_frames(joined: Tensor, num_frames: int, key_scale: float) -> 
 
 
 def _tokens(features: Tensor) -> Tensor:
-    """[rows, channels, height, width] as [rows, pixels, channels], contiguous."""
+    """Return [rows, channels, height, width] as [rows, pixels, channels], contiguous."""
     features = features.contiguous(memory_format=torch.channels_last)
     return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _features(tokens: Tensor, size: Sequence[int]) -> Tensor:
-    """[rows, pixels, channels] as [rows, channels, height, width], with channels last."""
+    """Return [rows, pixels, channels] as [rows, channels, height, width], channels last."""
     rows, _, channels = tokens.shape
     return tokens.view(rows, *size, channels).permute(0, 3, 1, 2)
 
@@ -204,14 +205,14 @@ def _normed(norm: Any, tokens: Tensor, num_frames: int, **options: Any) -> Tenso
 
 
 def _convolved(conv: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:
-    """A convolution without its bias."""
+    """Convolve tokens without adding the bias."""
     features = _features(tokens, size)
     weight = weight_in(conv, tokens.dtype)
     return _tokens(functional.conv2d(features, weight, None, conv.stride, conv.padding))
 
 
 def _product(layer: Any, tokens: Tensor) -> Tensor:
-    """A linear layer, or a convolution of one pixel's width, without its bias."""
+    """Apply a linear layer or a 1x1 convolution without adding the bias."""
     return functional.linear(tokens, weight_in(layer, tokens.dtype).flatten(1))
 
 
@@ -221,7 +222,11 @@ FUSED_OPS = Ops(
 
 
 def try_out(device: torch.device, dtype: torch.dtype) -> None:
-    """Run a kernel with a product and one without. Raises what Triton raises where it fails."""
+    """Run a kernel with a matrix product and one without.
+
+    Raises:
+        Exception: whatever Triton raises where it does not work.
+    """
     tokens = torch.zeros(16, 1, 96, device=device, dtype=dtype)
     with torch.cuda.device(device):
         gate(tokens, tokens[0, 0])

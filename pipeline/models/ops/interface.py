@@ -15,20 +15,21 @@ from .eager import CrossAttentionKV
 
 @dataclass(frozen=True)
 class Ops:
-    """How features [clips * num_frames, channels, height, width] go through each kind of layer.
+    """The operations a UNet backend provides, one for each kind of layer.
 
-    Each takes the layer, the features and `num_frames`, and gives features. What works on tokens
-    takes last how many pixels of frames to work on at a time; None is all.
+    Each takes the layer, features [clips * num_frames, channels, height, width] and `num_frames`,
+    and returns features. The last parameter of operations on tokens is the number of tokens to
+    process at a time; None is all.
     """
 
     resnet: Callable[[Any, Tensor, Tensor | None, int], Tensor]
-    """Takes also the time step's embedding; None in the VAE."""
+    """Also takes the time step's embedding; None in the VAE."""
     transformer: Callable[[Any, Tensor, CrossAttentionKV, int, int | None], Tensor]
-    """Takes also what `cross_attention_kv` gives."""
+    """Also takes the result of `cross_attention_kv`."""
     motion: Callable[[MotionModule, Tensor, int, int | None], Tensor]
     activated_norm: Callable[[Any, Tensor, int], Tensor]
     """Takes a group norm."""
     upsampler: Callable[[Any, Tensor, tuple[int, int]], Tensor]
-    """Takes the height and width to come to."""
+    """Also takes the height and width of the result."""
     memory_format: torch.memory_format = torch.preserve_format
-    """How the weights of convolutions best lie in memory; they work with any."""
+    """Best memory format for the weights of convolutions; any other works too."""

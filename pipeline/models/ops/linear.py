@@ -1,4 +1,4 @@
-"""Linear layers by the fastest exact way that the machine has."""
+"""Linear layers, by the fastest exact implementation of the machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .casting import weight_in
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`functional.linear`, through oneDNN where that computes in float32 on this CPU.
+    """Compute `functional.linear`, with oneDNN where it supports float32 on this CPU.
 
-    PyTorch takes MKL there, which reached 61 to 93 GFLOP/s a core where oneDNN reached 91 to 104
-    (AMD EPYC with AVX-512, this network's sizes).
+    PyTorch would use MKL, which reached 61 to 93 GFLOP/s a core where oneDNN reached 91 to 104 (AMD
+    EPYC with AVX-512, sizes of this network).
     """
     if _by_onednn(tokens):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
@@ -25,11 +25,15 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def project_together(tokens: Tensor, *layers: nn.Linear) -> list[Tensor]:
-    """What linear layers without bias make of the same tokens, [..., channels] to [..., channels].
+    """Return the results of several linear layers without bias on the same tokens.
 
-    On an accelerator, where their weights joined are smaller than the tokens are, this is one
-    product: the tokens are read once. The weights are joined anew each time, so that each stays
-    what a memory manager or a LoRA knows.
+    On an accelerator, where their joined weights are smaller than the tokens, this is one product,
+    which reads the tokens once. The weights are joined for each call, so that memory managers and
+    LoRAs find them separate.
+
+    Args:
+        tokens: [..., channels].
+        layers: Layers that map to as many channels.
     """
     if not _pays(tokens, layers):
         return [layer(tokens) for layer in layers]
@@ -37,15 +41,15 @@ def project_together(tokens: Tensor, *layers: nn.Linear) -> list[Tensor]:
 
 
 def project_side_by_side(tokens: Tensor, *layers: nn.Linear) -> Tensor:
-    """The same in one tensor, [..., channels of all layers], by one product, on an accelerator."""
+    """Return the results in one tensor, [..., channels of all layers], by one product."""
     weight = torch.cat([weight_in(layer, tokens.dtype) for layer in layers])
     return functional.linear(tokens, weight)
 
 
 def _pays(tokens: Tensor, layers: Sequence[nn.Linear]) -> bool:
     return (
-        tokens.device.type != "cpu"  # there tokens are few and in the caches
-        and not torch.compiler.is_compiling()  # or code would be compiled for either size
+        tokens.device.type != "cpu"  # where few tokens are processed at a time, in the caches
+        and not torch.compiler.is_compiling()  # or both branches would be compiled
         and tokens.numel() > sum(layer.weight.numel() for layer in layers)
     )
 
@@ -53,7 +57,7 @@ def _pays(tokens: Tensor, layers: Sequence[nn.Linear]) -> bool:
 def _by_onednn(tokens: Tensor) -> bool:
     return (
         tokens.device.type == "cpu"
-        and not torch.compiler.is_compiling()  # the compiler chooses by itself
+        and not torch.compiler.is_compiling()  # the compiler makes its own choice
         and tokens.dtype == torch.float32
         and not torch.is_grad_enabled()
         and _has_onednn_linear()
@@ -62,5 +66,5 @@ def _by_onednn(tokens: Tensor) -> bool:
 
 @cache
 def _has_onednn_linear() -> bool:
-    """Whether this PyTorch has the operator, which its compiler uses and its API does not name."""
+    """Return whether this PyTorch has the operator, which is not part of its public API."""
     return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")

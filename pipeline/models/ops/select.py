@@ -1,4 +1,4 @@
-"""What a way through the layers of the UNet consists of."""
+"""The choice between the implementations of the UNet's operations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def motion_module(
     module: MotionModule, features: Tensor, num_frames: int, tokens_at_once: int | None
 ) -> Tensor:
-    """Let the frames of each clip see each other."""
+    """Run a motion module; see motion_module.MotionModule."""
     moved: Tensor = module(features, num_frames, tokens_at_once)
     return moved
 
@@ -27,7 +27,7 @@ EAGER_OPS = Ops(resnet, transformer, motion_module, activated_norm, upsampler)
 
 
 def lay_out_weights(network: nn.Module, device: torch.device) -> None:
-    """Let the convolutions' weights lie in memory as the usual layers on a device want them."""
+    """Arrange the weights of convolutions in memory as the default operations want them."""
     kernels = next((weight for weight in network.parameters() if weight.dim() == 4), None)
     if kernels is not None:
         form = default_ops(device, kernels.dtype).memory_format
@@ -36,14 +36,14 @@ def lay_out_weights(network: nn.Module, device: torch.device) -> None:
 
 @cache
 def default_ops(device: torch.device, dtype: torch.dtype) -> Ops:
-    """The fastest layers there are: with Triton on a GPU of NVIDIA, in 16 bits, the fused ones.
+    """Return the fastest operations for a device and a dtype; results differ by rounding only.
 
-    What they give is the same but for rounding.
+    These are the fused ones on NVIDIA GPUs with Triton and 16-bit dtypes, else the eager ones.
     """
     if device.type != "cuda" or torch.version.hip is not None or dtype.itemsize != 2:
         return EAGER_OPS
     try:
-        # It may be missing, as on Windows, or find no compiler: that is known once it has run.
+        # Triton may be missing, as on Windows, or lack a compiler, which only a run shows.
         from .fused import FUSED_OPS, try_out  # noqa: PLC0415
 
         try_out(device, dtype)

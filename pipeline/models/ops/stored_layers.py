@@ -1,9 +1,8 @@
 """Layers whose weights stay as the file has them, and are cast when they are used.
 
-A network that computes in float32 then takes the memory of its 16-bit file, which stays mapped, and
-gives the same bits: casting up loses nothing. On a CPU all weights are cast into the same memory,
-one after the other: in memory that the system hands out anew for each, a cast takes up to four
-times as long.
+A network that computes in float32 then takes no more memory than its memory-mapped 16-bit file,
+and gives the same bits, because casting up is exact. On a CPU all weights are cast into one scratch
+buffer, one after another: in newly allocated memory a cast takes up to four times as long.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ class StoredLinear(nn.Linear):
     """A linear layer that computes in its input's dtype, whatever its weight's."""
 
     def __init__(self, linear: nn.Linear, casts: CastMemory | None = None) -> None:
-        """Take the place of `linear`, with its very weights.
+        """Replace `linear`, using its weights.
 
-        casts: where they are cast on a CPU; None takes new memory each time.
+        Args:
+            linear: The layer to replace.
+            casts: Buffer for casts on a CPU; None allocates memory for each.
         """
         super().__init__(
             linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta"
@@ -38,7 +39,7 @@ class StoredConv2d(nn.Conv2d):
     """A convolution that computes in its input's dtype, whatever its weight's."""
 
     def __init__(self, conv: nn.Conv2d, casts: CastMemory | None = None) -> None:
-        """Take the place of `conv`, with its very weights; see StoredLinear."""
+        """Replace `conv`, using its weights; see StoredLinear."""
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -58,7 +59,11 @@ class StoredConv2d(nn.Conv2d):
 
 
 def store_weights(network: nn.Module) -> set[str]:
-    """Put such layers in the place of `network`'s; return the names of the weights they store."""
+    """Replace linear layers and convolutions of `network` by stored ones.
+
+    Returns:
+        The names of their weights.
+    """
     stored, casts = set(), CastMemory()
     for parent_name, parent in list(network.named_modules()):
         for name, child in parent.named_children():

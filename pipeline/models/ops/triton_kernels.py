@@ -1,9 +1,9 @@
-"""What lies between the matrix products of the networks, each step one kernel, written in Triton.
+"""Triton kernels for norms, activations, additions and temporal attention.
 
-All work on tokens, [rows, pixels, channels], contiguous: with channels last, features lie in memory
-so. They compute in float32 whatever their tensors are, and take the biases of the products before
-them, which cost a product more than they cost here. Every sum runs in one order: the same input
-gives the same bits.
+All work on contiguous tokens [rows, pixels, channels], which is the memory layout of features with
+channels last. They compute in float32 whatever the dtype of their tensors, and add the biases of
+the products before them, for which a product would need more time. Sums run in a fixed order: the
+same input gives the same bits.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Numbers that a program holds at a time: sixteen in each thread of four warps.
+# Values that a program holds at a time: sixteen for each thread of four warps.
 _TILE = 2048
-# Tiles that a program goes through when it sums up, the more the larger a frame is.
+# Tiles that a program sums up; more for larger frames.
 _FEWEST_TILES, _MOST_TILES = 8, 64
-# Parts of a frame that are summed up apart, where these limits allow it.
+# Parts of a frame that are summed separately, within those limits.
 _PARTS = 32
-# Frames that a program of attention over time holds at a time, all of a window.
+# Frames that a program of temporal attention holds: a whole window.
 MOST_FRAMES = 32
 
 
@@ -30,7 +30,7 @@ def _spread_of_parts(
     features, sums, pixels, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, WIDE: tl.constexpr,
     TILES: tl.constexpr,
 ):  # fmt: skip
-    """Mean, and sum of squared distances to it, of each channel in a part of the pixels.
+    """Compute mean, and sum of squared distances to it, of each channel in a part of the pixels.
 
     sums: [2, rows, parts, channels].
     """
@@ -38,7 +38,7 @@ def _spread_of_parts(
     channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
     begin = part * PIXELS * TILES
     start = features + row * pixels * CHANNELS + channel
-    # Distances to any one of the values are small enough to be squared and summed.
+    # Squaring distances to one of the values, not the values themselves, avoids cancellation.
     origin = tl.load(start + begin.to(tl.int64) * CHANNELS).to(tl.float32)
     distances = tl.zeros([PIXELS, WIDE], tl.float32)
     squares = tl.zeros([PIXELS, WIDE], tl.float32)
@@ -64,9 +64,9 @@ def _factors_of_groups(
     GROUP: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr, PIXELS_OF_PART: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
 ):  # fmt: skip
-    """What each channel is multiplied by, and what is added, to normalise its group.
+    """Compute the factor and the offset of each channel that normalise its group.
 
-    Means and distances of parts are joined after Chan, Golub and LeVeque, 1979.
+    Means and squared distances of the parts are combined after Chan, Golub and LeVeque, 1979.
     factors: [2, rows, channels].
     """
     spreads = sums + tl.num_programs(0) * parts * CHANNELS
@@ -87,7 +87,7 @@ def _factors_of_groups(
         mean = tl.load(sums + index, mask=inside, other=0.0) + added[None, :]
         total += tl.where(inside, mean * count[:, None], 0.0)
         first += PARTS
-    members = pixels * (GROUP * 1.0)  # the number 1 is a constant to Triton, and has no dtype
+    members = pixels * (GROUP * 1.0)  # Triton treats a pixel count of 1 as a constant without dtype
     centre = tl.sum(total) / members
     spread = tl.zeros([PARTS, WIDE], tl.float32)
     first = 0
@@ -114,7 +114,7 @@ def _scaled(
     features, factors, result, pixels, CHANNELS: tl.constexpr, PIXELS: tl.constexpr,
     WIDE: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """Each channel times its factor plus its offset, then its activation."""
+    """Multiply each channel by its factor, add its offset, and apply the activation."""
     tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
     pixel = tile * PIXELS + tl.arange(0, PIXELS)
@@ -134,9 +134,11 @@ def group_norm(
 ) -> Tensor:
     """Normalise [rows, pixels, channels] by groups of channels, each row by itself.
 
-    norm: a GroupNorm.
-    shift: [channels], added to the tokens before; what they are otherwise is nowhere needed.
-    silu: whether an activation follows.
+    Args:
+        tokens: The rows.
+        norm: A GroupNorm.
+        shift: [channels], added to the tokens first. The sum is not needed elsewhere.
+        silu: Apply SiLU afterwards.
     """
     rows, pixels, channels = tokens.shape
     wide = _width(channels)
@@ -157,14 +159,14 @@ def group_norm(
         HAS_SHIFT=shift is not None,
     )  # fmt: skip
     result = torch.empty_like(tokens)
-    # The first axis of a grid alone may be longer than 65,535.
+    # Only the first axis of a grid may exceed 65,535.
     _scaled[_ceil(pixels, tile), rows, channels // wide](
         tokens, factors, result, pixels, CHANNELS=channels, PIXELS=tile, WIDE=wide, SILU=silu
     )
     return result
 
 
-# Triton's own take microseconds each.
+# Triton's own functions for these take microseconds each.
 def _ceil(length: int, part: int) -> int:
     return -(-length // part)
 
@@ -174,7 +176,7 @@ def _power_of_two(length: int) -> int:
 
 
 def _width(channels: int) -> int:
-    """The largest power of two that divides the channels, as far as a tile has room for it."""
+    """Return the largest power of two, up to 512, that divides the channels."""
     return min(channels & -channels, 512)
 
 
@@ -194,7 +196,7 @@ def _added(
 
 
 def add_with_bias(left: Tensor, right: Tensor, bias: Tensor) -> Tensor:
-    """Both [rows, pixels, channels], and a bias of [channels], together."""
+    """Return the sum of two [rows, pixels, channels] and a bias [channels]."""
     channels = left.shape[-1]
     tokens, wide = left.numel() // channels, _width(channels)
     result = torch.empty_like(left)
@@ -222,9 +224,13 @@ def _gated(
 
 
 def gate(doubled: Tensor, bias: Tensor) -> Tensor:
-    """One half of [..., 2 * channels] through the other (GEGLU, arXiv 2002.05202).
+    """Add a bias, then multiply the first half of the channels by GELU of the other.
 
-    bias: [2 * channels], added before.
+    GEGLU, arXiv 2002.05202.
+
+    Args:
+        doubled: [..., 2 * channels].
+        bias: [2 * channels].
     """
     channels = doubled.shape[-1] // 2
     tokens, wide = doubled.numel() // (2 * channels), _width(channels)
@@ -241,6 +247,12 @@ def _normed_sum(
     CHANNELS: tl.constexpr, WIDE: tl.constexpr, TOKENS: tl.constexpr, HAS_CHANGE: tl.constexpr,
     HAS_TABLE: tl.constexpr,
 ):  # fmt: skip
+    """Compute add_and_norm for TOKENS tokens of the `length` = rows * pixels.
+
+    With 320 channels, WIDE is 512 and channels 320 to 511 are masked. With 16 frames of 64 pixels,
+    token 1100 is pixel 12 of row 1100 // 64 = 17, which is frame 17 % 16 = 1 of the second clip,
+    and takes entry 1 of the table.
+    """
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     channel = tl.arange(0, WIDE)
     known = channel < CHANNELS
@@ -268,11 +280,14 @@ def _normed_sum(
 def add_and_norm(
     tokens: Tensor | None, change: Tensor, bias: Tensor, norm: Any, *, table: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Give `tokens` + `change` + `bias`, [rows, pixels, channels], and each of its tokens normed.
+    """Return `tokens` + `change` + `bias`, and its layer norm.
 
-    tokens: None is 0.
-    norm: a LayerNorm.
-    table: [frames, channels], of which entry f is added to the normed row f, f + frames, ...
+    Args:
+        tokens: [rows, pixels, channels]; None is 0.
+        change: [rows, pixels, channels].
+        bias: [channels].
+        norm: A LayerNorm.
+        table: [frames, channels]; entry f is added to the normed rows f, f + frames, and so on.
     """
     _, pixels, channels = change.shape
     length, wide = change.numel() // channels, _power_of_two(channels)
@@ -312,12 +327,16 @@ def _attended_over_frames(
 
 
 def attend_over_frames(joined: Tensor, num_frames: int, *, heads: int, key_scale: float) -> Tensor:
-    """Softmax attention of each pixel to itself in the frames of its clip.
+    """Return softmax attention of each pixel to itself in all frames of its clip.
 
-    joined: [clips * num_frames, pixels, 3 * channels], queries, keys and values side by side.
-    num_frames: at most MOST_FRAMES; of more, a program would not have room for the queries.
-    key_scale: multiplies the keys.
-    Returns [clips * num_frames, pixels, channels].
+    Args:
+        joined: [clips * num_frames, pixels, 3 * channels], queries, keys and values side by side.
+        num_frames: At most MOST_FRAMES, because a program holds the queries of all of them.
+        heads: Heads that the channels are divided into.
+        key_scale: Multiplies the keys.
+
+    Returns:
+        [clips * num_frames, pixels, channels].
     """
     rows, pixels, tripled = joined.shape
     channels = tripled // 3
@@ -337,7 +356,7 @@ def attend_over_frames(joined: Tensor, num_frames: int, *, heads: int, key_scale
 def _doubling_taps(
     weight, result, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    """One of 4x4 taps of the transposed convolution, the sum of one, two or four of 3x3."""
+    """Compute one of the 4x4 taps of the transposed convolution from 1, 2 or 4 of 3x3 taps."""
     tap = tl.program_id(0)
     row, column = tap // 4, tap % 4
     source = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
@@ -347,7 +366,7 @@ def _doubling_taps(
     total = tl.zeros([WIDE, WIDE], tl.float32)
     for down in range(2):
         for right in range(2):
-            # Turned by half: a transposed convolution spreads what a correlation collects.
+            # Rotated by 180°, because a transposed convolution scatters where a correlation gathers.
             y, x = 3 - row - down, 3 - column - right
             nearest = tl.minimum(tl.maximum(y, 0), 2) * 3 + tl.minimum(tl.maximum(x, 0), 2)
             taps = tl.load(weight + index + nearest * INPUTS, mask=inside, other=0.0)
@@ -359,7 +378,7 @@ def _doubling_taps(
 
 
 def upsample_kernel(weight: Tensor) -> Tensor:
-    """See upsampling.upsample_kernel: [in, out, 4, 4] for [out, in, 3, 3], channels last."""
+    """Return the kernel [in, out, 4, 4] for one of [out, in, 3, 3]; see vae.UpsampleConv2d."""
     outputs, inputs = weight.shape[:2]
     weight = weight.contiguous(memory_format=torch.channels_last)
     result = weight.new_empty(inputs, 4, 4, outputs)
