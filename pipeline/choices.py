@@ -1,4 +1,4 @@
-"""Checks of single values, with the sentence that a wrong one gets."""
+"""Checks of single values, and their error sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from .errors import AnimateDiffV2VError
 
 LONGEST_WRITTEN_BITS = 128
-# Floats are exact in as many digits.
+# Floats are exact to so many digits.
 LARGEST_WRITTEN_FLOAT = 1e15
 
 
@@ -30,7 +30,15 @@ def checked(name: str, value: Any, choices: Any) -> Any:
 
 
 def in_range(name: str, value: float, low: float, high: float, *, hint: str = "") -> None:
-    """Raise unless `value` is a number from `low` to `high`; `hint` ends the sentence."""
+    """Raise AnimateDiffV2VError unless `value` is from `low` to `high`.
+
+    Args:
+        name: The name of the setting.
+        value: The value.
+        low: The smallest allowed.
+        high: The largest allowed.
+        hint: Ends the sentence.
+    """
     if not low <= value <= high:
         raise AnimateDiffV2VError(
             f"{name} is {_written(value)}; it must be from {_written(low)} to {_written(high)}"
@@ -39,7 +47,7 @@ def in_range(name: str, value: float, low: float, high: float, *, hint: str = ""
 
 
 def _written(value: float) -> str:
-    """Write whole numbers with all their digits, as far as anybody reads them."""
+    """Return a number as text, whole numbers with all digits up to a sensible length."""
     if not isinstance(value, int):
         number = float(value)
         in_full = number.is_integer() and abs(number) <= LARGEST_WRITTEN_FLOAT
@@ -50,11 +58,13 @@ def _written(value: float) -> str:
 
 
 def check_types(settings: Any) -> None:
-    """Check each field of a frozen dataclass against its annotation, as its first act at birth.
+    """Check each field of a frozen dataclass against its annotation; called first in __post_init__.
 
-    A text where a path belongs becomes a Path, and a list where a tuple belongs a tuple. Ranges and
-    finiteness are left to the dataclass.
-    Raises AnimateDiffV2VError naming the first field of another type, with its value.
+    Text for a Path is converted, and so is a list for a tuple. Ranges and finiteness are left to
+    the dataclass.
+
+    Raises:
+        AnimateDiffV2VError: names the first field of a wrong type, with its value.
     """
     kind: Any = type(settings)
     for name, hint in _hints(kind).items():
@@ -65,9 +75,10 @@ def check_types(settings: Any) -> None:
 
 
 def checked_type(name: str, value: Any, hint: Any) -> Any:
-    """Return `value` as an annotation has it: see `check_types`.
+    """Return `value`, converted as in `check_types`.
 
-    Raises AnimateDiffV2VError when it is of another type.
+    Raises:
+        AnimateDiffV2VError: it is of another type than `hint`.
     """
     try:
         return _fitted(value, hint)
@@ -78,13 +89,17 @@ def checked_type(name: str, value: Any, hint: Any) -> Any:
 
 
 def checked_path(name: str, value: Any) -> Path:
-    """Return a path or the text of one as a Path; raises AnimateDiffV2VError for all else."""
+    """Return a path, or the text of one, as a Path.
+
+    Raises:
+        AnimateDiffV2VError: it is neither.
+    """
     path: Path = checked_type(name, value, Path)
     return path
 
 
 def shown(value: Any) -> str:
-    """Give a value as a sentence about it shows it, on one line and cut where it is long."""
+    """Return a value as text for an error sentence: on one line, and shortened if long."""
     try:
         return _SHORT.repr(value)
     except Exception:  # whatever a foreign object's own __repr__ raises
@@ -102,7 +117,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _fitted(value: Any, hint: Any) -> Any:
-    """Return `value`, made fit for an annotation; raises TypeError when it does not fit."""
+    """Return `value` converted to an annotation; raise TypeError if it cannot be."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _fitted_to_one(value, parts)
@@ -164,7 +179,7 @@ _WORDS: dict[Any, str] = {
 
 
 def _described(hint: Any) -> str:
-    """Tell in words what an annotation takes."""
+    """Return in words what an annotation accepts."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         words = " or ".join(_described(part) for part in parts)

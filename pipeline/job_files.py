@@ -1,4 +1,4 @@
-"""Whether a job can begin: asked before anything is loaded."""
+"""Checks before a job begins, while nothing is loaded yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .request import ModelFiles, Request
 
 
 def check_files(request: Request, files: ModelFiles | None = None) -> None:
-    """Raise AnimateDiffV2VError, naming it, for the first file that is missing or out of reach."""
+    """Raise AnimateDiffV2VError, naming it, for the first file that is missing or unreadable."""
     for name, path in _named_files(request, files):
         if isinstance(path, Path):
             _check_is_there(name, path)
@@ -65,7 +65,7 @@ def _wanted_kinds(
 
 
 def check_memory_bound(request: Request, *, has_bound: bool) -> None:
-    """Raise AnimateDiffV2VError where memory has a bound and what a job takes is not counted."""
+    """Raise AnimateDiffV2VError if memory has a limit and the job uses what cannot be counted."""
     if not has_bound:
         return
     if request.styles:
@@ -81,7 +81,7 @@ def check_memory_bound(request: Request, *, has_bound: bool) -> None:
 
 
 def _check_is_there(name: str, path: Path) -> None:
-    """Raise AnimateDiffV2VError where there is nothing of this name, or nobody may know."""
+    """Raise AnimateDiffV2VError unless there is a file of this name, and it can be accessed."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +93,10 @@ def _check_is_there(name: str, path: Path) -> None:
 def _named_files(
     request: Request, files: ModelFiles | None
 ) -> Iterable[tuple[str, Path | str | None]]:
-    """The files with the fields that name them; what is no path is no file."""
+    """Yield the files of a job, each with the name of its field.
+
+    Values that are not paths, such as the names of preprocessors, are not files.
+    """
     yield "input", request.input
     for control in request.controls:
         yield "control source", control.source

@@ -1,6 +1,6 @@
-"""Packages that import their modules when a name of theirs is first asked for.
+"""Packages that import their modules when one of their names is first used.
 
-Loading PyTorch takes seconds, and settings, which the command and servers check first, need none.
+Loading PyTorch takes seconds. Settings, which the command and servers check first, do not need it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any, cast
 
 
 def on_demand(package: str, names: Mapping[str, Sequence[str]]) -> None:
-    """Have a package give names of its modules without importing them before.
+    """Let a package export names of its modules without importing them yet.
 
-    package: its `__name__`, while it is being imported.
-    names: what each of its modules gives.
+    Args:
+        package: Its `__name__`, while it is being imported.
+        names: The exported names by module.
     """
     module = sys.modules[package]
     modules = {name: module_name for module_name, given in names.items() for name in given}

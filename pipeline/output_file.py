@@ -1,4 +1,4 @@
-"""Whether a job may write where it is told to: before anything else, so that no file is lost."""
+"""Checks that a job may write its output, made first so that no file is lost."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from .part_folder import check_name
 
 
 def check_output(output: Path, *, inputs: Iterable[Path], overwrite: bool) -> None:
-    """Refuse an output that is one of the inputs, or that is there and may not be replaced.
+    """Refuse an output that is one of the inputs, or that exists and may not be replaced.
 
-    inputs: files that the job reads. A file is the same under every spelling of its path, through
-    links, and where capital and small letters are one.
-    Raises AnimateDiffV2VError.
+    A file is recognised under every spelling of its path, through links, and on file systems that
+    ignore case.
+
+    Args:
+        output: The file to write.
+        inputs: Files that the job reads.
+        overwrite: Whether a file that exists may be replaced.
+
+    Raises:
+        AnimateDiffV2VError: the output is refused.
     """
     check_name(output)
     for path in inputs:
@@ -27,10 +34,12 @@ def check_output(output: Path, *, inputs: Iterable[Path], overwrite: bool) -> No
 
 
 def check_can_replace(output: Path, *, overwrite: bool) -> None:
-    """Refuse an output that is there already, unless it may be replaced.
+    """Refuse an output that exists, unless it may be replaced.
 
-    Folders are left to the writer, which takes an empty one.
-    Raises AnimateDiffV2VError.
+    Folders are left to the writer, which accepts an empty one.
+
+    Raises:
+        AnimateDiffV2VError: the output exists.
     """
     if not overwrite and is_there(output) and not output.is_dir():
         raise AnimateDiffV2VError(
@@ -39,7 +48,7 @@ def check_can_replace(output: Path, *, overwrite: bool) -> None:
 
 
 def is_same_file(first: Path, second: Path) -> bool:
-    """Tell whether two paths lead to one file or folder that is there."""
+    """Return whether two paths lead to the same existing file or folder."""
     try:
         return first.samefile(second)
     except (OSError, ValueError):  # one of them is not there, or may not be looked at
@@ -47,9 +56,10 @@ def is_same_file(first: Path, second: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is something of this name, a link that leads nowhere included.
+    """Return whether something of this name exists, broken links included.
 
-    Raises AnimateDiffV2VError when its folder may not be looked into.
+    Raises:
+        AnimateDiffV2VError: its folder cannot be accessed.
     """
     try:
         path.lstat()

@@ -1,9 +1,9 @@
-"""Hidden folders for unfinished files, and what becomes of those that a killed process left.
+"""Hidden folders for unfinished files, and the removal of those that killed processes left.
 
-Such a folder holds a marker: which machine its owner runs on, and a lock that the operating system
-takes back when the owner ends, however it ends. Only a folder whose marker names this machine and
-whose lock is free is removed, so one of a running job is not, nor one that another machine or
-another program made.
+Such a folder contains a marker that names its owner's machine, and that is locked until the owner
+ends; the operating system releases the lock however it ends. A folder is only removed if its marker
+names this machine and is not locked: folders of running jobs, of other machines and of other
+programs stay.
 """
 
 from __future__ import annotations
@@ -36,15 +36,19 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class PartFolder:
-    """A hidden folder beside a file that is being made.
+    """A hidden folder beside a file that is being written.
 
-    path: the folder; it goes with `remove`, with the object, and with the program.
+    It is removed by `remove`, with the object, or at the end of the program.
+
+    Attributes:
+        path: The folder.
     """
 
     def __init__(self, target: Path) -> None:
-        """Make a folder beside `target`, after removing what killed processes left there.
+        """Create a folder beside `target`, after removing those that killed processes left there.
 
-        Raises OSError when the folder of `target` may not be written to, or its disk is full.
+        Raises:
+            OSError: the folder of `target` is not writable, or its disk is full.
         """
         remove_abandoned(target.parent)
         prefix = f".{_beginning(target.stem)}."
@@ -54,23 +58,23 @@ class PartFolder:
         except OSError:
             shutil.rmtree(self.path, ignore_errors=True)
             raise
-        # Also when nobody calls `remove`, or the program ends before.
+        # Runs even if `remove` is never called before the program ends.
         self._finalizer = weakref.finalize(self, _remove, self.path, marker)
 
     def remove(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the folder and its contents."""
         self._finalizer()
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the folders for unfinished files whose processes have ended on this machine."""
-    with suppress(OSError):  # a folder that may not be listed: its writer says so
+    """Remove folders for unfinished files whose processes on this machine have ended."""
+    with suppress(OSError):  # the writer reports a folder that cannot be listed
         for path in folder.glob(f".*{SUFFIX}"):
             _remove_if_abandoned(path)
 
 
 def check_name(path: Path) -> None:
-    """Raise AnimateDiffV2VError when a file's name is longer than file systems take."""
+    """Raise AnimateDiffV2VError if a file's name is longer than file systems allow."""
     longest = 255
     length = len(os.fsencode(path.name))
     if length > longest:
@@ -81,12 +85,12 @@ def check_name(path: Path) -> None:
 
 
 def _beginning(name: str) -> str:
-    """Return what of a name fits into one of 255 bytes beside the rest."""
+    """Return the beginning of a name, so that it fits into 255 bytes with what is added."""
     return os.fsencode(name)[:160].decode(errors="ignore")[:40]
 
 
 def _marked(path: Path) -> BinaryIO | None:
-    """Write and lock a marker; None where this file system has no locks, and none is left."""
+    """Write and lock a marker; return None, leaving none, on file systems without locks."""
     marker = path.open("w+b")
     try:
         _lock(marker)
@@ -129,16 +133,20 @@ def _is_of_this_machine(marker: bytes) -> bool:
 
 @cache
 def _machine() -> dict[str, str]:
-    """Tell this machine from others: by its name and network card, and by its boot.
+    """Return what identifies this machine: its name with its network card, and its boot.
 
-    Containers on one machine have names of their own and one boot; its kernel keeps their locks.
+    Containers on one machine have different names but the same boot; its kernel keeps their locks.
     """
     boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
     return {"name": f"{platform.node()} {uuid.getnode():x}", "boot": boot}
 
 
 def _lock(file: BinaryIO) -> None:
-    """Lock a file for this process, until it is closed; raises OSError when another one has it."""
+    """Lock a file for this process until it is closed.
+
+    Raises:
+        OSError: another process has locked it.
+    """
     if sys.platform == "win32":
         # A byte far behind the end: one that is locked cannot be read.
         file.seek(2**30)

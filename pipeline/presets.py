@@ -1,4 +1,4 @@
-"""Settings that belong together, by the motion module that they are for."""
+"""Presets: settings that belong together, for kinds of motion modules."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What distilled motion modules are run with, at most.
+# Upper limits of what suits distilled motion modules.
 MOST_DISTILLED_STEPS = 8
 MOST_DISTILLED_GUIDANCE = 3.0
-# Below so many frames at once the motion of modules falls apart.
+# With fewer frames at once, motion modules fail.
 FEWEST_FRAMES = 8
 
 Preset = Literal["quality", "turbo", "lightning"]
@@ -26,7 +26,7 @@ Preset = Literal["quality", "turbo", "lightning"]
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What a setting is when nobody has set it."""
+    """Default values of the settings that a preset changes."""
 
     steps: int
     guidance_scale: float
@@ -48,18 +48,19 @@ PRESETS: dict[Preset, Defaults] = {
 
 
 def preset_defaults(preset: Preset) -> Defaults:
-    """The defaults of a preset by name.
+    """Return the defaults of a preset.
 
-    Raises AnimateDiffV2VError for an unknown name.
+    Raises:
+        AnimateDiffV2VError: unknown name.
     """
     checked("preset", preset, Preset)
     return PRESETS[preset]
 
 
 def with_preset(preset: Preset, chosen: Defaults) -> Defaults:
-    """Give a preset's values in place of those in `chosen` that still stand at quality's.
+    """Return `chosen` with the preset's values for all that equal quality's.
 
-    For a form whose fields always hold a value, so that one which nobody touched cannot be told.
+    For forms whose fields always have a value, so that untouched fields cannot be told apart.
     """
     untouched = asdict(PRESETS["quality"])
     values = asdict(preset_defaults(preset))
@@ -68,7 +69,7 @@ def with_preset(preset: Preset, chosen: Defaults) -> Defaults:
 
 
 def few_frames(num_frames: int, settings: SamplingSettings, models: Models) -> str | None:
-    """Tell in a sentence that a motion module sees too few frames at once; None if it does not."""
+    """Return a warning if the motion module sees too few frames at once, else None."""
     if models.motion_family is None:
         return None
     length = settings.context.length if settings.context else num_frames
@@ -87,7 +88,7 @@ def few_frames(num_frames: int, settings: SamplingSettings, models: Models) -> s
 
 
 def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
-    """Say in the log when settings, from a preset or not, do not suit the motion module."""
+    """Log a warning if settings, from a preset or not, do not suit the motion module."""
     family = models.motion_family
     if family is None:
         return

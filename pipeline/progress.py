@@ -1,4 +1,4 @@
-"""How a running job tells how far it is, and how it is told to stop."""
+"""Progress reports of a running job, and the check that stops it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Phase = Literal["decode", "encode", "sample", "decode_latents", "write"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a job stands."""
+    """A report of a job's progress."""
 
     phase: Phase
     fraction: float
     """Of the whole job's expected time, 0 to 1, never falling."""
     message: str
-    """What is being done, for a person: "sampling step 3 of 25"."""
+    """The current activity in words: "sampling step 3 of 25"."""
     preview: Tensor | None = None
     """While sampling, after each step: the denoised latents so far, [frames, 4, height / 8, width /
     8], float32, on the CPU, scaled as the UNet sees them."""
@@ -31,14 +31,14 @@ class Progress:
 
 
 class PhaseScale:
-    """Places the phases of a job on one scale from 0 to 1.
+    """A scale from 0 to 1 for all phases of a job.
 
-    By the arithmetic that each takes for a frame, in TFLOP at 512x512: encoding 1.1, a pass of the
-    UNet with motion modules 1.1, decoding 2.5.
+    The phases have shares by their arithmetic for a frame, in TFLOP at 512x512: encoding 1.1, a
+    pass of the UNet with motion modules 1.1, decoding 2.5.
     """
 
     def __init__(self, *, passes: int) -> None:
-        """Know how often each frame goes through the UNet."""
+        """Set the scale for a number of passes of each frame through the UNet."""
         encoded, sampled = 1.1, 1.1 + 1.1 * passes
         whole = sampled + 2.5
         self._spans: dict[Phase, tuple[float, float]] = {
@@ -50,7 +50,7 @@ class PhaseScale:
         }
 
     def at(self, phase: Phase, share: float) -> float:
-        """Where the job stands when `share`, 0 to 1, of a phase is done."""
+        """Return the position on the scale when `share`, 0..1, of a phase is done."""
         start, end = self._spans[phase]
         return start + share * (end - start)
 
@@ -61,15 +61,15 @@ IsCancelled = Callable[[], bool]
 
 
 def never() -> bool:
-    """The cancel callback of a job that nobody will cancel."""
+    """Return False: the default callback, of a job that is not cancelled."""
     return False
 
 
 def silent(_progress: Progress) -> None:
-    """The progress callback of a job that nobody watches."""
+    """Do nothing: the default callback, for progress that is not shown."""
 
 
 def stop_if(is_cancelled: IsCancelled) -> None:
-    """Raise Cancelled if the job's cancel callback says so."""
+    """Raise Cancelled if the job's cancel callback returns True."""
     if is_cancelled():
         raise Cancelled("The job was cancelled.")

@@ -1,6 +1,6 @@
-"""What every number may be: of the library's settings, the command's options, the nodes' widgets.
+"""Ranges of all numbers: settings of the library, options of the command, widgets of nodes.
 
-Ranges are wide: what lies outside gives no picture, overflows, or never ends.
+Ranges are wide: numbers outside give no usable picture, overflow, or take forever.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ class Range(Generic[Number]):
     high: Number
 
     def check(self, name: str, value: float, *, hint: str = "") -> None:
-        """Raise AnimateDiffV2VError naming value and range unless `value` is a number in it.
+        """Raise AnimateDiffV2VError, with value and range, unless `value` is a number in it.
 
-        hint: ends the sentence: "7 is usual".
+        Args:
+            name: The name of the setting.
+            value: The value.
+            hint: Ends the sentence: "7 is usual".
         """
         checked_type(name, value, type(self.low))
         in_range(name, value, self.low, self.high, hint=hint)

@@ -1,4 +1,4 @@
-"""What is asked of a job, and what comes back."""
+"""The request of a job from file to file, and its result."""
 
 from __future__ import annotations
 
@@ -37,35 +37,34 @@ Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """The files that a job's networks come from."""
+    """The files that a job's networks are loaded from."""
 
     checkpoint: Path
     motion_module: Path | None = None
     """None denoises each frame by itself."""
     vae: Path | None = None
-    """None takes the checkpoint's own."""
+    """None uses the checkpoint's."""
     text_encoder: Path | None = None
-    """None takes the checkpoint's own."""
+    """None uses the checkpoint's."""
     loras: tuple[LoraEntry, ...] = ()
     motion_loras: tuple[LoraEntry, ...] = ()
     embeddings: Path | None = None
     """The folder in which `embedding:name` of a prompt is looked for."""
     device: str = "auto"
-    """A torch device such as cuda:0, mps or cpu; auto takes the fastest that there is."""
+    """A torch device such as cuda:0, mps or cpu; auto is the fastest available."""
     dtype: Dtype = "auto"
     """auto computes in float16 on an accelerator and in float32 on a CPU."""
     max_memory_gb: float | None = None
-    """How much of the device's memory weights and tensors may take, in 10^9 bytes; None is no
-    bound. With one, `video_to_video` has the networks wait in main memory while other ones work,
-    and as much go through them at a time as fits; the result stays the same, to the bit on a CPU.
-    There, where main memory is the device's, nothing moves, and all networks count. Not together
-    with `SpeedOptions.compile`, whose code takes what cannot be counted before, or with
-    `Request.styles`, whose networks are not counted."""
+    """A limit on device memory for weights and tensors, in 10^9 bytes; None is no limit. With one,
+    `video_to_video` keeps networks in main memory while others compute, and puts as much through
+    them at a time as fits; the result is the same, on a CPU to the bit. On a CPU no networks are
+    moved, and all of them count. It cannot be combined with `SpeedOptions.compile`, whose memory
+    cannot be counted in advance, or with `Request.styles`, whose networks are not counted."""
     motion_scale: float = 1.0
     clip_skip: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse values that no model takes; take paths as text, and lists for tuples."""
+        """Refuse values that no model accepts; convert text to paths and lists to tuples."""
         check_types(self)
         checked("dtype", self.dtype, Dtype)
         CLIP_SKIP.check(
@@ -82,20 +81,20 @@ class ModelFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class ControlFile:
-    """A ControlNet from a file, and where its frames come from."""
+    """A ControlNet's file, and the source of its frames."""
 
     network: Path
     """A ControlNet or T2I-Adapter for Stable Diffusion 1.5."""
     source: Preprocessor | Path = "canny"
-    """What makes control frames of the clip's own, or a video of control frames, from which the
-    same frames are selected as from the clip."""
+    """A preprocessor that makes control frames of the video's own, or the path of a video of
+    control frames, from which the same frames are selected."""
     strength: float = 1.0
     span: Span = WHOLE_SCHEDULE
     mask: Path | None = None
-    """Where it acts, white wholly and black not at all: a video from which the same frames are
-    selected as from the clip, a folder of pictures, or one picture for all frames."""
+    """Where it acts, fully at white and not at all at black: a video from which the same frames are
+    selected, a folder of pictures, or one picture for all frames."""
     repeat_last: bool = False
-    """Whether the last frame of a source that ends early serves for those that are missing."""
+    """Repeat the last frame of a source that ends early."""
     low_threshold: float = 100.0
     """canny: the change of brightness at which an edge goes on, 0 to 2040."""
     high_threshold: float = 200.0
@@ -105,7 +104,7 @@ class ControlFile:
 
     @property
     def preprocessing(self) -> ControlFrameOptions | None:
-        """How its frames are made of the clip's own; None where they are a video's."""
+        """Options for making control frames of the video's own; None if they come from a file."""
         if isinstance(self.source, Path):
             return None
         return ControlFrameOptions(
@@ -116,7 +115,7 @@ class ControlFile:
         )
 
     def __post_init__(self) -> None:
-        """Refuse a source that is none, and a strength out of range; take paths as text."""
+        """Refuse an unknown source and numbers out of range; convert text to paths."""
         given = self.source
         check_types(self)
         CONTROL_STRENGTH.check("control strength", self.strength)
@@ -136,24 +135,24 @@ def _check_preprocessor(name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleFile:
-    """An IP-Adapter from a file, and the images whose style the video takes on."""
+    """An IP-Adapter's file, and the images whose style the video takes on."""
 
     adapter: Path
     """An IP-Adapter for Stable Diffusion 1.5."""
     vision_model: Path
-    """CLIP's vision model that it was trained with, in Hugging Face's layout."""
+    """The vision model of CLIP that it was trained with, in Hugging Face's layout."""
     images: tuple[Path, ...]
-    """The middle square of each is looked at."""
+    """The middle square of each is used."""
     weight: float = 0.8
-    """How much the images count beside the prompt: 0 not at all, 1 as trained."""
+    """Weight of the images beside the prompt: 0 ignores them, 1 is as trained."""
     weights: dict[int, float] | None = None
-    """By frame of the output: factors of `weight`, mixed between frames."""
+    """Factors of `weight` by frame of the output, interpolated between frames."""
     arrangement: Arrangement = "average"
-    """What several images do; see `StyleImages.arrangement`."""
+    """How several images are used; see `StyleImages.arrangement`."""
     span: Span = WHOLE_SCHEDULE
 
     def __post_init__(self) -> None:
-        """Refuse what no sampler can use; take paths as text, and lists for tuples."""
+        """Refuse values that no sampler can use; convert text to paths and lists to tuples."""
         check_types(self)
         checked("arrangement", self.arrangement, Arrangement)
         STYLE_WEIGHT.check("style weight", self.weight)
@@ -164,7 +163,7 @@ class StyleFile:
 
 
 def _format_of(output: Path) -> FormatName:
-    """Choose by the suffix; one that no format has is refused where the file is written."""
+    """Return the format of a suffix; unknown ones are refused when the file is written."""
     try:
         return format_by_suffix(output)
     except AnimateDiffV2VError:
@@ -173,7 +172,7 @@ def _format_of(output: Path) -> FormatName:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A video to restyle: from file to file."""
+    """A video to restyle, from file to file."""
 
     input: Path
     output: Path
@@ -190,38 +189,37 @@ class Request:
     """As `width`."""
     fit: Fit = "crop"
     format: Literal[FormatName, "auto"] = "auto"
-    """auto goes by the suffix of `output`, and is replaced by the format that it stands for."""
+    """auto follows the suffix of `output`, and is replaced by that format."""
     crf: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     controls: tuple[ControlFile, ...] = ()
     """ControlNets that hold the structure; their effects add up."""
     overwrite: bool = False
-    """Replace an output that is there already; otherwise the job is refused. An output that is one
-    of the inputs is refused in any case."""
+    """Replace an output that exists; otherwise the job is refused. An output that is one of the
+    inputs is always refused."""
     prompt_schedule: PromptSchedule | None = None
-    """Prompts by frame of the output, in place of `prompt`; between them they are mixed."""
+    """Prompts by frame of the output, instead of `prompt`; mixed between those frames."""
     source_prompt: str | None = None
-    """What the source shows, for the noise type "unsample"; None takes the prompt."""
+    """A description of the source, for the noise type "unsample"; None uses the prompt."""
     source_blend: float = 0.0
-    """Share of the source that each step's result is given back, up to `source_blend_end`."""
+    """Share of the source blended into each step's result, up to `source_blend_end`."""
     source_blend_end: float = 0.5
     """Share of the noise schedule up to which `source_blend` acts."""
     source_mask: Path | None = None
-    """What is restyled, white wholly, while black stays the source: a file as for
-    `ControlFile.mask`."""
+    """Restyled at white, the source at black: a file as for `ControlFile.mask`."""
     audio: bool = True
-    """Whether the output has the sound of the kept frames' time."""
+    """Add the sound of the time that the kept frames span."""
     pingpong: bool = False
     """Play the frames forwards and then backwards, without the two at the ends."""
     loop_count: int = 0
-    """How often the clip is repeated; gif and webp repeat for ever at 0."""
+    """Number of repetitions; at 0, gif and webp repeat forever."""
     styles: tuple[StyleFile, ...] = ()
     """IP-Adapters with their images; their effects add up."""
     hardware_encoder: bool = False
     """Encode on the graphics card where one of its encoders opens."""
 
     def __post_init__(self) -> None:
-        """Refuse values of other types; take paths as text, and lists for tuples."""
+        """Refuse values of other types; convert text to paths and lists to tuples."""
         check_types(self)
         if self.format == "auto":
             object.__setattr__(self, "format", _format_of(self.output))
@@ -237,7 +235,7 @@ class Request:
 
     @property
     def inputs(self) -> list[Path]:
-        """The videos and pictures that the job reads."""
+        """Videos and pictures that the job reads."""
         sources = [each for control in self.controls for each in (control.source, control.mask)]
         images = [image for style in self.styles for image in style.images]
         named = [self.input, *sources, self.source_mask, *images]
@@ -246,7 +244,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Seconds spent in each phase; phases overlap in the stream, `total` is the clock's time."""
+    """Seconds spent in each phase; as phases overlap, `total` is the elapsed time."""
 
     decode: float
     encode: float
@@ -269,7 +267,7 @@ class Result:
     timings: Timings
 
     def as_json(self) -> dict[str, Any]:
-        """The result as the hosted API words it."""
+        """Return the result in the form of the hosted API."""
         return {
             "video": {
                 "url": self.path.resolve().as_uri(),

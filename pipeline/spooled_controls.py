@@ -1,4 +1,4 @@
-"""What guides a job from file to file: made while the clip streams, kept on the disk."""
+"""Control frames and masks of a job from file to file, kept on disk instead of in memory."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Frame = NDArray[np.uint8]
 
 
 class SpooledControls:
-    """ControlNets and masks with their frames, which sampling reads from files.
+    """ControlNets and masks, with frames that sampling reads from temporary files.
 
-    A context manager: the files go when it ends. Memory does not grow with the clip.
+    A context manager: the files are removed when it ends. Memory does not grow with the video.
     """
 
     def __init__(self, request: Request, *, unet: MotionUNet, width: int, height: int) -> None:
-        """Load the networks, and make room for frames of this size beside the output.
+        """Load the networks, and prepare files for frames of this size beside the output.
 
-        Raises AnimateDiffV2VError when a file is missing, of another kind, or made for another
-        UNet.
+        Raises:
+            AnimateDiffV2VError: a file is missing, of another kind, or made for another UNet.
         """
         self._request, self._width, self._height = request, width, height
         self._frames: dict[ControlFrameOptions | Path, FrameSpool] = {}
@@ -50,7 +50,7 @@ class SpooledControls:
                 self._stack = made.pop_all()
 
     def _fill(self, folder: Path) -> None:
-        """Make a file for each source; what comes from files of its own is read at once."""
+        """Create a file for each source, and fill those of sources other than the video itself."""
         for control in self._request.controls:
             source = _source(control)
             if source not in self._frames:
@@ -72,7 +72,7 @@ class SpooledControls:
         return spool
 
     def _read(self, path: Path) -> Iterator[Frame]:
-        """Yield the frames of a video or a folder as the clip's are selected, or one picture."""
+        """Yield the frames of a video or folder, selected like the video's own, or one picture."""
         if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
             yield _picture(path, (self._width, self._height))
             return
@@ -99,14 +99,14 @@ class SpooledControls:
         self._stack.close()
 
     def add(self, frames: Sequence[Frame]) -> None:
-        """Make control frames of the clip's next frames, uint8 [height, width, 3] each."""
+        """Make control frames of the video's next frames, uint8 [height, width, 3] each."""
         for source, spool in self._frames.items():
             if not isinstance(source, Path):
                 for frame in frames:
                     spool.write(source.of(frame))
 
     def guides(self, styles: Sequence[StyleImages]) -> Guides:
-        """Return what guides sampling, together with `styles`, once all frames were added."""
+        """Return the guides of sampling, including `styles`; called when all frames were added."""
         request = self._request
         blend = SourceBlend(
             mask=self._mask(request.source_mask),
@@ -141,12 +141,12 @@ class SpooledControls:
 
 
 def _source(control: ControlFile) -> ControlFrameOptions | Path:
-    """Tell what makes a ControlNet's frames: those of the same source share a file."""
+    """Return the source of a ControlNet's frames; equal sources share a file."""
     return control.source if isinstance(control.source, Path) else control.preprocessing or Path()
 
 
 def _picture(path: Path, size: tuple[int, int]) -> Frame:
-    """Read one picture, cut around the middle to the shape of `size`, width and height."""
+    """Read a picture, cropped around the middle to `size`, width and height."""
     picture = Image.fromarray(read_picture(path))
     return np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC))
 

@@ -17,9 +17,10 @@ from .video.pictures import read_picture
 
 
 def load_style(style: StyleFile, *, unet: MotionUNet) -> StyleImages:
-    """Load an IP-Adapter, and look at its images with its vision model, which is let go again.
+    """Load an IP-Adapter, and encode its images with its vision model, which is then freed.
 
-    Raises AnimateDiffV2VError when a file is missing, of another kind, or made for another UNet.
+    Raises:
+        AnimateDiffV2VError: a file is missing, of another kind, or made for another UNet.
     """
     adapter = load_ip_adapter_network(style.adapter, device=unet.device, dtype=unet.dtype)
     adapter.check_fits(unet.unet)

@@ -1,6 +1,6 @@
-"""The whole job, from file to file, streaming: read, encode, sample, decode, write.
+"""The whole job from file to file: read, encode, sample, decode, write.
 
-Frames pass through a few at a time; only latents, 1/48 of the size of 8-bit frames, wait in RAM.
+Frames stream through a few at a time; only latents, 1/48 of the size of 8-bit frames, are kept.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _check(request: Request, models: Models | ModelFiles) -> None:
 
 
 def _chunks(reader: VideoReader, controls: SpooledControls, clock: Clock) -> Iterator[Tensor]:
-    """Yield the frames of a video in chunks, making control frames of them on the way."""
+    """Yield the frames of a video in chunks, and make control frames of them."""
     frames = iter(reader)
     while True:
         with clock.phase("decode"):

@@ -12,29 +12,29 @@ from .samplers import SamplerSpec
 
 
 def part(progress: ReportProgress, start: float, end: float) -> ReportProgress:
-    """Tell a part's progress as that of the whole."""
+    """Return a callback that reports a part's progress as a range of the whole's."""
     return lambda step: progress(replace(step, fraction=start + step.fraction * (end - start)))
 
 
 class CompilingNotice:
-    """Says in between, where the job stands, that something is being compiled."""
+    """A progress callback that can add, at the latest position, that code is being compiled."""
 
     def __init__(self, progress: ReportProgress) -> None:
-        """Pass on to `progress` what `report` is told."""
+        """Pass all reports on to `progress`."""
         self._progress, self._latest = progress, Progress("sample", 0.0, "")
 
     def report(self, step: Progress) -> None:
-        """Pass on where the job stands."""
+        """Pass on a report."""
         self._latest = replace(step, preview=None)
         self._progress(step)
 
     def compiling(self) -> None:
-        """Tell that compiling begins."""
+        """Report that compiling begins."""
         self._progress(replace(self._latest, message="compiling, once"))
 
 
 class CallCounter:
-    """Turns the model's calls into progress."""
+    """A counter of the model's calls, which reports them as progress."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class CallCounter:
         *,
         doing: str = "sampling",
     ) -> None:
-        """Count the calls that `steps` steps of a sampler take."""
+        """Count the calls that a sampler makes in `steps` steps."""
         self._steps, self._total, self._done = steps, spec.model_calls(steps), 0
         self._progress, self._is_cancelled, self._doing = progress, is_cancelled, doing
 
     def counted(self, model: Denoise) -> Denoise:
-        """The model, stopping and telling progress around each call."""
+        """Return `model` with progress reports and checks for cancelling around each call."""
 
         def call(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
             stop_if(self._is_cancelled)
@@ -62,7 +62,7 @@ class CallCounter:
         return call
 
     def on_passes(self, share: float) -> None:
-        """Stop if asked to, and tell that a share of the running call is done."""
+        """Stop if cancelled, and report that a share of the running call is done."""
         stop_if(self._is_cancelled)
         if share < 1:
             self._tell(share, None)

@@ -1,4 +1,4 @@
-"""Pictures that hold the structure of a clip: what a ControlNet is given, and when it acts."""
+"""ControlNets with their control frames, which hold the structure of a video."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..models.unet import MotionUNet
 from ..ranges import CONTROL_STRENGTH
 from .span import WHOLE_SCHEDULE, Span
 
-# What may be cut off a side to make the shapes of control frames and clip equal: a clip is cut to
-# multiples of 8 pixels, and 3 % are a rounding of the size.
+# Cropping of a side that is tolerated to match aspect ratios: videos are cropped to multiples of 8
+# pixels, and 3 % cover rounded sizes.
 _CUT_PIXELS, _CUT_SHARE = 8, 0.03
 
 
@@ -32,17 +32,17 @@ class Control:
 
     network: ControlNetwork
     frames: Tensor
-    """[frames, height, width, 3], uint8, or float where 0 is black and 1 white; read window by
-    window, so that it may be a memory-mapped file. One frame serves for all."""
+    """[frames, height, width, 3], uint8 or float 0..1. Read window by window, so that it may be a
+    memory-mapped file. A single frame is used for all."""
     strength: float = 1.0
     span: Span = WHOLE_SCHEDULE
     mask: Tensor | None = None
-    """[masks, height, width], float 0..1: where it acts. One mask serves for all frames."""
+    """[masks, height, width], float 0..1: where it acts. A single mask is used for all frames."""
     repeat_last: bool = False
-    """Whether the last frame serves for those that are missing at the end."""
+    """Repeat the last frame if there are fewer than the video has."""
 
     def __post_init__(self) -> None:
-        """Refuse what no sampler can use."""
+        """Refuse values that no sampler can use."""
         check_types(self)
         CONTROL_STRENGTH.check("control strength", self.strength)
         if self.frames.ndim != 4 or self.frames.shape[-1] < 3 or 0 in self.frames.shape:
@@ -57,9 +57,11 @@ class Control:
             )
 
     def check_fits(self, unet: MotionUNet, latents: Tensor) -> None:
-        """Raise AnimateDiffV2VError unless network, frames and mask fit a clip of latents.
+        """Raise AnimateDiffV2VError unless network, frames and mask fit the latents.
 
-        latents: [frames, 4, height / 8, width / 8].
+        Args:
+            unet: The network to guide.
+            latents: [frames, 4, height / 8, width / 8].
         """
         self.network.check_fits(unet)
         height, width = (8 * side for side in latents.shape[-2:])
@@ -86,11 +88,15 @@ class Control:
         frames: Sequence[int],
         depth: int | None = None,
     ) -> Residuals:
-        """What it adds to the UNet for rows that show these frames of the clip.
+        """Return the residuals for rows that show these frames of the video.
 
-        sample, timestep, context: as the UNet gets them, on its device.
-        depth: how many skip connections are asked for, the outermost ones; None is all, and the
-        rest.
+        Args:
+            sample: As the UNet gets it, on its device.
+            timestep: As the UNet gets it.
+            context: As the UNet gets it.
+            frames: The frame that each row shows.
+            depth: Number of skip connections to return residuals for, outermost first; None returns
+                all residuals.
         """
         height, width = (8 * side for side in sample.shape[-2:])
         pictures = fitted(_picked(self.frames, frames), width=width, height=height)
@@ -102,9 +108,13 @@ class Control:
 
 
 def check_shape(what: str, pictures: Tensor, width: int, height: int) -> None:
-    """Raise AnimateDiffV2VError unless [n, h, w, ...] has the shape of a clip, in whatever size.
+    """Raise AnimateDiffV2VError unless pictures have the aspect ratio of a video, in any size.
 
-    what: the pictures by name, in the plural, for the sentence.
+    Args:
+        what: The pictures by name, in the plural, for the sentence.
+        pictures: [n, h, w, ...].
+        width: Pixels of the video.
+        height: Pixels of the video.
     """
     found = (pictures.shape[2], pictures.shape[1])
     scale = max(width / found[0], height / found[1])
@@ -124,10 +134,10 @@ def _picked(rows: Tensor, frames: Sequence[int]) -> Tensor:
 
 
 def fitted(pictures: Tensor, *, width: int, height: int) -> Tensor:
-    """Bring [n, h, w, 3] to [n, 3, height, width], float, the middle in nearest pixels.
+    """Return [n, h, w, 3] as [n, 3, height, width], float, cropped around the middle.
 
-    As ComfyUI brings control frames to the size of the clip: cut around the middle to the same
-    shape, then scaled without new colours, which a map of edges or depths must not get.
+    As ComfyUI fits control frames: cropped to the same aspect ratio, then scaled by the nearest
+    pixel, which adds no new colours to a map of edges or depths.
     """
     scale = torch.iinfo(torch.uint8).max if pictures.dtype == torch.uint8 else 1
     rows = pictures[..., :3].movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""The function that samplers call."""
+"""The protocol of the function that samplers call."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 class Denoise(Protocol):
-    """The model: what a noisy latent looks like without its noise."""
+    """A model that predicts the clean latents of noisy ones."""
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
-        """Denoise [frames, 4, height, width] from level `sigma`; windows may move with `step`."""
+        """Denoise [frames, 4, height, width] from level `sigma`; windows may depend on `step`."""
         ...

@@ -1,4 +1,4 @@
-"""Stopping a job whose latents overflow: nothing but black frames would come of it."""
+"""Checks that stop a job whose latents overflow, since its frames would be black."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def check_inputs(latents: Tensor, conditioning: Conditioning) -> None:
 def stopping(model: Denoise, *, dtype: torch.dtype, guidance_scale: float) -> Denoise:
     """Return `model`, raising AnimateDiffV2VError as soon as a result is not finite.
 
-    dtype: that the UNet computes in. guidance_scale: in force, for the sentence.
+    Args:
+        model: The model.
+        dtype: Dtype that the UNet computes in, for the sentence.
+        guidance_scale: Guidance scale in use, for the sentence.
     """
 
     def call(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
@@ -45,7 +48,7 @@ def stopping(model: Denoise, *, dtype: torch.dtype, guidance_scale: float) -> De
 
 
 def _causes(dtype: torch.dtype, guidance_scale: float) -> str:
-    """The likely causes, the likeliest first."""
+    """Return a sentence with the possible causes, the most likely first."""
     precision = (
         "The networks compute in float16, which overflows: try --dtype float32 or bfloat16 "
         "(ComfyUI: --fp32-unet or --bf16-unet). Else a"

@@ -1,4 +1,4 @@
-"""How strongly the prompt is followed, and in which part of the schedule."""
+"""Classifier-free guidance: its scale, and the part of the schedule in which it acts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How strongly the prompt is followed against the negative prompt."""
+    """Strength of the prompt against the negative prompt."""
 
     scale: float = 7.0
-    """1 follows the prompt alone, and costs half: the negative prompt is not looked at."""
+    """1 ignores the negative prompt, which halves the work."""
     start: float = 0.0
     """Share of the schedule before which the scale is 1."""
     end: float = 1.0
     """Share of the schedule after which the scale is 1."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no scale and no interval."""
+        """Refuse a scale or an interval out of range."""
         check_types(self)
         GUIDANCE_SCALE.check("guidance_scale", self.scale, hint="7 is usual")
         SHARE.check("guidance start", self.start)
         in_range("guidance end", self.end, self.start, 1)
 
     def scale_at(self, sigma: Tensor, schedule: NoiseSchedule) -> float:
-        """The scale at a noise level; shares of the schedule count training steps."""
+        """Return the scale at a noise level; shares of the schedule count training steps."""
         last = float(schedule.timestep(schedule.sigmas[-1]))
         share = 1.0 - float(schedule.timestep(sigma)) / last
         return self.scale if self.start <= share <= self.end else 1.0

@@ -1,4 +1,4 @@
-"""The UNet as samplers see it: over a whole clip, with guidance, window by window."""
+"""The UNet as a model for samplers: on a whole video, with guidance, window by window."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ from .windows import ContextOptions, Window, context_windows, window_weights
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a clip shall show, and what it shall not."""
+    """The encoded prompts: what the video should show, and what it should not show."""
 
     positive: PromptTrack
     negative: PromptTrack
     source: PromptTrack | None = None
-    """What the source shows, for unsampling; None takes the positive prompt."""
+    """A description of the source, for unsampling; None uses the positive prompt."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not encoded."""
+        """Refuse prompts that are not encoded."""
         check_types(self)
 
     @classmethod
     def of(cls, positive: Tensor, negative: Tensor) -> Conditioning:
-        """One prompt each for all frames, as a text encoder gives it: [1, tokens, channels]."""
+        """Return the same prompts for all frames, [1, tokens, channels] each."""
         return cls(PromptTrack(positive), PromptTrack(negative))
 
     def aligned(self) -> Conditioning:
-        """The same with one number of tokens, the way ComfyUI brings them together."""
+        """Return the prompts repeated to one number of tokens, as ComfyUI aligns them."""
         tokens = math.lcm(self.positive.tokens, self.negative.tokens)
         return Conditioning(self.positive.repeated(tokens), self.negative.repeated(tokens))
 
     def of_source(self) -> Conditioning:
-        """What unsampling goes by: the source's prompt alone."""
+        """Return the prompt of the source as both prompts, for unsampling."""
         prompt = self.source or self.positive
         return Conditioning(prompt, prompt)
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One way through the UNet: a window with one of the prompts, and its share in the result."""
+    """A pass through the UNet: a window with one of the prompts, and its factor in the result."""
 
     window: Window
     prompt: PromptTrack
     factor: float
     is_negative: bool
     is_whole: bool = True
-    """Whether all layers run; else all but the outermost are those of an earlier call."""
+    """True if all layers run; otherwise the outermost do, on features of an earlier call."""
 
     @property
     def key(self) -> PassKey:
@@ -73,7 +73,7 @@ class _Pass:
 
 
 class GuidedModel:
-    """Denoises clips of any length; memory on the device is that of a few windows."""
+    """A model that denoises any number of frames, a few windows at a time."""
 
     def __init__(
         self,
@@ -92,14 +92,19 @@ class GuidedModel:
     ) -> None:
         """Bind the network to a job.
 
-        context: how the clip is cut into windows and how these are blended.
-        controls: ControlNets with their frames; what several add is added up.
-        styles: IP-Adapters with their images along the clip.
-        cache: the job's deep features, for calls in which not all layers run.
-        layers: how features go through the network's layers.
-        chunks: how much goes through the network at a time; None is what is usual on its device.
-        on_passes: called after passes through the network with the share of the clip's passes that
-        is done; may raise to stop.
+        Args:
+            unet: The network.
+            schedule: The noise levels that it was trained on.
+            conditioning: The encoded prompts.
+            guidance: Scale and interval of classifier-free guidance.
+            context: Window length and overlap, and how windows are blended.
+            on_passes: Called after passes with the share of the call's passes that is done; may
+                raise.
+            controls: ControlNets with their frames; their residuals add up.
+            styles: IP-Adapters with their images along the video.
+            cache: Deep features of the job, for calls in which not all layers run.
+            layers: The operations to run the network's layers with.
+            chunks: Sizes of the chunks that go through the network; None is its device's default.
         """
         self._unet = unet
         self._schedule = schedule
@@ -114,7 +119,12 @@ class GuidedModel:
         self._batch = ShrinkingBatch("passes of the UNet")
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
-        """Denoise a clip [frames, 4, height, width], float32, on the CPU, from level `sigma`."""
+        """Denoise [frames, 4, height, width], float32, on the CPU, from level `sigma`.
+
+        For 6 frames in the windows [0, 1, 2, 3] and [2, 3, 4, 5] with pyramid weights 1, 2, 2, 1,
+        frame 2 has weight 2 in the first window and 1 in the second: its noise is (2 * a + 1 * b) /
+        3. Guidance multiplies these weights by the passes' factors, which add up to 1.
+        """
         step = self._cache.begin_call(step)
         windows = context_windows(len(noisy), self._context, step=step)
         scale = self._guidance.scale_at(sigma, self._schedule)
@@ -124,16 +134,19 @@ class GuidedModel:
         results = self._run(passes, noisy, sigma)
         for one, noise in zip(passes, results, strict=True):
             weights = window_weights(one.window, len(noisy), self._context).view(-1, 1, 1, 1)
-            # Of a frame that a wide stride brings into a window twice, the last place counts, as
-            # in AnimateDiff-Evolved.
-            places = {frame: place for place, frame in enumerate(one.window)}
-            frames, rows = _indices(list(places)), _indices(list(places.values()))
+            # If a wide stride brings a frame into a window twice, its last row counts, as in
+            # AnimateDiff-Evolved.
+            row_of = {frame: row for row, frame in enumerate(one.window)}
+            frames, rows = _indices(list(row_of)), _indices(list(row_of.values()))
             total[frames] += (noise * weights)[rows] * one.factor
             counts[frames] += weights[rows] * one.factor
         return self._schedule.denoised(noisy, total.div_(counts), sigma)
 
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
-        """Guided noise is scale * positive + (1 - scale) * negative: the factors add to 1."""
+        """Yield the passes of all windows.
+
+        Guided noise is scale * positive + (1 - scale) * negative: the factors add up to 1.
+        """
         prompts = self._conditioning
         for window in windows:
             passes = [_Pass(window, prompts.positive, scale, is_negative=False)]
@@ -146,7 +159,6 @@ class GuidedModel:
         done = 0
         for _, group in groupby(passes, key=lambda one: (len(one.window), one.is_whole)):
             alike = list(group)
-
             chunks = self._chunk_sizes_for(len(alike[0].window), noisy)
             run = partial(self._predict, noisy=noisy, sigma=sigma, chunks=chunks)
             for noise in self._batch.run(run, alike, chunks.passes):
@@ -162,11 +174,11 @@ class GuidedModel:
     def _predict(
         self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, chunks: ChunkSizes
     ) -> Tensor:
-        """Noise of passes with equally long windows, [passes, frames, 4, height, width]."""
+        """Return the noise of equally long passes, [passes, frames, 4, height, width]."""
         frames = len(passes[0].window)
         device, dtype = self._unet.device, self._unet.dtype
         rows = [frame for one in passes for frame in one.window]
-        # What the UNet was trained on has unit variance.
+        # The UNet was trained on inputs of unit variance.
         sample = (noisy[rows] / (sigma**2 + 1).sqrt()).to(device, dtype)
         context = _context(passes).to(device, dtype)
         timestep = self._schedule.timestep(sigma).to(device)
@@ -196,7 +208,16 @@ class GuidedModel:
         *,
         whole: bool,
     ) -> Residuals:
-        """What all ControlNets add that act at this noise level, for rows of these frames."""
+        """Return the sum of the residuals of all ControlNets that act at this noise level.
+
+        Args:
+            sample: [passes * frames, 4, height, width].
+            timestep: [1].
+            context: The prompt of each pass or of each row.
+            rows: The frame that each row shows.
+            sigma: The noise level.
+            whole: True when all layers of the UNet run.
+        """
         depth = None if whole else OUTERMOST_LAYERS
         residuals = NO_RESIDUALS
         for control in self._controls:
@@ -208,7 +229,7 @@ class GuidedModel:
         return residuals
 
     def _images(self, passes: Sequence[_Pass], sample: Tensor, sigma: Tensor) -> list[ImagePrompt]:
-        """What all IP-Adapters show that act at this noise level."""
+        """Return the image prompts of all IP-Adapters that act at this noise level."""
         windows = [(one.window, one.is_negative) for one in passes]
         return [
             track.prompt(windows, sample)
@@ -217,16 +238,16 @@ class GuidedModel:
         ]
 
 
-def _indices(places: list[int]) -> slice | list[int]:
-    """The same places, as a slice where they follow one another: nothing is gathered then."""
-    first, last = places[0], places[-1]
-    if places == list(range(first, last + 1)):
+def _indices(indices: list[int]) -> slice | list[int]:
+    """Return the indices as a slice if they are consecutive, so that nothing is gathered."""
+    first, last = indices[0], indices[-1]
+    if indices == list(range(first, last + 1)):
         return slice(first, last + 1)
-    return places
+    return indices
 
 
 def _context(passes: Sequence[_Pass]) -> Tensor:
-    """The prompt of each pass, or of each frame where one of them changes along the clip."""
+    """Return the prompt of each pass, or of each frame if one of them changes along the video."""
     if all(one.prompt.is_constant for one in passes):
         return torch.cat([one.prompt.encodings for one in passes])
     return torch.cat([one.prompt.at(one.window) for one in passes])

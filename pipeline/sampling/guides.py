@@ -1,4 +1,4 @@
-"""ControlNets, IP-Adapters and the source itself, which guide sampling beside the prompts."""
+"""ControlNets, IP-Adapters and the source itself as guides of sampling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .style import StyleImages
 
 @dataclass(frozen=True, kw_only=True)
 class Guides:
-    """What guides sampling beside the prompts; by default nothing.
+    """Guides of sampling besides the prompts; by default there are none.
 
     The networks of `controls` and `styles` must be on the UNet's device.
     """

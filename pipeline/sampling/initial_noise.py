@@ -1,4 +1,4 @@
-"""The noise that sampling starts from: ComfyUI's for a seed, and its variants for clips."""
+"""The noise that sampling starts from: ComfyUI's for a seed, and its variants for videos."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ def initial_noise(
 ) -> Tensor:
     """Draw noise of unit variance in the shape of `like` [frames, 4, height, width], float32.
 
-    default: one tensor for the whole clip, from a CPU generator: ComfyUI's noise for the seed.
-    constant: the same noise for every frame.
-    repeated_context: the first window's noise over and over.
-    FreeNoise: the first window's noise, then the same in shuffled order, so that distant frames
-    stay related (arXiv 2310.15169); shuffled as AnimateDiff-Evolved does for the seed.
+    The noise types: default: one tensor for all frames, from a CPU generator: ComfyUI's noise for
+    the seed. constant: the same noise for every frame. repeated_context: the first window's noise,
+    repeated. FreeNoise: the first window's noise, then the same in shuffled order, so that distant
+    frames stay related (arXiv 2310.15169); shuffled as AnimateDiff-Evolved does for the seed.
 
-    For "unsample" there is nothing to draw; see unsampling.
-    Raises AnimateDiffV2VError for an unknown noise type or a seed outside 0 to 2^64 - 1.
+    For "unsample" no noise is drawn; see unsampling.
+
+    Raises:
+        AnimateDiffV2VError: unknown noise type, or a seed outside 0 to 2^64 - 1.
     """
     checked("noise_type", noise_type, NoiseType)
     SEED.check("seed", seed)
@@ -40,7 +41,11 @@ def initial_noise(
 
 
 def _shuffled_frames(frames: int, seed: int, context: ContextOptions) -> Tensor:
-    """For each frame, the frame of the first window whose noise it gets."""
+    """Return for each frame the frame of the first window whose noise it gets.
+
+    With windows of 4 frames that overlap by 2: frames 0 to 3 keep their own, frames 4 and 5 get
+    those of 0 and 1 in random order, frames 6 and 7 those of 2 and 3, and so on.
+    """
     advance = context.length - context.overlap
     generator = torch.Generator().manual_seed(seed)
     order = torch.arange(frames)

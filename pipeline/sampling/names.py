@@ -1,4 +1,4 @@
-"""The names by which ways of sampling are chosen: they need no PyTorch."""
+"""Names of samplers, schedulers and other choices, importable without PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How noisy a latent is at each of the 1,000 steps that a model was trained on."""
+"""Noise levels of the 1,000 steps that a model was trained on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..choices import checked
 from ..models.unet import PREDICTS_NOISE, BetaSchedule, Parameterization
 
 TRAINING_STEPS = 1000
-_LCM_STEPS = 50  # that a latent consistency model was distilled from
-# In place of none, of which no sigma could be told; ComfyUI's.
+_LCM_STEPS = 50  # steps that latent consistency models were distilled from
+# ComfyUI's replacement for 0, which would have an infinite sigma.
 _LAST_VARIANCE = 4.8973451890853435e-08
 _BETA_START, _BETA_END = 0.00085, 0.012
 
 
 class NoiseSchedule:
-    """Noise levels (sigmas) by training step, and how a prediction is read at each.
+    """Noise levels (sigmas) by training step, and the conversion of predictions at each.
 
-    `linear` is Stable Diffusion 1.5's own schedule (diffusers calls it scaled_linear: the square
-    roots of the betas rise linearly), `sqrt_linear` AnimateDiff's (diffusers: linear), `lcm` is
-    `linear` at the 50 steps that latent consistency models know (arXiv 2310.04378). The names are
+    `linear` is Stable Diffusion 1.5's own schedule, in which the square roots of the betas rise
+    linearly (diffusers: scaled_linear). `sqrt_linear` is AnimateDiff's (diffusers: linear). `lcm`
+    is `linear` at the 50 steps of latent consistency models (arXiv 2310.04378). The names are
     ComfyUI's and AnimateDiff-Evolved's.
     """
 
@@ -29,9 +29,12 @@ class NoiseSchedule:
     ) -> None:
         """Tabulate the sigmas.
 
-        parameterization: what the network predicts.
+        Args:
+            beta_schedule: One of the three names.
+            parameterization: The quantity that the network predicts.
 
-        Raises AnimateDiffV2VError for a name that is none of the three.
+        Raises:
+            AnimateDiffV2VError: unknown name.
         """
         checked("beta_schedule", beta_schedule, BetaSchedule)
         self.beta_schedule = beta_schedule
@@ -46,21 +49,21 @@ class NoiseSchedule:
 
     @property
     def sigma_min(self) -> float:
-        """The lowest noise level above none."""
+        """Lowest noise level above 0."""
         return float(self.sigmas[0])
 
     @property
     def sigma_max(self) -> float:
-        """The noise level of pure noise."""
+        """Noise level of pure noise."""
         return float(self.sigmas[-1])
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """The training step [1], int64, whose noise level is nearest to `sigma` on a log scale."""
+        """Return the training step [1], int64, nearest to `sigma` on a log scale."""
         nearest = (sigma.log().view(1) - self._log_sigmas).abs().argmin()
         return (nearest * self._stride + self._stride - 1).view(1)
 
     def sigma(self, timestep: Tensor) -> Tensor:
-        """The noise level at a training step that may lie between two, by their logarithms."""
+        """Return the noise level at a training step, interpolating logarithms between two steps."""
         position = (timestep.float() - (self._stride - 1)) / self._stride
         position = position.clamp(0, len(self.sigmas) - 1)
         low, high = position.floor().long(), position.ceil().long()
@@ -68,16 +71,16 @@ class NoiseSchedule:
         return ((1 - share) * self._log_sigmas[low] + share * self._log_sigmas[high]).exp()
 
     def sigma_at(self, share: float) -> float:
-        """The noise level at a share of the schedule: 0 its noisiest, 1 its last training step."""
+        """Return the noise level at a share of the schedule: 0 is the noisiest, 1 the last step."""
         return float(self.sigma(torch.tensor((1.0 - share) * (TRAINING_STEPS - 1))))
 
     def denoised(self, noisy: Tensor, predicted: Tensor, sigma: Tensor) -> Tensor:
-        """What remains of `noisy` (latent + sigma * noise), by what the network predicts.
+        """Return the clean latents of `noisy` (latent + sigma * noise), given the prediction.
 
         v_prediction: v = alpha * noise - sqrt(1 - alpha^2) * latent of the latents at unit variance
-        (arXiv 2202.00512, appendix D), where alpha = 1 / sqrt(sigma^2 + 1).
-        The lcm schedule adds the boundary condition of consistency models, arXiv 2310.04378,
-        appendix: c_skip and c_out with sigma_data 0.5 and timesteps scaled by 10.
+        (arXiv 2202.00512, appendix D), where alpha = 1 / sqrt(sigma^2 + 1). The lcm schedule adds
+        the boundary condition of consistency models, arXiv 2310.04378, appendix: c_skip and c_out
+        with sigma_data 0.5 and timesteps scaled by 10.
         """
         if self.prediction == "sample":
             clean = predicted
@@ -94,7 +97,7 @@ class NoiseSchedule:
 
 
 def _to_zero_terminal_snr(variance: Tensor) -> Tensor:
-    """Rescale the signal's share so that the last step has none: arXiv 2305.08891, algorithm 1."""
+    """Rescale the signal's variance to 0 at the last step: arXiv 2305.08891, algorithm 1."""
     roots = variance.sqrt()
     roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
     variance = roots**2

@@ -1,4 +1,4 @@
-"""Sampling on latents alone: noise in by the seed, steps down the schedule, a clip out."""
+"""Sampling on latents: noise for a seed, steps down the schedule, and the restyled latents."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from .windows import ContextOptions
 
 logger = logging.getLogger(__name__)
 
-# Frames in a pass where there is no motion module and frames are independent.
+# Frames in a pass without a motion module, when frames are independent.
 BATCHED_FRAMES = 16
-# Between the VAE's latents and the ones that Stable Diffusion 1.5 was trained on.
+# Factor from the VAE's latents to those that Stable Diffusion 1.5 was trained on.
 LATENT_SCALE = 0.18215
-# Unsampling runs each step without guidance, sampling mostly with it, which is twice the work.
+# Unsampling runs without guidance, sampling mostly with it, which doubles the work.
 _UNSAMPLING_SHARE = 1 / 3
 
 
@@ -259,15 +259,20 @@ def _beta_schedule(unet: MotionUNet, settings: SamplingSettings) -> BetaSchedule
 
 
 def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None) -> ContextOptions:
-    """The windows that a clip of `num_frames` is sampled in.
+    """Return the window options that `num_frames` frames are sampled with.
 
-    context: as asked for; None is the whole clip where the motion module knows so many frames, and
-    windows of 16 that overlap by 4 where it does not.
-    Raises AnimateDiffV2VError for windows longer than the module's positional encoding.
+    Args:
+        unet: The network.
+        num_frames: Frames of the video.
+        context: The requested options; None is one window if the motion module supports so many
+            frames, else windows of 16 that overlap by 4.
+
+    Raises:
+        AnimateDiffV2VError: windows longer than the module's positional encoding.
     """
     limit = unet.max_frames
     if context is None:
-        # Frames that do not see each other may be cut anywhere.
+        # Without a motion module, frames are independent and can be cut anywhere.
         if num_frames <= (limit or BATCHED_FRAMES):
             return ContextOptions(length=num_frames, overlap=0)
         if limit is None:

@@ -1,4 +1,4 @@
-"""The samplers: how to get from noise to a latent along a list of noise levels.
+"""The samplers: algorithms that lead from noise to latents along a list of noise levels.
 
 Names and results are ComfyUI's (which runs k-diffusion's and UniPC's algorithms); each is written
 from its paper. All work on latents plus noise of standard deviation sigma.
@@ -19,28 +19,28 @@ from .noise_schedule import NoiseSchedule
 from .step_noise import StepNoise, brownian_noise, independent_noise
 from .unipc import sample_uni_pc
 
-# How much of a step's noise TCD draws anew (gamma in the paper); its authors' default.
+# Share of a step's noise that TCD draws anew (gamma in the paper); its authors' default.
 TCD_GAMMA = 0.3
 
 
 @dataclass(frozen=True)
 class SamplerSpec:
-    """What running a sampler takes."""
+    """A sampler, and what is needed to run it."""
 
     run: Callable[[Denoise, Tensor, Tensor, StepNoise, NoiseSchedule], Tensor]
-    # Whether the noise of its steps lies on one Brownian path.
+    # True if the noise of its steps follows one Brownian path.
     brownian: bool = False
-    # Whether it asks the model a second time in every step but the last.
+    # True if it calls the model twice in every step except the last.
     two_calls: bool = False
-    # Whether ComfyUI runs it without the lowest noise level above zero.
+    # True if ComfyUI runs it without the lowest noise level above 0.
     skip_penultimate: bool = False
 
     def model_calls(self, steps: int) -> int:
-        """How often `steps` steps ask the model."""
+        """Return how often the model is called in `steps` steps."""
         return 2 * steps - 1 if self.two_calls else steps
 
     def step_noise(self, like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
-        """The noise for its steps, in the shape of `like`."""
+        """Return the noise for its steps, in the shape of `like`."""
         if self.brownian:
             return brownian_noise(like, seed, sigmas)
         return independent_noise(like, seed)
@@ -49,7 +49,7 @@ class SamplerSpec:
 def _euler(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
 ) -> Tensor:
-    """Algorithm 2 of Karras et al. 2022 (arXiv 2206.00364) without churn, first order."""
+    """Run Euler's method: algorithm 2 of Karras et al. 2022 (arXiv 2206.00364), no churn."""
     for step, (sigma, sigma_next) in _steps(sigmas):
         slope = (latents - denoise(latents, sigma, step)) / sigma
         latents = latents + slope * (sigma_next - sigma)
@@ -59,7 +59,7 @@ def _euler(
 def _heun(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
 ) -> Tensor:
-    """Algorithm 2 of Karras et al. 2022 without churn."""
+    """Run Heun's method: algorithm 2 of Karras et al. 2022 without churn."""
     for step, (sigma, sigma_next) in _steps(sigmas):
         slope = (latents - denoise(latents, sigma, step)) / sigma
         arrived = latents + slope * (sigma_next - sigma)
@@ -83,7 +83,7 @@ def _euler_ancestral(
 
 
 def _ancestral(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
-    """The level to go down to and the noise to add, so that both together make `sigma_next`."""
+    """Return the level to go down to, and the noise to add, to arrive at `sigma_next`."""
     variance = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
     up = torch.minimum(sigma_next, variance.sqrt())
     return (sigma_next**2 - up**2).sqrt(), up
@@ -92,7 +92,7 @@ def _ancestral(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
 def _dpmpp_2m(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
 ) -> Tensor:
-    """DPM-Solver++(2M), algorithm 2 of Lu et al. 2022 (arXiv 2211.01095), data prediction."""
+    """Run DPM-Solver++(2M): algorithm 2 of Lu et al. 2022 (arXiv 2211.01095), data prediction."""
     previous, h_previous = None, None
     for step, (sigma, sigma_next) in _distinct_steps(sigmas):
         denoised = denoise(latents, sigma, step)
@@ -110,7 +110,7 @@ def _dpmpp_2m(
 def _dpmpp_2m_sde(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M), Lu et al. 2022, appendix; midpoint form, full noise."""
+    """Run SDE-DPM-Solver++(2M): Lu et al. 2022, appendix; midpoint form, full noise."""
     previous, h_previous = None, None
     for step, (sigma, sigma_next) in _distinct_steps(sigmas):
         denoised = denoise(latents, sigma, step)
@@ -129,7 +129,7 @@ def _dpmpp_2m_sde(
 def _dpmpp_sde(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
 ) -> Tensor:
-    """SDE-DPM-Solver++ of second order with its midpoint at half the log step (r = 1/2)."""
+    """Run SDE-DPM-Solver++ of second order with its midpoint at half the log step (r = 1/2)."""
 
     def leap(start: Tensor, target: Tensor, sigma: Tensor, sigma_to: Tensor) -> Tensor:
         down, up = _ancestral(sigma, sigma_to)
@@ -150,7 +150,7 @@ def _dpmpp_sde(
 def _lcm(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
 ) -> Tensor:
-    """Multistep consistency sampling, algorithm 1 of Song et al. 2023 (arXiv 2303.01469)."""
+    """Run multistep consistency sampling: algorithm 1 of Song et al. 2023 (arXiv 2303.01469)."""
     for step, (sigma, sigma_next) in _steps(sigmas):
         latents = denoise(latents, sigma, step)
         if sigma_next > 0:
@@ -161,7 +161,7 @@ def _lcm(
 def _tcd(
     denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, schedule: NoiseSchedule
 ) -> Tensor:
-    """Strategic stochastic sampling, algorithm 4 of Zheng et al. 2024 (arXiv 2402.19159)."""
+    """Run strategic stochastic sampling: algorithm 4 of Zheng et al. 2024 (arXiv 2402.19159)."""
     for step, (sigma, sigma_next) in _steps(sigmas):
         denoised = denoise(latents, sigma, step)
         if sigma_next == 0:
@@ -184,9 +184,9 @@ def _steps(sigmas: Tensor) -> enumerate[tuple[Tensor, Tensor]]:
 
 
 def _distinct_steps(sigmas: Tensor) -> enumerate[tuple[Tensor, Tensor]]:
-    """For methods that divide by the distance of two levels.
+    """Return the steps between distinct levels, for methods that divide by their distance.
 
-    The scheduler `simple` repeats levels when it is asked for more steps than there are levels.
+    The scheduler `simple` repeats levels if more steps are requested than there are levels.
     """
     return _steps(torch.unique_consecutive(sigmas))
 

@@ -1,4 +1,4 @@
-"""Which noise levels a sampler visits: ComfyUI's schedulers by name and number."""
+"""ComfyUI's schedulers: the noise levels that a sampler visits."""
 
 from __future__ import annotations
 
@@ -27,13 +27,21 @@ def sampling_sigmas(
     denoise: float = 1.0,
     skip_penultimate: bool = False,
 ) -> Tensor:
-    """Noise levels from high to low, [steps + 1] (fewer where a scheduler has fewer), the last 0.
+    """Return noise levels from high to low, the last one 0.
 
-    denoise: 1 goes through the whole schedule; below 1 it is the last `steps` steps of a schedule
-    of int(steps / denoise), as KSampler has it; 0 gives an empty schedule.
-    skip_penultimate: leave out the lowest level above zero, as UniPC is run in ComfyUI.
-    Raises AnimateDiffV2VError for an unknown scheduler, steps outside 1 to 1000, or
-    denoise outside 0 to 1.
+    Args:
+        schedule: The levels of the training steps.
+        scheduler: Its name in ComfyUI.
+        steps: Steps between the levels.
+        denoise: At 1 the whole schedule; below, the last `steps` steps of a schedule of
+            int(steps / denoise), as in KSampler; 0 returns an empty schedule.
+        skip_penultimate: Leave out the lowest level above 0, as ComfyUI does for UniPC.
+
+    Returns:
+        [steps + 1], fewer where a scheduler has fewer.
+
+    Raises:
+        AnimateDiffV2VError: unknown scheduler, steps outside 1 to 1000, or denoise outside 0 to 1.
     """
     checked("scheduler", scheduler, Scheduler)
     SHARE.check("denoise", denoise)
@@ -68,7 +76,7 @@ def _ends(schedule: NoiseSchedule) -> tuple[float, float]:
 
 
 def _karras(schedule: NoiseSchedule, steps: int) -> Tensor:
-    """Karras et al. 2022 (arXiv 2206.00364), equation 5, rho 7."""
+    """Return the levels of Karras et al. 2022 (arXiv 2206.00364), equation 5, rho 7."""
     high, low = schedule.sigma_max ** (1 / 7), schedule.sigma_min ** (1 / 7)
     levels = (high + torch.linspace(0, 1, steps) * (low - high)) ** 7
     return torch.cat([levels, torch.zeros(1)])
@@ -91,7 +99,7 @@ def _ddim_uniform(schedule: NoiseSchedule, steps: int) -> Tensor:
 
 
 def _beta(schedule: NoiseSchedule, steps: int) -> Tensor:
-    """Quantiles of a beta distribution with both parameters 0.6 (arXiv 2407.12173)."""
+    """Return quantiles of a beta distribution with both parameters 0.6 (arXiv 2407.12173)."""
     shares = 1 - np.linspace(0, 1, steps, endpoint=False)
     picks = np.rint(betaincinv(0.6, 0.6, shares) * (len(schedule.sigmas) - 1)).astype(int)
     distinct = [pick for i, pick in enumerate(picks) if i == 0 or pick != picks[i - 1]]

@@ -14,7 +14,7 @@ from .windows import ContextOptions
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How the clip is denoised."""
+    """Settings of sampling: seed, steps, guidance, noise, windows, speed."""
 
     seed: int
     steps: int = 25
@@ -22,22 +22,22 @@ class SamplingSettings:
     sampler: Sampler = "euler"
     scheduler: Scheduler = "normal"
     denoise: float = 0.7
-    """How much is made new: 0 gives the source back, 1 keeps nothing of it."""
+    """0 returns the source, 1 keeps nothing of it."""
     beta_schedule: BetaScheduleChoice = "autoselect"
     noise_type: NoiseType = "default"
     context: ContextOptions | None = field(default_factory=ContextOptions)
     speed: SpeedOptions = field(default_factory=SpeedOptions)
-    """What may change the result for speed or memory; by itself nothing does."""
+    """Options that may change the result for speed or memory; off by default."""
 
     @property
     def passes(self) -> int:
-        """How often each frame goes through the UNet, windows and second calls not counted."""
+        """Passes of each frame through the UNet, without windows and second calls."""
         if self.denoise == 0:
             return 0
         return self.steps * (1 if self.guidance.scale == 1 else 2)
 
     def __post_init__(self) -> None:
-        """Refuse what no sampler takes, before anything is loaded."""
+        """Refuse values that no sampler takes, before anything is loaded."""
         check_types(self)
         SEED.check("seed", self.seed)
         checked("sampler", self.sampler, Sampler)

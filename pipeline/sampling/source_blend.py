@@ -1,4 +1,4 @@
-"""Putting the source back in each step: to keep a background, or to stay closer to all of it."""
+"""Blending of the source into each step: keeps a background, or stays closer to the source."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .span import Span
 
 @dataclass(frozen=True, kw_only=True)
 class SourceBlend:
-    """How much of the source each step's result is given back, and where."""
+    """Share of the source in each step's result, by mask and strength."""
 
     mask: Tensor | None = None
-    """[masks, height, width], float 0..1: 1 is restyled, 0 stays the source. One mask serves for
-    all frames. None restyles everything."""
+    """[masks, height, width], float 0..1: 1 is restyled, 0 keeps the source. A single mask is used
+    for all frames. None restyles everything."""
     strength: float = 0.0
     """Share of the source in each step's result where the mask is 1."""
     end: float = 0.5
-    """Share of the schedule after which `strength` is 0, so that details are free in the end; the
-    mask holds to the last step."""
+    """Share of the schedule after which `strength` is 0, which frees details in the last steps. The
+    mask acts to the last step."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no share and no mask."""
+        """Refuse shares out of range, and masks of another shape."""
         check_types(self)
         SHARE.check("source_blend", self.strength)
         SHARE.check("source_blend_end", self.end)
@@ -43,13 +43,14 @@ class SourceBlend:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it changes nothing."""
+        """True if it changes nothing."""
         return self.mask is None and self.strength == 0
 
     def check_fits(self, latents: Tensor) -> None:
         """Raise AnimateDiffV2VError unless there is a mask for each frame, or one for all.
 
-        latents: [frames, 4, height / 8, width / 8].
+        Args:
+            latents: [frames, 4, height / 8, width / 8].
         """
         if self.mask is None:
             return
@@ -64,13 +65,16 @@ class SourceBlend:
     def around(
         self, model: Denoise, *, source: Tensor, noise: Tensor, schedule: NoiseSchedule
     ) -> Denoise:
-        """Wrap a model so that its results hold the source.
+        """Return a model whose results contain the source.
 
-        source, noise: [frames, 4, height, width], the scaled latents and the noise, of unit
-        variance, that sampling begins with.
+        Where the mask is 0, the model sees the source with noise of the current level, and its
+        result is replaced by the source, as with ComfyUI's latent noise mask.
 
-        Where the mask is 0 the model sees the source at the level of noise, and its result is the
-        source, as with ComfyUI's latent noise mask.
+        Args:
+            model: The model.
+            source: [frames, 4, height, width], the scaled latents.
+            noise: Of the same shape and unit variance: the noise that sampling starts with.
+            schedule: The noise levels.
         """
         mask = torch.ones(1, 1, 1, 1)
         if self.mask is not None:

@@ -1,4 +1,4 @@
-"""The part of the schedule in which something acts, as ComfyUI counts it."""
+"""A part of the noise schedule, with ComfyUI's start_percent and end_percent."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Span:
-    """From a share of the schedule to another: 0 is its noisiest level, 1 none.
+    """A part of the noise schedule, from one share to another: 0 is pure noise, 1 no noise.
 
-    Shares count training steps, not the sampler's own steps, and of the whole schedule even where
-    `denoise` leaves its beginning out: ComfyUI's start_percent and end_percent.
+    Shares count training steps, not the sampler's steps, and refer to the whole schedule even if
+    `denoise` skips its beginning: ComfyUI's start_percent and end_percent.
     """
 
     start: float = 0.0
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no span."""
+        """Refuse shares out of range or out of order."""
         check_types(self)
         SHARE.check("start", self.start)
         in_range("end", self.end, self.start, 1)
 
     def contains(self, sigma: Tensor, schedule: NoiseSchedule) -> bool:
-        """Whether a noise level lies in it, both ends included."""
+        """Return whether a noise level lies in the span, both ends included."""
         return _level(self.end, schedule) <= float(sigma) <= _level(self.start, schedule)
 
 

@@ -1,4 +1,4 @@
-"""The fresh noise that stochastic samplers add on their way, as ComfyUI draws it for a seed."""
+"""The new noise that stochastic samplers add in their steps, as ComfyUI draws it for a seed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 from ..ranges import SEED
 
-# Gives noise of unit variance, [frames, 4, height, width], for the step from one sigma to another.
+# Returns noise of unit variance, [frames, 4, height, width], for a step between two sigmas.
 StepNoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def independent_noise(like: Tensor, seed: int) -> StepNoise:
-    """Draw anew for each step, from a generator that starts one beyond the initial noise's."""
+    """Draw independent noise for each step, with the seed after that of the initial noise."""
     generator = torch.Generator().manual_seed((seed + 1) % (SEED.high + 1))
     return lambda _from, _to: torch.randn(like.shape, generator=generator)
 
 
 def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
-    """Increments of one Brownian path over sigma, so that other step sizes meet the same path."""
+    """Draw increments of one Brownian path over sigma, so that other step sizes share the path."""
     low, high = sigmas[sigmas > 0].min(), sigmas.max()
-    # torchsde.BrownianTree with its parameters, but for the cache: it would keep 45 whole clips.
+    # torchsde.BrownianTree, except for its cache, which would hold 45 tensors of this size.
     tree = torchsde.BrownianInterval(
         t0=low,
         t1=high,

@@ -1,4 +1,4 @@
-"""Images whose style the clip takes on: what an IP-Adapter is given, and when it acts."""
+"""IP-Adapters with their images, whose style the video takes on."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class StyleImages:
 
     adapter: IpAdapter
     embeddings: Tensor
-    """What CLIP's vision model makes of each image, [images, channels]; with
-    `adapter.takes_tokens` its tokens before the last layer, [images, tokens, channels]."""
+    """CLIP's embedding of each image, [images, channels]; with `adapter.takes_tokens` its tokens
+    before the last layer, [images, tokens, channels]."""
     empty: Tensor
-    """The same of no image, [1, ...]: what the negative prompt looks at. The original takes zeros
-    for an embedding, and the tokens of an image without contrast."""
+    """The encoding of "no image", [1, ...], for the negative prompt. As in training: zeros for an
+    embedding, and the tokens of a grey image."""
     weight: float = 1.0
     weights: Mapping[int, float] | None = None
-    """By frame of the clip: factors of `weight`, mixed between frames in proportion to distance."""
+    """Factors of `weight` by frame of the video, interpolated linearly between them."""
     arrangement: Arrangement = "average"
-    """What several images do. average: their mean, in every frame. concat: all of them, in every
-    frame. travel: one after another, spread evenly over the clip, and mixed between. per_window:
-    each context window looks at the one image that is nearest to its middle on that way."""
+    """How several images are used. average: their mean, in every frame. concat: all of them, in
+    every frame. travel: one after another, spread evenly over the video and mixed between.
+    per_window: spread like that, but each context window uses the image nearest to its middle."""
     span: Span = WHOLE_SCHEDULE
 
     def __post_init__(self) -> None:
-        """Refuse what no sampler can use."""
+        """Refuse values that no sampler can use."""
         check_types(self)
         checked("arrangement", self.arrangement, Arrangement)
         STYLE_WEIGHT.check("weight", self.weight)
@@ -59,14 +59,14 @@ class StyleImages:
                 )
 
     def track(self, num_frames: int) -> StyleTrack:
-        """Project the images, once for all steps; the result takes the memory of the images."""
+        """Return the images' tokens along the video, projected once for all steps."""
         embeddings = self.embeddings
         if self.arrangement == "average":
             embeddings = embeddings.mean(dim=0, keepdim=True)
         tokens = self.adapter.tokens(embeddings)
         empty = self.adapter.tokens(self.empty)
         if self.arrangement == "concat":
-            # Repeated keys change no attention, and let both prompts go through together.
+            # Repeating keys does not change attention, and lets both prompts share a pass.
             empty = empty.repeat(1, len(tokens), 1)
             tokens = tokens.flatten(0, 1).unsqueeze(0)
         frames = spread(len(tokens), num_frames)
@@ -79,17 +79,18 @@ class StyleImages:
 
 @dataclass(frozen=True)
 class StyleTrack:
-    """The images of a job as tokens along its clip."""
+    """The images of a job as tokens along its video."""
 
     style: StyleImages
     images: PromptTrack
     empty: PromptTrack
 
     def prompt(self, windows: Sequence[tuple[Window, bool]], like: Tensor) -> ImagePrompt:
-        """What the UNet looks at in one pass.
+        """Return the image prompt of passes that go through the UNet together.
 
-        windows: of the pass, each with whether it is one of the negative prompt.
-        like: where the tokens shall be, and in which dtype.
+        Args:
+            windows: The window of each pass, and True for a pass with the negative prompt.
+            like: Tokens are moved to its device and dtype.
         """
         tokens = torch.cat([self._tokens(window, negative) for window, negative in windows])
         frames = [frame for window, _ in windows for frame in window]
@@ -110,9 +111,9 @@ class StyleTrack:
 
 
 def spread(images: int, num_frames: int) -> tuple[int, ...]:
-    """The frames at which images stand, from the first to the last frame; one stands at 0.
+    """Return the frames at which images stand, from the first to the last; a single one is at 0.
 
-    Of more images than frames the first ones are taken.
+    If there are more images than frames, the first ones are used.
 
     >>> spread(3, 9)
     (0, 4, 8)
@@ -124,7 +125,7 @@ def spread(images: int, num_frames: int) -> tuple[int, ...]:
 
 
 def weight_at(frame: int, weights: Mapping[int, float]) -> float:
-    """The weight of a frame between those that are given; outside, that of the nearest one.
+    """Return the weight of a frame, interpolated between those given; outside, the nearest one.
 
     >>> weight_at(6, {4: 0.0, 8: 1.0})
     0.5
@@ -139,7 +140,7 @@ def weight_at(frame: int, weights: Mapping[int, float]) -> float:
 
 
 def _vision_model(channels: int, dimensions: int) -> str:
-    """The vision model that gives what an adapter of these channels takes, as its users know it."""
+    """Return the published name of the vision model whose output an adapter takes."""
     known = {
         (1024, 2): "CLIP-ViT-H-14-laion2B-s32B-b79K",
         (1280, 3): "CLIP-ViT-H-14-laion2B-s32B-b79K",

@@ -59,19 +59,19 @@ class _Update:
         self._ratios = [*ratios, 1.0]
 
     def carry(self, latents: Tensor, shrink: float) -> Tensor:
-        """The first-order part, common to predictor and corrector."""
+        """Return the first-order part, which predictor and corrector share."""
         change = torch.expm1(torch.tensor(-self._h, dtype=torch.float64))
         return shrink * latents - float(change) * self._latest
 
     def predicted(self) -> Tensor:
-        """What earlier model outputs add to it."""
+        """Return the contribution of earlier model outputs."""
         count = len(self._differences)
         # Two points: the paper's simplification, which does without solving for the weight.
         weights = [0.5] if count == 1 else self._weights(count)
         return self._sum(weights, self._differences)
 
     def corrected(self, denoised: Tensor) -> Tensor:
-        """What they and the model's output at the predicted point add to it."""
+        """Return the contribution of earlier outputs and the output at the predicted point."""
         differences = [*self._differences, denoised - self._latest]
         weights = [0.5] if len(differences) == 1 else self._weights(len(differences))
         return self._sum(weights, differences)

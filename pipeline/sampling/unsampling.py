@@ -1,7 +1,7 @@
-"""The noise that a source would come from: sampling backwards, so that its structure stays.
+"""Inversion: noise from which sampling would produce the source, to keep its structure.
 
-The inversion of Song et al. 2021 (arXiv 2010.02502, section 4.3): the sampler's own steps along
-rising noise levels, without guidance.
+Song et al. 2021 (arXiv 2010.02502, section 4.3): the sampler's own steps along rising noise levels,
+without guidance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .names import Sampler
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS
 
-# Samplers that draw noise, or ask for falling levels, go back by the nearest one that does not.
+# Samplers that draw noise, or need falling levels, are inverted by the most similar other one.
 _BACKWARDS: dict[Sampler, Sampler] = {
     "euler_ancestral": "euler",
     "dpmpp_2m_sde": "dpmpp_2m",
@@ -29,23 +29,27 @@ _BACKWARDS: dict[Sampler, Sampler] = {
     "lcm": "euler",
     "tcd": "euler",
 }
-# In place of no noise, which samplers divide by: below what can be seen, above rounding.
+# Replaces a level of 0, by which samplers divide: too low to be seen, above rounding errors.
 _LOWEST = 1e-3
 _VALUES_OF_A_WEIGHT = 16
 
 
 def backwards(sampler: Sampler) -> Sampler:
-    """The sampler that unsamples for `sampler`."""
+    """Return the sampler that inverts `sampler`."""
     return _BACKWARDS.get(sampler, sampler)
 
 
 def unsampled(
     latents: Tensor, model: Denoise, sigmas: Tensor, *, sampler: Sampler, schedule: NoiseSchedule
 ) -> Tensor:
-    """Give the noisy latents at `sigmas[0]` that sampling would turn into `latents`.
+    """Return the noisy latents at `sigmas[0]` that sampling would turn into `latents`.
 
-    latents: [frames, 4, height, width], scaled, without noise. model: without guidance.
-    sigmas: the falling levels of sampling, the last 0.
+    Args:
+        latents: [frames, 4, height, width], scaled, without noise.
+        model: The model, without guidance.
+        sigmas: The falling noise levels of sampling, the last 0.
+        sampler: The sampler to invert.
+        schedule: The noise levels of the training steps.
     """
     rising = torch.unique_consecutive(sigmas.flip(0)).clamp(min=_LOWEST)
     spec = SAMPLERS[backwards(sampler)]
@@ -55,7 +59,7 @@ def unsampled(
 def content_key(
     latents: Tensor, prompt: PromptTrack, controls: Sequence[Control], *settings: object
 ) -> str:
-    """Digest everything that a result of unsampling depends on, but for the UNet."""
+    """Return a digest of everything that a result of unsampling depends on, except the UNet."""
     digest = hashlib.sha256(repr((latents.shape, prompt.frames, settings)).encode())
     digest.update(_bytes(latents))
     digest.update(_bytes(prompt.encodings))
@@ -71,7 +75,7 @@ def content_key(
 
 
 def _weights(parameters: Iterable[nn.Parameter]) -> bytes:
-    """A few numbers of each weight: no two networks that were trained apart share them."""
+    """Return a few values of each weight, enough to tell networks apart."""
     samples = []
     for weight in parameters:
         flat = weight.detach().flatten()

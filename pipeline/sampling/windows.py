@@ -1,6 +1,6 @@
-"""Context windows: a clip of any length, seen by the UNet some frames at a time.
+"""Context windows: a video of any length, seen by the UNet some frames at a time.
 
-The schedules and weights of AnimateDiff-Evolved, whose windows go back to neggles/animatediff-cli
+The schedules and weights of AnimateDiff-Evolved, whose windows come from neggles/animatediff-cli
 (Apache-2.0). Noise predictions of overlapping windows are averaged in every step.
 """
 
@@ -23,10 +23,10 @@ Window = list[int]
 
 @dataclass(frozen=True, kw_only=True)
 class ContextOptions:
-    """How a clip is cut into windows, and how windows are blended where they overlap."""
+    """Length and overlap of context windows, and how they are blended where they overlap."""
 
     length: int = 16
-    """Frames in a window. Motion modules were trained on 16; their encoding ends at 24 or 32."""
+    """Frames in a window. Motion modules were trained on 16, and support at most 24 or 32."""
     overlap: int = 4
     """Frames that neighbouring windows share. More is smoother and slower."""
     stride: int = 1
@@ -34,7 +34,7 @@ class ContextOptions:
     schedule: ContextSchedule = "standard_static"
     fuse: FuseMethod = "pyramid"
     closed_loop: bool = False
-    """looped_uniform only: let windows run over the clip's end, for a clip that loops."""
+    """looped_uniform only: windows wrap from the last frame to the first, for looping videos."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no windows."""
@@ -53,9 +53,9 @@ class ContextOptions:
 
 
 def context_windows(num_frames: int, options: ContextOptions, *, step: int = 0) -> list[Window]:
-    """The windows of a clip at a sampling step, each a list of frame indices.
+    """Return the windows of a video at a sampling step, each a list of frame indices.
 
-    Every frame is in at least one. A clip no longer than a window is one window.
+    Every frame is in at least one. A video no longer than a window is one window.
 
     >>> context_windows(10, ContextOptions(length=6, overlap=2))
     [[0, 1, 2, 3, 4, 5], [4, 5, 6, 7, 8, 9]]
@@ -84,7 +84,7 @@ def _static(num_frames: int, length: int, advance: int) -> list[Window]:
 
 
 def _uniform(num_frames: int, options: ContextOptions, step: int) -> list[Window]:
-    """Windows over the clip as a ring, shifted from step to step so that no seam stays put."""
+    """Return windows over the video as a ring, shifted in every step so that seams move."""
     shift = _bit_reversed_fraction(step)
     pad = round(num_frames * shift)
     doublings = min(options.stride, math.ceil(math.log2(num_frames / options.length)) + 1)
@@ -93,7 +93,7 @@ def _uniform(num_frames: int, options: ContextOptions, step: int) -> list[Window
     for distance in (2**k for k in range(doublings)):
         span = options.length * distance
         if options.schedule == "standard_uniform" and span - distance >= num_frames:
-            break  # such a window would go round more than once, and cannot be moved inside
+            break  # the window would wrap more than once, and cannot be moved inside
         end = num_frames + pad - (0 if wraps else options.overlap)
         for start in range(int(shift * distance) + pad, end, span - options.overlap):
             windows.append([frame % num_frames for frame in range(start, start + span, distance)])
@@ -101,15 +101,16 @@ def _uniform(num_frames: int, options: ContextOptions, step: int) -> list[Window
 
 
 def _bit_reversed_fraction(step: int) -> float:
-    """0, 1/2, 1/4, 3/4, 1/8, ...: the binary digits of `step` mirrored behind the point."""
+    """Return 0, 1/2, 1/4, 3/4, 1/8, ...: the binary digits of `step` mirrored behind the point."""
     return sum(((step >> bit) & 1) / (2 << bit) for bit in range(step.bit_length()))
 
 
 def _without_wrapping(windows: list[Window], num_frames: int, length: int) -> list[Window]:
-    """Move windows that run over the clip's end back inside, and drop repetitions.
+    """Move windows that run past the last frame back inside, and drop duplicates.
 
-    What such a window held of the clip's beginning gets a window of its own if the next one does
-    not have it.
+    The frames at the beginning that such a window contained get a window of their own unless the
+    next window contains the first of them. In 8 frames, with length 4: [[2, 3, 4, 5], [6, 7, 0, 1]]
+    becomes [[2, 3, 4, 5], [4, 5, 6, 7], [0, 1, 2, 3]].
     """
     kept: list[Window] = []
     queue = [list(window) for window in windows]
@@ -132,7 +133,7 @@ def _without_wrapping(windows: list[Window], num_frames: int, length: int) -> li
 
 
 def _uncovered(windows: list[Window], num_frames: int, length: int) -> list[Window]:
-    """Windows for frames that a large stride leaves out."""
+    """Return windows for the frames that a large stride leaves out."""
     extra: list[Window] = []
     covered = {frame for window in windows for frame in window}
     for frame in range(num_frames):
@@ -144,7 +145,7 @@ def _uncovered(windows: list[Window], num_frames: int, length: int) -> list[Wind
 
 
 def window_weights(window: Window, num_frames: int, options: ContextOptions) -> Tensor:
-    """How much each frame of a window counts where windows overlap, [len(window)], float32."""
+    """Return the weight of each frame where windows overlap, [len(window)], float32."""
     import torch  # noqa: PLC0415 - the options, which are in this module, need none
 
     length = len(window)
@@ -153,7 +154,7 @@ def window_weights(window: Window, num_frames: int, options: ContextOptions) -> 
         return torch.minimum(ramp, ramp.flip(0))
     weights = torch.ones(length)
     if options.fuse == "overlap-linear" and options.overlap > 0:
-        # Never quite zero: at the clip's ends a frame may be in one window only.
+        # Never 0, because frames at the ends of the video may be in one window only.
         ramp = torch.linspace(1e-37, 1, options.overlap)
         overlap = min(options.overlap, length)
         if min(window) > 0:

@@ -366,7 +366,7 @@ def _doubling_taps(
     total = tl.zeros([WIDE, WIDE], tl.float32)
     for down in range(2):
         for right in range(2):
-            # Rotated by 180°, because a transposed convolution scatters where a correlation gathers.
+            # Rotated by 180°: a transposed convolution scatters where a correlation gathers.
             y, x = 3 - row - down, 3 - column - right
             nearest = tl.minimum(tl.maximum(y, 0), 2) * 3 + tl.minimum(tl.maximum(x, 0), 2)
             taps = tl.load(weight + index + nearest * INPUTS, mask=inside, other=0.0)
