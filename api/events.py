@@ -1,4 +1,4 @@
-"""What operators are told: a log line for each event of a request's life, and numbers of them."""
+"""Events of requests, reported to operators as log lines and metrics."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from .http.rate_limit import RateLimit
 from .metrics import Metrics
-from .queue.store import StoredRequest
+from .queue.records import StoredRequest
+from .rate_limit import RateLimit
 
 logger = logging.getLogger(__name__)
 
-# Whoever tries keys by the thousand does not fill the log as well.
+# So that somebody who tries thousands of keys does not flood the log.
 REFUSALS_PER_MINUTE = 60
 
 
 class Events:
-    """Logs and counts. Neither prompts nor keys nor URLs are told, only ids and names."""
+    """Logs and counts events, with ids and names, never with prompts, keys or URLs."""
 
     def __init__(self, metrics: Metrics | None = None) -> None:
-        """Count in `metrics`, if there are any."""
+        """Count in `metrics`, or only log when it is None."""
         self._metrics = metrics
         self._refusals = RateLimit(REFUSALS_PER_MINUTE)
         self._frames: dict[str, int] = {}
 
     def submitted(self, request: StoredRequest, *, key_name: str, queue_position: int) -> None:
-        """A request was queued."""
+        """Report that a request was queued."""
         _tell(
             logging.INFO,
             "request submitted",
@@ -39,16 +39,16 @@ class Events:
         self._count(lambda metrics: metrics.submitted.labels(request.endpoint_id).inc())
 
     def started(self, request: StoredRequest, *, waited_seconds: float) -> None:
-        """A request runs from now on."""
+        """Report that a request started to run."""
         _tell(logging.INFO, "request started", request=request.id, waited_seconds=waited_seconds)
 
     def made(self, request: StoredRequest, *, frames: int | None) -> None:
-        """The video of a request is there, with so many frames as far as anybody knows."""
+        """Note the frame count of a request's video, None if unknown, for `ended`."""
         if frames is not None:
             self._frames[request.id] = frames
 
     def ended(self, request: StoredRequest) -> None:
-        """A request is done, one way or the other."""
+        """Report that a request ended, with whatever outcome."""
         assert request.answer is not None
         seconds, frames = request.inference_seconds, self._frames.pop(request.id, None)
         is_fault = request.answer.status >= 500
@@ -67,11 +67,11 @@ class Events:
         self._count(lambda metrics: metrics.ended_with(request, frames=frames))
 
     def uploaded(self, size: int) -> None:
-        """A file of so many bytes was handed in whole; its id is the secret that reads it."""
+        """Report a completed upload by its bytes alone: its id is the secret that reads it."""
         _tell(logging.INFO, "upload received", bytes=size)
 
     def key_refused(self, remote: str, *, key_id: str) -> None:
-        """Somebody came with a key that is none, or without one."""
+        """Report a call with an invalid key or none."""
         if self._refusals.allows(""):
             _tell(logging.WARNING, "key refused", remote=remote, key_id=key_id or None)
         self._count(lambda metrics: metrics.refused.inc())
@@ -82,7 +82,7 @@ class Events:
 
 
 def _tell(level: int, event: str, **fields: Any) -> None:
-    """Log an event as a sentence that also names its fields, for whoever writes objects."""
+    """Log an event as text, and its fields for the JSON format."""
     known = {name: value for name, value in fields.items() if value is not None}
     text = "".join(f" {name}={_shown(value)}" for name, value in known.items())
     logger.log(level, "%s%s", event, text, extra={"event": event, "fields": known})

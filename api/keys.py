@@ -1,13 +1,13 @@
-"""Who may call: keys, of which only hashes are kept.
+"""The keys of callers, stored as hashes.
 
-A key is `<id>:<secret>`, as FAL_KEY is, sent as `Authorization: Key <id>:<secret>`. From a shell,
-in ComfyUI's folder `custom_nodes` (with the pip package it is `animatediff_v2v.cli keys`):
+A key is `<id>:<secret>`, the form of FAL_KEY, sent as `Authorization: Key <id>:<secret>`. In
+ComfyUI's folder `custom_nodes` (with the pip package the module is `animatediff_v2v.cli`):
 
     python -m animatediff-v2v.cli keys add laptop
     python -m animatediff-v2v.cli keys list
     python -m animatediff-v2v.cli keys remove laptop
 
-The key is shown once. A running server takes the change at once.
+The key is shown only once. A running server applies changes at once.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _NOBODY = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody who may call.
+    """A caller with a valid key.
 
-    key_id: the first half of the key; "local" for a call from this machine without a key of ours.
-    name: what the owner of the server calls the key.
+    key_id: the first half of the key; "local" for a call without a key from this machine.
+    name: the name that the owner of the server gave the key.
     """
 
     key_id: str
@@ -48,17 +48,17 @@ LOCAL = Caller(key_id="local", name="local")
 
 
 class KeyRing:
-    """The keys in a file, which is read again whenever it has changed."""
+    """The keys in a file, which is read again whenever it changes."""
 
     def __init__(self, folder: Path) -> None:
-        """Use the keys in `folder`, where api-keys.json is made when the first one is added."""
+        """Use api-keys.json in `folder`, which is created when the first key is added."""
         self._path = folder / KEYS
         self._read_at: tuple[int, int] | None = None
         self._keys: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def check(self, authorization: str | None) -> Caller | None:
-        """Tell who calls, or None for somebody unknown.
+        """Return the caller, or None if the key is unknown.
 
         authorization: the header, `Key <id>:<secret>` or `Bearer <id>:<secret>`.
         """
@@ -75,24 +75,26 @@ class KeyRing:
         return None
 
     def add(self, name: str) -> str:
-        """Make a key and give it; afterwards only its hash is known.
+        """Create a key and return it; only its hash is stored.
 
-        Raises ValueError if the name is taken or is none.
+        Raises ValueError if the name is taken or malformed.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} is no name: use up to 60 letters, digits, . @ - and blanks."
+                f"{name!r} is not a name: use up to 60 letters, digits, . @ - and spaces."
             )
         with self._lock:
             keys = self._current()
             if any(each["name"] == name for each in keys.values()):
-                raise ValueError(f"There is a key {name!r} already: remove it, or choose a name.")
+                raise ValueError(
+                    f"There is a key {name!r} already: remove it, or choose another name."
+                )
             key_id, secret = str(uuid.uuid4()), secrets.token_hex(32)
             self._write(keys | {key_id: {"name": name, "hash": _hash(secret)}})
         return f"{key_id}:{secret}"
 
     def remove(self, name: str) -> None:
-        """Let nobody in with this key any more; raises ValueError if there is none."""
+        """Remove a key; raises ValueError if there is none of this name."""
         with self._lock:
             keys = self._current()
             kept = {key_id: each for key_id, each in keys.items() if each["name"] != name}
@@ -102,7 +104,7 @@ class KeyRing:
             self._write(kept)
 
     def names(self) -> list[str]:
-        """List what the owner of the server calls the keys."""
+        """Return the names of the keys, sorted."""
         return sorted(each["name"] for each in self._current().values())
 
     def _current(self) -> dict[str, dict[str, str]]:
@@ -133,7 +135,7 @@ class KeyRing:
 
 
 def credentials(authorization: str | None) -> tuple[str, str] | None:
-    """Split a header into id and secret; None if it is not of the form."""
+    """Split an Authorization header into id and secret; None if it is malformed."""
     if not authorization or len(authorization) > _LONGEST_HEADER:
         return None
     scheme, _, key = authorization.partition(" ")
@@ -144,8 +146,5 @@ def credentials(authorization: str | None) -> tuple[str, str] | None:
 
 
 def _hash(secret: str) -> str:
-    # Secrets are 256 random bits, which nobody can guess: a slow hash would protect no better.
+    # Secrets are 256 random bits, so a slow hash would add no protection.
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-# --- the command -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The log of a server of our own: one line for each thing that happens, for people or as JSON."""
+"""The log of the standalone server: one line per event, as text or JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 
 def configure(*, level: str, form: str) -> None:
-    """Write what this package and aiohttp log on stderr, from `level` on, as text or as JSON."""
+    """Log this package (from `level` on) and its libraries to stderr, as text or JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.addFilter(one_line_for_malformed)
@@ -23,17 +23,17 @@ class TextFormatter(logging.Formatter):
     """Time, level and sentence."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as a line, and the traceback of a fault below it."""
+        """Return a record as one line, followed by the traceback if there is one."""
         text = f"{_time(record)} {record.levelname} {one_line(record.getMessage())}"
         trace = _trace(self, record)
         return f"{text}\n{trace}" if trace else text
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: time, level, message, and the fields of an event."""
+    """One JSON object per line: time, level, message, and the fields of an event."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as an object."""
+        """Return a record as a JSON object."""
         entry = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -47,9 +47,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def one_line_for_malformed(record: logging.LogRecord) -> bool:
-    """Leave the traceback out where a client does not speak HTTP: that is no fault of ours.
+    """Drop the traceback of a malformed call, which is the client's fault; a logging filter.
 
-    A filter that lets every record through.
+    Returns True: every record is logged.
     """
     error = record.exc_info[1] if record.exc_info else None
     if record.name == "aiohttp.server" and _is_clients_fault(error):
@@ -61,7 +61,7 @@ def one_line_for_malformed(record: logging.LogRecord) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Give a text without what could begin another line of the log."""
+    """Return a text with line breaks and control characters escaped."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 

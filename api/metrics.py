@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, where its client is installed."""
+"""Metrics for Prometheus, if its client is installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline import AnimateDiffV2VError
-from .queue.store import StoredRequest
+from .queue.records import StoredRequest
 
 SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -19,9 +19,10 @@ class Metrics:
     content_type: str
 
     def __init__(self, *, queue_length: Callable[[], int], folder: Path) -> None:
-        """Begin at nothing.
+        """Create the counters at zero.
 
-        queue_length: how many requests run or wait; folder: whose disk is looked at.
+        queue_length: returns the number of requests that run or wait.
+        folder: the folder whose disk is measured.
         Raises AnimateDiffV2VError without the package prometheus-client.
         """
         try:
@@ -41,13 +42,15 @@ class Metrics:
             "requests_ended", "Requests that are done.", ["endpoint", "status"], **own
         )
         self.seconds = prometheus.Histogram(
-            "request_seconds", "How long requests ran.", ["endpoint"], buckets=SECONDS, **own
+            "request_seconds", "Seconds that requests ran.", ["endpoint"], buckets=SECONDS, **own
         )
         self.frames = prometheus.Counter("frames_made", "Frames of finished videos.", **own)
-        self.refused = prometheus.Counter("keys_refused", "Calls with a key that is none.", **own)
+        self.refused = prometheus.Counter("keys_refused", "Calls without a valid key.", **own)
         queued = prometheus.Gauge("queue_length", "Requests that run or wait.", **own)
         queued.set_function(queue_length)
-        free = prometheus.Gauge("disk_free_bytes", "Left on the disk of the data folder.", **own)
+        free = prometheus.Gauge(
+            "disk_free_bytes", "Free bytes on the disk of the data folder.", **own
+        )
         free.set_function(lambda: free_bytes(folder))
 
     def ended_with(self, request: StoredRequest, *, frames: int | None) -> None:
@@ -59,12 +62,12 @@ class Metrics:
         self.frames.inc(frames or 0)
 
     def text(self) -> bytes:
-        """Give all of them as Prometheus reads them."""
+        """Return all metrics in the text format of Prometheus."""
         return bytes(self._prometheus.generate_latest(self._registry))
 
 
 def free_bytes(folder: Path) -> int:
-    """Return what is left on the disk of a folder; 0 where that cannot be told."""
+    """Return the free bytes on the disk of a folder; 0 where they cannot be measured."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:

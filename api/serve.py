@@ -1,4 +1,4 @@
-"""The API without ComfyUI: a server of its own that runs the pipeline itself."""
+"""The standalone server: the API without ComfyUI."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PAGE = "/animatediff-v2v"
 def application(
     folder: Path, *, models: Path, settings: Settings, workers: Sequence[Worker]
 ) -> web.Application:
-    """Make the application that answers from `folder`, with the model files in `models`.
+    """Build the application that serves `folder`, with the model files in `models`.
 
-    Raises AnimateDiffV2VError when another process has the folder, or it is not the service's.
+    Raises AnimateDiffV2VError when another process uses the folder, or it is not the service's.
     """
     data = open_folder(folder)
     executor = LocalExecutor(
@@ -43,7 +43,7 @@ def application(
     app = web.Application(client_max_size=settings.max_body_bytes)
 
     def add_route(route: web.RouteDef) -> None:
-        for prefix in ("", "/api"):  # as ComfyUI does, so that fal's default proxy path is one
+        for prefix in ("", "/api"):  # as in ComfyUI; fal's default proxy path is below /api
             path = f"{prefix}{route.path}"
             app.router.add_routes([web.RouteDef(route.method, path, route.handler, route.kwargs)])
 
@@ -54,12 +54,12 @@ def application(
 
 @needs_no_key
 async def _to_the_page(_request: web.Request) -> web.Response:
-    """Show the page to whoever opens the address of the server alone."""
+    """Redirect from / to the page."""
     raise web.HTTPFound(PAGE)
 
 
 def serve(parsed: argparse.Namespace) -> int:
-    """Answer until the process is stopped; print the URL on stdout once that is so."""
+    """Serve until the process is stopped; print the URL on stdout once the server answers."""
     with _unmade_on_failure(parsed.folder):
         _serve(parsed)
     return 0
@@ -69,7 +69,7 @@ def _serve(parsed: argparse.Namespace) -> None:
     check_folder(parsed.folder)
     settings = load_settings(parsed.folder)
     sockets = bind(parsed.host, parsed.port)
-    os.umask(0o077)  # what is written is this user's alone, by the workers as well
+    os.umask(0o077)  # only this user may read the files, those of workers included
     logs.configure(level=parsed.log_level, form=parsed.log_format)
     app = application(
         parsed.folder, models=parsed.models, settings=settings, workers=_workers(parsed)
@@ -81,7 +81,7 @@ def _serve(parsed: argparse.Namespace) -> None:
 
 @contextmanager
 def _unmade_on_failure(folder: Path) -> Iterator[None]:
-    """Remove what a start that failed has made, but never keys that somebody added meanwhile."""
+    """Remove what a failed start has created, except keys that were added meanwhile."""
     own = folder / OWN
     is_new, is_new_inside = not folder.exists(), not own.exists()
     try:
@@ -90,27 +90,27 @@ def _unmade_on_failure(folder: Path) -> Iterator[None]:
         if is_new_inside and not (own / KEYS).exists():
             shutil.rmtree(own, ignore_errors=True)
         if is_new:
-            with suppress(OSError):  # it was not made, or something is in it
+            with suppress(OSError):  # missing or not empty
                 folder.rmdir()
         raise
 
 
 def check_folder(folder: Path) -> None:
-    """Make the data folder if need be; raises AnimateDiffV2VError where it cannot be used."""
+    """Create the data folder if needed; raises AnimateDiffV2VError if it cannot be used."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise AnimateDiffV2VError(
-            f"{folder} is a file, or lies below one: FOLDER names a folder, which is made."
+            f"{folder} is a file, or below one: FOLDER must be a folder; a missing one is created."
         ) from error
     except OSError as error:
-        raise AnimateDiffV2VError(f"{folder} cannot be made: {error.strerror}.") from error
+        raise AnimateDiffV2VError(f"{folder} cannot be created: {error.strerror}.") from error
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise AnimateDiffV2VError(f"{folder} cannot be written to by this user.")
+        raise AnimateDiffV2VError(f"{folder} is not writable for this user.")
 
 
 def _workers(parsed: argparse.Namespace) -> list[ProcessWorker]:
-    """One for each device."""
+    """Return one worker for each device."""
     return [
         ProcessWorker(
             WorkerOptions(

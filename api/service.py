@@ -1,4 +1,4 @@
-"""Puts the parts of the API together and mounts them on an aiohttp application."""
+"""The service: the parts of the API, put together and mounted on an aiohttp application."""
 
 from __future__ import annotations
 
@@ -6,55 +6,49 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
 
 from ..pipeline import AnimateDiffV2VError
-from ..pipeline.video.probe import probe_video
 from .events import Events
-from .http import answers
+from .housekeeping import Housekeeper
 from .http.guard import PREFIXES, Guard
 from .http.jwks import jwks_routes
 from .http.loopback import unsupported
 from .http.operators import OperatorRoutes
 from .http.routes import Routes
+from .http.submission import Submission
 from .http.upload_routes import upload_routes
 from .intake.inputs import Inputs
 from .intake.loras import LoraShelf
-from .intake.model_choice import is_distilled, shortcomings
+from .intake.model_choice import shortcomings
 from .intake.own_files import OwnFiles
 from .intake.room import Room
 from .intake.uploads import UploadLimits, UploadStore
 from .keys import KeyRing
 from .metrics import Metrics
 from .net.fetching import FetchLimits
-from .queue.executor import VIDEO_TYPE, ApiJob, Executor, JobResult, ModelLibrary
+from .queue.executor import Executor, ModelLibrary
 from .queue.queue_runner import QueueRunner
 from .queue.signing import Signer
-from .queue.store import Output, Store, StoredRequest
+from .queue.store import Store
 from .queue.webhooks import WebhookSender
+from .request_steps import RequestSteps, webhook_of
 from .settings import Settings
-from .storage.data_folder import INPUT_NAME, KEYS, DataFolder, set_aside
+from .storage.data_folder import INPUT_NAME, KEYS, DataFolder, keep_private, set_aside
 from .storage.disk import StorageFull
 from .storage.folder_lock import FolderLock, FolderRefused
-from .storage.housekeeping import Housekeeper
-from .wire.outcome import Answer
-from .wire.schemas import ENDPOINTS
 
 logger = logging.getLogger(__name__)
 
-NOT_DISTILLED = (
-    "turbo is meant for AnimateLCM or AnimateDiff-Lightning, and this motion module is neither by "
-    "its name: few steps will not look finished"
-)
 AddRoute = Callable[[web.RouteDef], object]
 
 
 @dataclass(frozen=True)
 class Service:
-    """The API of one data folder, which holds its database, uploads and keys."""
+    """The API of one data folder, which holds the database, the uploads and the keys."""
 
     settings: Settings
     library: ModelLibrary
@@ -77,22 +71,22 @@ class Service:
         library: ModelLibrary,
         is_own_server: bool = False,
     ) -> Service:
-        """Make the service of a folder.
+        """Build the service of a folder.
 
-        is_own_server: whether the server has no other use, so that /metrics is the service's.
+        is_own_server: whether the server serves only this API; then /metrics is a route of it.
 
-        Raises AnimateDiffV2VError when another process has the folder, or a file in it cannot be
-        read; one that is damaged is set aside.
+        Raises AnimateDiffV2VError when another process uses the folder, or a file in it cannot be
+        read. Damaged files are set aside.
         """
         lock = _locked(folder)
-        _keep_private(folder.path, 0o700)
+        keep_private(folder.path, 0o700)
         store = Store(folder.database, max_bytes=settings.share("database"))
         for path in folder.path.glob("*.sqlite*"):
-            _keep_private(path, 0o600)
+            keep_private(path, 0o600)
         uploads = UploadStore(folder.uploads, limits=_upload_limits(settings), clock=store.now)
         signer = _signer(folder.path)
         webhooks = WebhookSender(
-            folder.database,
+            store.outbox,
             signer,
             allow_private_targets=settings.private_webhooks,
             clock=store.now,
@@ -109,19 +103,20 @@ class Service:
         inputs = Inputs(settings, executor, library, OwnFiles(uploads, store), loras, room)
         metrics = _metrics(folder.path, store)
         events = Events(metrics if isinstance(metrics, Metrics) else None)
-        parts = _Parts(store, webhooks, executor, inputs, events)
+        steps = RequestSteps(store, webhooks, executor, inputs, events)
         operators = OperatorRoutes(folder.path, library, store.count_unfinished, metrics)
         runner = QueueRunner(
             store,
             executor,
             settings,
-            prepare=parts.prepare,
-            publish=parts.publish,
-            clean_up=parts.clean_up,
-            started=parts.started,
-            finished=parts.finished,
+            prepare=steps.prepare,
+            publish=steps.publish,
+            clean_up=steps.clean_up,
+            webhook=webhook_of,
+            started=steps.started,
+            finished=steps.finished,
         )
-        routes = Routes(
+        submission = Submission(
             settings=settings,
             store=store,
             runner=runner,
@@ -129,6 +124,7 @@ class Service:
             webhooks=webhooks,
             events=events,
         )
+        routes = Routes(store=store, runner=runner, submission=submission)
         return Service(
             settings=settings,
             library=library,
@@ -165,9 +161,9 @@ class Service:
         )
 
     def mount(self, app: web.Application, add_route: AddRoute) -> None:
-        """Answer on an application that does not run yet, and begin when it does.
+        """Mount the service on an application that is not running yet; it starts with it.
 
-        add_route: registers a route on it, under whatever prefixes it likes.
+        add_route: registers a route on the application, under the prefixes of its choice.
         """
         app.middlewares.insert(0, self.guard.middleware)
         app.on_response_prepare.append(self.guard.cors.let_read)
@@ -178,18 +174,20 @@ class Service:
 
     async def _start(self, _app: web.Application) -> None:
         await asyncio.to_thread(self.inputs.sweep, self.store.unfinished())
+        with suppress(StorageFull):  # tried again at the next start
+            await asyncio.to_thread(self.store.adopt_webhooks, webhook_of)
         await self.webhooks.start()
         await self.runner.start()
         self.sweeping.append(asyncio.create_task(self.housekeeper.run()))
-        # The same sentence of both motion modules is said once.
+        # Both motion modules can lack for the same reason: dict.fromkeys drops the repetition.
         lacks = await asyncio.to_thread(lambda: [*shortcomings(self.library, self.settings)])
         for sentence in dict.fromkeys(lacks):
             logger.warning("Requests will be refused: %s", sentence)
-        logger.info("AnimateDiff V2V answers the hosted API.")
+        logger.info("AnimateDiff V2V serves the hosted API.")
 
     async def _stop(self, _app: web.Application) -> None:
         unfinished = len(await asyncio.to_thread(self.store.unfinished))
-        logger.info("Stopping; %d unfinished requests go on at the next start.", unfinished)
+        logger.info("Stopping; %d unfinished requests continue at the next start.", unfinished)
         for task in self.sweeping:
             task.cancel()
         await self.runner.stop()
@@ -198,82 +196,8 @@ class Service:
         self.lock.release()
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What the runner calls back for."""
-
-    store: Store
-    webhooks: WebhookSender
-    executor: Executor
-    inputs: Inputs
-    events: Events
-
-    async def prepare(self, request: StoredRequest) -> ApiJob:
-        """Bring the files of a request in, and note which models it is run with."""
-        job = await self.inputs.prepare(request)
-        said = f"checkpoint {job.checkpoint}, motion module {job.motion_module}"
-        with suppress(StorageFull):  # a job does not wait for lines of its log
-            await asyncio.to_thread(self.store.log, request.id, said)
-            if ENDPOINTS[request.endpoint_id].is_turbo and not is_distilled(job.motion_module):
-                await asyncio.to_thread(self.store.log, request.id, NOT_DISTILLED, level="WARN")
-        return job
-
-    def started(self, request: StoredRequest) -> None:
-        """Tell operators."""
-        waited = max(0.0, self.store.now() - request.created)
-        self.events.started(request, waited_seconds=waited)
-
-    async def publish(self, request: StoredRequest, made: JobResult) -> Answer:
-        """Give the file a URL, and word the output."""
-        self.events.made(request, frames=await asyncio.to_thread(_frame_count, made.path))
-        await asyncio.to_thread(_keep_private, made.path, 0o600)
-        output = Output(made.path, VIDEO_TYPE)
-        token = await asyncio.to_thread(self.store.add_output, request.id, output)
-        return answers.output(request, made, token)
-
-    async def clean_up(self, request: StoredRequest, job: ApiJob | None) -> None:
-        """Remove the video that was brought in for a request."""
-        names = [job.video] if job else []
-        if request.video_file is not None:
-            names.append(self.executor.input_folder / request.video_file)
-        for path in names:
-            try:
-                await asyncio.to_thread(path.unlink, missing_ok=True)
-            except OSError as error:  # the next start removes it
-                logger.warning("%s could not be removed: %s", path, error)
-
-    async def finished(self, request: StoredRequest) -> None:
-        """Hand the webhook of a finished request over; a restart in between does it again."""
-        if request.webhook_url is not None and request.answer is not None:
-            body = answers.result(request, request.origin)
-            await self.webhooks.enqueue(
-                request_id=request.id,
-                user_id=request.owner,
-                url=request.webhook_url,
-                answer=replace(request.answer, body=body),
-            )
-            await asyncio.to_thread(self.store.webhook_taken, request.id)
-        self.events.ended(request)  # last, as all of this is tried again on a full disk
-
-
-def _keep_private(path: Path, mode: int) -> None:
-    """Let nobody but this user read; a disk without modes has none to set."""
-    try:
-        path.chmod(mode)
-    except OSError as error:
-        logger.warning("%s may be read by others: %s", path, error)
-
-
-def _frame_count(video: Path) -> int | None:
-    """Count the frames of a video that was made; None where that cannot be told."""
-    try:
-        return probe_video(video).frame_count
-    except AnimateDiffV2VError:
-        return None
-
-
 def _metrics(folder: Path, store: Store) -> Metrics | str:
-    """Give what counts, or the sentence that says why nothing does."""
+    """Return the counters, or the sentence that says why there are none."""
     try:
         return Metrics(queue_length=store.count_unfinished, folder=folder)
     except AnimateDiffV2VError as error:
@@ -281,7 +205,7 @@ def _metrics(folder: Path, store: Store) -> Metrics | str:
 
 
 def _keyless(settings: Settings) -> bool:
-    """Whether this user's own programs need no key, which not every system can tell."""
+    """Return whether this user's own programs need no key; not every system can tell."""
     reason = unsupported() if settings.keyless_loopback else None
     if reason is not None:
         logger.warning("keyless_loopback is off, and every call needs a key: %s.", reason)
@@ -297,7 +221,7 @@ def _signer(folder: Path) -> Signer | None:
 
 
 def open_folder(root: Path) -> DataFolder:
-    """Find or make the service's folder in `root`; raises AnimateDiffV2VError where it must not."""
+    """Find or create the service's folder in `root`; raises AnimateDiffV2VError if it cannot."""
     try:
         return DataFolder.open(root)
     except FolderRefused as error:
@@ -316,7 +240,7 @@ def _key_ring(folder: DataFolder) -> KeyRing:
     try:
         ring.names()
     except ValueError:
-        set_aside(folder.path / KEYS, "is damaged, and nobody gets in until keys are added")
+        set_aside(folder.path / KEYS, "is damaged; calls are refused until keys are added")
     return ring
 
 

@@ -1,4 +1,4 @@
-"""What the owner of the server may decide about the hosted API."""
+"""The settings of the hosted API, in api.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Share = Literal["uploads", "inputs", "outputs", "loras", "database"]
 
 
 class DiskShares(BaseModel):
-    """Which part of max_disk_bytes each kind of file may take, from 0 to 1, 1 in all."""
+    """The share of max_disk_bytes for each kind of file, each from 0 to 1, together 1 at most."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,28 +34,28 @@ class DiskShares(BaseModel):
     def _is_whole(self) -> DiskShares:
         total = self.uploads + self.inputs + self.outputs + self.loras + self.database
         if total > 1 + 1e-9:
-            raise ValueError(f"the shares are {total:.2f} in all, and 1 is the most")
+            raise ValueError(f"the shares add up to {total:.2f}; the limit is 1")
         return self
 
 
 class Settings(BaseModel):
-    """The contents of api.json; every field has a default, so that an empty file will do."""
+    """The contents of api.json; every field has a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = False
-    """Answer at all; ANIMATEDIFF_V2V_API=1 or =0 in the environment decides before this."""
+    """Whether the API is on; ANIMATEDIFF_V2V_API=1 or =0 in the environment overrides this."""
     base_models: dict[str, str] = Field(default_factory=dict)
-    """From a hosted base_model to a file in models/checkpoints. Names that are not listed are
-    looked for among the files, whatever their spelling: cardosAnimev20 is cardosAnime_v20."""
+    """Maps a hosted base_model to a file in models/checkpoints. Other names are compared with the
+    files by letters and digits alone: cardosAnimev20 finds cardosAnime_v20."""
     default_base_model: str = "cardosAnimev20"
-    """For the endpoints that have no base_model; any checkpoint where this is not installed."""
+    """For endpoints without base_model; if it is not installed, the first checkpoint is used."""
     motion_module: str = ""
-    """A file in models/animatediff_models; empty takes the first that suits."""
+    """A file in models/animatediff_models; empty chooses the most suitable one."""
     turbo_motion_module: str = ""
-    """The same for the turbo endpoints, which AnimateLCM or AnimateDiff-Lightning suits."""
+    """The same for the turbo endpoints: AnimateLCM or AnimateDiff-Lightning."""
     max_body_bytes: int = Field(100 * 2**20, ge=1024)
-    """The largest request body; a video in it as a data URI is a third larger than its file."""
+    """The largest request body; a video in a data URI is a third larger than its file."""
     max_video_bytes: int = Field(512 * 2**20, ge=1024)
     max_lora_bytes: int = Field(1024 * 2**20, ge=1024)
     max_upload_bytes: int = Field(2048 * 2**20, ge=1024)
@@ -64,7 +64,7 @@ class Settings(BaseModel):
     """The most that all uploads may take together, within their share of max_disk_bytes."""
     keep_uploads_days: float = Field(7, gt=0)
     fetch_seconds: float = Field(120, gt=0)
-    """How long the download of one file of a request may take."""
+    """The time limit for the download of one file."""
     fetch_redirects: int = Field(5, ge=0, le=20)
     fetches_at_once: int = Field(4, ge=1, le=64)
     max_video_seconds: float = Field(600, gt=0)
@@ -78,48 +78,48 @@ class Settings(BaseModel):
     """The most unfinished requests, of all keys together."""
     max_queued_per_key: int = Field(1000, ge=1)
     keep_days: float = Field(30, gt=0)
-    """How long finished requests and their videos are kept."""
+    """Days that finished requests and their videos are kept."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names that clients may use, besides localhost and IP addresses."""
     allowed_origins: tuple[str, ...] = ()
-    """Sites whose pages may call, with a key, such as https://studio.example:8443."""
+    """Sites whose pages may call with a key, such as https://studio.example:8443."""
     keyless_loopback: bool = False
-    """Whether programs of the user who runs the server need no key; only on Linux."""
+    """Let programs of the user who runs the server call without a key; only on Linux."""
     requests_per_minute: int = Field(600, ge=1)
     """The most calls of one key; calls for status and result do not count."""
     private_webhooks: bool = False
-    """Whether webhooks may go to addresses that are not on the public internet."""
+    """Allow webhooks to addresses that are not on the public internet."""
     max_disk_bytes: int = Field(100 * 2**30, ge=2**20)
     """The most disk space for everything that the service keeps."""
     disk_shares: DiskShares = DiskShares()
     fetched_ahead: int = Field(4, ge=1, le=64)
-    """How many waiting requests have their files downloaded in advance."""
+    """Waiting requests whose files are downloaded in advance, at most."""
 
     def share(self, kind: Share) -> int:
-        """Return the bytes that a kind of file may take in all."""
+        """Return the bytes that all files of a kind may take."""
         share: float = getattr(self.disk_shares, kind)
         return int(self.max_disk_bytes * share)
 
     @field_validator("allowed_origins")
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        """Give them as browsers write them."""
+        """Normalize origins to the form that browsers send."""
         return tuple(_origin(each) for each in origins)
 
 
 def load_settings(folder: Path) -> Settings:
-    """Read `folder`/api.json, or give the defaults where there is none.
+    """Read `folder`/api.json, or return the defaults if there is none.
 
-    Raises AnimateDiffV2VError when the file is no JSON object of known fields.
+    Raises AnimateDiffV2VError when the file is not a JSON object of known fields.
     """
     path = folder / FILE_NAME
     values: Any = {}
     if path.is_file():
         try:
-            # Editors on Windows begin a file with a mark that JSON does not know.
+            # Editors on Windows may start a file with a byte order mark, which JSON does not allow.
             values = json.loads(path.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
-            raise AnimateDiffV2VError(f"{path} is not written in UTF-8: save it so.") from error
+            raise AnimateDiffV2VError(f"{path} is not UTF-8: save it as UTF-8.") from error
         except (OSError, ValueError, RecursionError) as error:
             raise AnimateDiffV2VError(f"{path} cannot be read as JSON: {error}.") from error
     try:
@@ -137,7 +137,7 @@ def _origin(text: str) -> str:
     except ValueError:
         pass
     raise ValueError(
-        f"{text!r} is no origin: give scheme, name and port, as https://a.example:8443"
+        f"{text!r} is not an origin: give scheme, name and port, for example https://a.example:8443"
     )
 
 

@@ -1,4 +1,4 @@
-"""Requests as the clients are told of them: status, queue position, logs, URLs."""
+"""The JSON answers about requests: status, queue position, logs, URLs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from ..queue.executor import VIDEO_TYPE, JobResult
-from ..queue.store import LogLine, StoredRequest
-from ..wire.hosts import MOUNT, QUEUE
+from ..queue.records import StoredRequest
+from ..queue.store import LogLine
+from ..wire.hosts import FILES, MOUNT, QUEUE
 from ..wire.outcome import Answer
 from ..wire.schemas import ENDPOINTS
 
@@ -17,11 +18,10 @@ MODEL_HEADERS = {
     "checkpoint": "X-Animatediff-Checkpoint",
     "motion_module": "X-Animatediff-Motion-Module",
 }
-FILES = "/animatediff-v2v/files"
 
 
 def queue_urls(request: StoredRequest, origin: str) -> dict[str, str]:
-    """Where a request is followed, by somebody who calls this server `origin`."""
+    """Return the URLs for following a request; `origin` is this server's URL for the caller."""
     app = ENDPOINTS[request.endpoint_id].app_id
     base = f"{origin}{MOUNT}/{QUEUE}/{app}/requests/{request.id}"
     return {
@@ -33,7 +33,7 @@ def queue_urls(request: StoredRequest, origin: str) -> dict[str, str]:
 
 
 def submitted(request: StoredRequest, origin: str, *, queue_position: int) -> dict[str, Any]:
-    """The answer to a submission."""
+    """Return the answer to a submission."""
     return {
         "status": "IN_QUEUE",
         "queue_position": queue_position,
@@ -45,9 +45,9 @@ def submitted(request: StoredRequest, origin: str, *, queue_position: int) -> di
 def status(
     request: StoredRequest, origin: str, *, queue_position: int, logs: Iterable[LogLine] | None
 ) -> dict[str, Any]:
-    """The status of a request; failed and cancelled ones are COMPLETED, too.
+    """Return the status of a request; failed and cancelled ones are COMPLETED as well.
 
-    logs: the lines to give with it; None where they were not asked for.
+    logs: the lines to include; None where the caller did not ask for them.
     """
     urls = queue_urls(request, origin)
     if request.state == "queued":
@@ -68,7 +68,7 @@ def status(
 
 
 def log_line(line: LogLine) -> dict[str, Any]:
-    """A line of a log with all that some client reads."""
+    """Return a log line with all the fields that any client reads."""
     return {
         "timestamp": datetime.fromtimestamp(line.time, timezone.utc).isoformat(),
         "message": line.message,
@@ -79,7 +79,7 @@ def log_line(line: LogLine) -> dict[str, Any]:
 
 
 def result(request: StoredRequest, origin: str) -> Any:
-    """What a finished request answers, with the addresses of its files under `origin`."""
+    """Return the answer of a finished request, with the URLs of its files under `origin`."""
     assert request.answer is not None
     body = request.answer.body
     if not request.answer.is_ok:
@@ -88,13 +88,13 @@ def result(request: StoredRequest, origin: str) -> Any:
 
 
 def models(request: StoredRequest) -> dict[str, str]:
-    """Response headers that name the model files of a request, as in a URL."""
+    """Return the response headers that name the model files of a request, percent-encoded."""
     chosen = request.input.get("models", {})
     return {name: quote(chosen[kind]) for kind, name in MODEL_HEADERS.items() if kind in chosen}
 
 
 def output(request: StoredRequest, made: JobResult, token: str) -> Answer:
-    """What a request answers whose video is served under `token`."""
+    """Return the answer of a request whose video is served under `token`."""
     endpoint = ENDPOINTS[request.endpoint_id]
     asked = endpoint.input.model_validate(request.input)
     name = made.path.name

@@ -1,4 +1,4 @@
-"""Pages of other sites that the owner lets call: what browsers ask before, and read afterwards."""
+"""CORS for the pages of sites that the settings allow."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ READABLE = (
     *MODEL_HEADERS.values(),
 )
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_\-, ]{1,1000}")
-# Under which the origin of a request goes on that is handed on without one.
+# Carries the origin of a request whose Origin header was removed.
 _ORIGIN = "X-Animatediff-Allowed-Origin"
 
 
 class Cors:
-    """Answers browsers for the pages of some origins."""
+    """Answers preflights and adds response headers for the pages of allowed origins."""
 
     def __init__(self, origins: Collection[str], *, is_ours: Callable[[str], bool]) -> None:
-        """Let in the pages of these, as browsers write them: scheme, name, port.
+        """Allow these origins, written as browsers do: scheme, name, port.
 
-        is_ours: whether a path is one that they may call.
+        is_ours: returns whether a path belongs to the hosted API.
         """
         self._origins, self._is_ours = frozenset(origins), is_ours
 
     def allows(self, request: web.Request) -> bool:
-        """Whether a page of an allowed origin makes a request."""
+        """Return whether a page of an allowed origin makes a request."""
         return request.headers.get("Origin", "").lower() in self._origins
 
     def preflight(self, request: web.Request) -> web.Response | None:
-        """Answer what a browser asks before such a page's request; None for all else."""
+        """Return the answer to a preflight request, or None for any other request."""
         method = request.headers.get("Access-Control-Request-Method")
         if request.method != "OPTIONS" or method is None or not self.allows(request):
             return None
@@ -56,9 +56,9 @@ class Cors:
         return web.Response(status=204, headers=headers)
 
     def as_own(self, request: web.Request) -> web.Request:
-        """Give an allowed page's request as one that no page makes.
+        """Return the request of an allowed page without its Origin header.
 
-        ComfyUI refuses the pages of other sites behind this door.
+        ComfyUI's own middleware, which runs after the guard, refuses pages of other sites.
         """
         headers = CIMultiDict(request.headers)
         headers[_ORIGIN] = headers.pop("Origin")
@@ -68,7 +68,7 @@ class Cors:
         return own
 
     async def let_read(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Tell the browser that the page may read a response; for `on_response_prepare`."""
+        """Add the headers that let the page read a response; for `on_response_prepare`."""
         origin = request.headers.get("Origin") or request.headers.get(_ORIGIN) or ""
         if origin.lower() in self._origins and self._is_ours(request.path):
             response.headers["Access-Control-Allow-Origin"] = origin

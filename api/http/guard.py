@@ -1,7 +1,7 @@
-"""The door: Host, key, rate and size are judged here, before any handler sees a request.
+"""The guard in front of all handlers: checks Host, key, rate and size of every call.
 
-Everything under the paths of the hosted API needs a key, save what `needs_no_key` marks: files
-whose URL is the secret, what is public anyway, and what the page of the API is made of.
+All paths of the hosted API need a key except handlers marked by `needs_no_key`: files whose URL is
+the secret, public data, and the page of the API.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aiohttp.typedefs import Middleware
 
 from ..events import Events
 from ..keys import LOCAL, Caller, KeyRing, credentials
+from ..rate_limit import RateLimit
 from ..wire.hosts import MOUNT
 from ..wire.outcome import Answer
 from ..wire.problems import RequestRefused, error_response, too_large
 from .cors import Cors
 from .loopback import is_own_call
-from .rate_limit import RateLimit
 
 logger = logging.getLogger(__name__)
 
@@ -41,26 +41,28 @@ _MALFORMED_KEY = error_response(
     "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.",
     "unauthorized",
 )
-_FOREIGN_PAGE = error_response(403, "A page of another site may not call this server", "forbidden")
+_FOREIGN_PAGE = error_response(403, "Pages of other sites may not call this server", "forbidden")
 _TOO_MANY = error_response(
-    403, "This key makes too many calls; wait a minute, or raise the limit", "rate_limited"
+    403,
+    "Too many calls with this key; wait a minute, or raise requests_per_minute",
+    "rate_limited",
 )
 
 
 def needs_no_key(handler: _H) -> _H:
-    """Mark a handler that answers without a key."""
+    """Mark a handler that needs no key."""
     setattr(handler, _OPEN, True)
     return handler
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Who makes a request that the guard has let through to a handler that needs a key."""
-    del request  # it has no place for this that all versions of aiohttp have
+    """Return the caller of a request, in a handler that needs a key."""
+    del request  # no attribute of it works in all versions of aiohttp
     return _CALLER.get()
 
 
 class Guard:
-    """Judges the requests for the hosted API, and leaves all others alone."""
+    """Checks the calls to the hosted API and lets all others pass."""
 
     def __init__(
         self,
@@ -76,10 +78,10 @@ class Guard:
     ) -> None:
         """Set the limits.
 
-        keyless_loopback: let this user's own programs on this machine in, whatever key they have.
+        keyless_loopback: let this user's own programs on this machine call without a key.
         allowed_origins: sites whose pages may call, as browsers write them.
-        allowed_hosts: names, beside localhost and IP addresses, under which clients may call.
-        requests_per_minute: of one key, what only asks (GET) not counted.
+        allowed_hosts: host names that clients may use, besides localhost and IP addresses.
+        requests_per_minute: the limit of one key; GET requests do not count.
         """
         self._keys, self._keyless_loopback = keys, keyless_loopback
         self._hosts = {"localhost", *(host.lower().rstrip(".") for host in allowed_hosts)}
@@ -90,13 +92,13 @@ class Guard:
         self._prefixes = tuple(prefixes)
 
     def watches(self, path: str) -> bool:
-        """Whether a path belongs to the hosted API; ComfyUI offers each again under /api."""
+        """Return whether a path belongs to the hosted API, as such or under /api as in ComfyUI."""
         path = path.removeprefix("/api")
         return any(path == each or path.startswith(f"{each}/") for each in self._prefixes)
 
     @property
     def middleware(self) -> Middleware:
-        """Give what to put first among an application's middlewares."""
+        """The middleware, to be the first of an application."""
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -112,14 +114,14 @@ class Guard:
                         return preflight
                 else:
                     inner = request
-                caller = self._judged(inner)
-                # Requests of one connection share a context: nobody inherits a caller.
+                caller = self._checked(inner)
+                # Requests of one connection share a context, so the caller is reset below.
                 token = _CALLER.set(caller) if caller is not None else None
                 return await handler(inner)
             except RequestRefused as refusal:
                 response = as_response(refusal.answer)
                 if not request.content.is_eof():
-                    # What else comes on the connection would be taken for the next request.
+                    # The rest of the body would be read as the next request of the connection.
                     response.force_close()
                 return response
             finally:
@@ -128,17 +130,17 @@ class Guard:
 
         return guarded
 
-    def _judged(self, request: web.Request) -> Caller | None:
-        """Give who calls, None where that does not matter; raises RequestRefused."""
+    def _checked(self, request: web.Request) -> Caller | None:
+        """Return the caller, None for handlers without a key; raises RequestRefused."""
         if getattr(request.match_info.handler, _OPEN, False):
-            return None  # these have limits of their own for what is sent
+            return None  # these handlers limit the body themselves
         caller = self._checked_caller(request)
         if (request.content_length or 0) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
         return caller
 
     def _check_host(self, request: web.Request) -> None:
-        """Refuse names that are not ours: a page whose name was pointed here would use them."""
+        """Refuse unknown host names: a page's own name may resolve here (DNS rebinding)."""
         try:
             host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
         except ValueError:
@@ -163,22 +165,22 @@ class Guard:
             self._events.key_refused(request.remote or "", key_id=_shown_id(authorization))
             unsplit = authorization is not None and credentials(authorization) is None
             raise RequestRefused(_MALFORMED_KEY if unsplit else _UNKNOWN_KEY)
-        # A page cannot send a key that it does not know, but where none is needed it needs none.
+        # Without a key, a page of another site could call just as this user's programs do.
         if caller is LOCAL and _is_foreign_page(request):
             raise RequestRefused(_FOREIGN_PAGE)
         if request.method in _CHANGING and not self._rate.allows(caller.key_id):
-            logger.warning("The key %r makes too many calls.", caller.name)
+            logger.warning("The key %r exceeds its limit of calls.", caller.name)
             raise RequestRefused(_TOO_MANY)
         return caller
 
 
 def as_response(answer: Answer) -> web.Response:
-    """Give an answer as a response."""
+    """Return an answer as a response."""
     return web.json_response(answer.body, status=answer.status, headers=answer.headers)
 
 
 def _shown_id(authorization: str | None) -> str:
-    """What of a key may be logged: its first half, which opens nothing."""
+    """Return the part of a key that may be logged: its id, which alone is worth nothing."""
     split = credentials(authorization)
     return split[0][:60] if split is not None else ""
 
@@ -192,7 +194,7 @@ def _is_address(host: str) -> bool:
 
 
 def _is_foreign_page(request: web.Request) -> bool:
-    """Whether a browser says that a page of another origin is calling."""
+    """Return whether a browser reports that a page of another origin calls."""
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return True
     origin = request.headers.get("Origin")

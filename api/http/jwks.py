@@ -1,4 +1,4 @@
-"""Routes at which receivers of webhooks find the public key."""
+"""The routes that publish the public key for receivers of webhooks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .guard import needs_no_key
 
 
 def jwks_routes(signer: Signer | None) -> list[web.RouteDef]:
-    """Give the routes at which receivers of webhooks find the public key."""
+    """Return the routes that publish the public key."""
 
     @needs_no_key
     async def jwks(_request: web.Request) -> web.Response:
-        # The time that fal's documentation tells receivers to keep it for.
+        # As long as fal's documentation tells receivers to cache it.
         keys = signer.jwks() if signer is not None else {"keys": []}
         return web.json_response(keys, headers={"Cache-Control": "max-age=86400"})
 
-    places = ("", f"{MOUNT}/{REST}", f"{MOUNT}/{OLD_REST}")
-    return [web.get(f"{place}/.well-known/jwks.json", jwks) for place in places]
+    prefixes = ("", f"{MOUNT}/{REST}", f"{MOUNT}/{OLD_REST}")
+    return [web.get(f"{prefix}/.well-known/jwks.json", jwks) for prefix in prefixes]

@@ -1,4 +1,4 @@
-"""The sockets of a server of our own, and its life from the first call to the last."""
+"""The sockets of the standalone server, and its run from start to shutdown."""
 
 from __future__ import annotations
 
@@ -16,59 +16,57 @@ from aiohttp.typedefs import Middleware
 
 from ...pipeline import AnimateDiffV2VError
 
-# Clients that wait for a result would otherwise hold the server up for a minute.
-SECONDS_FOR_LAST_WORDS = 2.0
+# Clients that wait for a result would otherwise delay the shutdown by a minute.
+SHUTDOWN_SECONDS = 2.0
 SECONDS_OF_SILENCE = 30.0
-# From one call of a connection to the next; longer than proxies keep theirs, 60 in nginx.
+# Between two calls of a connection; longer than proxies keep theirs (nginx: 60).
 SECONDS_BETWEEN_CALLS = 75.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Take a port at all addresses of a host; port 0 takes one that is free.
+    """Listen on a port at all addresses of a host; port 0 chooses a free one.
 
-    It listens at once, so that no second server can take the port; callers wait until `run`
-    answers them.
+    Listening at once keeps a second server from taking the port; callers wait until `run` answers.
 
-    Raises AnimateDiffV2VError where that does not go.
+    Raises AnimateDiffV2VError when host or port cannot be used.
     """
     if not 0 <= port <= 65535:
-        raise AnimateDiffV2VError(f"--port {port} is no port; it can be 0 to 65535.")
+        raise AnimateDiffV2VError(f"--port is {port}; it must be from 0 to 65535.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise AnimateDiffV2VError(
-            f"--host {host!r} is no address or name of this machine: try 127.0.0.1, or 0.0.0.0 "
+            f"--host {host!r} is not an address or name of this machine: try 127.0.0.1, or 0.0.0.0 "
             "for all its addresses."
         ) from error
     sockets: list[socket.socket] = []
     for family, _, _, _, address in dict.fromkeys(found):
-        if sockets:  # port 0 was chosen for the first
+        if sockets:  # if port was 0, use the one chosen for the first
             port = sockets[0].getsockname()[1]
         try:
-            place = (str(address[0]), port, *address[2:])
-            sockets.append(_bound(family, place))
+            sockets.append(_bound(family, (str(address[0]), port, *address[2:])))
         except OSError as error:
-            # A name can stand for an address of a family that is switched off here.
+            # A name may have an address of a family that is disabled on this machine.
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and len(found) > 1:
                 continue
             for each in sockets:
                 each.close()
             raise AnimateDiffV2VError(_sentence(error, host, port)) from error
     if not sockets:
-        raise AnimateDiffV2VError(f"--host {host!r} is no address of this machine.")
+        raise AnimateDiffV2VError(f"--host {host!r} is not an address of this machine.")
     return sockets
 
 
-def _bound(family: int, place: tuple[Any, ...]) -> socket.socket:
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     taken = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":  # elsewhere two servers could share the port
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        taken.bind(place)
+        taken.bind(address)
         taken.listen()
     except BaseException:
         taken.close()
@@ -79,14 +77,14 @@ def _bound(family: int, place: tuple[Any, ...]) -> socket.socket:
 def _sentence(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"Port {port} of {host} is in use: stop what answers there, or choose another one "
-            "with --port."
+            f"Port {port} of {host} is in use: stop the program that uses it, or choose another "
+            "port with --port."
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"This user may not listen on port {port}: choose one above 1023 with --port."
     if error.errno == errno.EADDRNOTAVAIL:
         return (
-            f"--host {host!r} is no address of this machine: try 127.0.0.1, or 0.0.0.0 for all "
+            f"--host {host!r} is not an address of this machine: try 127.0.0.1, or 0.0.0.0 for all "
             "its addresses."
         )
     return f"Port {port} of {host} cannot be listened on: {error.strerror}."
@@ -95,9 +93,9 @@ def _sentence(error: OSError, host: str, port: int) -> str:
 def run(
     app: web.Application, sockets: Sequence[socket.socket], *, when_ready: Callable[[], None]
 ) -> None:
-    """Answer on these sockets until the process is told to end, by SIGINT or SIGTERM.
+    """Answer on these sockets until SIGINT or SIGTERM.
 
-    when_ready: called once the application has started and answers.
+    when_ready: called once the application has started and answers calls.
     """
     with suppress(web.GracefulExit, KeyboardInterrupt):
         asyncio.run(_answer(app, sockets, when_ready))
@@ -112,7 +110,7 @@ async def _answer(
         app,
         handle_signals=True,
         access_log=None,
-        shutdown_timeout=SECONDS_FOR_LAST_WORDS,
+        shutdown_timeout=SHUTDOWN_SECONDS,
         keepalive_timeout=SECONDS_BETWEEN_CALLS,
     )
     try:
@@ -127,14 +125,14 @@ async def _answer(
 
 
 class _Callers:
-    """Who is connected, and has said nothing yet: aiohttp would wait for ever."""
+    """The connections that have sent no request yet, which aiohttp would keep for ever."""
 
     def __init__(self) -> None:
         self._heard: set[int] = set()
 
     @property
     def middleware(self) -> Middleware:
-        """Notes that a connection brought a whole head of a request."""
+        """Notes the connections that have sent the complete headers of a request."""
 
         @web.middleware
         async def hear(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -144,7 +142,7 @@ class _Callers:
         return hear
 
     async def hang_up_on_silent(self, server: web.Server) -> None:
-        """Close connections that bring no request in time, for ever."""
+        """Close connections that send no request in time; never returns."""
         silent: dict[int, float] = {}
         while True:
             await asyncio.sleep(SECONDS_OF_SILENCE / 4)

@@ -1,7 +1,7 @@
-"""Whether a call comes from a program of the user who runs this server, on this machine.
+"""Recognition of calls by programs of this server's user on this machine.
 
-The address alone does not tell: what a proxy or a tunnel on this machine passes on comes from
-127.0.0.1 as well. Linux names the user of each socket; elsewhere nobody is let in.
+The address alone is no proof: calls that a proxy or tunnel on this machine forwards come from
+127.0.0.1 too. Linux names the user of each socket; on other systems no call is recognized.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from aiohttp import HttpVersion11, web
 
 TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
-# Stands in a user namespace for everybody who has no number there.
+# The user id that a user namespace shows for users without an id in it.
 OVERFLOW_USER = Path("/proc/sys/kernel/overflowuid")
-# What proxies and tunnels add; a name that ends in - stands for all that begin so.
+# Headers that proxies and tunnels add; a name that ends in - is a prefix.
 FORWARDED = (
     "forwarded",
     "via",
@@ -55,7 +55,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True)
 class _Socket:
-    """A row of the kernel's table."""
+    """A row of the kernel's table of sockets."""
 
     local: Address
     remote: Address
@@ -64,19 +64,19 @@ class _Socket:
 
 
 def unsupported() -> str | None:
-    """Say why nobody can be let in without a key here; None where somebody can."""
+    """Return why this system cannot recognize own calls, or None if it can."""
     if not sys.platform.startswith("linux") or not TABLES[0].is_file():
-        return "only Linux tells which user a connection belongs to"
+        return "only Linux shows which user a connection belongs to"
     if _is_overflow_user(os.geteuid()):
-        return "the server runs as a user that stands for many"
+        return "the server runs as a user id that stands for many users"
     return None
 
 
 def is_own_call(request: web.Request) -> bool:
-    """Whether a request comes from a program of this process's user on this machine.
+    """Return whether a request comes from a program of this process's user on this machine.
 
-    A proxy or a tunnel that this very user runs is such a program: what it shows of itself, in a
-    header, in a Host that is not this machine's, or in an old version of HTTP, is looked for.
+    A proxy or tunnel of the same user is refused if it shows in a header, in a Host that is not
+    this machine's, or in an old version of HTTP.
     """
     if unsupported() is not None or request.version < HttpVersion11:
         return False
@@ -91,7 +91,7 @@ def is_own_call(request: web.Request) -> bool:
     return any(
         each.local == there and each.remote == here and each.user == os.geteuid()
         for each in _sockets()
-        if each.inode  # a socket that its program has let go of belongs to user 0
+        if each.inode  # inode 0: a closed socket, which the table shows as user 0's
     )
 
 
@@ -119,17 +119,17 @@ def _is_overflow_user(user: int) -> bool:
 
 
 def _address(name: object) -> Address | None:
-    """Give address and port of a socket's name; an IPv4 address as such, however it is spelt."""
+    """Return address and port of a socket's name; IPv4-mapped addresses become IPv4."""
     if not isinstance(name, tuple) or len(name) < 2:
         return None
     try:
         ip = ipaddress.ip_address(name[0])
     except ValueError:
         return None
-    return _usual(ip), int(name[1])
+    return _canonical(ip), int(name[1])
 
 
-def _usual(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+def _canonical(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return str(mapped or ip)
 
@@ -146,7 +146,7 @@ def _sockets() -> Iterator[_Socket]:
 
 
 def _decoded(field: str) -> Address:
-    """Read an address of the table: words of 32 bits in this machine's order, in hexadecimal.
+    """Decode an address of the table: hexadecimal 32-bit words in this machine's byte order.
 
     >>> _decoded("0100007F:1FFB") if sys.byteorder == "little" else ("127.0.0.1", 8187)
     ('127.0.0.1', 8187)
@@ -154,4 +154,4 @@ def _decoded(field: str) -> Address:
     address, port = field.split(":")
     words = (int(address[start : start + 8], 16) for start in range(0, len(address), 8))
     packed = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
-    return _usual(ipaddress.ip_address(packed)), int(port, 16)
+    return _canonical(ipaddress.ip_address(packed)), int(port, 16)

@@ -1,4 +1,4 @@
-"""The API's own description, and the page to try it."""
+"""The OpenAPI description, and the page to try the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..wire.hosts import HEALTH, MOUNT, QUEUE, RUN
 from ..wire.schemas import APP_IDS, ENDPOINTS, Endpoint, json_schema
 
 PAGE = Path(__file__).with_name("page.html")
-# The page is all of one file and talks to its own server alone.
+# The page is one file and calls only its own server.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
@@ -23,7 +23,7 @@ URLS = dict.fromkeys(("request_id", "response_url", "status_url", "cancel_url"),
 
 
 def page() -> web.Response:
-    """Give the page to try the API."""
+    """Return the page to try the API."""
     headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
     return web.Response(
         text=PAGE.read_text(encoding="utf-8"), content_type="text/html", headers=headers
@@ -31,7 +31,7 @@ def page() -> web.Response:
 
 
 def openapi(origin: str) -> dict[str, Any]:
-    """Describe the API as OpenAPI 3.1, for somebody who calls this server `origin`."""
+    """Return the OpenAPI 3.1 description; `origin` is this server's URL for the caller."""
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS.values():
         paths[f"{MOUNT}/{RUN}/{endpoint.endpoint_id}"] = {"post": _run(endpoint)}
@@ -44,7 +44,7 @@ def openapi(origin: str) -> dict[str, Any]:
         "info": {
             "title": "AnimateDiff V2V",
             "version": "0.1.0",
-            "description": "The hosted AnimateDiff video-to-video models, on one's own machine.",
+            "description": "The hosted AnimateDiff video-to-video models on your own machine.",
         },
         "servers": [{"url": origin}],
         "security": [{"key": []}],
@@ -57,14 +57,14 @@ _KEY = {
     "type": "apiKey",
     "in": "header",
     "name": "Authorization",
-    "description": "The word Key, a blank, and a key of this server.",
+    "description": "The word Key, a space, and a key of this server.",
 }
 
 
 def _run(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "summary": endpoint.summary,
-        "description": "Waits until the video is made.",
+        "description": "Responds when the video is finished.",
         "operationId": _name("run", endpoint.endpoint_id),
         "requestBody": _body(endpoint.input),
         "responses": {"200": _answer("The video.", _ref(endpoint.output)), **_failures(run=True)},
@@ -76,18 +76,20 @@ def _submit(endpoint: Endpoint) -> dict[str, Any]:
         "summary": f"{endpoint.summary}, queued",
         "operationId": _name("submit", endpoint.endpoint_id),
         "parameters": [
-            _parameter("fal_webhook", "query", TEXT, "Told of the end, signed."),
+            _parameter(
+                "fal_webhook", "query", TEXT, "URL that is called, signed, when the request ends."
+            ),
             _parameter(
                 "x-fal-queue-priority",
                 "header",
                 {"enum": ["normal", "low"]},
-                "low lets all others go first.",
+                "low runs after all other requests.",
             ),
             _parameter(
                 "x-fal-request-timeout",
                 "header",
                 {"type": "number", "exclusiveMinimum": 0},
-                "Seconds after which a request that has not begun ends.",
+                "Seconds after which a request that has not started is ended.",
             ),
         ],
         "requestBody": _body(endpoint.input),
@@ -98,8 +100,10 @@ def _submit(endpoint: Endpoint) -> dict[str, Any]:
 def _followed(app_id: str) -> dict[str, Any]:
     base = f"{MOUNT}/{QUEUE}/{app_id}/requests/{{request_id}}"
     request_id = _parameter("request_id", "path", TEXT, "From the submission.")
-    logs = _parameter("logs", "query", {"enum": ["0", "1", "true", "false"]}, "1 gives the logs.")
-    status = _answer("How it stands.", _ref_to("QueueStatus"))
+    logs = _parameter(
+        "logs", "query", {"enum": ["0", "1", "true", "false"]}, "1 includes the logs."
+    )
+    status = _answer("The status.", _ref_to("QueueStatus"))
     unfinished = _answer("It is still in progress.", _ref_to("Problem"))
 
     def get(verb: str, summary: str, responses: dict[str, Any], *more: Any) -> dict[str, Any]:
@@ -114,20 +118,20 @@ def _followed(app_id: str) -> dict[str, Any]:
 
     stream = {"description": "Events.", "content": {"text/event-stream": {"schema": TEXT}}}
     output = _answer("The video.", {"type": "object"})
-    cancelled = _answer("What becomes of it.", _object({"status": TEXT}))
+    cancelled = _answer("The outcome.", _object({"status": TEXT}))
     cancel = {
-        "summary": "End a request",
+        "summary": "Cancel a request",
         "operationId": _name("cancel", app_id),
         "parameters": [request_id],
         "responses": _failures(found=True, cancel=True)
         | {"202": cancelled, "400": cancelled, "404": cancelled},
     }
     return {
-        base: get("result", "What a request made", {"200": output, "400": unfinished}),
+        base: get("result", "The output of a request", {"200": output, "400": unfinished}),
         f"{base}/status": get(
-            "status", "How a request stands", {"200": status, "202": status}, logs
+            "status", "The status of a request", {"200": status, "202": status}, logs
         ),
-        f"{base}/status/stream": get("stream", "The same as events", {"200": stream}, logs),
+        f"{base}/status/stream": get("stream", "The status as events", {"200": stream}, logs),
         f"{base}/cancel": {"put": cancel},
     }
 
@@ -136,12 +140,12 @@ def _health() -> dict[str, Any]:
     fields = {"status": {"enum": ["ok", "unavailable"]}, "models_readable": {"type": "boolean"}}
     body = _object({**fields, "queue_length": INTEGER, "disk_free_bytes": INTEGER})
     return {
-        "summary": "Whether requests can be done",
+        "summary": "Health check",
         "operationId": "health",
         "security": [],
         "responses": {
-            "200": _answer("They can.", body),
-            "503": _answer("No models can be read, or the disk is full.", body),
+            "200": _answer("Requests can be done.", body),
+            "503": _answer("No models are readable, or the disk is full.", body),
         },
     }
 
@@ -149,17 +153,21 @@ def _health() -> dict[str, Any]:
 def _failures(
     *, run: bool = False, found: bool = False, cancel: bool = False
 ) -> dict[str, dict[str, Any]]:
-    described = {"401": "No such key.", "403": "Not from there, or too many calls."}
+    described = {"401": "Unknown key.", "403": "Forbidden origin, or rate limited."}
     if found:
-        described |= {"404": "No such request of this key."}
+        described |= {"404": "This key has no such request."}
     else:
-        described |= {"400": "No JSON.", "413": "Too large.", "503": "The queue is full."}
+        described |= {
+            "400": "The body is not JSON.",
+            "413": "Too large.",
+            "503": "The queue is full.",
+        }
     if run or (found and not cancel):
-        described |= {"499": "It was cancelled.", "500": "A fault of the server's."}
-        described |= {"504": "It did not begin in time."}
+        described |= {"499": "It was cancelled.", "500": "Internal server error."}
+        described |= {"504": "It did not start in time."}
     problems = {code: _answer(text, _ref_to("Problem")) for code, text in described.items()}
     if not cancel:
-        problems["422"] = _answer("Something of the input will not do.", _ref_to("InputProblems"))
+        problems["422"] = _answer("Part of the input is invalid.", _ref_to("InputProblems"))
     return problems
 
 

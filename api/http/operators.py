@@ -1,4 +1,4 @@
-"""What operators and their machines ask: whether the server is well, and numbers of it."""
+"""The routes for operators: health check and metrics."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ METRICS = "/animatediff-v2v/metrics"
 class OperatorRoutes:
     """Answers health checks and Prometheus.
 
-    queue_length: how many requests run or wait; folder: the server's data.
-    metrics: what is counted, or the sentence that says why nothing is.
+    folder: the server's data folder.
+    queue_length: returns the number of requests that run or wait.
+    metrics: the metrics, or the sentence that says why there are none.
     """
 
     folder: Path
@@ -34,19 +35,19 @@ class OperatorRoutes:
     metrics: Metrics | str
 
     def table(self, *, is_own_server: bool) -> list[web.RouteDef]:
-        """List the routes; /metrics itself belongs to a server that has no other user."""
+        """Return the routes; /metrics only where the server serves nothing but this API."""
         usual = [web.get("/metrics", self.tell_metrics)] if is_own_server else []
         return [web.get(HEALTH, self.health), web.get(METRICS, self.tell_metrics), *usual]
 
     @needs_no_key
     async def health(self, _request: web.Request) -> web.Response:
-        """Tell whether requests can be done: 200, or 503 with what is wrong."""
+        """Return 200 when requests can be done, else 503 with the reason."""
         body = await asyncio.to_thread(self._health)
         status = 200 if body["status"] == "ok" else 503
         return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
 
     async def tell_metrics(self, _request: web.Request) -> web.Response:
-        """Give what Prometheus collects."""
+        """Return the metrics for Prometheus."""
         if isinstance(self.metrics, str):
             return as_response(error_response(501, self.metrics, "not_installed"))
         body = await asyncio.to_thread(self.metrics.text)

@@ -1,73 +1,55 @@
-"""The paths of the hosted API: run, submit, status, result, cancel, files and the proxy.
+"""The routes of the hosted API: run, submit, status, result, cancel, files and the proxy.
 
-`service.py` puts the parts together and mounts them; `hosts.py` says how fal's hosts became paths.
+`service.py` mounts them; `wire/hosts.py` maps fal's hosts to paths of this server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
-import uuid
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from pydantic import ValidationError
 
-from ...pipeline import AnimateDiffV2VError
-from ...pipeline.ranges import DRAWN_SEED
-from ..events import Events
-from ..intake.inputs import Inputs
 from ..queue.queue_runner import QueueRunner
-from ..queue.store import NewRequest, QueueFull, Store, StoredRequest
-from ..queue.webhooks import WebhookSender
-from ..settings import Settings
-from ..wire.hosts import HOSTS, MOUNT, QUEUE, RUN, local_path, own_url
+from ..queue.records import StoredRequest
+from ..queue.store import Store
+from ..wire.hosts import FILES, HOSTS, MOUNT, QUEUE, RUN, local_path, own_url
 from ..wire.problems import (
     IN_PROGRESS,
     NOT_FOUND,
-    QUEUE_FULL,
-    Detail,
     RequestRefused,
     error_response,
-    unprocessable,
-    validation_answer,
 )
-from ..wire.schemas import APP_IDS, ENDPOINTS, Endpoint, RestyleInput
+from ..wire.schemas import APP_IDS, ENDPOINTS
 from . import answers
-from .bodies import LARGE_AT_ONCE, Parser, Places
 from .guard import as_response, caller_of, needs_no_key
 from .openapi import openapi, page
+from .submission import Submission
 
 SECONDS_BETWEEN_PINGS = 15
 REQUEST_ID = "x-fal-request-id"
+NO_FILE = error_response(404, "There is no such file, or it was removed", "not_found")
 UNPROXIED = error_response(412, "The target of the proxy must be a URL of fal's", "bad_target")
 
 
 class Routes:
-    """Answers requests; what is shared between them lives in the store and the runner."""
+    """The handlers. They share nothing but the store, the runner and the submission."""
 
     def __init__(
         self,
         *,
-        settings: Settings,
         store: Store,
         runner: QueueRunner,
-        inputs: Inputs,
-        webhooks: WebhookSender,
-        events: Events,
+        submission: Submission,
     ) -> None:
         """Connect the parts."""
-        self._events = events
-        self._settings, self._store, self._runner = settings, store, runner
-        self._inputs, self._webhooks = inputs, webhooks
-        self._places, self._parser = Places(LARGE_AT_ONCE), Parser()
+        self._store, self._runner, self._submission = store, runner, submission
 
     def table(self) -> list[web.RouteDef]:
-        """List the routes, for any application."""
+        """Return the routes, for any application."""
         request = "requests/{request_id}"
         queue = f"{MOUNT}/{QUEUE}"
         return [
@@ -83,97 +65,37 @@ class Routes:
                     web.put(f"{queue}/{app}/{request}/cancel", self.cancel),
                 )
             ),
-            web.get(f"{answers.FILES}/{{token}}/{{name}}", self.file),
+            web.get(f"{FILES}/{{token}}/{{name}}", self.file),
             web.route("*", f"{MOUNT}/proxy", self.proxy),
             web.get("/animatediff-v2v/openapi.json", self.openapi),
             web.get("/animatediff-v2v", self.page),
             web.route("*", f"{MOUNT}/{{tail:.*}}", self.unknown),
         ]
 
-    # --- asking for work -----------------------------------------------------------------------
+    # --- submitting ------------------------------------------------------------------------------
 
     async def run(self, request: web.Request) -> web.Response:
-        """Do what is asked and answer when it is done."""
-        stored = await self._submitted(request, RUN)
+        """Queue a request and answer when it is done."""
+        stored = await self._submission.submit(request, RUN)
         while stored.state != "done":
             await self._runner.changed(stored.id, seconds=SECONDS_BETWEEN_PINGS)
             stored = await self._found(stored.id)
         return self._result(stored, request)
 
     async def submit(self, request: web.Request) -> web.Response:
-        """Queue what is asked."""
-        stored = await self._submitted(request, QUEUE)
+        """Queue a request and answer at once."""
+        stored = await self._submission.submit(request, QUEUE)
         position = self._runner.queue_position(stored)
         return _json(
             answers.submitted(stored, own_url(request), queue_position=position),
             request_id=stored.id,
         )
 
-    async def _submitted(self, request: web.Request, host: str) -> StoredRequest:
-        endpoint = ENDPOINTS[request.path.split(f"{MOUNT}/{host}/", maxsplit=1)[1]]
-        webhook_url = request.query.get("fal_webhook")
-        if webhook_url is not None:
-            await self._webhooks.check(webhook_url)
-        timeout = _start_timeout(request)
-        async with self._places.one_for(request):
-            asked, video_file = await self._read(endpoint, request)
-        try:
-            stored = await self._runner.submit(
-                NewRequest(
-                    id=str(uuid.uuid4()),
-                    endpoint_id=endpoint.endpoint_id,
-                    owner=caller_of(request).key_id,
-                    input=asked,
-                    origin=own_url(request),
-                    is_low_priority=request.headers.get("x-fal-queue-priority") == "low",
-                    start_before=None if timeout is None else self._store.now() + timeout,
-                    webhook_url=webhook_url,
-                    video_file=video_file,
-                )
-            )
-        except Exception as error:  # a call that breaks off may have been queued all the same
-            if video_file is not None:
-                (self._inputs.executor.input_folder / video_file).unlink(missing_ok=True)
-            if isinstance(error, QueueFull):
-                raise RequestRefused(QUEUE_FULL) from error
-            raise
-        self._events.submitted(
-            stored,
-            key_name=caller_of(request).name,
-            queue_position=self._runner.queue_position(stored),
-        )
-        return stored
-
-    async def _read(
-        self, endpoint: Endpoint, request: web.Request
-    ) -> tuple[dict[str, Any], str | None]:
-        """Give the input to store, and the file of a video that came within it."""
-        asked, data_uri = await self._parser.read(
-            request, max_bytes=self._settings.max_body_bytes, check=partial(_validated, endpoint)
-        )
-        owner = caller_of(request).key_id
-        try:
-            models = await asyncio.to_thread(self._inputs.checked, endpoint, asked, owner=owner)
-        except RequestRefused:
-            raise
-        except AnimateDiffV2VError as error:  # no model is installed at all
-            raise RequestRefused(
-                error_response(500, str(error), "internal_server_error")
-            ) from error
-        values = asked.model_dump() | {"models": models}
-        if asked.seed is None:
-            values["seed"] = random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)
-        if asked.video_url[:5].lower() != "data:":
-            return values, None
-        return values | {"video_url": "data:"}, await self._inputs.unpack(
-            asked.video_url if data_uri is None else data_uri
-        )
-
-    # --- following it --------------------------------------------------------------------------
+    # --- following a request ---------------------------------------------------------------------
 
     async def status(self, request: web.Request) -> web.Response:
-        """Tell how a request stands, with all its logs so far if they are asked for."""
-        stored = await self._asked_for(request)
+        """Return the status of a request, with its logs so far if the query asks for them."""
+        stored = await self._named(request)
         lines = (
             await asyncio.to_thread(self._store.logs, stored.id) if _wants_logs(request) else None
         )
@@ -186,8 +108,8 @@ class Routes:
         return _json(body, request_id=stored.id, status=200 if stored.state == "done" else 202)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """Tell of each change of a request as it comes, with the logs that are new."""
-        stored = await self._asked_for(request)
+        """Stream each change of a request as an event, with the new log lines."""
+        stored = await self._named(request)
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream",
@@ -196,7 +118,7 @@ class Routes:
             }
         )
         await response.prepare(request)
-        with suppress(ConnectionResetError):  # the client has heard enough
+        with suppress(ConnectionResetError):  # the client hung up
             await self._stream(stored, response, request)
         return response
 
@@ -206,7 +128,7 @@ class Routes:
         after, last = 0, None
         while True:
             lines = await asyncio.to_thread(self._store.logs, stored.id, after=after)
-            # A line of after this moment comes with the next event: read the state second.
+            # The state is read after the logs: a line added in between comes with the next event.
             stored = await self._found(stored.id)
             after = lines[-1].sequence if lines else after
             body = answers.status(
@@ -227,24 +149,24 @@ class Routes:
             await self._runner.changed(stored.id, seconds=SECONDS_BETWEEN_PINGS)
 
     async def result(self, request: web.Request) -> web.Response:
-        """Give what a finished request made, or why it did not."""
-        stored = await self._asked_for(request)
+        """Return the output of a finished request, or why it failed."""
+        stored = await self._named(request)
         if stored.state != "done":
             raise RequestRefused(IN_PROGRESS)
         return self._result(stored, request)
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """End a request that has not ended."""
+        """Cancel a request that has not ended."""
         try:
-            stored = await self._asked_for(request)
+            stored = await self._named(request)
         except RequestRefused:
             return web.json_response({"status": "NOT_FOUND"}, status=404)
         said = await self._runner.cancel(stored.id)
         status = 202 if said == "CANCELLATION_REQUESTED" else 400
         return _json({"status": said}, request_id=stored.id, status=status)
 
-    async def _asked_for(self, request: web.Request) -> StoredRequest:
-        """The request that a path names, if it is its caller's and of this app."""
+    async def _named(self, request: web.Request) -> StoredRequest:
+        """Return the request that a path names; raises RequestRefused if it is another caller's."""
         stored = await self._found(request.match_info["request_id"])
         app_id = ENDPOINTS[stored.endpoint_id].app_id
         if stored.owner != caller_of(request).key_id or f"/{app_id}/requests/" not in request.path:
@@ -267,14 +189,14 @@ class Routes:
         response.headers.update(stored.answer.headers | answers.models(stored))
         return response
 
-    # --- the rest ------------------------------------------------------------------------------
+    # --- other routes ----------------------------------------------------------------------------
 
     @needs_no_key
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """Give a file that a request made; the path is the secret, as on a content network."""
-        output = await asyncio.to_thread(self._store.output, request.match_info["token"])
+        """Send a file that a request made. Its URL is the secret, as on fal's CDN."""
+        output = await asyncio.to_thread(self._store.outputs.find, request.match_info["token"])
         if output is None or not await asyncio.to_thread(output.path.is_file):
-            raise RequestRefused(error_response(404, "There is no such file any more", "not_found"))
+            raise RequestRefused(NO_FILE)
         headers = {
             "Content-Type": output.content_type,
             "X-Content-Type-Options": "nosniff",
@@ -283,7 +205,7 @@ class Routes:
         return web.FileResponse(output.path, headers=headers)
 
     async def proxy(self, request: web.Request) -> web.StreamResponse:
-        """Answer what the clients send to a proxy of fal's; nothing is fetched for it."""
+        """Answer a client in proxy mode by the handler of its target; nothing is fetched."""
         if request.method not in ("GET", "POST", "PUT"):
             raise RequestRefused(
                 error_response(405, "The proxy takes GET, POST and PUT", "bad_method")
@@ -296,7 +218,7 @@ class Routes:
         path = local_path(target)
         if path is None:
             raise RequestRefused(UNPROXIED)
-        # The handler sees the request as if it had come to its own path.
+        # The handler sees the request as if it had been sent to the target path.
         inner = request.clone(rel_url=path)
         match = await request.app.router.resolve(inner)
         if match.http_exception is not None:
@@ -307,24 +229,17 @@ class Routes:
 
     @needs_no_key
     async def openapi(self, request: web.Request) -> web.Response:
-        """Describe the API."""
+        """Return the OpenAPI description."""
         return web.json_response(openapi(own_url(request)))
 
     @needs_no_key
     async def page(self, _request: web.Request) -> web.Response:
-        """Give a page to try the API."""
+        """Return the page to try the API."""
         return page()
 
     async def unknown(self, request: web.Request) -> web.Response:
-        """Answer what is nowhere."""
+        """Answer calls to unknown paths."""
         return as_response(_unknown(request.path))
-
-
-def _validated(endpoint: Endpoint, body: Any) -> RestyleInput:
-    try:
-        return endpoint.input.model_validate(body)
-    except ValidationError as error:
-        raise RequestRefused(validation_answer(error)) from error
 
 
 def _unknown(path: str) -> Any:
@@ -332,7 +247,7 @@ def _unknown(path: str) -> Any:
     named = parts[1] if len(parts) > 1 and parts[0] in HOSTS else "this path"
     return error_response(
         404,
-        f"Nothing answers at {named[:200]}; there are {', '.join(ENDPOINTS)}",
+        f"There is no endpoint {named[:200]}; there are {', '.join(ENDPOINTS)}",
         "not_found",
     )
 
@@ -343,19 +258,3 @@ def _json(body: Any, *, request_id: str, status: int = 200) -> web.Response:
 
 def _wants_logs(request: web.Request) -> bool:
     return request.query.get("logs", "0").lower() in ("1", "true")
-
-
-def _start_timeout(request: web.Request) -> float | None:
-    """After how many seconds a request that has not begun is to end."""
-    text = request.headers.get("x-fal-request-timeout")
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = float("nan")
-    if not 0 < seconds < 10**9:
-        sentence = "x-fal-request-timeout must be a number of seconds above 0"
-        loc = ["header", "x-fal-request-timeout"]
-        raise RequestRefused(unprocessable(Detail(loc, sentence, "greater_than", {"gt": 0})))
-    return seconds

@@ -1,4 +1,4 @@
-"""The ways in which the clients upload: whole, in parts, and with a token."""
+"""The upload routes of fal's clients: whole files, parts, and uploads with a token."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aiohttp import web
 
 from ..events import Events
 from ..intake.uploads import UPLOADS, UploadStore
+from ..wire.bodies import UPLOADS_AT_ONCE, BodySlots, read_json
 from ..wire.hosts import CDN, MOUNT, OLD_REST, REST, own_url
 from ..wire.problems import RequestRefused, error_response
-from .bodies import UPLOADS_AT_ONCE, Places, read_json
 from .guard import needs_no_key
 
 TOKEN_SECONDS = 3600
 _LONGEST_JSON = 1 << 20
-# A browser shows these in place; anything else it is told to save.
+# Browsers may display these; anything else is sent as an attachment.
 _SHOWN = ("video/", "audio/", "image/png", "image/jpeg", "image/webp", "image/gif")
 _NO_FILE = error_response(404, "There is no such file, or it has expired", "not_found")
 _NO_TOKEN = error_response(
@@ -29,7 +29,7 @@ _NO_TOKEN = error_response(
 
 
 def upload_routes(store: UploadStore, events: Events) -> list[web.RouteDef]:
-    """Give the routes of all clients' ways to upload, and the one that reads."""
+    """Return the routes for uploads of all clients, and the one that reads them."""
     handlers = _Handlers(store, events)
     file = f"{UPLOADS}/{{id}}/{{name}}"
     rest = [
@@ -45,11 +45,11 @@ def upload_routes(store: UploadStore, events: Events) -> list[web.RouteDef]:
         *rest,
         web.post(f"{MOUNT}/{CDN}/files/upload", handlers.whole_with_token),
         web.post(f"{MOUNT}/{CDN}/files/upload/multipart", handlers.initiate_with_token),
-        # The JavaScript clients put to the upload_url that they were given, ...
+        # The JavaScript clients write to the upload_url that they were given;
         web.put(f"{file}/write/{{secret}}", handlers.whole),
         web.put(f"{file}/write/{{secret}}/{{number}}", handlers.part),
         web.post(f"{file}/write/{{secret}}/complete", handlers.complete),
-        # ... the Python client makes its own from the file's URL and the uploadId.
+        # the Python client builds its URL from the file's URL and the uploadId.
         web.put(f"{file}/multipart/{{secret}}/{{number}}", handlers.part),
         web.post(f"{file}/multipart/{{secret}}/complete", handlers.complete),
         web.get(file, handlers.read),
@@ -59,12 +59,11 @@ def upload_routes(store: UploadStore, events: Events) -> list[web.RouteDef]:
 class _Handlers:
     def __init__(self, store: UploadStore, events: Events) -> None:
         self._store, self._events = store, events
-        self._places = Places(UPLOADS_AT_ONCE)
-        # Until when each is good, by the monotonic clock: as long as the process lives at most; a
-        # client asks for another one.
+        self._slots = BodySlots(UPLOADS_AT_ONCE)
+        # Token to expiry, by the monotonic clock. A restart forgets them; clients ask for new ones.
         self._tokens: dict[str, float] = {}
 
-    # --- beginning -------------------------------------------------------------------------
+    # --- beginning -------------------------------------------------------------------------------
 
     async def initiate(self, request: web.Request) -> web.Response:
         body = await read_json(request, max_bytes=_LONGEST_JSON)
@@ -99,7 +98,7 @@ class _Handlers:
     @needs_no_key
     async def whole_with_token(self, request: web.Request) -> web.Response:
         upload_id, secret, path = await self._begun_with_token(request)
-        async with self._places.one_for(request):
+        async with self._slots.one_for(request):
             size = await self._store.write(upload_id, secret, request)
         self._events.uploaded(size)
         return web.json_response({"access_url": own_url(request) + path})
@@ -118,27 +117,27 @@ class _Handlers:
             file_name=request.headers.get("X-Fal-File-Name", ""),
         )
 
-    # --- writing and reading: the URL is the secret ----------------------------------------
+    # --- writing and reading: the URL is the secret ----------------------------------------------
 
     @needs_no_key
     async def whole(self, request: web.Request) -> web.Response:
-        async with self._places.one_for(request):
-            size = await self._store.write(*_place(request), request)
+        async with self._slots.one_for(request):
+            size = await self._store.write(*_id_and_secret(request), request)
         self._events.uploaded(size)
         return web.json_response({})
 
     @needs_no_key
     async def part(self, request: web.Request) -> web.Response:
         number = request.match_info["number"]
-        async with self._places.one_for(request):
-            etag = await self._store.write_part(*_place(request), number, request)
+        async with self._slots.one_for(request):
+            etag = await self._store.write_part(*_id_and_secret(request), number, request)
         answer = {"partNumber": int(number), "etag": etag}
         return web.json_response(answer, headers={"ETag": f'"{etag}"'})
 
     @needs_no_key
     async def complete(self, request: web.Request) -> web.Response:
         body = await read_json(request, max_bytes=_LONGEST_JSON)
-        self._events.uploaded(await self._store.complete(*_place(request), body))
+        self._events.uploaded(await self._store.complete(*_id_and_secret(request), body))
         return web.json_response({})
 
     @needs_no_key
@@ -157,7 +156,7 @@ class _Handlers:
         return web.FileResponse(path, headers=headers)
 
 
-def _place(request: web.Request) -> tuple[str, str]:
+def _id_and_secret(request: web.Request) -> tuple[str, str]:
     return request.match_info["id"], request.match_info["secret"]
 
 

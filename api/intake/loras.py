@@ -1,7 +1,8 @@
-"""Find the file that a request means by a LoRA: installed, uploaded, or somewhere in the world.
+"""The LoRAs that requests name: installed, uploaded, or downloaded from a URL or Hugging Face.
 
-What comes from elsewhere is kept in a folder of the service under the hash of its content, and is
-read once to see that it holds tensors. Only safetensors files come in, which cannot hold programs.
+Uploaded and downloaded files are cached in a folder of the service under the hash of their
+content, after a check that they hold tensors. Only safetensors files are accepted, as they cannot
+contain code.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from .uploads import UploadStore
 
 LORAS = "loras"
 EARLIER_CACHE = "animatediff_v2v_cache"
-"""In models/loras, where earlier versions kept what they brought in, and ComfyUI listed it."""
+"""The cache of earlier versions, inside models/loras, where ComfyUI listed its files."""
 SUFFIX = ".safetensors"
 IN_USE_SECONDS = 3600
-"""Beyond its size what was used longest ago goes, but nothing of the last hour."""
+"""A full cache drops its least recently used files, but none used within this time."""
 FRESH_SECONDS = 86_400
-"""How long a URL is taken to give what it gave."""
+"""A URL is not downloaded again within this time."""
 LORA_NAME = re.compile(r"[0-9a-f]{64}\.safetensors")
 _NOTE_NAME = re.compile(r"[0-9a-f]{64}\.json")
 _INCOMING = ".incoming-"
@@ -51,7 +52,7 @@ _LONGEST_LISTING = 4 * 2**20
 
 
 class LoraShelf:
-    """The LoRAs that requests can name."""
+    """Finds LoRAs, and caches those that are not installed."""
 
     def __init__(
         self,
@@ -63,10 +64,10 @@ class LoraShelf:
         cache_bytes: int = 20 * 2**30,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Look among the installed files, the uploads, and in the world within `limits`.
+        """Find LoRAs in the library and the uploads, and download others within `limits`.
 
-        folder: where what was brought in is kept, `cache_bytes` of it; clock: seconds since the
-            epoch.
+        folder: the cache, of at most `cache_bytes`.
+        clock: seconds since the epoch.
         """
         self._library, self._uploads, self._limits = library, uploads, limits
         self._folder, self._clock = folder, clock
@@ -74,14 +75,14 @@ class LoraShelf:
         self._fetching: dict[str, asyncio.Lock] = {}
 
     async def name_of(self, reference: str) -> str:
-        """Give the file that a request calls `path`: its name in models/loras, or a whole path.
+        """Return the file of a LoRA: its name in models/loras, or an absolute path in the cache.
 
         reference: an installed file with or without its suffix, the URL of an upload, an http(s)
-            URL or data URI, `owner/repository` or `owner/repository/file` at Hugging Face.
+            URL or data URI, or `owner/repository[/file]` at Hugging Face.
 
         Raises:
-            InputRefused: nothing is found, or what is found is too large or no LoRA file.
-            StorageFull: there is no room for it as long as others are used.
+            InputRefused: there is no such file, or it is too large or not a LoRA file.
+            StorageFull: the cache is full of files in use.
         """
         uploaded = self._uploads.resolve(reference)
         if uploaded is not None:
@@ -97,7 +98,7 @@ class LoraShelf:
         return await self._from_hub(at_hub[1], at_hub[2].lstrip("/"), reference)
 
     def _installed(self, reference: str) -> str | None:
-        """Look the name up in the list of what is installed: no path is ever made of it."""
+        """Look a name up in the list of installed files; it is never used as a path."""
         names = {name.replace(os.sep, "/"): name for name in self._library.names(LORAS)}
         wanted = reference.replace("\\", "/")
         if wanted in names:
@@ -106,7 +107,7 @@ class LoraShelf:
             (name for plain, name in names.items() if plain.rpartition(".")[0] == wanted), None
         )
 
-    # --- from elsewhere ------------------------------------------------------------------------
+    # --- uploads and downloads -------------------------------------------------------------------
 
     async def _from_upload(self, uploaded: Path, reference: str) -> str:
         await asyncio.to_thread(_check_tensors, uploaded, reference)
@@ -142,7 +143,7 @@ class LoraShelf:
         return chosen[0]
 
     async def _from_url(self, url: str, reference: str) -> str:
-        """Fetch a URL, unless that was done a short while ago; one at a time for each URL."""
+        """Download a URL unless that was done recently; one download at a time per URL."""
         lock = self._fetching.setdefault(url, asyncio.Lock())
         try:
             async with lock:
@@ -165,7 +166,7 @@ class LoraShelf:
             return await asyncio.to_thread(self._keep, fetched, url, reference)
 
     def _keep(self, fetched: FetchedFile, url: str, reference: str) -> str:
-        """Put a file into the cache under its content hash, and note where it came from."""
+        """Move a file into the cache under its content hash, and note its URL."""
         _check_tensors(fetched.path, reference)
         kept = self._cache() / f"{_hash(fetched.path)}{SUFFIX}"
         if not kept.exists():
@@ -175,7 +176,7 @@ class LoraShelf:
         self._note(url).write_text(json.dumps(about), encoding="utf-8")
         return str(kept)
 
-    # --- the cache -----------------------------------------------------------------------------
+    # --- the cache -------------------------------------------------------------------------------
 
     def _cache(self) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -185,12 +186,12 @@ class LoraShelf:
         return self._cache() / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
 
     def _known(self, url: str) -> str | None:
-        """Give what a URL gave a short while ago, if it is still here."""
+        """Return the cached file of a URL downloaded within FRESH_SECONDS, or None."""
         try:
             note = json.loads(self._note(url).read_text(encoding="utf-8"))
             name, fetched = str(note["name"]), float(note["fetched"])
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
-            return None  # there is none, or a crash cut it short
+            return None  # missing, or cut short by a crash
         path = self._cache() / PurePosixPath(name.replace(os.sep, "/")).name
         if fetched < self._clock() - FRESH_SECONDS or not path.is_file():
             return None
@@ -198,16 +199,16 @@ class LoraShelf:
         return str(path)
 
     def _use(self, path: Path) -> None:
-        """Note by the file's time that a job may be about to read it."""
+        """Set the file's time: a job may be about to read it."""
         now = self._clock()
         os.utime(path, (now, now))
 
     def make_room(self, wanted: int = 0) -> None:
-        """Remove what was used longest ago, until `wanted` bytes more may be kept.
+        """Remove the least recently used files until `wanted` more bytes fit.
 
-        Nothing that was used within the last hour goes: a job may be about to read it.
+        Files used within the last hour stay: a job may be about to read them.
         """
-        for left_over in self._cache().glob(f"{_INCOMING}*"):  # by a process that was ended
+        for left_over in self._cache().glob(f"{_INCOMING}*"):  # of a process that was killed
             if left_over.stat().st_mtime < self._clock() - FRESH_SECONDS:
                 shutil.rmtree(left_over)
         files = [(path.stat(), path) for path in own_files(self._cache(), LORA_NAME)]
@@ -221,7 +222,7 @@ class LoraShelf:
             total -= status.st_size
 
     def take_over(self) -> None:
-        """Move here what an earlier version kept among the installed LoRAs."""
+        """Move the cache of an earlier version from models/loras into this one."""
         for folder in self._library.folders(LORAS):
             earlier = folder / EARLIER_CACHE
             for name in (LORA_NAME, _NOTE_NAME):
@@ -229,9 +230,9 @@ class LoraShelf:
                     kept = self._cache() / path.name
                     if not kept.exists():
                         _link_or_copy(path, kept)
-                        shutil.copystat(path, kept)  # says when it was used
+                        shutil.copystat(path, kept)  # keeps the time of its last use
                     path.unlink()
-            with suppress(OSError):  # there is none, or somebody else's files are in it
+            with suppress(OSError):  # missing, or it holds other files
                 earlier.rmdir()
 
 
@@ -241,11 +242,11 @@ def _check_tensors(path: Path, reference: str) -> None:
             is_safetensors = file.read(9)[8:] == b"{"
         read_header(path)
     except AnimateDiffV2VError as error:
-        # Where the server keeps its files is nobody's business.
+        # The caller must not learn the path on this machine.
         sentence = str(error).replace(str(path), _shown(reference))
         raise InputRefused(sentence, type="file_download_error") from error
     if not is_safetensors:
-        raise _refused(f"{_shown(reference)} is no {SUFFIX} file, and only those are taken in")
+        raise _refused(f"{_shown(reference)} is not a {SUFFIX} file, and only those are accepted")
 
 
 def _hash(path: Path) -> str:
@@ -260,13 +261,13 @@ def _link_or_copy(source: Path, target: Path) -> None:
     new = target.with_name(f"{target.name}.{secrets.token_hex(4)}.new")
     try:
         os.link(source, new)
-    except OSError:  # another disk, or one that knows no links
+    except OSError:  # another disk, or one without links
         shutil.copyfile(source, new)
     new.replace(target)
 
 
 def _file_at_hub(url: str) -> str:
-    """Give the file where a URL names the page about it at Hugging Face."""
+    """Return the file's URL for the URL of its page at Hugging Face; other URLs as they are."""
     try:
         page = URL(url)
     except ValueError:
@@ -284,7 +285,7 @@ def _listed_files(listing: Any) -> list[str]:
 
 
 def _shown(reference: str) -> str:
-    """What of a reference may be repeated: no query, which may hold a token, and no data."""
+    """Return a reference for an error sentence, without query (it may hold a token) and data."""
     return repr(reference.split("?", maxsplit=1)[0].rsplit("@", maxsplit=1)[-1][:100])
 
 

@@ -1,4 +1,4 @@
-"""From the names of hosted models to the files that are installed."""
+"""The choice of installed model files for the hosted models' names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..queue.executor import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES, ModelLib
 from ..settings import FILE_NAME, Settings
 from ..wire.problems import refused
 
-# What suits best comes first; compared by letters and digits.
+# The most suitable comes first; compared by letters and digits.
 QUALITY_MODULES = ("v3sd15mm", "mmsdv15v2", "mmsdv15", "mmsdv14")
 TURBO_MODULES = ("animatelcm", "lcm", "lightning4step", "lightning")
-# Beside a hosted motion stands what its motion LoRA's file is called.
+# From a hosted motion to part of the file name of its motion LoRA.
 MOTION_LORA_OF = {
     "zoom-out": "zoomout",
     "zoom-in": "zoomin",
@@ -25,7 +25,7 @@ MOTION_LORA_OF = {
 
 
 def letters(name: str) -> str:
-    """Letters and digits of a file's name without folder and suffix.
+    """Return the letters and digits of a file's name without folder and suffix.
 
     >>> letters("sd15/cardosAnime_v20.safetensors")
     'cardosanimev20'
@@ -37,9 +37,9 @@ def letters(name: str) -> str:
 
 
 def checkpoint_for(base_model: str, library: ModelLibrary, settings: Settings) -> str:
-    """Find the checkpoint that a hosted base_model means.
+    """Return the checkpoint that a hosted base_model means.
 
-    Raises RequestRefused (one_of) when none does, or more than one.
+    Raises RequestRefused (one_of) when it matches no file, or more than one.
     """
     names = library.names(CHECKPOINTS)
     wanted = settings.base_models.get(base_model, base_model)
@@ -48,22 +48,22 @@ def checkpoint_for(base_model: str, library: ModelLibrary, settings: Settings) -
         return found[0]
     if found:
         sentence = (
-            f"base_model {base_model!r} can mean {' or '.join(found)}: send one of them, or name "
-            f"it under base_models in {FILE_NAME}"
+            f"base_model {base_model!r} can mean {' or '.join(found)}: send one of them, or map "
+            f"the name to one under base_models in {FILE_NAME}"
         )
     else:
         sentence = (
             f"base_model {base_model!r} is not installed: put its file into models/{CHECKPOINTS}, "
-            f"or name another one for it under base_models in {FILE_NAME}"
+            f"or map it to another checkpoint under base_models in {FILE_NAME}"
         )
     choices = sorted({*settings.base_models, *names})
     raise refused("base_model", sentence, "one_of", expected=choices)
 
 
 def default_checkpoint(library: ModelLibrary, settings: Settings) -> str:
-    """Find the checkpoint of the endpoints that let nobody choose.
+    """Return the checkpoint for the endpoints without base_model.
 
-    Raises AnimateDiffV2VError when none is installed at all.
+    Raises AnimateDiffV2VError when no checkpoint is installed.
     """
     names = library.names(CHECKPOINTS)
     wanted = settings.base_models.get(settings.default_base_model, settings.default_base_model)
@@ -74,9 +74,9 @@ def default_checkpoint(library: ModelLibrary, settings: Settings) -> str:
 
 
 def motion_module_for(library: ModelLibrary, settings: Settings, *, is_turbo: bool) -> str:
-    """Find the motion module of an endpoint, as the settings say or by what suits it.
+    """Return the motion module of an endpoint: that of the settings, or the most suitable.
 
-    Raises AnimateDiffV2VError when none is installed, or the one in the settings is not.
+    Raises AnimateDiffV2VError when none is installed, or not the one of the settings.
     """
     names = library.names(MOTION_MODULES)
     setting = "turbo_motion_module" if is_turbo else "motion_module"
@@ -84,7 +84,7 @@ def motion_module_for(library: ModelLibrary, settings: Settings, *, is_turbo: bo
     if chosen:
         found = named(chosen, names)
         if len(found) != 1:
-            reason = f"can mean {' or '.join(found)}" if found else "is not there"
+            reason = f"can mean {' or '.join(found)}" if found else "is not installed"
             raise AnimateDiffV2VError(
                 f"The {setting} of {FILE_NAME}, {chosen!r} in models/{MOTION_MODULES}, {reason}."
             )
@@ -96,7 +96,7 @@ def motion_module_for(library: ModelLibrary, settings: Settings, *, is_turbo: bo
 
 
 def shortcomings(library: ModelLibrary, settings: Settings) -> Iterator[str]:
-    """Say what requests will be refused for, as the model folders and the settings are now."""
+    """Yield the reasons why requests would be refused with the current files and settings."""
     choices: list[Callable[[], str]] = [
         lambda: default_checkpoint(library, settings),
         lambda: motion_module_for(library, settings, is_turbo=False),
@@ -110,13 +110,13 @@ def shortcomings(library: ModelLibrary, settings: Settings) -> Iterator[str]:
     for base_model, file_name in settings.base_models.items():
         if len(named(file_name, library.names(CHECKPOINTS))) != 1:
             yield (
-                f"base_models of {FILE_NAME} gives {file_name!r} for {base_model!r}, which is "
-                f"not one file of models/{CHECKPOINTS}."
+                f"base_models of {FILE_NAME} maps {base_model!r} to {file_name!r}, which does not "
+                f"match exactly one file of models/{CHECKPOINTS}."
             )
 
 
 def motion_lora_for(motion: str, library: ModelLibrary) -> str:
-    """Find the motion LoRA of a hosted camera move; raises RequestRefused when it is missing."""
+    """Return the motion LoRA of a hosted camera move; raises RequestRefused if it is missing."""
     for name in library.names(MOTION_LORAS):
         if MOTION_LORA_OF[motion] in letters(name):
             return name
@@ -129,7 +129,7 @@ def motion_lora_for(motion: str, library: ModelLibrary) -> str:
 
 
 def named(wanted: str, names: Iterable[str]) -> list[str]:
-    """Find the file of exactly that name, else all of the same letters and digits.
+    """Return the file of exactly that name, or else all with the same letters and digits.
 
     >>> named("cardosAnimev20", ["b.ckpt", "cardosAnime_v20.safetensors"])
     ['cardosAnime_v20.safetensors']
@@ -142,7 +142,7 @@ def named(wanted: str, names: Iterable[str]) -> list[str]:
 
 
 def is_distilled(motion_module: str) -> bool:
-    """Whether a motion module is one for few steps, as far as its name tells."""
+    """Return whether a motion module is, by its name, distilled for few steps."""
     return _rank(motion_module, TURBO_MODULES) < len(TURBO_MODULES)
 
 

@@ -1,4 +1,4 @@
-"""Files of this server that a request names by their URLs: uploads, and what requests made."""
+"""Files of this server that a request names by URL: uploads, and outputs of requests."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 
 from yarl import URL
 
-from ..http.answers import FILES
 from ..net.fetching import InputRefused
 from ..queue.store import Store
+from ..wire.hosts import FILES
 from .uploads import UploadStore
 
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """Finds the files behind URLs of this server, which are never called.
+    """Finds the files of URLs of this server without calling them.
 
-    Only the path counts: the same server has many names. An upload's URL is its own secret, a
-    result belongs to the key that asked for it.
+    The host is ignored: the same server has many names. An upload's URL is its own secret; an
+    output belongs to the key that requested it.
     """
 
     uploads: UploadStore
     store: Store
 
     def find(self, url: str, *, owner: str) -> Path | None:
-        """Give the file behind a URL, or None if it is not of this server.
+        """Return the file of a URL, or None if the URL is not of this server.
 
-        owner: the id of the key that names it. Raises InputRefused for the result of another key,
-        and for one that is gone.
+        owner: the id of the caller's key.
+        Raises InputRefused for an output of another key, and for one that was removed.
         """
         if url[:5].lower() == "data:":
             return None
@@ -36,13 +36,13 @@ class OwnFiles:
         if upload is not None:
             return upload
         token = _token(url)
-        output = self.store.output(token) if token else None
+        output = self.store.outputs.find(token) if token else None
         if token is None or output is None:
             return None
-        if self.store.owner_of_output(token) != owner:
-            raise _refused("It is the result of another key: use that key, or upload the file.")
+        if self.store.outputs.owner(token) != owner:
+            raise _refused("It is an output of another key: use that key, or upload the file.")
         if not output.path.is_file():
-            raise _refused("It was the result of a request, and is not kept any more.")
+            raise _refused("It was an output of a request and has been removed.")
         return output.path
 
 

@@ -1,4 +1,4 @@
-"""What a kind of file may take of the disk, with what is on its way."""
+"""A limit on the bytes of one folder, including the files that are being brought in."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..storage.disk import StorageFull
 
 
 class Room:
-    """The share of one folder. All methods belong to the event loop's thread.
+    """The limit of one folder. All methods run in the event loop's thread.
 
-    A file that is being written counts twice, as itself and with what was granted for it: the
-    share is never overshot.
+    A file that is being written counts twice, with its size so far and with the bytes granted for
+    it, so the limit is never exceeded.
     """
 
     def __init__(self, folder: Path, names: re.Pattern[str], *, most_bytes: int) -> None:
-        """Count the files of `folder` whose whole names match `names`."""
+        """Count the files of `folder` whose full names match `names`."""
         self._folder, self._names, self.most_bytes = folder, names, most_bytes
         self._coming = 0
         self._counting = asyncio.Lock()
 
     @asynccontextmanager
     async def granted(self, wanted: int, *, least: int = 1) -> AsyncIterator[int]:
-        """Keep room for a file while it is brought in, and give how many bytes it may have.
+        """Reserve room for a file while it is brought in, and yield the bytes that it may have.
 
-        That is `wanted`, or what is left. Raises StorageFull when less than `least` is left, and
-        in place of an InputRefused by which the file is larger than what was left.
+        They are `wanted`, or fewer if less is left. Raises StorageFull when less than `least` is
+        left, or when the file turns out larger than the room left but not than `wanted`.
         """
         async with self._counting:
             used = await asyncio.to_thread(self._used)

@@ -1,7 +1,7 @@
-"""Which addresses the server may call on somebody else's behalf: public ones, and no others.
+"""The restriction of outgoing calls to public addresses (SSRF protection).
 
-A name is looked up once, its addresses are judged, and the connection goes to the addresses that
-were judged. So a name that answers differently the second time gains nothing.
+A name is resolved once, its addresses are checked, and the connection goes to the checked
+addresses. So a name that resolves differently the second time (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from yarl import URL
 
 from ...pipeline.errors import AnimateDiffV2VError
 
-# IPv6 addresses that stand for an IPv4 address, which may be a private one: IPv4-compatible,
+# IPv6 addresses that embed an IPv4 address, which may be a private one: IPv4-compatible,
 # IPv4-mapped, IPv4-translated, NAT64 (RFC 6052 and 8215), Teredo, 6to4.
-_STANDING_FOR_IPV4 = [
+_EMBEDDING_IPV4 = [
     ipaddress.IPv6Network(network)
     for network in (
         "::/96",
@@ -34,7 +34,7 @@ _STANDING_FOR_IPV4 = [
     )
 ]
 _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)\.?$", re.IGNORECASE)
-# Names that lead nowhere on the internet: RFC 6761, 6762 and 8375, and ICANN's .internal.
+# Names that never resolve on the internet: RFC 6761, 6762 and 8375, and ICANN's .internal.
 PRIVATE_NAMES = (".localhost", ".local", ".home.arpa", ".internal")
 LOOKUP_SECONDS = 3.0
 LOOKUPS_AT_ONCE = 4
@@ -46,10 +46,10 @@ class AddressRefused(AnimateDiffV2VError):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet.
+    """Return whether an IP address is on the public internet.
 
     Private, loopback, link-local, shared (carrier-grade NAT), multicast, reserved and unspecified
-    ones are not, nor is an IPv6 address that stands for an IPv4 one.
+    addresses are not, nor are IPv6 addresses that embed an IPv4 address.
     """
     ip = ipaddress.ip_address(address)
     if not ip.is_global or ip.is_multicast or ip.is_reserved or ip.is_unspecified:
@@ -58,37 +58,37 @@ def is_public(address: str) -> bool:
         return True
     # ISATAP (RFC 5214) keeps an IPv4 address in the last half of any prefix.
     isatap = (int(ip) >> 32) & 0xFDFFFFFF == 0x5EFE
-    return not (isatap or ip in _SITE_LOCAL or any(ip in each for each in _STANDING_FOR_IPV4))
+    return not (isatap or ip in _SITE_LOCAL or any(ip in each for each in _EMBEDDING_IPV4))
 
 
 def check_literal(url: URL) -> None:
-    """Refuse a URL whose host is written as an address that is not public.
+    """Check a URL whose host is an address; raises AddressRefused unless it is public.
 
-    Such a host never reaches the resolver. Nor do, in some versions of aiohttp, the spellings that
-    the system's resolver knows besides (127.1, 2130706433): all that ends in a number is refused,
-    as no name on the internet does. Raises AddressRefused.
+    Such a host never reaches the resolver, nor do in some versions of aiohttp other spellings that
+    the system's resolver accepts (127.1, 2130706433). So every host that ends in a number and is
+    not an address is refused; no name on the internet ends in one.
     """
     host = url.raw_host or ""
     try:
         literal = str(ipaddress.ip_address(host))
     except ValueError:
         if ":" in host or _ENDS_IN_A_NUMBER.search(host):
-            raise AddressRefused(f"{host} is no address as it is usually written.") from None
-        return  # a name: the resolver's answer is judged
+            raise AddressRefused(f"{host} is not an address in the usual notation.") from None
+        return  # a name: PublicResolver checks its addresses
     _check(literal, [literal])
 
 
 class PublicResolver(AbstractResolver):
-    """Looks names up as the system does, and gives public addresses alone."""
+    """The system's resolver, restricted to names with only public addresses."""
 
     def __init__(self) -> None:
-        """Use the system's resolver in a thread."""
+        """Use the system's resolver in threads."""
         self._system = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Look a name up; raises AddressRefused if any of its addresses is not public."""
+        """Resolve a name; raises AddressRefused if any of its addresses is not public."""
         found = await self._system.resolve(host, port, family)
         _check(host, [each["host"] for each in found])
         return found
@@ -99,19 +99,16 @@ class PublicResolver(AbstractResolver):
 
 
 class Lookup:
-    """Tells beforehand that a URL leads to an address that is not public.
-
-    In threads of its own: names that are slow to look up hold nothing else up.
-    """
+    """Checks URLs before they are called, in threads of its own, as resolving may be slow."""
 
     def __init__(self) -> None:
-        """Look nothing up yet."""
+        """Prepare the threads."""
         self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
 
     async def check(self, url: URL) -> None:
-        """Refuse a URL that surely leads inside; raises AddressRefused.
+        """Check that a URL leads to public addresses; raises AddressRefused.
 
-        A name that is not found, or not in time, passes: the call itself is judged again.
+        A name that does not resolve in time passes, as the call itself is checked again.
         """
         check_literal(url)
         host = (url.raw_host or "").rstrip(".").lower()
@@ -126,7 +123,7 @@ class Lookup:
         _check(host, found)
 
     def close(self) -> None:
-        """Wait for no lookup any more."""
+        """Stop without waiting for lookups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -140,13 +137,13 @@ def _check(host: str, addresses: list[str]) -> None:
 
 
 def _inside(host: str) -> AddressRefused:
-    return AddressRefused(f"{host} is not on the public internet, and only that may be called.")
+    return AddressRefused(f"{host} is not on the public internet.")
 
 
 def open_session(*, seconds: float, public_only: bool = True) -> aiohttp.ClientSession:
     """Open a session without proxies, cookies and decompression, for calls of at most `seconds`.
 
-    Its callers follow redirects themselves, if at all, with `check_literal` before every call.
+    Callers that follow redirects do so themselves, with `check_literal` before every call.
     """
     connector = aiohttp.TCPConnector(
         resolver=PublicResolver() if public_only else None, use_dns_cache=False, force_close=True

@@ -1,4 +1,4 @@
-"""Bring in the file that a URL names: http(s) from the public internet, and data URIs."""
+"""Download of files: http(s) from the public internet, and data URIs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DATA_URI_PIECE = 1 << 18
 MEBIBYTE = 1 << 20
 _REDIRECTS = (301, 302, 303, 307, 308)
 _DATA_URI = re.compile(rb"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
-# Pages and scripts: what a wrong link gives.
+# Pages and scripts, the usual result of a wrong link.
 _NEVER = ("text/html", "application/xhtml+xml", "text/javascript", "text/css")
 
 
@@ -34,11 +34,11 @@ class InputRefused(AnimateDiffV2VError):
     """An input of a request cannot be used.
 
     type: fal's error type, such as "file_download_error" or "file_too_large".
-    ctx: what fal gives with that type, such as {"max_size": bytes}.
+    ctx: the context that fal sends with that type, such as {"max_size": bytes}.
     """
 
     def __init__(self, message: str, *, type: str, ctx: Mapping[str, Any] | None = None) -> None:
-        """Keep fal's type and context beside the sentence."""
+        """Add fal's type and context to the message."""
         super().__init__(message)
         self.type = type
         self.ctx = dict(ctx or {})
@@ -46,24 +46,24 @@ class InputRefused(AnimateDiffV2VError):
 
 @dataclass(frozen=True)
 class FetchLimits:
-    """What a fetched file may cost."""
+    """Limits on a download."""
 
     max_bytes: int = 500 * MEBIBYTE
     timeout_seconds: float = 120.0
-    """For all redirects and the whole body together."""
+    """For all redirects and the body together."""
     max_redirects: int = 5
     content_types: tuple[str, ...] = ()
-    """What the server may call the file, as prefixes such as "video/"; empty takes anything but
-    web pages. A file without a type, or of application/octet-stream, always passes."""
+    """Prefixes of accepted content types, such as "video/"; empty accepts all but web pages. A file
+    without a type, or of application/octet-stream, is always accepted."""
 
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """A file that is here now."""
+    """A file that was downloaded."""
 
     path: Path
     content_type: str
-    """As the server or the data URI calls it, without parameters, in lower case."""
+    """As the server or the data URI says, without parameters, in lower case."""
     size: int
     """Bytes."""
 
@@ -74,16 +74,16 @@ def is_data_uri(url: str | memoryview) -> bool:
 
 
 async def fetch(url: str | memoryview, into: Path, *, limits: FetchLimits) -> FetchedFile:
-    """Bring the file of an http(s) URL or a data URI into the folder `into`, under a random name.
+    """Download an http(s) URL or a data URI into the folder `into`, under a random name.
 
-    url: a data URI may also be the bytes of its letters, which are decoded piece by piece.
+    url: a data URI may also be given as ASCII bytes, which are decoded piece by piece.
 
-    No address that is not public is ever called, whatever name or redirect leads there. Nothing is
+    Only public addresses are called, whatever host name or redirect leads elsewhere. No file is
     left behind when this raises or is cancelled.
 
     Raises:
-        InputRefused: the URL is none, leads nowhere, or its file is too large, too slow or of a
-            wrong kind.
+        InputRefused: the URL is malformed or unreachable, or its file is too large, too slow or
+            of the wrong type.
     """
     into.mkdir(parents=True, exist_ok=True)
     if not isinstance(url, str) or is_data_uri(url):
@@ -101,7 +101,7 @@ def _http_url(text: str) -> URL:
     except ValueError:
         url, port = URL(), None
     if url.scheme not in ("http", "https") or not url.host or port in (None, 0):
-        raise _failed(f"{_shown(text)} is no http or https URL.")
+        raise _failed(f"{_shown(text)} is not an http or https URL.")
     return url
 
 
@@ -119,16 +119,16 @@ async def _fetch_http(url: URL, into: Path, limits: FetchLimits) -> FetchedFile:
     except AddressRefused as error:
         raise _failed(f"{error} Upload the file instead.") from error
     except (TimeoutError, asyncio.TimeoutError) as error:  # two classes before Python 3.11
-        raise _failed(f"It took longer than {limits.timeout_seconds:g} seconds.") from error
+        raise _failed(f"The download took over {limits.timeout_seconds:g} seconds.") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise _failed(f"{url.host} did not give it ({type(error).__name__}).") from error
+        raise _failed(f"The download from {url.host} failed ({type(error).__name__}).") from error
 
 
 @asynccontextmanager
 async def _followed(
     session: aiohttp.ClientSession, url: URL, limits: FetchLimits
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Follow redirects to the answer that has the file, judging each address on the way."""
+    """Follow redirects to the response with the file, checking each address on the way."""
     deadline = asyncio.get_running_loop().time() + limits.timeout_seconds
     for _ in range(limits.max_redirects + 1):
         check_literal(url)
@@ -143,9 +143,9 @@ async def _followed(
                 return
             location = response.headers.get("Location", "")
         url = _http_url(str(url.join(URL(location))) if location else "")
-        # A password in a URL is meant for its own host alone.
+        # A password in a URL must not reach the host of a redirect.
         url = url.with_user(None)
-    raise _failed(f"It leads through more than {limits.max_redirects} redirects.")
+    raise _failed(f"There are more than {limits.max_redirects} redirects.")
 
 
 def _check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
@@ -154,7 +154,7 @@ def _check_answer(response: aiohttp.ClientResponse, url: URL) -> None:
     # A small compressed body can become a large file.
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
-        raise _failed(f"{url.host} sent it compressed ({encoding[:20]}), which was not asked for.")
+        raise _failed(f"{url.host} sent it compressed ({encoding[:20]}), which was not requested.")
 
 
 async def _write(chunks: AsyncIterator[bytes], path: Path, limits: FetchLimits) -> int:
@@ -179,7 +179,7 @@ def _fetch_data_uri(url: str | memoryview, into: Path, limits: FetchLimits) -> F
     letters = memoryview(url.encode(errors="replace")) if isinstance(url, str) else url
     head = _DATA_URI.match(letters[:1000])
     if head is None:
-        raise _failed("The data URI is not of the form data:video/mp4;base64,...")
+        raise _failed("The data URI does not have the form data:video/mp4;base64,...")
     content_type = _checked_type(head[1].decode(errors="replace").strip() or "text/plain", limits)
     pieces = _unquoted(letters, head.end())
     if head[2].lower().endswith(b";base64"):
@@ -199,7 +199,7 @@ def _fetch_data_uri(url: str | memoryview, into: Path, limits: FetchLimits) -> F
 
 
 def _unquoted(letters: memoryview, start: int) -> Iterator[bytes]:
-    """Decode what is written as %41, piece by piece: one call for all would hold others up."""
+    """Decode percent-encoding piece by piece, as one call for all would block other threads."""
     while start < len(letters):
         piece = bytes(letters[start : start + DATA_URI_PIECE])
         cut = piece.find(b"%", -2)
@@ -216,7 +216,7 @@ def _from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
         usable = len(letters) // 4 * 4
         rest = letters[usable:]
         if is_over and letters:
-            raise _failed("The data URI is no base64: it goes on behind its end.")
+            raise _failed("The data URI is not valid base64: there is data after the padding.")
         is_over = letters[:usable].endswith(b"=")
         yield _decoded(letters[:usable])
     yield _decoded(rest + b"=" * (-len(rest) % 4))
@@ -226,10 +226,10 @@ def _decoded(letters: bytes) -> bytes:
     try:
         return base64.b64decode(letters, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _failed(f"The data URI is no base64: {error}.") from error
+        raise _failed(f"The data URI is not valid base64: {error}.") from error
 
 
-# --- what is refused ---------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------
 
 
 def _checked_type(content_type: str, limits: FetchLimits) -> str:
@@ -240,7 +240,7 @@ def _checked_type(content_type: str, limits: FetchLimits) -> str:
     if content_type in _NEVER or (wanted and not content_type.startswith(wanted)):
         expected = " or ".join(f"{each}*" if each.endswith("/") else each for each in wanted)
         raise _failed(
-            f"It is {content_type[:60]!r}" + (f", and {expected} is needed." if wanted else ".")
+            f"Its type is {content_type[:60]!r}" + (f"; expected {expected}." if wanted else ".")
         )
     return content_type
 
@@ -248,7 +248,7 @@ def _checked_type(content_type: str, limits: FetchLimits) -> str:
 def _check_size(size: int, limits: FetchLimits) -> None:
     if size > limits.max_bytes:
         raise InputRefused(
-            f"The file is larger than {limits.max_bytes} bytes, the most that is taken.",
+            f"The file is larger than the limit of {limits.max_bytes} bytes.",
             type="file_too_large",
             ctx={"max_size": limits.max_bytes},
         )
@@ -256,7 +256,7 @@ def _check_size(size: int, limits: FetchLimits) -> None:
 
 def _check_not_empty(size: int) -> None:
     if size == 0:
-        raise _failed("It is empty (0 bytes).")
+        raise _failed("The file is empty (0 bytes).")
 
 
 def _failed(reason: str) -> InputRefused:
@@ -264,13 +264,13 @@ def _failed(reason: str) -> InputRefused:
 
 
 def _shown(text: str) -> str:
-    """What of a URL may be repeated: its scheme and host carry no secrets."""
+    """Return the part of a URL that holds no secrets, for an error sentence."""
     head = text[:80].split("?", maxsplit=1)[0].rsplit("@", maxsplit=1)[-1]
     return repr(head)
 
 
 def _new_name(content_type: str, url: URL | None = None) -> str:
-    """A name of our own; the suffix, of a short list, is all that others have a say in."""
+    """Return a random name with a plain suffix from the content type or the URL."""
     suffix = mimetypes.guess_extension(content_type) or ""
     if content_type == "application/octet-stream":
         suffix = url.suffix if url is not None else ""

@@ -1,1 +1,1 @@
-"""The queue: its store, its order, and the workers that render."""
+"""The queue: its store, its order, and the workers that render videos."""

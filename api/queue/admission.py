@@ -1,4 +1,4 @@
-"""Who may bring its files in: a few requests ahead of what runs, in the queue's order."""
+"""A limit on how many waiting requests have their files brought in, in the queue's order."""
 
 from __future__ import annotations
 
@@ -6,66 +6,65 @@ import asyncio
 import bisect
 from dataclasses import dataclass, field
 
-from .turns import Place
+from .turns import Position
 
 
 @dataclass(order=True)
-class _Turn:
-    place: Place
+class _Waiting:
+    position: Position
     request_id: str = field(compare=False)
-    let_in: asyncio.Future[None] = field(compare=False)
+    admitted: asyncio.Future[None] = field(compare=False)
 
 
 class Admission:
-    """Holds requests back until few enough are ahead of them, from `enter` to `leave`.
+    """Holds requests back in `enter` until few enough of those admitted are ahead of them.
 
-    A queue of a thousand videos is not on the disk all at once, and one that comes late with a
-    higher priority still goes first. All methods belong to the event loop's thread.
-
-    Those that a restart interrupted were first before, and are again: nobody else is let in until
-    they have left.
+    So the files of a queue of a thousand videos are not on the disk all at once, and a request
+    that arrives late with a higher priority is still admitted first. Requests that a restart
+    interrupted keep all others out until they have left. All methods run in the event loop's
+    thread.
     """
 
-    def __init__(self, places: int) -> None:
-        """Let a request in when fewer than `places` of those inside come before it."""
-        self._places = places
-        self._waiting: list[_Turn] = []
-        self._inside: dict[str, Place] = {}
+    def __init__(self, limit: int) -> None:
+        """Admit a request when fewer than `limit` of those admitted come before it."""
+        self._limit = limit
+        self._waiting: list[_Waiting] = []
+        self._admitted: dict[str, Position] = {}
         self._interrupted: set[str] = set()
 
-    def enter_first(self, request_id: str, place: Place) -> None:
-        """Let in a request that a restart interrupted; its `enter` will not wait."""
-        self._inside[request_id] = place
+    def enter_first(self, request_id: str, position: Position) -> None:
+        """Admit a request that a restart interrupted; its `enter` returns at once."""
+        self._admitted[request_id] = position
         self._interrupted.add(request_id)
 
-    async def enter(self, request_id: str, place: Place) -> None:
-        """Wait for the turn of a request with this place in the queue."""
-        if request_id in self._inside:
+    async def enter(self, request_id: str, position: Position) -> None:
+        """Wait until a request with this position in the queue is admitted."""
+        if request_id in self._admitted:
             return
-        turn = _Turn(place, request_id, asyncio.get_running_loop().create_future())
-        bisect.insort(self._waiting, turn)
-        self._let_in()
+        waiting = _Waiting(position, request_id, asyncio.get_running_loop().create_future())
+        bisect.insort(self._waiting, waiting)
+        self._admit()
         try:
-            await turn.let_in
+            await waiting.admitted
         except asyncio.CancelledError:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
             self.leave(request_id)
             raise
 
     def leave(self, request_id: str) -> None:
-        """Make room: the request runs, or has ended. Again is the same as once."""
+        """Make room for others: the request runs, or has ended. May be called again."""
         self._interrupted.discard(request_id)
-        if self._inside.pop(request_id, None) is not None:
-            self._let_in()
+        if self._admitted.pop(request_id, None) is not None:
+            self._admit()
 
-    def _let_in(self) -> None:
+    def _admit(self) -> None:
         while self._waiting and not self._interrupted:
             first = self._waiting[0]
-            ahead = sum(each < first.place for each in self._inside.values())
-            if ahead >= self._places:
+            ahead = sum(each < first.position for each in self._admitted.values())
+            if ahead >= self._limit:
                 return
             del self._waiting[0]
-            if not first.let_in.done():  # else its task was cancelled a moment ago
-                self._inside[first.request_id] = first.place
-                first.let_in.set_result(None)
+            if not first.admitted.done():  # otherwise its task has just been cancelled
+                self._admitted[first.request_id] = first.position
+                first.admitted.set_result(None)

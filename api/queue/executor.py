@@ -1,4 +1,4 @@
-"""What runs requests: ComfyUI's queue, or this process itself. Both look like this."""
+"""The interface between the queue and what runs its jobs: ComfyUI, or worker processes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ VIDEO_TYPE = "video/mp4"
 
 @dataclass(frozen=True, kw_only=True)
 class ApiJob:
-    """A request whose files are all here.
+    """A request whose files are all on this machine.
 
-    video: in the executor's input folder. checkpoint, motion_module: names in their folders.
-    loras, motion_loras: names in their folders, and strengths; LoRAs that requests brought in are
-    whole paths.
-    force_rate: frames per second to put the clip on first, 0 for its own.
-    duration_seconds: how much of the clip is restyled, 0 for all.
+    video: a path in the executor's input folder.
+    checkpoint, motion_module: names in their model folders.
+    loras, motion_loras: pairs of name and strength; a LoRA that a request brought in is an
+        absolute path instead of a name.
+    force_rate: frames per second to resample the video to first; 0 keeps its own.
+    duration_seconds: seconds of the video to restyle; 0 restyles all.
+    sequence: rises from request to request.
+    round: among jobs of the same priority the lower round goes first, then the lower sequence.
     """
 
     request_id: str
@@ -48,22 +51,20 @@ class ApiJob:
     duration_seconds: float = 0
     is_low_priority: bool = False
     sequence: int = 0
-    """Rises from request to request."""
     round: int = 0
-    """Lower ones go first, of the same priority; within a round what came first."""
 
     @property
     def models(self) -> tuple[object, ...]:
-        """The networks it needs: equal for jobs that need the same."""
+        """The networks that the job needs; equal for jobs that need the same."""
         return self.checkpoint, self.motion_module, self.loras, self.motion_loras
 
     def as_json(self) -> dict[str, Any]:
-        """Give it as values that JSON knows; see from_json."""
+        """Return the job as JSON values, for `from_json`."""
         return asdict(self) | {"video": str(self.video)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> ApiJob:
-        """Make the job that gave these values."""
+        """Return the job of values that `as_json` returned."""
         loras, motion_loras = (
             tuple((name, strength) for name, strength in values[kind])
             for kind in ("loras", "motion_loras")
@@ -74,7 +75,7 @@ class ApiJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """The restyled video, an mp4; `timings` in seconds by phase."""
+    """The restyled video, an mp4, and the seconds that each phase took."""
 
     path: Path
     timings: dict[str, float]
@@ -82,9 +83,9 @@ class JobResult:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """Where a worker computes, and with what.
+    """The device and the model files of a worker.
 
-    models: a folder like ComfyUI's models. device, dtype, max_memory_gb: as ModelFiles has them.
+    models: a folder like ComfyUI's `models`. device, dtype, max_memory_gb: as in ModelFiles.
     """
 
     models: Path
@@ -94,98 +95,100 @@ class WorkerOptions:
 
 
 class WorkerDied(Exception):
-    """The process that ran a job ended before the job did; nothing is wrong with the request."""
+    """The process that ran a job ended before the job; the request itself may be fine."""
 
 
 class Listener(Protocol):
-    """Who is told how a job goes."""
+    """Receives the progress of a job."""
 
     async def started(self) -> None:
-        """The job does not wait any more."""
+        """Called when the job starts to run."""
 
     async def on_message(self, message: str) -> None:
-        """What is being done, for a person."""
+        """Called with each progress message, a line for people."""
 
 
 class Executor(Protocol):
-    """Runs jobs one after the other."""
+    """Queues jobs and runs them in their order."""
 
     input_folder: Path
-    """Where the videos of jobs are put, on the disk of the uploads if possible."""
+    """The folder for the videos of jobs, on the disk of the uploads if possible."""
     output_folder: Path
-    """Where the videos that are made are put."""
+    """The folder for the videos that jobs make."""
 
     async def start(self) -> None:
-        """Begin; called once, in the event loop that all else is called in."""
+        """Start; called once, in the event loop in which all other methods are called."""
 
     async def stop(self) -> None:
-        """End what runs, as soon as that goes."""
+        """Stop the running jobs as soon as possible."""
 
     async def run(self, job: ApiJob, listener: Listener) -> JobResult:
         """Queue a job and wait until it is done.
 
-        Raises Cancelled when it was stopped, by `cancel` or by somebody else; RequestRefused or
-        AnimateDiffV2VError when its input will not do; WorkerDied when it may be run once more;
-        anything else is a fault of ours.
+        Raises:
+            Cancelled: it was stopped, by `cancel` or by somebody else.
+            RequestRefused, AnimateDiffV2VError: its input cannot be used.
+            WorkerDied: it may be run once more.
+        Any other exception is a bug.
         """
 
     def recover_output(self, request_id: str) -> Path | None:
-        """Find the whole video of a job whose process ended before it could tell anybody."""
+        """Return the complete video of a job whose process ended before reporting it, or None."""
 
     async def cancel(self, request_id: str) -> None:
-        """Take a job out of the queue, or stop it if it runs; no other job is touched."""
+        """Remove a job from the queue, or stop it if it runs; other jobs are not affected."""
 
     def queue_position(self, request_id: str) -> int | None:
-        """How many run or wait before a job; None if it does not wait here."""
+        """Return the number of jobs ahead of a waiting job; None if it is not waiting here."""
 
     def length(self) -> int:
-        """How many run or wait."""
+        """Return the number of jobs that run or wait."""
 
 
 class Worker(Protocol):
-    """Runs one job at a time somewhere else: in another process, or on another machine."""
+    """Runs one job at a time outside this process."""
 
     models: tuple[object, ...] | None
-    """The networks of its last job, as ApiJob.models has them; None if it has loaded none."""
+    """The networks of its last job, as in ApiJob.models; None if it has loaded none."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can be given a job; not asked while it runs one."""
+        """True when it can take a job; meaningless while it runs one."""
 
     async def start(self, when_ready: Callable[[], None]) -> None:
-        """Begin, and wait until jobs can be run.
+        """Start the worker and wait until it can run jobs.
 
         when_ready: called each time that the worker has been replaced after its death.
-        Raises AnimateDiffV2VError when it cannot run any job here.
+        Raises AnimateDiffV2VError when it cannot run any job on this machine.
         """
 
     async def stop(self) -> None:
-        """End the job that runs and the worker, in a bounded time."""
+        """Stop the running job and the worker within a few seconds."""
 
     async def run(
         self, job: ApiJob, output: Path, on_message: Callable[[str], None]
     ) -> dict[str, float]:
-        """Write the restyled video to `output` and give the seconds by phase.
+        """Write the restyled video to `output` and return the seconds by phase.
 
-        Raises what Executor.run does.
+        Raises the exceptions of Executor.run.
         """
 
     def stop_job(self) -> None:
-        """Make the job that runs, if one does, end as soon as that goes, with Cancelled."""
+        """Stop the running job, if any, as soon as possible; its `run` raises Cancelled."""
 
 
 class ModelLibrary(Protocol):
     """The model files that are installed, under the names of ComfyUI's folders."""
 
     def names(self, folder: str) -> list[str]:
-        """List the files of a folder such as checkpoints."""
+        """Return the names of the files in a folder such as checkpoints."""
 
     def folders(self, folder: str) -> list[Path]:
-        """List the places on disk behind it."""
+        """Return the folders on disk that hold them."""
 
 
 def without_folders(sentence: str, folders: Iterable[Path]) -> str:
-    """Leave out of a sentence where the server keeps files: nobody's business at the other end."""
+    """Remove the server's folders from a sentence meant for callers."""
     for folder in sorted(map(str, folders), key=len, reverse=True):
         sentence = sentence.replace(f"{folder}{os.sep}", "").replace(folder, "the folder")
     return sentence

@@ -1,4 +1,4 @@
-"""Runs requests in worker processes, in their order, where there is no ComfyUI."""
+"""The executor of a server without ComfyUI: one queue for several worker processes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ MODEL_SUFFIXES = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
 
 
 class ModelFolders:
-    """Model files in the layout of ComfyUI's models folder."""
+    """The model files in a folder laid out like ComfyUI's `models`."""
 
     def __init__(self, root: Path) -> None:
-        """Look below `root`, in checkpoints, animatediff_models, loras and the others."""
+        """Look in the subfolders of `root`: checkpoints, animatediff_models, loras and so on."""
         self._root = root
 
     def names(self, folder: str) -> list[str]:
-        """List the model files of a folder and its subfolders."""
-        place = self._root / folder
-        files = (path for path in place.rglob("*") if path.suffix.lower() in MODEL_SUFFIXES)
-        return sorted(path.relative_to(place).as_posix() for path in files if path.is_file())
+        """Return the model files of a folder and its subfolders, sorted."""
+        top = self._root / folder
+        files = (path for path in top.rglob("*") if path.suffix.lower() in MODEL_SUFFIXES)
+        return sorted(path.relative_to(top).as_posix() for path in files if path.is_file())
 
     def folders(self, folder: str) -> list[Path]:
-        """Give the one place of a folder."""
+        """Return the one folder on disk."""
         return [self._root / folder]
 
 
 @dataclass(eq=False)
 class _Ticket:
-    """A job's place in the queue; `turn` gets its worker when the job may begin."""
+    """A queued job; `turn` resolves to its worker when the job may start."""
 
     job: ApiJob
     turn: asyncio.Future[Worker]
@@ -44,22 +44,22 @@ class _Ticket:
 
 
 class LocalExecutor:
-    """One queue for all workers: the next job goes to one that is free."""
+    """Queues jobs and gives the next one to a free worker, one with the same networks if any."""
 
     def __init__(
         self, *, input_folder: Path, output_folder: Path, models: Path, workers: Sequence[Worker]
     ) -> None:
-        """Know the folders, for videos in, videos out and model files, and who does the work."""
+        """Use these folders and workers; `start` starts the workers."""
         self.input_folder, self.output_folder, self._models = input_folder, output_folder, models
         self._waiting: list[_Ticket] = []
-        # The one that has been idle for longest comes first.
+        # The worker that has been idle for longest comes first.
         self._workers = list(workers)
         self._running: dict[Worker, _Ticket] = {}
 
     async def start(self) -> None:
-        """Make the folders, remove what a killed process had begun to write, start the workers.
+        """Create the folders, remove unfinished files of a killed process, start the workers.
 
-        Raises AnimateDiffV2VError when a worker cannot work.
+        Raises AnimateDiffV2VError when a worker cannot run any job.
         """
         self.input_folder.mkdir(parents=True, exist_ok=True)
         self.output_folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class LocalExecutor:
         starts = [asyncio.create_task(worker.start(self._call_next)) for worker in self._workers]
         try:
             await asyncio.gather(*starts)
-        except BaseException:  # the first that cannot work ends the others' start
+        except BaseException:  # one failed: end the others as well
             for each in starts:
                 each.cancel()
             await asyncio.gather(*starts, return_exceptions=True)
@@ -75,7 +75,7 @@ class LocalExecutor:
             raise
 
     async def stop(self) -> None:
-        """Stop the workers, and the jobs that run with them."""
+        """Stop the workers and their jobs."""
         await asyncio.gather(*(worker.stop() for worker in self._workers))
         await asyncio.to_thread(remove_abandoned, self.output_folder)
 
@@ -101,12 +101,12 @@ class LocalExecutor:
             raise AnimateDiffV2VError(without_folders(str(error), folders)) from error
 
     def recover_output(self, request_id: str) -> Path | None:
-        """Find the video of a job; it gets its name when it is whole."""
+        """Return the video of a job, or None; the file gets its name only when complete."""
         path = self._output(request_id)
         return path if path.is_file() else None
 
     async def cancel(self, request_id: str) -> None:
-        """Take a job out of the queue, or stop it at its next step."""
+        """Remove a job from the queue, or stop it at its next step."""
         for ticket in self._waiting:
             if ticket.job.request_id == request_id:
                 self._waiting.remove(ticket)
@@ -119,21 +119,21 @@ class LocalExecutor:
                 worker.stop_job()
 
     def queue_position(self, request_id: str) -> int | None:
-        """How many run or wait before a job that waits."""
-        for place, ticket in enumerate(self._waiting):
+        """Return the number of jobs ahead of a waiting job; None if it is not waiting."""
+        for index, ticket in enumerate(self._waiting):
             if ticket.job.request_id == request_id:
-                return place + len(self._running)
+                return index + len(self._running)
         return None
 
     def length(self) -> int:
-        """How many run or wait."""
+        """Return the number of jobs that run or wait."""
         return len(self._waiting) + len(self._running)
 
-    # --- the queue -----------------------------------------------------------------------------
+    # --- the queue -------------------------------------------------------------------------------
 
     def _enqueue(self, ticket: _Ticket) -> None:
         self._waiting.append(ticket)
-        self._waiting.sort(key=_place)
+        self._waiting.sort(key=_order)
         self._call_next()
 
     def _leave(self, ticket: _Ticket) -> None:
@@ -155,36 +155,36 @@ class LocalExecutor:
             if not free:
                 return
             ticket = self._waiting.pop(0)
-            if not ticket.turn.done():  # else its task was cancelled a moment ago
+            if not ticket.turn.done():  # otherwise its task has just been cancelled
                 worker = next((each for each in free if each.models == ticket.job.models), free[0])
                 self._running[worker] = ticket
                 ticket.turn.set_result(worker)
 
-    # --- the work ------------------------------------------------------------------------------
+    # --- running a job ---------------------------------------------------------------------------
 
     async def _follow(self, ticket: _Ticket, worker: Worker, listener: Listener) -> JobResult:
-        job, said = ticket.job, asyncio.Queue[str | None]()
+        job, messages = ticket.job, asyncio.Queue[str | None]()
         output = self._output(job.request_id)
-        work = asyncio.create_task(worker.run(job, output, said.put_nowait))
+        work = asyncio.create_task(worker.run(job, output, messages.put_nowait))
 
         def end(work: asyncio.Task[dict[str, float]]) -> None:
-            said.put_nowait(None)
+            messages.put_nowait(None)
             self._free(worker)
             if not work.cancelled():
-                work.exception()  # may be of no interest to anybody any more
+                work.exception()  # read it, or asyncio logs it as never retrieved
 
         work.add_done_callback(end)
         try:
-            while (message := await said.get()) is not None:
+            while (message := await messages.get()) is not None:
                 await listener.on_message(message)
             return JobResult(output, await work)
         finally:
-            if not work.done():  # it ends at its next step; its worker's next job waits for that
+            if not work.done():  # its worker is free again once the job ends, at its next step
                 worker.stop_job()
 
     def _output(self, request_id: str) -> Path:
         return self.output_folder / f"{request_id}{FORMAT.extension}"
 
 
-def _place(ticket: _Ticket) -> tuple[bool, int, int]:
+def _order(ticket: _Ticket) -> tuple[bool, int, int]:
     return ticket.job.is_low_priority, ticket.job.round, ticket.job.sequence

@@ -1,4 +1,4 @@
-"""A worker in a process of its own on this machine, replaced when it dies; see worker.py."""
+"""A worker in a child process that is replaced when it dies; worker.py is the child's side."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .executor import ApiJob, WorkerDied, WorkerOptions
 logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 2**20
-# More than a worker takes for its last step.
+# Longer than SECONDS_FOR_LAST_STEP of worker.py.
 SECONDS_TO_END = 5.0
 LONGEST_PAUSE_SECONDS = 60.0
 
 
 class ProcessWorker:
-    """A child process with a device; if it crashes, the server does not."""
+    """A child process that computes on one device, so that a crash does not end the server."""
 
     def __init__(self, options: WorkerOptions) -> None:
-        """Know what it works with; nothing runs yet."""
+        """Set the options; `start` starts the process."""
         self._options = options
         self._process: Process | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -37,19 +37,19 @@ class ProcessWorker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the process is there."""
+        """True while the process runs."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self, when_ready: Callable[[], None]) -> None:
-        """Start the process and wait for its word; see Worker."""
+        """Start the process and wait until it is ready; see Worker."""
         try:
             self._process = await self._started()
         except WorkerDied as error:
-            raise AnimateDiffV2VError(f"{error} Its last words are above.") from error
+            raise AnimateDiffV2VError(f"{error} Its last log lines are above.") from error
         self._keeping = asyncio.create_task(self._keep(self._process, when_ready))
 
     async def stop(self) -> None:
-        """End the process, by force after some seconds."""
+        """Stop the process; kill it after some seconds."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
@@ -60,21 +60,21 @@ class ProcessWorker:
     async def run(
         self, job: ApiJob, output: Path, on_message: Callable[[str], None]
     ) -> dict[str, float]:
-        """Have the process run a job; see Worker."""
+        """Run a job in the process; see Worker."""
         process = self._process
         if process is None:
             raise WorkerDied("The worker has ended.")
         self.models, self._runs_job = job.models, True
         try:
             _tell(process, {"run": job.as_json(), "output": str(output)})
-            while (message := await self._heard(process))["event"] == "progress":
+            while (message := await self._next_event(process))["event"] == "progress":
                 on_message(message["message"])
         finally:
             self._runs_job = False
         return _timings(message)
 
     def stop_job(self) -> None:
-        """Tell the process that nobody wants the job any more."""
+        """Tell the process to stop its job."""
         if self._runs_job and self._process is not None:
             _tell(self._process, {"stop": True})
 
@@ -84,7 +84,7 @@ class ProcessWorker:
             await process.wait()
             self._process = self.models = None
             logger.warning(
-                "The worker on device %s %s; another one takes its place.",
+                "The worker on device %s %s; a new one is started.",
                 self._options.device, _ending(process),
             )  # fmt: skip
             self._process = process = await self._started_again()
@@ -96,17 +96,17 @@ class ProcessWorker:
             try:
                 return await self._started()
             except (AnimateDiffV2VError, WorkerDied, OSError) as error:
-                logger.error("%s It is tried again in %g seconds.", error, pause_seconds)
+                logger.error("%s Trying again in %g seconds.", error, pause_seconds)
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, LONGEST_PAUSE_SECONDS)
 
     async def _started(self) -> Process:
-        """Start a process that is ready; raises AnimateDiffV2VError when it refuses, WorkerDied."""
+        """Start a process and wait until it is ready; raises AnimateDiffV2VError or WorkerDied."""
         process = await asyncio.create_subprocess_exec(
             *self._command(), stdin=PIPE, stdout=PIPE, limit=LONGEST_LINE
         )
         try:
-            message = await self._heard(process)
+            message = await self._next_event(process)
             if message["event"] == "refused":
                 raise AnimateDiffV2VError(message["sentence"])
         except BaseException:
@@ -122,8 +122,8 @@ class ProcessWorker:
             command += ["--max-memory", str(options.max_memory_gb)]
         return command
 
-    async def _heard(self, process: Process) -> Any:
-        """Wait for the next event but those for the log; raises WorkerDied."""
+    async def _next_event(self, process: Process) -> Any:
+        """Return the next event, logging those of the log; raises WorkerDied."""
         assert process.stdout is not None
         while (line := await process.stdout.readline()).endswith(b"\n"):
             message = json.loads(line)
@@ -135,7 +135,7 @@ class ProcessWorker:
 
 
 def _timings(message: Any) -> dict[str, float]:
-    """Give what a job made, or raise what became of it instead."""
+    """Return the timings of a job that is done, or raise the exception of one that is not."""
     event = message["event"]
     if event == "cancelled":
         raise Cancelled("The job was cancelled.")
@@ -154,7 +154,7 @@ def _tell(process: Process, message: Any) -> None:
 
 
 async def _ended(process: Process) -> None:
-    """Wait for the end of a process that is not needed any more, and kill it if it takes long."""
+    """Wait until a process that is no longer needed ends; kill it after SECONDS_TO_END."""
     assert process.stdin is not None
     process.stdin.close()
     try:

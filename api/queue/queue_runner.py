@@ -1,15 +1,14 @@
-"""Takes requests through their life: waiting, running, done; or waiting again, after a restart."""
+"""The queue: takes each request from waiting to done, across restarts of the server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from ...pipeline import AnimateDiffV2VError, Cancelled
 from ..settings import Settings
@@ -27,41 +26,39 @@ from ..wire.problems import (
 )
 from .admission import Admission
 from .executor import ApiJob, Executor, JobResult, WorkerDied
-from .store import NewRequest, Store, StoredRequest
+from .outbox import Delivery
+from .patient_writer import LONGEST_PAUSE_SECONDS, PatientWriter, pauses
+from .progress_log import ProgressLog
+from .records import NewRequest, StoredRequest
+from .store import Store
 from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
 CancelStatus = Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED"]
-# Of what a running job says; a change of what it is doing is always kept.
-SECONDS_BETWEEN_LOG_LINES = 0.5
 MOST_ATTEMPTS = 3
-"""How often a request begins to run: once, and again after two restarts."""
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 15.0
-"""Between attempts to write on a disk that is full."""
+"""Starts of a request at most: the first, and one after each of two restarts."""
 ROOM_BYTES = 2**20
-"""What a disk must have left, beside twice the video, for a job to begin again on it."""
+"""Free bytes, besides twice the video's size, that a job waits for after a full disk."""
 
 Prepare = Callable[[StoredRequest], Awaitable[ApiJob]]
 Publish = Callable[[StoredRequest, JobResult], Awaitable[Answer]]
 CleanUp = Callable[[StoredRequest, ApiJob | None], Awaitable[None]]
-Finished = Callable[[StoredRequest], Awaitable[None]]
-_T = TypeVar("_T")
 
 
 @dataclass
 class _Unfinished:
-    """A request in this process's hands."""
+    """An unfinished request and its progress in this process."""
 
     request: StoredRequest
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
     job: ApiJob | None = None
     began: float | None = None
-    """When it began to run, by the monotonic clock."""
+    """When it started to run, by the monotonic clock."""
     ran_seconds: float | None = None
     runs: int = 0
-    """How often it ran in this process."""
+    """Number of runs in this process."""
     is_in_executor: bool = False
     is_cancelled: bool = False
     is_late: bool = False
@@ -70,14 +67,7 @@ class _Unfinished:
 
 
 class QueueRunner:
-    """Keeps one task for each unfinished request; all methods belong to the event loop's thread.
-
-    prepare: brings a request's files in and gives its job; the errors are those of Executor.run.
-    publish: what a request answers for the video that was made.
-    clean_up: removes what `prepare` brought in.
-    started: told of each request that begins to run.
-    finished: called once for each request that is done, again after a restart if it failed.
-    """
+    """One task for each unfinished request. All methods run in the event loop's thread."""
 
     def __init__(
         self,
@@ -88,34 +78,41 @@ class QueueRunner:
         prepare: Prepare,
         publish: Publish,
         clean_up: CleanUp,
+        webhook: Callable[[StoredRequest], Delivery | None],
         started: Callable[[StoredRequest], None],
-        finished: Finished,
+        finished: Callable[[StoredRequest], None],
     ) -> None:
-        """Connect the parts; nothing runs yet."""
+        """Connect the parts; `start` begins.
+
+        prepare: brings in a request's files and returns its job; raises as Executor.run does.
+        publish: returns a request's answer for the video that was made.
+        clean_up: removes the files that `prepare` brought in.
+        webhook: returns the delivery for a request with its answer, None where none is wanted.
+        started: called when a request starts to run.
+        finished: called when a request is done and its answer is stored.
+        """
         self._store, self._executor, self._settings = store, executor, settings
-        self._prepare, self._publish = prepare, publish
-        self._clean_up, self._started, self._finished = clean_up, started, finished
+        self._prepare, self._publish, self._clean_up = prepare, publish, clean_up
+        self._webhook, self._started, self._finished = webhook, started, finished
+        self._writer = PatientWriter(store)
         self._unfinished: dict[str, _Unfinished] = {}
         self._turns = Turns()
         self._admission = Admission(settings.fetched_ahead)
         self._fetching = asyncio.Semaphore(settings.fetches_at_once)
-        self._is_full = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Take up what an earlier process left: it is queued again in its order.
+        """Start the executor and queue what an earlier process left, in its order.
 
-        What had begun ends with its video if that is whole; else it begins again before all
-        others, twice at most.
+        A request that was running is finished with its video if that is complete; otherwise it
+        runs again before all others, after two restarts at most.
         """
         await self._executor.start()
         for request in await asyncio.to_thread(self._store.unfinished):
             self._begin(request)
-        for request in await asyncio.to_thread(self._store.webhooks_due):
-            self._in_background(self._written(partial(self._finished, request)))
 
     async def stop(self) -> None:
-        """Leave everything as a restart finds it."""
+        """Stop all tasks and the executor; unfinished requests continue at the next start."""
         tasks = [each.task for each in self._unfinished.values() if each.task]
         tasks += self._background
         for task in tasks:
@@ -124,7 +121,7 @@ class QueueRunner:
         await self._executor.stop()
 
     async def submit(self, request: NewRequest) -> StoredRequest:
-        """Queue a request; raises QueueFull."""
+        """Queue a request; raises QueueFull or StorageFull."""
         stored = await asyncio.to_thread(
             self._store.submit,
             request,
@@ -135,7 +132,7 @@ class QueueRunner:
         return stored
 
     async def cancel(self, request_id: str) -> CancelStatus:
-        """End a request that is known, unless it has ended."""
+        """Cancel a request of the store, unless it has ended."""
         waiting = self._unfinished.get(request_id)
         try:
             if not await asyncio.to_thread(self._store.cancel, request_id):
@@ -143,14 +140,14 @@ class QueueRunner:
         except StorageFull:
             if waiting is None:
                 raise
-            # It ends all the same, and is noted with its end.
+            # The request is cancelled all the same; the store learns it with its end.
         if waiting is not None:
             waiting.is_cancelled = True
             await self._stop(waiting)
         return "CANCELLATION_REQUESTED"
 
     def queue_position(self, request: StoredRequest) -> int:
-        """How many run or wait before a request, those of ComfyUI's own users among them."""
+        """Return the number of jobs ahead of a request, including those of ComfyUI's own users."""
         ahead = self._executor.queue_position(request.id)
         if ahead is not None:
             return ahead
@@ -158,12 +155,12 @@ class QueueRunner:
         if unfinished is None or unfinished.is_in_executor:
             return 0  # it is about to be seen to run, or to have ended
         others = (each for each in self._unfinished.values() if not each.is_in_executor)
-        place = self._turns.place(request.id)
-        before = sum(self._turns.place(each.request.id) < place for each in others)
+        own = self._turns.position(request.id)
+        before = sum(self._turns.position(each.request.id) < own for each in others)
         return self._executor.length() + before
 
     async def changed(self, request_id: str, *, seconds: float) -> None:
-        """Wait until there is news of a request, but not longer than that."""
+        """Wait until a request changes, `seconds` at most."""
         unfinished = self._unfinished.get(request_id)
         if unfinished is None:
             return
@@ -176,48 +173,28 @@ class QueueRunner:
         finally:
             unfinished.watchers.discard(event)
 
-    # --- what executors tell -------------------------------------------------------------------
-
-    async def begun(self, unfinished: _Unfinished) -> None:
-        """A job does not wait any more."""
-        unfinished.began = time.monotonic()
-        unfinished.runs += 1
-        self._turns.begun(unfinished.request.id)
-        self._admission.leave(unfinished.request.id)
-        self._started(unfinished.request)
-        try:
-            await asyncio.to_thread(self._store.start, unfinished.request.id)
-        except StorageFull as error:
-            self._tell_full(error)  # its end is noted with its beginning
-        _wake(unfinished)
-
-    async def said(self, unfinished: _Unfinished, message: str) -> None:
-        """A job tells what it is doing."""
-        await self._note(unfinished.request.id, message)
-        _wake(unfinished)
-
-    # --- one request ---------------------------------------------------------------------------
+    # --- one request -----------------------------------------------------------------------------
 
     def _begin(self, request: StoredRequest) -> None:
         unfinished = self._unfinished[request.id] = _Unfinished(request)
         self._turns.add(request)
         if request.state == "running":
-            self._admission.enter_first(request.id, self._turns.place(request.id))
-        unfinished.task = asyncio.create_task(self._see_through(unfinished))
+            self._admission.enter_first(request.id, self._turns.position(request.id))
+        unfinished.task = asyncio.create_task(self._run_to_end(unfinished))
         if request.start_before is not None and request.state == "queued":
-            # Never longer than was asked for, whatever the clock said in between.
+            # At most the timeout that was asked for, even if the clock was set back since.
             most = request.start_before - request.created
             delay = min(max(0.0, request.start_before - self._store.now()), most)
             loop = asyncio.get_running_loop()
             unfinished.expiry = loop.call_later(delay, self._expire, unfinished)
 
-    async def _see_through(self, unfinished: _Unfinished) -> None:
+    async def _run_to_end(self, unfinished: _Unfinished) -> None:
         request = unfinished.request
         try:
             answer = await self._answer(unfinished)
         except asyncio.CancelledError:
             if not (unfinished.is_cancelled or unfinished.is_late):
-                raise  # the server stops, and takes the request up when it starts again
+                raise  # the server stops; the request continues when it starts again
             answer = CANCELLED
         except Exception as error:
             answer = _answer_for(error, request.id)
@@ -234,58 +211,78 @@ class QueueRunner:
         _wake(unfinished)
 
     async def _answer(self, unfinished: _Unfinished) -> Answer:
-        """Run a request, again where that is worth it, and give what it answers."""
+        """Run a request, repeatedly where a repetition may help, and return its answer."""
         request = unfinished.request
         if request.is_cancelled:
             return CANCELLED
         if request.state == "running":
-            left = await self._recovered(request)
-            if left is not None or request.attempts >= MOST_ATTEMPTS:
-                self._admission.leave(request.id)  # it will not run: nobody waits for it
-            if left is not None:
-                return await self._written(partial(self._publish, request, left))
+            recovered = await self._recovered(request)
+            if recovered is not None or request.attempts >= MOST_ATTEMPTS:
+                self._admission.leave(request.id)  # it will not run, so others need not wait
+            if recovered is not None:
+                return await self._writer.write(partial(self._publish, request, recovered))
             if request.attempts >= MOST_ATTEMPTS:
                 return INTERRUPTED
             await self._wait_again(request, "the server was restarted; the request begins again")
-        pauses = _pauses()
-        while True:
+        for pause in pauses():
             try:
                 made = await self._made(unfinished)
             except WorkerDied:
                 if unfinished.runs > 1:
                     return INTERRUPTED
                 unfinished.is_in_executor = False
-                await self._wait_again(request, "what ran it ended; the request begins again")
-                await asyncio.sleep(next(pauses))
+                await self._wait_again(request, "the worker died; the request begins again")
+                await asyncio.sleep(pause)
             except (RequestRefused, AnimateDiffV2VError, OSError) as error:
                 if isinstance(error, Cancelled) or not is_disk_full(error):
                     raise
                 if unfinished.runs >= MOST_ATTEMPTS:
                     return STORAGE_FULL
                 unfinished.is_in_executor = False
-                self._tell_full(error)
+                self._writer.report_full(error)
                 await self._wait_again(request, "the disk is full; the request waits for room")
-                await self._wait_for_room(unfinished, next(pauses))
+                await self._wait_for_room(unfinished, pause)
             else:
-                return await self._written(partial(self._publish, request, made))
+                return await self._writer.write(partial(self._publish, request, made))
+        raise AssertionError("pauses() never ends")
 
     async def _made(self, unfinished: _Unfinished) -> JobResult:
         request = unfinished.request
         if unfinished.job is None:
-            place = self._turns.place(request.id)
-            await self._admission.enter(request.id, place)
+            position = self._turns.position(request.id)
+            await self._admission.enter(request.id, position)
             async with self._fetching:
                 job = await self._prepare(request)
-            unfinished.job = replace(job, round=place[1])
+            unfinished.job = replace(job, round=position[1])
         unfinished.is_in_executor = True
+        listener = ProgressLog(
+            on_start=partial(self._on_start, unfinished),
+            on_message=partial(self._on_message, unfinished),
+        )
         try:
-            return await self._executor.run(unfinished.job, _Listener(self, unfinished))
+            return await self._executor.run(unfinished.job, listener)
         finally:
             if unfinished.began is not None:
                 unfinished.ran_seconds = time.monotonic() - unfinished.began
 
+    async def _on_start(self, unfinished: _Unfinished) -> None:
+        unfinished.began = time.monotonic()
+        unfinished.runs += 1
+        self._turns.begun(unfinished.request.id)
+        self._admission.leave(unfinished.request.id)
+        self._started(unfinished.request)
+        try:
+            await asyncio.to_thread(self._store.start, unfinished.request.id)
+        except StorageFull as error:
+            self._writer.report_full(error)  # the start is stored with the end
+        _wake(unfinished)
+
+    async def _on_message(self, unfinished: _Unfinished, message: str) -> None:
+        await self._writer.log(unfinished.request.id, message)
+        _wake(unfinished)
+
     async def _recovered(self, request: StoredRequest) -> JobResult | None:
-        """What an earlier process made and could not tell of."""
+        """Return the complete video of a process that ended before it could report it."""
         path = await asyncio.to_thread(self._executor.recover_output, request.id)
         if path is None or request.started is None:
             return None
@@ -293,11 +290,11 @@ class QueueRunner:
         return JobResult(path, {"total": round(seconds, 3)})
 
     async def _wait_again(self, request: StoredRequest, reason: str) -> None:
-        await self._note(request.id, reason, level="WARN")
-        await self._written(partial(asyncio.to_thread, self._store.requeue, request.id))
+        await self._writer.log(request.id, reason, level="WARN")
+        await self._writer.write(partial(asyncio.to_thread, self._store.requeue, request.id))
 
     async def _wait_for_room(self, unfinished: _Unfinished, pause: float) -> None:
-        """Let others go first, until a job whose files are here can hope for more."""
+        """Let others go first, and wait until the disk has room for a job that is prepared."""
         self._admission.leave(unfinished.request.id)
         await asyncio.sleep(pause)
         if unfinished.job is not None:
@@ -311,52 +308,26 @@ class QueueRunner:
     ) -> None:
         if answer.error is not None:
             level = "WARN" if answer is CANCELLED else "ERROR"
-            await self._note(request.id, answer.error, level=level)
-        await self._written(
-            partial(
-                asyncio.to_thread, self._store.finish, request.id, answer, ran_seconds=ran_seconds
-            )
+            await self._writer.log(request.id, answer.error, level=level)
+        finish = partial(
+            self._store.finish,
+            request.id,
+            answer,
+            ran_seconds=ran_seconds,
+            webhook=self._webhook(replace(request, answer=answer)),
         )
+        await self._writer.write(partial(asyncio.to_thread, finish))
         finished = await asyncio.to_thread(self._store.get, request.id)
         assert finished is not None
-        await self._written(partial(self._finished, finished))
+        self._finished(finished)
 
-    # --- writing on a disk that may be full ----------------------------------------------------
-
-    async def _written(self, write: Callable[[], Awaitable[_T]]) -> _T:
-        """Write, as often as it takes: what is at its end must not be forgotten."""
-        for pause in _pauses():
-            try:
-                written = await write()
-            except (RequestRefused, sqlite3.OperationalError, OSError) as error:
-                if not is_disk_full(error):
-                    raise
-                self._tell_full(error)
-                await asyncio.sleep(pause)
-            else:
-                if self._is_full:
-                    self._is_full = False
-                    logger.warning("There is room on the disk again.")
-                return written
-        raise AssertionError("there is always another pause")
-
-    async def _note(self, request_id: str, message: str, *, level: str = "INFO") -> None:
-        """Add a line to a request's log, or do without it where there is no room."""
-        try:
-            await asyncio.to_thread(self._store.log, request_id, message, level=level)
-        except StorageFull as error:
-            self._tell_full(error)
-
-    def _tell_full(self, error: BaseException) -> None:
-        if not self._is_full:
-            self._is_full = True
-            logger.error("The disk takes no more (%s); what must be written is tried again.", error)
+    # --- cancelling ------------------------------------------------------------------------------
 
     async def _stop(self, unfinished: _Unfinished) -> None:
         if unfinished.is_in_executor:
             await self._executor.cancel(unfinished.request.id)
         elif unfinished.task is not None and not unfinished.is_ending:
-            # Whatever comes now must not disturb the end that begins here.
+            # A second cancellation must not interrupt the clean-up that begins here.
             unfinished.is_ending = True
             unfinished.task.cancel()
 
@@ -372,39 +343,8 @@ class QueueRunner:
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._background.add(task)  # the event loop alone would not keep it
+        self._background.add(task)  # the event loop holds no strong reference to it
         task.add_done_callback(self._background.discard)
-
-
-class _Listener:
-    """Puts down what an executor tells of a request; a full disk is no reason to stop the job."""
-
-    def __init__(self, runner: QueueRunner, unfinished: _Unfinished) -> None:
-        self._runner, self._unfinished = runner, unfinished
-        self._message, self._last = "", 0.0
-
-    async def started(self) -> None:
-        await self._runner.begun(self._unfinished)
-
-    async def on_message(self, message: str) -> None:
-        now, is_same_work = time.monotonic(), _work(message) == _work(self._message)
-        is_soon = now - self._last < SECONDS_BETWEEN_LOG_LINES
-        if message == self._message or (is_same_work and is_soon):
-            return
-        self._message, self._last = message, now
-        await self._runner.said(self._unfinished, message)
-
-
-def _pauses() -> Iterator[float]:
-    pause = FIRST_PAUSE_SECONDS
-    while True:
-        yield pause
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-def _work(message: str) -> str:
-    """What is being done: sampling, of "sampling step 1 of 2"."""
-    return message.split(" ", maxsplit=1)[0]
 
 
 def _wake(unfinished: _Unfinished) -> None:

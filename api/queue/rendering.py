@@ -1,4 +1,4 @@
-"""Does the work of a job, in the process that has the networks."""
+"""The rendering of a job, in the process that holds the networks."""
 
 from __future__ import annotations
 
@@ -30,13 +30,10 @@ OnMessage = Callable[[str], None]
 
 
 class Renderer:
-    """Renders jobs, one after the other.
-
-    The networks of the last job stay loaded, for the next one that needs the same files.
-    """
+    """Renders jobs one by one, keeping the networks of the last job loaded for the next one."""
 
     def __init__(self, options: WorkerOptions) -> None:
-        """Check that there is such a device; raises AnimateDiffV2VError when options will not do.
+        """Check the options; raises AnimateDiffV2VError, for example when there is no such device.
 
         Nothing is loaded yet.
         """
@@ -45,7 +42,7 @@ class Renderer:
         self._no_files = ModelFiles(
             checkpoint=options.models,
             device=options.device,
-            dtype=cast(Dtype, options.dtype),  # it checks
+            dtype=cast(Dtype, options.dtype),  # ModelFiles checks it
             max_memory_gb=options.max_memory_gb,
         )
         resolve_device(options.device)
@@ -53,9 +50,9 @@ class Renderer:
     def render(
         self, job: ApiJob, output: Path, *, on_message: OnMessage, is_cancelled: IsCancelled
     ) -> dict[str, float]:
-        """Write the restyled video of a job to `output` and give the seconds by phase.
+        """Write the restyled video of a job to `output` and return the seconds by phase.
 
-        Raises AnimateDiffV2VError when files or values will not do, Cancelled when stopped.
+        Raises AnimateDiffV2VError when files or values cannot be used, Cancelled when stopped.
         """
         stop_if(is_cancelled)
         models = self._networks(self._files(job), on_message)
@@ -70,7 +67,7 @@ class Renderer:
     def _networks(self, files: ModelFiles, on_message: OnMessage) -> Models:
         key = _identity(files)
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # frees the memory before more is taken
+            self._loaded = None  # frees the memory before the next networks are loaded
             on_message(f"loading {files.checkpoint.name}")
             self._loaded = (key, load_files(files))
         return self._loaded[1]
@@ -83,7 +80,7 @@ class Renderer:
             checkpoint=models / CHECKPOINTS / job.checkpoint,
             motion_module=models / MOTION_MODULES / job.motion_module,
             loras=tuple(
-                # A whole path stays one.
+                # An absolute path stays as it is: models / "loras" / "/a/b" is "/a/b".
                 LoraEntry(models / "loras" / name, model_strength=scale, clip_strength=scale)
                 for name, scale in job.loras
             ),
@@ -116,14 +113,14 @@ def _request(job: ApiJob, output: Path) -> Request:
             duration_seconds=job.duration_seconds,
         ),
         format=FORMAT.name,
-        overwrite=True,  # the name is the request's own: an earlier try of the same job
+        overwrite=True,  # an earlier run of the same job may have left it
     )
 
 
 def _identity(files: ModelFiles) -> tuple[object, ...]:
-    """Equal for the same files with the same content, as far as size and time tell."""
+    """Return a value that is equal for the same files with the same sizes and times."""
     entries = [*files.loras, *files.motion_loras]
     paths = [files.checkpoint, files.motion_module, *(entry.path for entry in entries)]
-    # What is not there is told by whoever loads it.
+    # Missing files are reported when they are loaded.
     stats = [path.stat() for path in paths if path is not None and path.is_file()]
     return (files, *((stat.st_size, stat.st_mtime_ns) for stat in stats))

@@ -1,4 +1,4 @@
-"""Sign webhooks as fal does: Ed25519 over request, user, time and the body's hash."""
+"""Signatures of webhooks, as fal's: Ed25519 over request, user, time and the body's hash."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE_NAME = SIGNING_KEY
 
 
 class Signer:
-    """Holds the private key, and tells the public one."""
+    """Signs with a private key and publishes the public one."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         """Sign with `key`."""
@@ -25,9 +25,9 @@ class Signer:
 
     @staticmethod
     def load(folder: Path) -> Signer:
-        """Take the key in `folder`, or draw one and keep it there.
+        """Load the key in `folder`, or generate one and save it there.
 
-        What is there and no such key is set aside. Raises AnimateDiffV2VError when the package
+        A file that is not such a key is set aside. Raises AnimateDiffV2VError when the package
         `cryptography` is missing.
         """
         try:
@@ -42,7 +42,7 @@ class Signer:
         key = _private_key(path) if path.exists() else None
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             if path.exists():
-                set_aside(path, "is no Ed25519 private key")
+                set_aside(path, "is not an Ed25519 private key")
             key = ed25519.Ed25519PrivateKey.generate()
             pem = key.private_bytes(
                 serialization.Encoding.PEM,
@@ -56,7 +56,7 @@ class Signer:
     def headers(
         self, *, request_id: str, user_id: str, timestamp: int, body: bytes
     ) -> dict[str, str]:
-        """Give the headers that prove the sender; `timestamp` in seconds since the epoch."""
+        """Return the headers that prove the sender; `timestamp` in seconds since the epoch."""
         digest = hashlib.sha256(body).hexdigest()
         message = "\n".join((request_id, user_id, str(timestamp), digest)).encode()
         return {
@@ -67,10 +67,10 @@ class Signer:
         }
 
     def jwks(self) -> dict[str, Any]:
-        """Give the public key as a JSON Web Key Set (RFC 8037)."""
+        """Return the public key as a JSON Web Key Set (RFC 8037)."""
         public = self._key.public_key().public_bytes_raw()
-        # With its padding, which RFC 7515 leaves out: the verifier in fal's documentation decodes
-        # with Python's urlsafe_b64decode, which insists on it; the others do not mind.
+        # With padding, which RFC 7515 leaves out: the verifier in fal's documentation uses Python's
+        # urlsafe_b64decode, which requires it; other verifiers accept it.
         x = base64.urlsafe_b64encode(public).decode()
         kid = hashlib.sha256(public).hexdigest()[:16]
         key = {"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x}
@@ -78,7 +78,7 @@ class Signer:
 
 
 def _private_key(path: Path) -> Any:
-    """Read a key of any kind; None where the file holds none."""
+    """Load a private key of any kind; return None if the file holds none."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - see Signer.load
 
     try:

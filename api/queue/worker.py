@@ -1,9 +1,9 @@
-"""A worker process: `python -m animatediff_v2v.api.queue.worker`, which the server starts.
+"""A worker process, `python -m animatediff_v2v.api.queue.worker`, started by the server.
 
-Both sides write JSON, one object a line. The server writes `{"run": ApiJob.as_json(), "output":
-PATH}` and, while that job runs, `{"stop": true}`. The worker writes `{"event": NAME, ...}`: first
+Both sides write JSON objects, one per line. The server writes `{"run": ApiJob.as_json(), "output":
+PATH}` and, to stop that job, `{"stop": true}`. The worker writes `{"event": NAME, ...}`: first
 `ready` or `refused`; for a job any number of `progress` events, then one of `made`, `cancelled`,
-`refused` or `failed`; `log` at any time. When the server ends, however it ends, so does the worker.
+`refused` or `failed`; `log` at any time. The worker ends when the server does, even if killed.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from .executor import ApiJob, WorkerOptions
 if TYPE_CHECKING:  # takes seconds, for PyTorch
     from .rendering import Renderer
 
-# The job of a server that has ended is stopped at its next step, but not waited for any longer.
+# When the server has ended, a job has this long to reach its next step, where it stops.
 SECONDS_FOR_LAST_STEP = 3.0
 LONGEST_TRACEBACK = 20_000
 
 
 class Pipes:
-    """The way to the server and back."""
+    """The pipes to the server and back."""
 
     def __init__(self) -> None:
-        """Take standard input and output away from everybody else in this process.
+        """Take over standard input and output, so that nothing else in this process can use them.
 
-        A library that prints would break the protocol, and a process of its own could read.
+        A library that prints would break the protocol, and a child process could read from it.
         """
         self._reading = os.fdopen(os.dup(0), "r", encoding="utf-8", newline="\n")
         self._writing = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
@@ -48,14 +48,14 @@ class Pipes:
         os.close(nothing)
         os.dup2(2, 1)
 
-    def tell(self, event: str, **values: Any) -> None:
+    def send(self, event: str, **values: Any) -> None:
         """Write one event; raises OSError when the server has ended."""
         with self._lock:
             self._writing.write(json.dumps({"event": event, **values}) + "\n")
             self._writing.flush()
 
-    def hear(self) -> Any:
-        """Wait for a message; None when the server has ended."""
+    def receive(self) -> Any:
+        """Wait for a message and return it; None when the server has ended."""
         line = self._reading.readline()
         return json.loads(line) if line.endswith("\n") else None
 
@@ -70,17 +70,17 @@ class _Order:
 
 
 class _Inbox:
-    """Hears the server while the main thread works."""
+    """Receives messages of the server in a thread, while the main thread works."""
 
     def __init__(self, pipes: Pipes) -> None:
         self._pipes = pipes
         self.orders: queue.Queue[_Order] = queue.Queue()
         self._has_ended = threading.Event()
-        threading.Thread(target=self._hear, name="inbox", daemon=True).start()
+        threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         order = _Order(None)
-        while (message := self._pipes.hear()) is not None:
+        while (message := self._pipes.receive()) is not None:
             if "stop" in message:
                 order.stop.set()
             else:
@@ -89,38 +89,38 @@ class _Inbox:
         order.stop.set()
         self.orders.put(_Order(None))
         if not self._has_ended.wait(SECONDS_FOR_LAST_STEP):
-            os._exit(1)  # the next server removes what it has begun to write
+            os._exit(1)  # the next server removes the unfinished file
 
     def end(self) -> None:
-        """Let the process end by itself."""
+        """Let the process end normally."""
         self._has_ended.set()
 
 
 class _LogHandler(logging.Handler):
-    """Hands records to the server, which has a format of its own for them."""
+    """Sends log records to the server, which formats them."""
 
     def __init__(self, pipes: Pipes) -> None:
         super().__init__()
         self._pipes = pipes
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._pipes.tell("log", level=record.levelno, message=self.format(record))
+        self._pipes.send("log", level=record.levelno, message=self.format(record))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Work until the server ends; returns the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Ctrl-C and service managers signal both; the server then ends its workers tidily.
+        # Ctrl-C and service managers signal both processes; the server then stops its workers.
         signal.signal(number, signal.SIG_IGN)
     options = _parsed(arguments)
     pipes = Pipes()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_LogHandler(pipes)])
-    logging.captureWarnings(True)  # else Python writes them on stderr, beside the server's log
+    logging.captureWarnings(True)  # otherwise they go to stderr, bypassing the server's log
     inbox = _Inbox(pipes)
     try:
         return _work(options, pipes, inbox)
     except OSError:
-        return 1  # the server has ended, and what it would be told is lost
+        return 1  # the server has ended
     finally:
         inbox.end()
 
@@ -147,21 +147,21 @@ def _work(options: WorkerOptions, pipes: Pipes, inbox: _Inbox) -> int:
     try:
         renderer = Renderer(options)
     except AnimateDiffV2VError as error:
-        pipes.tell("refused", sentence=str(error))
+        pipes.send("refused", sentence=str(error))
         return 2
-    pipes.tell("ready")
+    pipes.send("ready")
     while True:
         order = inbox.orders.get()
         if order.job is None:
             return 0
         event, values = _outcome(order, renderer, pipes)
-        pipes.tell(event, **values)
+        pipes.send(event, **values)
         if event == "failed":
-            return 1  # whatever it was may have damaged more; the server starts another worker
+            return 1  # an unknown error may have damaged more; the server starts another worker
 
 
 def _outcome(order: _Order, renderer: Renderer, pipes: Pipes) -> tuple[str, dict[str, Any]]:
-    """Run a job and word what became of it."""
+    """Run a job and return the event that reports its outcome."""
     from ...pipeline.errors import AnimateDiffV2VError, Cancelled  # noqa: PLC0415 - see Renderer
 
     assert order.job is not None
@@ -169,7 +169,7 @@ def _outcome(order: _Order, renderer: Renderer, pipes: Pipes) -> tuple[str, dict
         timings = renderer.render(
             order.job,
             order.output,
-            on_message=lambda message: pipes.tell("progress", message=message),
+            on_message=lambda message: pipes.send("progress", message=message),
             is_cancelled=order.stop.is_set,
         )
     except Cancelled:
@@ -177,8 +177,8 @@ def _outcome(order: _Order, renderer: Renderer, pipes: Pipes) -> tuple[str, dict
     except AnimateDiffV2VError as error:
         return "refused", {"sentence": str(error)}
     except Exception as error:
-        told = {"traceback": traceback.format_exc()[-LONGEST_TRACEBACK:]}
-        return "failed", told | {"errno": getattr(error, "errno", None)}
+        values = {"traceback": traceback.format_exc()[-LONGEST_TRACEBACK:]}
+        return "failed", values | {"errno": getattr(error, "errno", None)}
     return "made", {"timings": timings}
 
 

@@ -1,1 +1,1 @@
-"""Disk: the service's folder and database, and what is kept how long."""
+"""The disk: the service's folder and database, and the checks for a full disk."""

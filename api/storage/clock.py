@@ -6,14 +6,14 @@ import time
 
 
 class SteadyClock:
-    """Begins at the wall clock's time and goes on with the monotonic clock.
+    """Starts at the wall clock's time and continues with the monotonic clock.
 
-    What is due, expires or has grown old is measured by it, so that a wall clock that somebody
-    sets, by a day either way, neither ends nor prolongs anything.
+    Deadlines and ages are measured by it, so that setting the wall clock, forwards or back, does
+    not end or prolong anything.
     """
 
     def __init__(self, *, at_least: float = 0.0) -> None:
-        """Begin now; never before `at_least`, the latest time that an earlier process noted."""
+        """Start now, or at `at_least`, the latest time stored by an earlier process, if later."""
         self._offset = max(time.time(), at_least) - time.monotonic()
 
     def __call__(self) -> float:

@@ -1,14 +1,14 @@
-"""The folder of the service: what is in it, under which names, and what is not the service's.
+"""The data folder: the names of the service's files in it.
 
-    FOLDER/                  the owner's, who writes api.json here; nothing else is touched
+    FOLDER/                  the owner's; only api.json is read
       api.json
-      animatediff-v2v/       the service's, marked by format.json
+      animatediff-v2v/       the service's, identified by format.json
         format.json          {"format": ..., "version": 1}
         api.sqlite           requests, logs, results, webhooks
         api-keys.json, webhook-key.pem, in_use.sqlite
         uploads/ loras/ inputs/ outputs/
 
-Even inside, only files whose names the service itself gives are ever removed.
+Even in its own folder the service removes only files with names that it gives itself.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ OUTPUT_NAME = re.compile(rf"{_ID}(_[0-9]+_)?\.mp4")
 
 @dataclass(frozen=True)
 class DataFolder:
-    """The service's own folder inside the one that its owner named."""
+    """The service's own folder inside the owner's data folder."""
 
     path: Path
 
     @staticmethod
     def open(root: Path) -> DataFolder:
-        """Find the service's folder in `root`, or make it; take over what an earlier version left.
+        """Find or create the service's folder in `root`; move files of earlier versions into it.
 
-        Raises FolderRefused when a folder of that name is somebody else's or a newer
-        version's, when a process of an earlier version runs, and when nothing can be written.
+        Raises FolderRefused when a folder of that name is foreign or of a newer version, when a
+        process of an earlier version runs, or when the folder is not writable.
         """
         own = root.absolute() / OWN
         try:
@@ -77,27 +77,27 @@ class DataFolder:
 
     @property
     def uploads(self) -> Path:
-        """Files that clients hand in."""
+        """The uploads of clients."""
         return self.path / "uploads"
 
     @property
     def loras(self) -> Path:
-        """LoRAs that requests brought in."""
+        """The cache of LoRAs that requests brought in."""
         return self.path / "loras"
 
     @property
     def inputs(self) -> Path:
-        """Videos that requests brought in, where no ComfyUI has a folder for them."""
+        """Input videos of requests; in ComfyUI its input folder is used instead."""
         return self.path / "inputs"
 
     @property
     def outputs(self) -> Path:
-        """Videos that were made, where no ComfyUI has a folder for them."""
+        """Finished videos; in ComfyUI its output folder is used instead."""
         return self.path / "outputs"
 
 
 def own_files(folder: Path, name: re.Pattern[str]) -> list[Path]:
-    """List the files of `folder` whose whole name matches; nothing where there is no folder."""
+    """Return the files of `folder` whose full names match; none if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             return [
@@ -110,7 +110,7 @@ def own_files(folder: Path, name: re.Pattern[str]) -> list[Path]:
 
 
 def file_size(path: Path) -> int:
-    """Return a file's bytes; 0 for one that has just been moved or removed."""
+    """Return a file's size in bytes; 0 if it has just been moved or removed."""
     try:
         return path.stat().st_size
     except OSError:
@@ -118,17 +118,25 @@ def file_size(path: Path) -> int:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a file that cannot be used, and what SQLite keeps beside it; nothing is deleted."""
+    """Rename an unusable file and the side files of SQLite; nothing is deleted."""
     day = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
     kept = path.with_name(f"{path.name}.damaged-{day}-{os.getpid()}")
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             Path(f"{path}{suffix}").rename(f"{kept}{suffix}")
-    logger.error("%s %s: it is kept as %s, and a new one is begun.", path, reason, kept.name)
+    logger.error("%s %s: it is kept as %s, and a new one is created.", path, reason, kept.name)
+
+
+def keep_private(path: Path, mode: int) -> None:
+    """Set a mode such as 0o600; log a warning where the disk has no modes."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        logger.warning("%s may be readable by others: %s", path, error)
 
 
 def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file so that after a crash it is there whole, or as it was before."""
+    """Write a file so that after a crash it is either complete or unchanged."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     try:
@@ -144,8 +152,8 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names of a folder's files on the disk, where the system can."""
-    with suppress(OSError):  # Windows opens no folders
+    """Flush the entries of a folder to the disk, where the system supports it."""
+    with suppress(OSError):  # Windows cannot open folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -161,8 +169,8 @@ def _check_marker(own: Path) -> None:
     if not marker.exists():
         if {path.name for path in own.iterdir()} - {marker.with_suffix(".new").name}:
             raise FolderRefused(
-                f"{own} holds files and no {MARKER}, so it is not the service's: move it away, or "
-                "name another folder."
+                f"{own} holds files but no {MARKER}, so it is not the service's: move it away, or "
+                "use another folder."
             )
         about = {"format": FORMAT, "version": VERSION}
         write_durably(marker, json.dumps(about).encode())
@@ -171,12 +179,12 @@ def _check_marker(own: Path) -> None:
     version = about.get("version") if isinstance(about, dict) else None
     if not isinstance(about, dict) or about.get("format") != FORMAT or type(version) is not int:
         raise FolderRefused(
-            f"{marker} is not the service's: move {own} away, or name another folder."
+            f"{marker} is not the service's: move {own} away, or use another folder."
         )
     if version > VERSION:
         raise FolderRefused(
             f"{own} was written by a newer version (format {version}; this one knows {VERSION}): "
-            "update animatediff-v2v, or name another folder."
+            "update animatediff-v2v, or use another folder."
         )
 
 
@@ -191,7 +199,7 @@ def _json(path: Path) -> Any:
 
 
 def _take_over(root: Path, own: Path) -> None:
-    """Move what earlier versions kept in `root` itself; again after a crash in between."""
+    """Move the files that earlier versions kept in `root`; may be repeated after a crash."""
     found = [
         name
         for name, is_ours in (
@@ -210,14 +218,14 @@ def _take_over(root: Path, own: Path) -> None:
             _move_own(root / "inputs", own / "inputs", INPUT_NAME)
             _move_own(root / "outputs", own / "outputs", OUTPUT_NAME)
             _relocate_outputs(root / DATABASE, own)
-        for name in reversed(found):  # the database last: without it nothing else is looked for
+        for name in reversed(found):  # the database last: a repetition after a crash needs it
             (root / name).rename(own / name)
         sync_folder(own)
     finally:
         old.release()
         new.release()
     (root / LOCK).unlink(missing_ok=True)
-    logger.info("What was in %s is in %s now.", root, own)
+    logger.info("The data in %s was moved to %s.", root, own)
 
 
 def _is_our_database(path: Path) -> bool:
@@ -226,7 +234,7 @@ def _is_our_database(path: Path) -> bool:
             found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             return {"requests", "logs", "outputs"} <= {name for (name,) in found}
     except sqlite3.DatabaseError as error:
-        logger.error("%s is no database of this service (%s) and stays where it is.", path, error)
+        logger.error("%s is not a database of this service (%s); it is left alone.", path, error)
         return False
 
 
@@ -245,7 +253,7 @@ def _move_own(source: Path, target: Path, name: re.Pattern[str]) -> None:
     target.mkdir(exist_ok=True)
     for path in own_files(source, name):
         shutil.move(path, target / path.name)
-    with suppress(OSError):  # somebody else's files are in it
+    with suppress(OSError):  # it holds other files
         source.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""One SQLite file: opened or set aside, written in transactions, kept small."""
+"""One SQLite file, written in transactions; a damaged file is set aside."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _INCREMENTAL = 2
 
 
 class _Damaged(Exception):
-    """The file is no SQLite database, or not one of ours."""
+    """The file is not a SQLite database, or not one of this service."""
 
 
 class Database:
-    """The file. Its methods may be called from any thread, one at a time gets through.
+    """A connection to the file. Methods may be called from any thread; they run in turn.
 
-    What a transaction has written is on the disk when it ends.
+    A transaction is on the disk when it ends.
     """
 
     def __init__(
         self, path: Path, *, schema: str, added: Mapping[str, Mapping[str, str]], version: int
     ) -> None:
-        """Open the file, or make it; what is damaged or foreign is set aside first.
+        """Open or create the file; a damaged or foreign one is set aside first.
 
-        added: per table the columns that earlier versions lacked, with their types.
+        added: for each table the columns that earlier versions lack, with their types.
         Raises AnimateDiffV2VError when it cannot be opened, or was written by a newer version.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,14 +54,14 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all of the block or nothing; raises StorageFull when the disk does not take it."""
+        """Commit all writes of the block, or none; raises StorageFull when the disk is full."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException as error:
-                # A commit that failed leaves the transaction open, a full disk may have ended it.
+                # A failed commit leaves the transaction open; a full disk may have ended it.
                 if self._connection.in_transaction:
                     with suppress(sqlite3.OperationalError):
                         self._connection.execute("ROLLBACK")
@@ -70,17 +70,17 @@ class Database:
                 raise
 
     def changed(self, statement: str, values: tuple[Any, ...] | dict[str, Any]) -> bool:
-        """Run one statement, and tell whether it changed one row."""
+        """Execute one statement and return whether it changed exactly one row."""
         with self.transaction() as connection:
             return connection.execute(statement, values).rowcount == 1
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        """Read."""
+        """Return the rows of a query."""
         with self._lock, closing(self._connection.execute(query, values)) as found:
             return found.fetchall()
 
     def size(self) -> int:
-        """Return the bytes that rows take up, without the pages that are free for new ones."""
+        """Return the bytes in use, without free pages."""
         pages, free, size = (
             self.rows(f"PRAGMA {name}")[0][0]
             for name in ("page_count", "freelist_count", "page_size")
@@ -88,13 +88,13 @@ class Database:
         return int((pages - free) * size)
 
     def shrink(self) -> None:
-        """Give free pages back to the disk."""
+        """Return free pages to the disk."""
         with self._lock:
-            # A script runs to its end; a statement without rows would stop after one page.
+            # execute() would stop after one page, as the statement returns no rows.
             self._connection.executescript("PRAGMA incremental_vacuum")
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    # --- opening -------------------------------------------------------------------------------
+    # --- opening ---------------------------------------------------------------------------------
 
     def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -104,9 +104,9 @@ class Database:
             self._prepare(connection)
         except BaseException as error:
             connection.close()
-            # This class itself is for what is malformed, its subclasses for all else.
+            # DatabaseError itself means a malformed file; its subclasses mean other errors.
             if type(error) is sqlite3.DatabaseError:
-                raise _Damaged(f"is no whole SQLite database ({error})") from error
+                raise _Damaged(f"is not a valid SQLite database ({error})") from error
             raise
         connection.row_factory = sqlite3.Row
         return connection
@@ -124,7 +124,7 @@ class Database:
         self._check_columns(connection)
         if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
             connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
-            with suppress(sqlite3.OperationalError):  # no room for a copy: again at another start
+            with suppress(sqlite3.OperationalError):  # no room for a copy: done at a later start
                 connection.execute("VACUUM")
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
@@ -138,7 +138,7 @@ class Database:
             connection.execute(f"PRAGMA user_version = {self._version}")
 
     def _check_columns(self, connection: sqlite3.Connection) -> None:
-        """See that tables of our names are ours."""
+        """Check that existing tables have this service's columns; raises _Damaged."""
         with closing(sqlite3.connect(":memory:")) as model:
             model.executescript(self._schema)
             tables = [

@@ -1,4 +1,4 @@
-"""A disk that is full, or as full as the owner lets the service fill it."""
+"""Detection of a full disk, and the error that reports it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from ..wire.problems import STORAGE_FULL, RequestRefused
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What the pipeline says, also where its error comes through ComfyUI or another process as text.
+# The pipeline's sentence, as its error arrives through ComfyUI or another process as text.
 _SAID = "the disk is full; free some space or choose another folder"
 
 
 class StorageFull(RequestRefused):
-    """Nothing more can be written for now."""
+    """The disk, or the share that the settings allow, is full."""
 
     def __init__(self) -> None:
-        """Answer as a server that has no room."""
+        """Create the error with its 507 answer."""
         super().__init__(STORAGE_FULL)
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error comes from a full disk, at whatever depth."""
+    """Return whether an error, or one of its causes, comes from a full disk."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -41,7 +41,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def full_disk_refused() -> Iterator[None]:
-    """Turn the error of a full disk into StorageFull."""
+    """Replace the OSError of a full disk by StorageFull."""
     try:
         yield
     except OSError as error:
@@ -51,7 +51,7 @@ def full_disk_refused() -> Iterator[None]:
 
 
 def has_room(folders: Iterable[Path], wanted: int) -> bool:
-    """Whether each folder's disk has so many bytes left; one that cannot be asked counts as one."""
+    """Return whether each folder's disk has `wanted` free bytes; unreadable ones count as free."""
     for folder in folders:
         try:
             if shutil.disk_usage(folder).free < wanted:

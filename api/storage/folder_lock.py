@@ -1,4 +1,4 @@
-"""Keeps a second process off a folder."""
+"""The lock that lets only one process use a data folder."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ LOCK = "in_use.sqlite"
 
 
 class FolderRefused(ValueError):
-    """A folder is not to be used; the message is for its owner.
+    """A folder cannot be used; the message is for its owner.
 
-    An error of its own, because the command for keys shall not wait for PyTorch.
+    Not an AnimateDiffV2VError, so that the command for keys need not import PyTorch.
     """
 
 
 class FolderLock:
-    """Held by the process that answers from a folder: two queues would run the same requests."""
+    """Held by the process that serves a folder: two queues would run the same requests."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder; raises FolderRefused while another process has it."""
-        # The operating system lets go of SQLite's locks when a process ends, however it ends.
+        """Lock the folder; raises FolderRefused while another process holds the lock."""
+        # The operating system releases SQLite's locks when a process ends, even if killed.
         self._connection = sqlite3.connect(
             folder / LOCK, timeout=0, isolation_level=None, check_same_thread=False
         )
@@ -29,10 +29,9 @@ class FolderLock:
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise FolderRefused(
-                f"Another process answers the API from {folder}: stop it, or give this one a "
-                "folder of its own."
+                f"Another process serves the API from {folder}: stop it, or use another folder."
             ) from error
 
     def release(self) -> None:
-        """Let the next process have it."""
+        """Release the lock."""
         self._connection.close()

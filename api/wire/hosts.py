@@ -1,4 +1,4 @@
-"""Where fal's hosts live on this server: each under a path of its own.
+"""The mapping of fal's hosts to paths of this server.
 
 The clients talk to several hosts, and the same path means different things on two of them
 (`https://fal.run/{id}` runs, `https://queue.fal.run/{id}` queues). So
@@ -10,6 +10,7 @@ from __future__ import annotations
 from aiohttp import web
 from yarl import URL
 
+FILES = "/animatediff-v2v/files"
 MOUNT = "/fal"
 HEALTH = "/animatediff-v2v/health"
 
@@ -23,7 +24,7 @@ HOSTS = (RUN, QUEUE, REST, OLD_REST, CDN)
 
 
 def local_path(target: str) -> str | None:
-    """Give the path and query on this server that answer for a URL of fal's, or None.
+    """Return path and query on this server for a URL of fal's, or None for other URLs.
 
     >>> local_path("https://queue.fal.run/fal-ai/animatediff-v2v?fal_webhook=x")
     '/fal/queue.fal.run/fal-ai/animatediff-v2v?fal_webhook=x'
@@ -39,7 +40,7 @@ def local_path(target: str) -> str | None:
 
 
 def own_url(request: web.Request) -> str:
-    """Give the address under which the client reached this server, such as http://127.0.0.1:8188.
+    """Return the URL at which the client reached this server, such as http://127.0.0.1:8188.
 
     Only for requests whose Host the guard has let through.
     """

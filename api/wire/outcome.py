@@ -1,17 +1,17 @@
-"""What a finished request answers."""
+"""The answer of a finished request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# Where the same request may well go through later: nothing was found wrong with it.
+# Error types with which the same request may succeed later.
 RETRYABLE = {"runner_disconnected", "queue_full", "storage_full", "rate_limited", "too_many_bodies"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a finished request answers: a status, a JSON body, and for failures what kind it is."""
+    """HTTP status, JSON body, and for failures fal's error type."""
 
     status: int
     body: Any
@@ -19,12 +19,12 @@ class Answer:
 
     @property
     def is_ok(self) -> bool:
-        """Whether the request was done."""
+        """True when the request succeeded."""
         return self.status == 200
 
     @property
     def error(self) -> str | None:
-        """What went wrong, in one sentence; None when nothing did."""
+        """The error in one sentence; None for a success."""
         if self.is_ok:
             return None
         detail = self.body["detail"]
@@ -32,7 +32,7 @@ class Answer:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Response headers that say more of the failure."""
+        """The response headers that describe a failure."""
         if self.error_type is None:
             return {}
         is_retryable = "true" if self.error_type in RETRYABLE else "false"

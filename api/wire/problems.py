@@ -1,4 +1,4 @@
-"""What goes wrong, in the words and numbers that fal's clients know."""
+"""Errors in the format that fal's clients expect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...pipeline import AnimateDiffV2VError
 from .outcome import Answer
 
 ERROR_PAGES = "https://docs.fal.ai/errors/#"
-# pydantic's names on the left, the hosted ones on the right.
+# From pydantic's error types to fal's.
 HOSTED_TYPES = {
     "string_too_long": "sequence_too_long",
     "string_too_short": "sequence_too_short",
@@ -26,10 +26,10 @@ LONGEST_ECHO = 200
 
 
 class RequestRefused(AnimateDiffV2VError):
-    """A request that cannot be done; `answer` is what its caller is told."""
+    """A request that is refused; `answer` is sent to its caller."""
 
     def __init__(self, answer: Answer) -> None:
-        """Carry an answer that is no success."""
+        """Carry the answer of a failure."""
         super().__init__(answer.error or "")
         self.answer = answer
 
@@ -45,7 +45,7 @@ class Detail:
     input: Any = None
 
     def as_json(self) -> dict[str, Any]:
-        """The entry as it is sent; the input only where it is short."""
+        """Return the entry as it is sent, with the input only if it is short."""
         entry: dict[str, Any] = {
             "loc": list(self.loc),
             "msg": self.msg,
@@ -59,23 +59,23 @@ class Detail:
 
 
 def unprocessable(*details: Detail) -> Answer:
-    """422: something in the input will not do."""
+    """Return the 422 answer for invalid input."""
     entries = [each.as_json() for each in details]
     return Answer(422, {"detail": entries}, entries[0]["type"])
 
 
 def refused(field_name: str, sentence: str, type: str, **ctx: Any) -> RequestRefused:
-    """The error that says which field of the input will not do, and why."""
+    """Return the error that names an invalid field of the input and the reason."""
     return RequestRefused(unprocessable(Detail(["body", field_name], sentence, type, ctx)))
 
 
 def error_response(status: int, sentence: str, error_type: str) -> Answer:
-    """An answer that is no fault of the input's."""
+    """Return the answer of an error that is not a 422."""
     return Answer(status, {"detail": sentence, "error_type": error_type}, error_type)
 
 
 def validation_answer(error: ValidationError) -> Answer:
-    """Word pydantic's errors as the hosted API does."""
+    """Return pydantic's errors in the hosted API's format."""
     return unprocessable(*(_detail(each) for each in error.errors(include_url=False)))
 
 
@@ -92,7 +92,7 @@ def _choices(expected: str) -> list[str]:
 
 
 def _echo(value: Any) -> Any:
-    """The value where JSON and UTF-8 can carry it."""
+    """Return a value that JSON and UTF-8 can represent."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
@@ -111,21 +111,17 @@ BROKEN = error_response(
 )
 INTERRUPTED = error_response(
     500,
-    "What ran the request ended each time before it was done; submit it again",
+    "The server stopped each time before the request was done; submit it again",
     "runner_disconnected",
 )
-STORAGE_FULL = error_response(
-    507, "The server has no room on its disk; try again when there is some", "storage_full"
-)
-QUEUE_FULL = error_response(
-    503, "The queue is full; try again when some requests are done", "queue_full"
-)
+STORAGE_FULL = error_response(507, "The server's disk is full; try again later", "storage_full")
+QUEUE_FULL = error_response(503, "The queue is full; try again later", "queue_full")
 
 
 def too_large(max_bytes: int) -> RequestRefused:
     """Return the error for a body of more than `max_bytes`."""
     return RequestRefused(
         error_response(
-            413, f"The body is larger than {max_bytes} bytes, the most taken", "request_too_large"
+            413, f"The body is larger than the limit of {max_bytes} bytes", "request_too_large"
         )
     )

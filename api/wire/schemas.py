@@ -1,7 +1,7 @@
-"""What the hosted endpoints take and give, with the hosted names and defaults.
+"""Inputs and outputs of the hosted endpoints, with the hosted names and defaults.
 
-Where the hosted limits are not known, these are wider than any that was seen, so that no script
-that ran there is refused here.
+Where the hosted limits are unknown, these are wider than any that were seen, so that every script
+that ran there runs here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ...pipeline.request import NEGATIVE_PROMPT
 LONGEST_PROMPT = 10_000
 LONGEST_REFERENCE = 4_096
 LONGEST_URL = 8_192
-"""Of video_url where it is no data URI; servers and proxies take no longer ones."""
+"""Of a video_url that is not a data URI; servers and proxies accept no longer ones."""
 MOST_LORAS = 16
 
 Motion = Literal["zoom-out", "zoom-in", "pan-left", "pan-right", "tilt-up", "tilt-down"]
 
 
 def _with_possible_weights(prompt: str, info: ValidationInfo) -> str:
-    """Refuse weights that no prompt can have, which else would show in the request's turn."""
+    """Refuse invalid weights at submission rather than when the request runs."""
     try:
         check_prompt(prompt, name=info.field_name or "prompt")
     except AnimateDiffV2VError as error:
@@ -53,13 +53,13 @@ class LoraWeight(BaseModel):
         1.0,
         ge=LORA_STRENGTH.low,
         le=LORA_STRENGTH.high,
-        description="0 is without effect, 1 as trained.",
+        description="0 has no effect, 1 is as trained.",
     )
-    force: bool = Field(False, description="Taken and ignored, as LoRAs are always merged.")
+    force: bool = Field(False, description="Accepted and ignored: LoRAs are always merged.")
 
 
 class RestyleInput(BaseModel):
-    """What all endpoints take."""
+    """The input that all endpoints share."""
 
     video_url: str = Field(
         min_length=1, description="The video to restyle: an http(s) URL, a data URI or an upload."
@@ -68,29 +68,29 @@ class RestyleInput(BaseModel):
     @field_validator("video_url")
     @classmethod
     def _is_no_long_url(cls, value: str) -> str:
-        """Refuse what could be no URL; a data URI is as long as its video."""
+        """Limit the length of URLs; a data URI is as long as its video."""
         if len(value) > LONGEST_URL and value[:5].lower() != "data:":
             raise PydanticCustomError(
                 "string_too_long",
-                "A URL has at most {max_length} characters; hand the video itself in as an upload "
-                "or as a data URI",
+                "A URL has at most {max_length} characters; send the video itself as an upload or "
+                "as a data URI",
                 {"max_length": LONGEST_URL},
             )
         return value
 
-    prompt: Prompt = Field(description="What the video shall show.")
-    negative_prompt: Prompt = Field(NEGATIVE_PROMPT, description="What it shall not show.")
+    prompt: Prompt = Field(description="What the video should show.")
+    negative_prompt: Prompt = Field(NEGATIVE_PROMPT, description="What the video should not show.")
     seed: int | None = Field(
         None,
         ge=SEED.low,
         le=SEED.high,
-        description="Chooses the noise; drawn if absent. Of one above 2^53 - 1 the remainder "
-        "counts, which JavaScript can hold; the answer names it.",
+        description="Chooses the noise; random if absent. A seed above 2^53 - 1 is reduced modulo "
+        "2^53, so that JavaScript can represent it; the output has the reduced one.",
     )
 
     @property
     def usable_seed(self) -> int | None:
-        """The seed as the sampler takes it."""
+        """The seed for the sampler, from 0 to 2^53 - 1."""
         return None if self.seed is None else self.seed % (DRAWN_SEED.high + 1)
 
 
@@ -101,7 +101,7 @@ class AnimateDiffV2VInput(RestyleInput):
 
     num_inference_steps: int = Field(25, ge=1, le=100, description="Denoising steps.")
     guidance_scale: Finite = Field(
-        7.0, ge=0, le=30, description="How strongly the prompt is followed."
+        7.0, ge=0, le=30, description="How strictly the prompt is followed."
     )
     base_model: str = Field(
         "cardosAnimev20",
@@ -128,7 +128,7 @@ class AnimateDiffV2VTurboInput(AnimateDiffV2VInput):
 
     num_inference_steps: int = Field(8, ge=4, le=12, description="Denoising steps.")
     guidance_scale: Finite = Field(
-        2.2, ge=1, le=30, description="How strongly the prompt is followed."
+        2.2, ge=1, le=30, description="How strictly the prompt is followed."
     )
 
 
@@ -139,13 +139,18 @@ class FastInput(RestyleInput):
 
     num_inference_steps: int = Field(25, ge=1, le=100, description="Denoising steps.")
     guidance_scale: Finite = Field(
-        7.5, ge=0, le=30, description="How strongly the prompt is followed."
+        7.5, ge=0, le=30, description="How strictly the prompt is followed."
     )
-    strength: Finite = Field(0.7, ge=0, le=1, description="How much is made new.")
+    strength: Finite = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Share of the video that is made new: 0 keeps it, 1 replaces it.",
+    )
     first_n_seconds: Finite = Field(
-        3, gt=0, le=3600, description="How much of the video is restyled."
+        3, gt=0, le=3600, description="Seconds of the video to restyle."
     )
-    fps: Finite = Field(8, ge=1, le=120, description="Frames of it that are taken each second.")
+    fps: Finite = Field(8, ge=1, le=120, description="Frames per second to take from the video.")
     motions: list[Motion] = Field(
         default_factory=list, max_length=6, description="Camera moves, from motion LoRAs."
     )
@@ -158,21 +163,21 @@ class FastTurboInput(FastInput):
 
     num_inference_steps: int = Field(12, ge=1, le=100, description="Denoising steps.")
     guidance_scale: Finite = Field(
-        2.0, ge=0, le=30, description="How strongly the prompt is followed."
+        2.0, ge=0, le=30, description="How strictly the prompt is followed."
     )
 
 
 class File(BaseModel):
-    """A file that was made."""
+    """A file that a request made."""
 
-    url: str = Field(description="Where it can be downloaded; byte ranges are answered.")
+    url: str = Field(description="URL for download, with support for byte ranges.")
     content_type: str
     file_name: str
     file_size: int = Field(description="Bytes.")
 
 
 class FastOutput(BaseModel):
-    """What the endpoints of fast-animatediff give."""
+    """The output of the fast-animatediff endpoints."""
 
     model_config = ConfigDict(title="FastAnimatediffOutput")
 
@@ -181,13 +186,13 @@ class FastOutput(BaseModel):
 
 
 class AnimateDiffV2VOutput(FastOutput):
-    """What the endpoints of animatediff-v2v give."""
+    """The output of the animatediff-v2v endpoints."""
 
     model_config = ConfigDict(title="AnimatediffV2vOutput")
 
     timings: dict[str, float] = Field(
         description="Seconds of decode, encode, sample, decode_latents and write, which overlap, "
-        "and of all together, total."
+        "and their total."
     )
 
 
@@ -195,7 +200,7 @@ class AnimateDiffV2VOutput(FastOutput):
 class Endpoint:
     """A model that can be called.
 
-    endpoint_id: what is submitted to; its first two parts, `app_id`, are what is followed.
+    endpoint_id: the path for submissions; status and result use its first two parts, `app_id`.
     """
 
     endpoint_id: str
@@ -205,12 +210,12 @@ class Endpoint:
 
     @property
     def app_id(self) -> str:
-        """Owner and alias, by which status, result and cancel name it."""
+        """Owner and alias, the path for status, result and cancel."""
         return "/".join(self.endpoint_id.split("/")[:2])
 
     @property
     def is_turbo(self) -> bool:
-        """Whether it is for a distilled motion module."""
+        """True for the endpoints that need a distilled motion module."""
         return "turbo" in self.endpoint_id.split("/")
 
 
@@ -247,5 +252,5 @@ APP_IDS = sorted({endpoint.app_id for endpoint in ENDPOINTS.values()})
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The schema of a model, its parts under #/components/schemas."""
+    """Return the JSON schema of a model, with references to #/components/schemas."""
     return model.model_json_schema(ref_template="#/components/schemas/{model}")

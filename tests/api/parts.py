@@ -8,8 +8,10 @@ import uuid
 from contextlib import asynccontextmanager
 
 from animatediff_v2v.api.queue.executor import ApiJob, JobResult
+from animatediff_v2v.api.queue.outputs import Output
 from animatediff_v2v.api.queue.queue_runner import QueueRunner
-from animatediff_v2v.api.queue.store import NewRequest, Output, Store
+from animatediff_v2v.api.queue.records import NewRequest
+from animatediff_v2v.api.queue.store import Store
 from animatediff_v2v.api.settings import Settings
 from animatediff_v2v.api.wire.outcome import Answer
 from animatediff_v2v.pipeline import Cancelled
@@ -116,6 +118,7 @@ class Queue:
             prepare=self._prepare,
             publish=self._publish,
             clean_up=self._clean_up,
+            webhook=lambda _request: None,
             started=lambda _request: None,
             finished=self._finished,
         )
@@ -181,7 +184,7 @@ class Queue:
 
     async def _publish(self, request, made):
         token = await asyncio.to_thread(
-            self.store.add_output, request.id, Output(made.path, "video/mp4")
+            self.store.outputs.add, request.id, Output(made.path, "video/mp4")
         )
         return Answer(200, {"video": {"url": f"/{token}"}})
 
@@ -189,5 +192,5 @@ class Queue:
         if job is not None:
             job.video.unlink(missing_ok=True)
 
-    async def _finished(self, request):
+    def _finished(self, request):
         self.told.append(request.id)

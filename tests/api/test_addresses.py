@@ -51,15 +51,15 @@ def test_no_disguise_makes_an_address_public(address):
 
 
 ADDRESSES = [
-    ("127.0.0.1", "127.0.0.1 is not on the public internet, and only that may be called."),
-    ("[::1]", "::1 is not on the public internet, and only that may be called."),
+    ("127.0.0.1", "127.0.0.1 is not on the public internet."),
+    ("[::1]", "::1 is not on the public internet."),
     (
         "[::ffff:7f00:1]",
-        "::ffff:7f00:1 is not on the public internet, and only that may be called.",
+        "::ffff:7f00:1 is not on the public internet.",
     ),
-    ("①②⑦.0.0.1", "127.0.0.1 is not on the public internet, and only that may be called."),
+    ("①②⑦.0.0.1", "127.0.0.1 is not on the public internet."),
     *(
-        (host, f"{host} is no address as it is usually written.")
+        (host, f"{host} is not an address in the usual notation.")
         for host in (
             "127.1",
             "2130706433",

@@ -8,23 +8,23 @@ import threading
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api.http import bodies
-from animatediff_v2v.api.http.bodies import Parser, Places, read_json
 from animatediff_v2v.api.http.guard import Guard, needs_no_key
 from animatediff_v2v.api.keys import KeyRing
 from animatediff_v2v.api.net.fetching import DATA_URI_PIECE, FetchLimits, fetch
+from animatediff_v2v.api.wire import bodies
+from animatediff_v2v.api.wire.bodies import BodySlots, Parser, read_json
 
 LARGE = json.dumps({"video_url": "A" * (2 << 20)})
-STALLED = "The body did not arrive in time, or not as long as was told"
+STALLED = "The body did not arrive in time, or is shorter than its Content-Length"
 
 
-def served(tmp_path, story, *, places=None):
+def served(tmp_path, story, *, slots=None):
     """Run a story with the port of a server that tells where it parsed a body."""
-    parser, places = Parser(), places or Places(1)
+    parser, slots = Parser(), slots or BodySlots(1)
 
     @needs_no_key
     async def where(request):
-        async with places.one_for(request):
+        async with slots.one_for(request):
             name, _ = await parser.read(
                 request, max_bytes=1 << 30, check=lambda _body: threading.current_thread().name
             )
@@ -76,20 +76,20 @@ def test_a_large_body_that_is_no_json_is_refused(tmp_path):
         return await posted(client, "/fal/where", LARGE[:-1])
 
     status, body = served(tmp_path, story)
-    assert (status, body["detail"]) == (400, "The body is no JSON")
+    assert (status, body["detail"]) == (400, "The body is not valid JSON")
 
 
 def test_only_so_many_large_bodies_are_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(bodies, "PATIENCE_SECONDS", 0.05)
 
-    class Taken(Places):
+    class Taken(BodySlots):
         def __init__(self):
             super().__init__(0)
 
     async def story(client):
         return [await posted(client, "/fal/where", each) for each in ("{}", LARGE)]
 
-    small, large = served(tmp_path, story, places=Taken())
+    small, large = served(tmp_path, story, slots=Taken())
     assert small[0] == 200
     assert (large[0], large[1]["error_type"]) == (503, "too_many_bodies")
 

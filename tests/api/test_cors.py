@@ -126,7 +126,7 @@ def test_paths_of_others_are_left_alone(tmp_path):
 )
 def test_origins_are_written_as_browsers_do(text, origin):
     if origin is None:
-        with pytest.raises(ValidationError, match="is no origin"):
+        with pytest.raises(ValidationError, match="is not an origin"):
             Settings(allowed_origins=[text])
     else:
         assert Settings(allowed_origins=[text]).allowed_origins == (origin,)

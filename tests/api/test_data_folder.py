@@ -10,8 +10,10 @@ from contextlib import closing
 
 import pytest
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.queue.outputs import Output
+from animatediff_v2v.api.queue.records import NewRequest
 from animatediff_v2v.api.queue.signing import Signer
-from animatediff_v2v.api.queue.store import NewRequest, Output, Store
+from animatediff_v2v.api.queue.store import Store
 from animatediff_v2v.api.storage.data_folder import (
     INPUT_NAME,
     KEYS,
@@ -77,7 +79,7 @@ def test_a_crash_before_the_mark_leaves_a_folder_that_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"thesis.txt": "mine"}, "holds files and no format.json"),
+        ({"thesis.txt": "mine"}, "holds files but no format.json"),
         ({MARKER: "", "api.sqlite": ""}, "is not the service's"),
         ({MARKER: "[1]"}, "is not the service's"),
         ({MARKER: '{"format": "something else", "version": 1}'}, "is not the service's"),
@@ -183,12 +185,12 @@ def test_what_was_in_the_folder_itself_is_moved(tmp_path):
     store = Store(folder.database)
     stored = store.get(ID)
     assert (stored.state, stored.attempts, stored.inference_seconds) == ("done", 0, 2.5)
-    assert store.output("token").path.read_bytes() == b"output"
+    assert store.outputs.find("token").path.read_bytes() == b"output"
     store.close()
     # The folder may be moved as a whole.
     root.rename(tmp_path / "elsewhere")
     store = Store(DataFolder.open(tmp_path / "elsewhere").database)
-    assert store.output("token").path.read_bytes() == b"output"
+    assert store.outputs.find("token").path.read_bytes() == b"output"
     store.close()
 
 
@@ -207,14 +209,14 @@ def test_a_crash_while_moving_is_made_good(tmp_path, monkeypatch):
     folder = DataFolder.open(tmp_path)
     assert KeyRing(folder.path).check(f"Key {key}").name == "laptop"
     store = Store(folder.database)
-    assert store.output("token").path.read_bytes() == b"output"
+    assert store.outputs.find("token").path.read_bytes() == b"output"
     store.close()
 
 
 def test_nothing_is_moved_from_under_an_earlier_version_that_runs(tmp_path):
     old_folder(tmp_path)
     lock = FolderLock(tmp_path)
-    with pytest.raises(FolderRefused, match="Another process answers the API from"):
+    with pytest.raises(FolderRefused, match="Another process serves the API from"):
         DataFolder.open(tmp_path)
     lock.release()
     DataFolder.open(tmp_path)
@@ -263,7 +265,7 @@ def test_a_malformed_database_is_set_aside(tmp_path, damage, caplog):
     store.close()
     (kept,) = damaged(tmp_path)
     assert kept.read_bytes() == content
-    assert f"it is kept as {kept.name}, and a new one is begun." in caplog.text
+    assert f"it is kept as {kept.name}, and a new one is created." in caplog.text
 
 
 def test_a_database_of_somebody_else_is_set_aside(tmp_path):
@@ -309,8 +311,8 @@ def test_space_is_given_back(tmp_path):
 def test_outputs_inside_the_folder_are_kept_by_their_place_in_it(tmp_path):
     store = Store(tmp_path / "api.sqlite")
     store.submit(new_request(), most=1, most_of_owner=1)
-    inside = store.add_output(ID, Output(tmp_path / "outputs" / "a.mp4", "video/mp4"))
-    outside = store.add_output(ID, Output(tmp_path.parent / "b.mp4", "video/mp4"))
-    assert store.output(inside).path == tmp_path / "outputs" / "a.mp4"
-    assert store.output(outside).path == tmp_path.parent / "b.mp4"
+    inside = store.outputs.add(ID, Output(tmp_path / "outputs" / "a.mp4", "video/mp4"))
+    outside = store.outputs.add(ID, Output(tmp_path.parent / "b.mp4", "video/mp4"))
+    assert store.outputs.find(inside).path == tmp_path / "outputs" / "a.mp4"
+    assert store.outputs.find(outside).path == tmp_path.parent / "b.mp4"
     store.close()

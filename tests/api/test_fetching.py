@@ -84,25 +84,25 @@ PAGES = {
     "/endless": _endless,
     "/short": _short,
 }
-NOT_PUBLIC = " is not on the public internet, and only that may be called. Upload the file instead."
-TOO_LARGE = "The file is larger than 1000 bytes, the most that is taken."
+NOT_PUBLIC = " is not on the public internet. Upload the file instead."
+TOO_LARGE = "The file is larger than the limit of 1000 bytes."
 
 REFUSED = [
-    ("/loop", "It leads through more than 3 redirects."),
-    ("/nowhere", "'' is no http or https URL."),
+    ("/loop", "There are more than 3 redirects."),
+    ("/nowhere", "'' is not an http or https URL."),
     ("/private", f"{NEVER}{NOT_PUBLIC}"),
     ("/private-name", f"localhost.test{NOT_PUBLIC}"),
     ("/private-v6", f"::ffff:7f00:2{NOT_PUBLIC}"),
-    ("/file", "'file:///etc/passwd' is no http or https URL."),
-    ("/ftp", "'ftp://127.0.0.1/x' is no http or https URL."),
-    ("/data", "'data:video/mp4;base64,AAAA' is no http or https URL."),
+    ("/file", "'file:///etc/passwd' is not an http or https URL."),
+    ("/ftp", "'ftp://127.0.0.1/x' is not an http or https URL."),
+    ("/data", "'data:video/mp4;base64,AAAA' is not an http or https URL."),
     ("/missing", "127.0.0.1 answered 404."),
     ("/forbidden", "127.0.0.1 answered 403."),
     ("/partial", "127.0.0.1 answered 206."),
-    ("/html", "It is 'text/html'."),
-    ("/empty", "It is empty (0 bytes)."),
-    ("/bomb", "127.0.0.1 sent it compressed (gzip), which was not asked for."),
-    ("/short", "127.0.0.1 did not give it (ClientPayloadError)."),
+    ("/html", "Its type is 'text/html'."),
+    ("/empty", "The file is empty (0 bytes)."),
+    ("/bomb", "127.0.0.1 sent it compressed (gzip), which was not requested."),
+    ("/short", "The download from 127.0.0.1 failed (ClientPayloadError)."),
 ]
 
 
@@ -169,7 +169,7 @@ def test_too_large(tmp_path, path):
 def test_too_slow(tmp_path):
     with pytest.raises(InputRefused) as error:
         fetched(tmp_path, "/slow", FetchLimits(max_bytes=1000, timeout_seconds=0.5))
-    assert str(error.value) == FAILED + "It took longer than 0.5 seconds."
+    assert str(error.value) == FAILED + "The download took over 0.5 seconds."
     assert not list(tmp_path.iterdir())
 
 
@@ -178,7 +178,8 @@ def test_only_what_was_asked_for(tmp_path):
     with pytest.raises(InputRefused) as error:
         fetched(tmp_path, "/good.mp4", limits)
     assert (
-        str(error.value) == FAILED + "It is 'video/mp4', and application/json or image/* is needed."
+        str(error.value)
+        == FAILED + "Its type is 'video/mp4'; expected application/json or image/*."
     )
 
 
@@ -205,14 +206,14 @@ def test_a_name_that_changes_its_mind_gains_nothing(tmp_path, monkeypatch):
 
 
 URLS = [
-    ("", "'' is no http or https URL."),
-    ("rocket.mp4", "'rocket.mp4' is no http or https URL."),
-    ("/etc/passwd", "'/etc/passwd' is no http or https URL."),
-    ("file:///etc/passwd", "'file:///etc/passwd' is no http or https URL."),
-    ("http://", "'http://' is no http or https URL."),
-    ("http://[::1", "'http://[::1' is no http or https URL."),
-    ("http://h:99999/", "'http://h:99999/' is no http or https URL."),
-    ("ftp://u:secret@h/x?key=1", "'h/x' is no http or https URL."),
+    ("", "'' is not an http or https URL."),
+    ("rocket.mp4", "'rocket.mp4' is not an http or https URL."),
+    ("/etc/passwd", "'/etc/passwd' is not an http or https URL."),
+    ("file:///etc/passwd", "'file:///etc/passwd' is not an http or https URL."),
+    ("http://", "'http://' is not an http or https URL."),
+    ("http://[::1", "'http://[::1' is not an http or https URL."),
+    ("http://h:99999/", "'http://h:99999/' is not an http or https URL."),
+    ("ftp://u:secret@h/x?key=1", "'h/x' is not an http or https URL."),
     ("http://127.0.0.2/", f"{NEVER}{NOT_PUBLIC}"),
     ("http://localhost.test:1/", f"localhost.test{NOT_PUBLIC}"),
     ("http://[::1]/", f"::1{NOT_PUBLIC}"),
@@ -221,16 +222,16 @@ URLS = [
     *(
         (
             f"http://{host}/",
-            f"{host} is no address as it is usually written. Upload the file instead.",
+            f"{host} is not an address in the usual notation. Upload the file instead.",
         )
         for host in ("127.2", "2130706434", "0x7f.2", "0177.0.0.2", "127.0.0.2.")
     ),
     ("http://①②⑦.0.0.2/", f"{NEVER}{NOT_PUBLIC}"),
-    ("data:", "The data URI is not of the form data:video/mp4;base64,..."),
-    ("data:video/mp4;base64", "The data URI is not of the form data:video/mp4;base64,..."),
-    ("data:video/mp4;base64,", "It is empty (0 bytes)."),
-    ("data:video/mp4,", "It is empty (0 bytes)."),
-    ("data:text/html,<script>", "It is 'text/html'."),
+    ("data:", "The data URI does not have the form data:video/mp4;base64,..."),
+    ("data:video/mp4;base64", "The data URI does not have the form data:video/mp4;base64,..."),
+    ("data:video/mp4;base64,", "The file is empty (0 bytes)."),
+    ("data:video/mp4,", "The file is empty (0 bytes)."),
+    ("data:text/html,<script>", "Its type is 'text/html'."),
 ]
 
 
@@ -262,7 +263,7 @@ def test_data_uris(tmp_path, uri, suffix, content):
 
 @pytest.mark.parametrize("text", ["%%%", "aGVsbG8*", "aGVsb", "ä"])
 def test_data_uris_that_are_no_base64(tmp_path, text):
-    with pytest.raises(InputRefused, match="The data URI is no base64"):
+    with pytest.raises(InputRefused, match="The data URI is not valid base64"):
         asyncio.run(fetch(f"data:video/mp4;base64,{text}", tmp_path, limits=LIMITS))
     assert not list(tmp_path.iterdir())
 

@@ -90,7 +90,7 @@ def test_a_result_is_the_next_video(home):
     assert refused.status_code == 422
     (detail,) = refused.json()["detail"]
     assert (detail["loc"], detail["type"]) == (["body", "video_url"], "file_download_error")
-    assert "It is the result of another key" in detail["msg"]
+    assert "It is an output of another key" in detail["msg"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
@@ -106,7 +106,7 @@ def test_the_logs_name_the_models(home):
     models = "checkpoint cardosAnime_v20.safetensors, motion module mm_sd_v15_v2.safetensors"
     assert said[0] == ("INFO", models)
     assert said[1][0] == "WARN"
-    assert said[1][1].startswith("turbo is meant for AnimateLCM or AnimateDiff-Lightning")
+    assert said[1][1].startswith("turbo needs AnimateLCM or AnimateDiff-Lightning")
 
 
 def test_a_lora_that_a_request_brings_in(home, models, tmp_path):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from animatediff_v2v.api.queue import queue_runner
+from animatediff_v2v.api.queue import patient_writer, queue_runner
 from animatediff_v2v.api.queue.executor import WorkerDied
 from animatediff_v2v.api.storage.disk import StorageFull, is_disk_full
 from animatediff_v2v.api.wire.problems import RequestRefused, error_response
@@ -21,7 +21,8 @@ SAID = "out.mp4 was not written: the disk is full; free some space or choose ano
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    monkeypatch.setattr(queue_runner, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(patient_writer, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(patient_writer, "LONGEST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(queue_runner, "LONGEST_PAUSE_SECONDS", 0.02)
 
 

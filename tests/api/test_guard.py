@@ -7,23 +7,23 @@ import sys
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from animatediff_v2v.api.http.bodies import read_json
 from animatediff_v2v.api.http.guard import Guard, caller_of, needs_no_key
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.wire.bodies import read_json
 from animatediff_v2v.api.wire.problems import RequestRefused, error_response
 
 BODY_LIMIT = 100
 on_linux = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux tells a connection's user"
+    not sys.platform.startswith("linux"), reason="only Linux shows the user of a connection"
 )
 NO_USER = (401, "No user found for Key ID and Secret")
 MALFORMED = (
     401,
     "Invalid Key Authorization header format. Expected '<key_id>:<key_secret>'.",
 )
-FOREIGN_PAGE = (403, "A page of another site may not call this server")
-TOO_LARGE = (413, "The body is larger than 100 bytes, the most taken")
-NO_JSON = (400, "The body is no JSON")
+FOREIGN_PAGE = (403, "Pages of other sites may not call this server")
+TOO_LARGE = (413, "The body is larger than the limit of 100 bytes")
+NO_JSON = (400, "The body is not valid JSON")
 
 
 async def _who(request):
@@ -206,7 +206,7 @@ def test_rate(tmp_path, key):
     assert asked_all(tmp_path, calls, settings={"rate": 2}) == [
         (200, "laptop"),
         (200, "laptop"),
-        (403, "This key makes too many calls; wait a minute, or raise the limit"),
+        (403, "Too many calls with this key; wait a minute, or raise requests_per_minute"),
         (200, "laptop"),
     ]
 
@@ -224,4 +224,4 @@ def test_logs_tell_nothing(tmp_path, key, caplog):
     said = [each.getMessage() for each in caplog.records if each.name != "aiohttp.access"]
     for secret in (prompt, key["Authorization"].split(":")[1], "wrong-secret", "hook.test/token"):
         assert secret not in "\n".join(said)
-    assert "The key 'laptop' makes too many calls." in said
+    assert "The key 'laptop' exceeds its limit of calls." in said

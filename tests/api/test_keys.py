@@ -7,8 +7,8 @@ import sys
 
 import pytest
 from animatediff_v2v.api import keys
-from animatediff_v2v.api.http.rate_limit import RateLimit
 from animatediff_v2v.api.keys import KeyRing
+from animatediff_v2v.api.rate_limit import RateLimit
 from animatediff_v2v.api.storage.data_folder import KEYS, OWN
 from animatediff_v2v.cli import keys as cli_keys
 from animatediff_v2v.cli.main import main
@@ -125,8 +125,8 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["add", "laptop"], "There is a key 'laptop' already: remove it, or choose a name."),
-        (["add", "a/b"], "'a/b' is no name: use up to 60 letters, digits, . @ - and blanks."),
+        (["add", "laptop"], "There is a key 'laptop' already: remove it, or choose another name."),
+        (["add", "a/b"], "'a/b' is not a name: use up to 60 letters, digits, . @ - and spaces."),
         (["remove", "phone"], "There is no key 'phone'; there are: laptop."),
     ],
 )

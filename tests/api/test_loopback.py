@@ -13,7 +13,7 @@ from animatediff_v2v.api.http.guard import Guard, caller_of
 from animatediff_v2v.api.keys import KeyRing
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux tells a connection's user"
+    not sys.platform.startswith("linux"), reason="only Linux shows the user of a connection"
 )
 NOBODY = 401
 
@@ -115,10 +115,10 @@ def test_another_users_program_is_nobody(tmp_path):
 def test_a_user_that_stands_for_many_is_nobody(tmp_path, monkeypatch):
     user = int(loopback.OVERFLOW_USER.read_text())
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    assert loopback.unsupported() == "the server runs as a user that stands for many"
+    assert loopback.unsupported() == "the server runs as a user id that stands for many users"
 
 
 def test_other_systems_let_nobody_in(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert loopback.unsupported() == "only Linux tells which user a connection belongs to"
+    assert loopback.unsupported() == "only Linux shows which user a connection belongs to"
     assert asked(tmp_path) == NOBODY

@@ -90,7 +90,7 @@ def kept(tmp_path, content):
 def upload(store, content):
     upload_id, _, path = store.initiate(content_type="", file_name="x.safetensors")
     store._data(upload_id).write_bytes(content)
-    store._finish(upload_id, store._about(upload_id))
+    store._finish(upload_id, store._entry(upload_id))
     return f"http://127.0.0.1:8188{path}"
 
 
@@ -221,7 +221,7 @@ def test_pickles_are_not_taken_in(shelf, world, uploads, tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.ckpt")
     reference = upload(uploads, (tmp_path / "x.ckpt").read_bytes())
     with pytest.raises(
-        InputRefused, match=r"is no \.safetensors file, and only those are taken in"
+        InputRefused, match=r"is not a \.safetensors file, and only those are accepted"
     ):
         name_of(shelf, reference)
 

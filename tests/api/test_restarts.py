@@ -16,7 +16,7 @@ from .homes import JOB_SECONDS
 
 MANY = int(os.environ.get("API_REQUESTS", "30"))
 INTERRUPTED = {
-    "detail": "What ran the request ended each time before it was done; submit it again",
+    "detail": "The server stopped each time before the request was done; submit it again",
     "error_type": "runner_disconnected",
 }
 
@@ -186,4 +186,4 @@ def test_a_second_server_is_kept_off_the_folder(home):
     command += ["--models", str(home.root), "--port", "1"]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 2
-    assert second.stderr.startswith("animatediff-v2v: Another process answers the API from ")
+    assert second.stderr.startswith("animatediff-v2v: Another process serves the API from ")

@@ -14,12 +14,13 @@ from animatediff_v2v.api.events import Events
 from animatediff_v2v.api.http.guard import Guard
 from animatediff_v2v.api.http.upload_routes import upload_routes
 from animatediff_v2v.api.intake import uploads
-from animatediff_v2v.api.intake.uploads import UploadLimits, UploadStore, display_name
+from animatediff_v2v.api.intake.upload_entries import display_name
+from animatediff_v2v.api.intake.uploads import UploadLimits, UploadStore
 from animatediff_v2v.api.keys import KeyRing
 
 REST = "/fal/rest.fal.ai/storage"
 CDN = "/fal/v3.fal.media/files/upload"
-GONE = (404, "There is no such upload, or it has ended")
+GONE = (404, "There is no such upload, or it is complete or has expired")
 NO_FILE = (404, "There is no such file, or it has expired")
 NO_TOKEN = (401, "The token is unknown or has expired; ask for another")
 FULL = (507, "The server's folder for uploads is full")
@@ -244,7 +245,7 @@ def test_part_numbers(tmp_path, number):
         begun = await site.begin(multipart=True)
         status, said = await site.send("PUT", f"{begun['upload_url']}/{number}", data=b"x")
         assert status == 400
-        assert said.startswith("There is no part ")
+        assert said.endswith(" is not a part number; use 1 to 9999")
         assert not list((tmp_path / "uploads").glob("*.part"))
 
     case(tmp_path, test)
@@ -285,7 +286,7 @@ async def _pieces(count):
 @pytest.mark.parametrize("data", [lambda: b"x" * 101, lambda: _pieces(11)], ids=["known", "stream"])
 def test_too_large(tmp_path, data):
     async def test(site):
-        sentence = (413, "The body is larger than 100 bytes, the most taken")
+        sentence = (413, "The body is larger than the limit of 100 bytes")
         whole = await site.begin()
         assert await site.send("PUT", whole["upload_url"], data=data()) == sentence
         parts = await site.begin(multipart=True)

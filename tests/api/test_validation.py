@@ -198,12 +198,12 @@ def problem(sentence, error_type):
     return {"detail": sentence, "error_type": error_type}
 
 
-NO_JSON = (400, problem("The body is no JSON", "bad_request"))
+NO_JSON = (400, problem("The body is not valid JSON", "bad_request"))
 NOT_FOUND = (404, problem("Request not found", "not_found"))
 NO_TARGET = (400, problem("The header x-fal-target-url is missing", "bad_target"))
 BAD_TARGET = (412, problem("The target of the proxy must be a URL of fal's", "bad_target"))
 BAD_METHOD = (405, problem("The proxy takes GET, POST and PUT", "bad_method"))
-NO_FILE = (404, problem("There is no such file any more", "not_found"))
+NO_FILE = (404, problem("There is no such file, or it was removed", "not_found"))
 NOTHING = f"{QUEUE}{V2V}/requests/nothing"
 
 

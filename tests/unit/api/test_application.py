@@ -131,9 +131,9 @@ def test_the_stream_ends_with_the_request(tmp_path):
             {"base_models": {"mine": "gone.ckpt"}, "turbo_motion_module": "x"},
             [
                 "The turbo_motion_module of api.json, 'x' in models/animatediff_models, is not "
-                "there.",
-                "base_models of api.json gives 'gone.ckpt' for 'mine', which is not one file of "
-                "models/checkpoints.",
+                "installed.",
+                "base_models of api.json maps 'mine' to 'gone.ckpt', which does not match exactly "
+                "one file of models/checkpoints.",
             ],
         ),
     ],

@@ -93,7 +93,7 @@ MODULES = ["AnimateLCM_sd15_t2v.ckpt", "mm_sd_v14.ckpt", "mm_sd_v15_v2.ckpt", "o
         (MODULES, False, {"motion_module": "odd"}, "odd.ckpt"),
         (MODULES, True, {"turbo_motion_module": "mm_sd_v14.ckpt"}, "mm_sd_v14.ckpt"),
         (MODULES, True, {"turbo_motion_module": "gone"}, "turbo_motion_module of api.json, 'gone'"),
-        (MODULES, False, {"motion_module": "mm_sd_v15"}, "'mm_sd_v15' .* is not there"),
+        (MODULES, False, {"motion_module": "mm_sd_v15"}, "'mm_sd_v15' .* is not installed"),
         (["a/x.ckpt", "b/x.ckpt"], False, {"motion_module": "x"}, "can mean a/x.ckpt or b/x.ckpt."),
         ([], False, {}, "No motion module is installed"),
     ],
@@ -129,7 +129,7 @@ def test_motions_are_motion_loras():
         ([], None, "cannot be used"),
         ("{", None, "cannot be read as JSON"),
         (b'\xef\xbb\xbf{"enabled": true}', None, True),  # as editors on Windows begin a file
-        ('{"enabled": true}'.encode("utf-16"), None, "is not written in UTF-8: save it so"),
+        ('{"enabled": true}'.encode("utf-16"), None, "is not UTF-8: save it as UTF-8"),
     ],
 )
 def test_settings(tmp_path, monkeypatch, content, switch, expected):

@@ -29,12 +29,18 @@ def test_a_models_folder_that_is_not_there_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--port", "{taken}"], "Port {taken} of 127.0.0.1 is in use: stop what answers there"),
-        (["--port", "99999"], "--port 99999 is no port; it can be 0 to 65535."),
-        (["--port", "-1"], "--port -1 is no port"),
-        (["--host", "nowhere.invalid"], "--host 'nowhere.invalid' is no address or name of this"),
-        (["--host", "192.0.2.1"], "--host '192.0.2.1' is no address of this machine"),
-        (["--host", "."], "--host '.' is no address or name of this machine"),
+        (
+            ["--port", "{taken}"],
+            "Port {taken} of 127.0.0.1 is in use: stop the program that uses it",
+        ),
+        (["--port", "99999"], "--port is 99999; it must be from 0 to 65535."),
+        (["--port", "-1"], "--port is -1; it must be from 0 to 65535."),
+        (
+            ["--host", "nowhere.invalid"],
+            "--host 'nowhere.invalid' is not an address or name of this",
+        ),
+        (["--host", "192.0.2.1"], "--host '192.0.2.1' is not an address of this machine"),
+        (["--host", "."], "--host '.' is not an address or name of this machine"),
     ],
 )
 def test_an_address_that_cannot_be_listened_on_is_refused(tmp_path, capsys, options, sentence):
@@ -101,21 +107,21 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, capsys, below):
     file = tmp_path / "notes.txt"
     file.touch()
     assert main(["serve", str(file / below), "--models", str(tmp_path), "--port", "0"]) == 2
-    assert "is a file, or lies below one: FOLDER names a folder" in capsys.readouterr().err
+    assert "is a file, or below one: FOLDER must be a folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows asks the file, not this function")
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_arguments: False)
     assert main(["serve", str(tmp_path / "data"), "--models", str(tmp_path)]) == 2
-    assert f"{tmp_path / 'data'} cannot be written to" in capsys.readouterr().err
+    assert f"{tmp_path / 'data'} is not writable" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         (b"\xef\xbb\xbf{oops", "api.json cannot be read as JSON"),
-        ('{"enabled": true}'.encode("utf-16"), "api.json is not written in UTF-8"),
+        ('{"enabled": true}'.encode("utf-16"), "api.json is not UTF-8"),
     ],
 )
 def test_settings_that_cannot_be_read_are_refused(tmp_path, capsys, settings, sentence):

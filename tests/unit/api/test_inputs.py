@@ -1,4 +1,4 @@
-"""What of the files that requests name is taken, and what is too much."""
+"""The limits on a request's video, and the files of this server that a request may name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from animatediff_v2v.api.intake.inputs import Inputs
 from animatediff_v2v.api.intake.own_files import OwnFiles
 from animatediff_v2v.api.intake.uploads import UploadStore
+from animatediff_v2v.api.intake.video_checks import check_video
 from animatediff_v2v.api.net.fetching import InputRefused
-from animatediff_v2v.api.queue.store import Output, Store
+from animatediff_v2v.api.queue.outputs import Output
+from animatediff_v2v.api.queue.store import Store
 from animatediff_v2v.api.settings import Settings
 from animatediff_v2v.api.wire.problems import RequestRefused
 from animatediff_v2v.api.wire.schemas import AnimateDiffV2VInput, FastInput
@@ -34,7 +35,7 @@ def clip(tmp_path_factory):
     ("asked", "limits", "said"),
     [
         (AnimateDiffV2VInput(**WISH), {"max_frames": 12}, None),
-        (AnimateDiffV2VInput(**WISH), {"max_frames": 11}, "makes 12 frames; the most is 11: send"),
+        (AnimateDiffV2VInput(**WISH), {"max_frames": 11}, "makes 12 frames; the limit is 11: send"),
         (AnimateDiffV2VInput(**WISH, select_every_nth_frame=3), {"max_frames": 8}, None),
         (AnimateDiffV2VInput(**WISH, select_every_nth_frame=1), {"max_frames": 23}, "24 frames"),
         (FastInput(**WISH, first_n_seconds=2, fps=16), {"max_frames": 32}, None),
@@ -44,19 +45,18 @@ def clip(tmp_path_factory):
         (
             AnimateDiffV2VInput(**WISH),
             {"max_seconds": 2.5},
-            "3.0 seconds of video; the most is 2.5",
+            "3.0 seconds of video; the limit is 2.5",
         ),
         (FastInput(**WISH, first_n_seconds=2.5), {"max_seconds": 2.5}, None),
         (AnimateDiffV2VInput(**WISH), {}, None),
     ],
 )
-def test_how_much_a_request_may_ask_for(clip, asked, limits, said):
-    inputs = Inputs(Settings(**limits), None, None, None, None, None)
+def test_requests_beyond_the_limits_are_refused(clip, asked, limits, said):
     if said is None:
-        inputs._check_video(clip, asked)
+        check_video(clip, asked, Settings(**limits))
         return
     with pytest.raises(RequestRefused, match=said) as caught:
-        inputs._check_video(clip, asked)
+        check_video(clip, asked, Settings(**limits))
     (detail,) = caught.value.answer.body["detail"]
     assert (detail["loc"], detail["type"]) == (["body", "video_url"], "video_duration_too_long")
 
@@ -68,7 +68,7 @@ def own(tmp_path):
     stored = store.submit(request(owner="one"), most=9, most_of_owner=9)
     made = tmp_path / "made.mp4"
     made.touch()
-    token = store.add_output(stored.id, Output(made, "video/mp4"))
+    token = store.outputs.add(stored.id, Output(made, "video/mp4"))
     own = OwnFiles(UploadStore(tmp_path / "uploads"), store)
     yield own, made, f"/animatediff-v2v/files/{token}/made.mp4"
     store.close()
@@ -85,10 +85,10 @@ def test_a_result_is_found_under_every_name_of_the_server(own, origin):
 
 def test_results_of_others_and_lost_ones_are_refused(own):
     own, made, path = own
-    with pytest.raises(InputRefused, match="the result of another key"):
+    with pytest.raises(InputRefused, match="an output of another key"):
         own.find(f"http://h{path}", owner="two")
     made.unlink()
-    with pytest.raises(InputRefused, match="is not kept any more"):
+    with pytest.raises(InputRefused, match="has been removed"):
         own.find(f"http://h{path}", owner="one")
 
 

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from animatediff_v2v.api.http import bodies, listening
-from animatediff_v2v.api.http.bodies import read_json
+from animatediff_v2v.api.http import listening
+from animatediff_v2v.api.wire import bodies
+from animatediff_v2v.api.wire.bodies import read_json
 from animatediff_v2v.api.wire.problems import RequestRefused
 
 GET = b"GET /now HTTP/1.1\r\nHost: localhost\r\n"

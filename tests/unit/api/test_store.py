@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
-from animatediff_v2v.api.queue.store import NewRequest, Output, QueueFull, Store
+from animatediff_v2v.api.queue.outbox import Delivery
+from animatediff_v2v.api.queue.outputs import Output
+from animatediff_v2v.api.queue.records import NewRequest
+from animatediff_v2v.api.queue.store import QueueFull, Store
 from animatediff_v2v.api.storage.folder_lock import FolderLock, FolderRefused
 from animatediff_v2v.api.wire.outcome import Answer
 from animatediff_v2v.api.wire.problems import CANCELLED
@@ -81,44 +85,62 @@ def test_logs_come_in_order_and_from_where_one_was(store):
     assert store.logs(stored.id, after=lines[1].sequence) == lines[2:]
 
 
-def test_webhooks_are_due_until_somebody_takes_them(store):
+def sent(stored):
+    """The webhook of a request with its answer, None where it names no URL."""
+    url = stored.webhook_url
+    return None if url is None else Delivery(stored.id, stored.owner, url, b"{}")
+
+
+def test_a_webhook_is_stored_once_with_the_end_of_its_request(store):
     quiet, loud = submit(store), submit(store, webhook_url="http://a")
-    assert store.webhooks_due() == []
     for each in (quiet, loud):
+        assert store.outbox.due(store.now(), most=9) == []
+        assert store.finish(each.id, DONE, webhook=sent(each))
+    late = replace(sent(loud), url="http://late")
+    assert not store.finish(loud.id, CANCELLED, webhook=late)
+    assert store.outbox.due(store.now(), most=9) == [sent(loud)]
+
+
+def test_webhooks_that_an_earlier_version_had_not_handed_over_are_kept(store):
+    """Earlier versions kept no delivery before they handed a webhook over, only a mark."""
+    taken, due = (submit(store, webhook_url=f"http://{name}") for name in "ab")
+    for each in (taken, due):
         store.finish(each.id, DONE)
-    assert [each.id for each in store.webhooks_due()] == [loud.id]
-    store.webhook_taken(loud.id)
-    assert store.webhooks_due() == []
+    store._database.changed("UPDATE requests SET is_webhook_due = 1 WHERE id = ?", (due.id,))
+    for _ in range(2):  # a second start adds nothing
+        store.adopt_webhooks(sent)
+        assert store.outbox.due(store.now(), most=9) == [sent(due)]
+    rows = store._database.rows("SELECT sum(is_webhook_due) FROM requests")
+    assert rows[0][0] == 0
 
 
 def test_a_file_that_is_given_out_again_keeps_its_name(store, tmp_path):
     """The server was killed after it had given one, and before the request's end was noted."""
     made, other = submit(store), submit(store)
     video, sound = (Output(tmp_path / name, "video/mp4") for name in ("a.mp4", "b.mp4"))
-    token = store.add_output(made.id, video)
-    assert store.add_output(made.id, video) == token
-    assert len({token, store.add_output(made.id, sound), store.add_output(other.id, video)}) == 3
+    token = store.outputs.add(made.id, video)
+    assert store.outputs.add(made.id, video) == token
+    assert len({token, store.outputs.add(made.id, sound), store.outputs.add(other.id, video)}) == 3
 
 
 def test_old_requests_are_forgotten_with_all_that_belongs_to_them(store, tmp_path):
-    old, waiting, due = submit(store), submit(store), submit(store, webhook_url="http://a")
-    token = store.add_output(old.id, Output(tmp_path / "a.mp4", "video/mp4"))
-    assert store.output(token) == Output(tmp_path / "a.mp4", "video/mp4")
+    old, waiting = submit(store), submit(store)
+    token = store.outputs.add(old.id, Output(tmp_path / "a.mp4", "video/mp4"))
+    assert store.outputs.find(token) == Output(tmp_path / "a.mp4", "video/mp4")
     store.log(old.id, "x")
-    for each in (old, due):
-        store.finish(each.id, DONE)
+    store.finish(old.id, DONE)
     assert store.finished_before(time.time() - 60, most=10) == []
     assert store.finished_before(time.time() + 60, most=10) == [old.id]
     store.forget([old.id, waiting.id])
     assert store.get(old.id) is None
-    assert store.output(token) is None
+    assert store.outputs.find(token) is None
     assert store.logs(old.id) == []
-    assert store.get(waiting.id) and store.get(due.id)
+    assert store.get(waiting.id)
 
 
 def test_a_folder_has_one_master(tmp_path):
     first = FolderLock(tmp_path)
-    with pytest.raises(FolderRefused, match="Another process answers the API from"):
+    with pytest.raises(FolderRefused, match="Another process serves the API from"):
         FolderLock(tmp_path)
     first.release()
     FolderLock(tmp_path).release()

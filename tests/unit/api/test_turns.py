@@ -26,7 +26,7 @@ def made(name, sequence):
 
 
 def order(turns):
-    return " ".join(sorted(turns._places, key=turns.place))
+    return " ".join(sorted(turns._positions, key=turns.position))
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_who_comes_late_waits_for_one_of_each_other_key():
         if number < 9:
             turns.remove(f"a{number}")
     turns.add(made("b", 100))
-    places = sorted((each for each in turns._places if each != "a9"), key=turns.place)
-    assert places[:3] == ["a10", "b100", "a11"]
+    order = sorted((each for each in turns._positions if each != "a9"), key=turns.position)
+    assert order[:3] == ["a10", "b100", "a11"]
 
 
 def test_who_has_just_been_served_comes_after_the_others():

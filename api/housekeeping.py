@@ -1,4 +1,4 @@
-"""Keeps the disk within what the owner gives: what has expired goes, then what is oldest."""
+"""The removal of expired data, and of the oldest data beyond the disk limits."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..intake.loras import LoraShelf
-from ..intake.uploads import UploadStore
-from ..queue.store import KeptOutput, Store
-from ..queue.webhooks import WebhookSender
-from ..settings import Settings
-from ..wire.problems import RequestRefused
-from .data_folder import OUTPUT_NAME, file_size, own_files
+from .intake.loras import LoraShelf
+from .intake.uploads import UploadStore
+from .queue.outputs import KeptOutput
+from .queue.store import Store
+from .queue.webhooks import WebhookSender
+from .settings import Settings
+from .storage.data_folder import OUTPUT_NAME, file_size, own_files
+from .wire.problems import RequestRefused
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +27,10 @@ REQUESTS_AT_ONCE = 200
 
 @dataclass(frozen=True)
 class Housekeeper:
-    """Sweeps in a worker thread, from time to time.
+    """Sweeps once a minute, in a worker thread.
 
-    outputs: the folder of videos that belongs to the service alone; None where it is ComfyUI's,
-        in which only files that a request names are touched.
+    outputs: the service's own folder of videos; None where it is ComfyUI's, in which only files
+        of known requests are removed.
     """
 
     settings: Settings
@@ -46,7 +47,7 @@ class Housekeeper:
             await asyncio.sleep(SECONDS_BETWEEN_SWEEPS)
 
     def sweep(self) -> None:
-        """Remove what is kept no longer; what cannot be removed now is another time."""
+        """Remove expired data; what cannot be removed now is left to the next sweep."""
         steps: tuple[Callable[[], None], ...] = (
             self.uploads.sweep,
             self._forget_old,
@@ -62,7 +63,7 @@ class Housekeeper:
             try:
                 step()
             except (OSError, sqlite3.Error, RequestRefused) as error:
-                logger.warning("Old files could not all be removed: %s", error)
+                logger.warning("Some old files could not be removed: %s", error)
 
     def _forget_old(self) -> None:
         before = self.store.now() - self.settings.keep_days * SECONDS_PER_DAY
@@ -70,7 +71,7 @@ class Housekeeper:
             self._forget(ids)
 
     def _forget_while_large(self) -> None:
-        """Make room for new requests in a database that is full."""
+        """Remove the oldest requests from a database that has reached its limit."""
         while self.store.is_large():
             ids = self.store.finished_before(self.store.now(), most=REQUESTS_AT_ONCE)
             if not ids:
@@ -78,22 +79,24 @@ class Housekeeper:
             self._forget(ids)
 
     def _forget(self, request_ids: list[str]) -> None:
-        # The files first: a request that is still known finds them again.
-        _remove(each.path for each in self.store.outputs(request_ids) if _is_its_own(each))
+        # Files first: after a crash in between, the requests still name the rest.
+        _remove(
+            each.path for each in self.store.outputs.of_finished(request_ids) if _is_its_own(each)
+        )
         self.store.forget(request_ids)
 
     def _remove_strays(self) -> None:
-        """Remove videos that no request knows, of a database that was set aside for instance."""
+        """Remove old videos of unknown requests, for example of a database that was set aside."""
         if self.outputs is None:
             return
-        known = {each.path for each in self.store.outputs()}
+        known = {each.path for each in self.store.outputs.of_finished()}
         before = self.store.now() - self.settings.keep_days * SECONDS_PER_DAY
         for path in own_files(self.outputs, OUTPUT_NAME):
             if path not in known and path.stat().st_mtime < before:
                 _remove([path])
 
     def _keep_outputs_within_share(self) -> None:
-        sizes = [(each, file_size(each.path)) for each in self.store.outputs()]
+        sizes = [(each, file_size(each.path)) for each in self.store.outputs.of_finished()]
         total, share = sum(size for _, size in sizes), self.settings.share("outputs")
         gone = []
         for output, size in sizes:
@@ -103,12 +106,14 @@ class Housekeeper:
             total -= size
         _remove(each.path for each in gone if _is_its_own(each))
         if gone:
-            self.store.forget_outputs([each.token for each in gone])
-            logger.info("%d videos were removed: all together were too large.", len(gone))
+            self.store.outputs.forget([each.token for each in gone])
+            logger.info(
+                "%d videos were removed to keep within the disk limit of outputs.", len(gone)
+            )
 
 
 def _is_its_own(output: KeptOutput) -> bool:
-    """Whether a file has the name that the service gave it."""
+    """Return whether a file has the name that the service gave it."""
     name = output.path.name
     return name.startswith(output.request_id) and OUTPUT_NAME.fullmatch(name) is not None
 

@@ -1,4 +1,4 @@
-"""Bodies of requests: how large, how slow, how many at once; large JSON off the event loop."""
+"""Reading of request bodies, with limits on size, speed and number at once."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic_core import from_json
 
-from ..wire.problems import RequestRefused, error_response, too_large
+from .problems import RequestRefused, error_response, too_large
 
 CHUNK_BYTES = 1 << 18
-# How long nothing may come, and how much must have come in a longer while.
+# A body may pause for IDLE_SECONDS; after PATIENCE_SECONDS it must keep the slowest rate.
 IDLE_SECONDS = 30.0
 SLOWEST_BYTES_PER_SECOND = 8 * 1024
 PATIENCE_SECONDS = 60.0
-# Bodies up to this size take no place and are read where they are.
+# Bodies up to this size need no slot and are parsed in the event loop.
 SMALL_BYTES = 1 << 20
 LARGE_AT_ONCE = 4
 UPLOADS_AT_ONCE = 32
 
-_NO_JSON = error_response(400, "The body is no JSON", "bad_request")
+_NO_JSON = error_response(400, "The body is not valid JSON", "bad_request")
 _STALLED = error_response(
-    400, "The body did not arrive in time, or not as long as was told", "bad_request"
+    400, "The body did not arrive in time, or is shorter than its Content-Length", "bad_request"
 )
 _BUSY = error_response(
-    503, "The server reads as many large bodies as it can at once; try again", "too_many_bodies"
+    503, "The server is busy with other large bodies; try again", "too_many_bodies"
 )
-# A key and not part of a string, whose own quotes have a backslash before them.
+# Always a key: inside a string, quotes have a backslash before them.
 _KEY = b'"video_url"'
 _DATA_URI = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*"(?=data:)', re.IGNORECASE)
 _CUT_OUT = "data:#body"
@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 async def chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """Give a body piece by piece; raises RequestRefused where it stalls or is malformed."""
+    """Yield a body in chunks; raises RequestRefused when it stalls or is malformed."""
     clock = asyncio.get_running_loop().time
     began, size = clock(), 0
     while True:
@@ -57,18 +57,18 @@ async def chunks(request: web.Request) -> AsyncIterator[bytes]:
         yield chunk
 
 
-class Places:
-    """How many bodies are read at once; who finds no place waits a while."""
+class BodySlots:
+    """A limit on the large bodies that are read at once; others wait for a slot."""
 
     def __init__(self, count: int) -> None:
-        """Have so many places."""
+        """Provide `count` slots."""
         self._free = asyncio.Semaphore(count)
 
     @asynccontextmanager
     async def one_for(self, request: web.Request) -> AsyncIterator[None]:
-        """Take a place unless the body is known to be small.
+        """Take a slot unless the body is known to be small.
 
-        Raises RequestRefused where none becomes free in time.
+        Raises RequestRefused when no slot becomes free in time.
         """
         length = request.content_length
         if length is not None and length <= SMALL_BYTES:
@@ -85,26 +85,26 @@ class Places:
 
 
 class Parser:
-    """Parses JSON; large bodies one after the other in a thread of its own.
+    """Parses JSON; large bodies one by one in a thread of its own.
 
-    JSON is parsed without a pause for other threads: 0.2 s for a data URI of 95 MB. It is
-    therefore left out of what is parsed, and stays the bytes that it came as.
+    Parsing holds the interpreter's lock, 0.2 s for a data URI of 95 MB, in which no other call is
+    answered. So a data URI is cut out before parsing and stays the bytes in which it arrived.
     """
 
     def __init__(self) -> None:
-        """Make a thread, which starts with the first large body."""
+        """Prepare the thread, which starts with the first large body."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bodies")
 
     async def read(
         self, request: web.Request, *, max_bytes: int, check: Callable[[Any], _T]
     ) -> tuple[_T, memoryview | None]:
-        """Read a body as JSON and return what `check` makes of it, called in whatever thread.
+        """Read a body as JSON and return what `check`, called in any thread, returns for it.
 
         The second value is the data URI of a large body's `video_url`; `check` sees a short one in
         its place.
 
-        Raises RequestRefused where the body is larger than `max_bytes`, slow or no JSON, and what
-        `check` raises.
+        Raises RequestRefused when the body is larger than `max_bytes`, too slow or not JSON, and
+        the exceptions of `check`.
         """
         body = await _whole(request, max_bytes)
         if len(body) <= SMALL_BYTES:
@@ -113,14 +113,14 @@ class Parser:
         return await loop.run_in_executor(self._thread, lambda: _checked(body, check))
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 async def read_json(request: web.Request, *, max_bytes: int) -> Any:
-    """Read a small body as JSON, no further than `max_bytes`; an empty one is an empty object.
+    """Read a small body as JSON; an empty body is an empty object.
 
-    Raises RequestRefused where it is larger, slow or no JSON.
+    Raises RequestRefused when it is larger than `max_bytes`, too slow or not JSON.
     """
     return _parsed(await _whole(request, max_bytes))
 
@@ -138,7 +138,7 @@ async def _whole(request: web.Request, max_bytes: int) -> bytearray:
 
 def _parsed(body: bytearray) -> Any:
     try:
-        # Of large bodies the parser that is twice as fast; the other one takes every text.
+        # pydantic's parser is twice as fast, but rejects lone surrogates, which json accepts.
         return from_json(body) if len(body) > SMALL_BYTES else json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise RequestRefused(_NO_JSON) from error
