@@ -21,7 +21,7 @@ class Events:
     """Logs and counts events, with ids and names, never with prompts, keys or URLs."""
 
     def __init__(self, metrics: Metrics | None = None) -> None:
-        """Count in `metrics`, or only log when it is None."""
+        """Count in `metrics`; with None, only log."""
         self._metrics = metrics
         self._refusals = RateLimit(REFUSALS_PER_MINUTE)
         self._frames: dict[str, int] = {}

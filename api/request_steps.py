@@ -59,7 +59,7 @@ class RequestSteps:
         self.events.started(request, waited_seconds=waited)
 
     async def publish(self, request: StoredRequest, made: JobResult) -> Answer:
-        """Give the video a URL, and return the answer that names it."""
+        """Assign a URL to the video, and return the answer that names it."""
         self.events.made(request, frames=await asyncio.to_thread(_frame_count, made.path))
         await asyncio.to_thread(keep_private, made.path, 0o600)
         output = Output(made.path, VIDEO_TYPE)

@@ -44,7 +44,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = False
-    """Whether the API is on; ANIMATEDIFF_V2V_API=1 or =0 in the environment overrides this."""
+    """Turns the API on; ANIMATEDIFF_V2V_API=1 or =0 in the environment overrides this."""
     base_models: dict[str, str] = Field(default_factory=dict)
     """Maps a hosted base_model to a file in models/checkpoints. Other names are compared with the
     files by letters and digits alone: cardosAnimev20 finds cardosAnime_v20."""

@@ -1,4 +1,4 @@
-"""Values of the command's options that carry more than one thing."""
+"""Parsers for option values with several parts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .parsing import reworded
 
 @dataclass(frozen=True)
 class FileOption:
-    """An option whose value is a file with numbers behind it."""
+    """An option whose value is a file followed by optional numbers."""
 
     name: str
     form: str
 
     def split(self, text: str) -> tuple[str, list[float]]:
-        """Take the numbers off the end of FILE[:NUMBER...].
+        """Split FILE[:NUMBER...] into the file and the numbers.
 
-        Raises AnimateDiffV2VError when there are more than the option takes, or they are none.
+        Raises AnimateDiffV2VError for too many numbers, or parts that are not numbers.
         """
         most = self.form.count("[")
         reference, numbers = _split_numbers(text, most=most)
@@ -38,19 +38,19 @@ class FileOption:
         if (is_number or Path(shorter).is_file()) and not Path(reference).exists():
             what = f"at most {most} numbers" if most > 1 else "at most one number"
             raise AnimateDiffV2VError(
-                f"{self.name} is {text!r}; it must be {self.form}, with {what} behind the file"
-                + ("." if is_number else f", and {rest!r} is none.")
+                f"{self.name} is {text!r}; it must be {self.form}, with {what} after the file"
+                + ("." if is_number else f", and {rest!r} is not a number.")
             )
         return reference, numbers
 
-    def split_or(self, text: str, *usual: float) -> tuple[str, Sequence[float]]:
-        """Take the numbers off, and the usual ones for those that are not given."""
+    def split_or(self, text: str, *defaults: float) -> tuple[str, Sequence[float]]:
+        """Split as `split` does, with defaults for the numbers that are missing."""
         reference, numbers = self.split(text)
-        return reference, [*numbers, *usual[len(numbers) :]]
+        return reference, [*numbers, *defaults[len(numbers) :]]
 
     @contextmanager
     def named_in_errors(self, text: str) -> Iterator[None]:
-        """Put the option and its value before what is wrong with it."""
+        """Prefix errors with the option and its value."""
         try:
             yield
         except AnimateDiffV2VError as error:
@@ -64,10 +64,10 @@ IP_ADAPTER = FileOption("--ip-adapter", "FILE[:WEIGHT[:START[:END]]]")
 
 
 def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
-    """Read a LoRA and its scales, the file being a path, an address or a name that is here.
+    """Parse a LoRA and its scales; the file is a path, or a reference to a downloaded file.
 
-    Raises AnimateDiffV2VError naming the option when there is no such file, saying what would
-    fetch it, or when a scale is out of range.
+    Raises AnimateDiffV2VError naming the option when there is no such file (with the command that
+    downloads it), or when a scale is out of range.
     """
     reference, scales = option.split(text)
     scale = scales[0] if scales else 1.0
@@ -79,7 +79,10 @@ def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
 
 
 def _split_numbers(text: str, *, most: int) -> tuple[str, list[float]]:
-    r"""Take numbers off the end of FILE[:NUMBER...]; the colon of a path, C:\loras, is kept."""
+    r"""Split up to `most` numbers off the end; the colon of C:\loras belongs to the path.
+
+    For example, "a.safetensors:0.8:0.5" becomes "a.safetensors" and [0.8, 0.5].
+    """
     numbers: list[float] = []
     while len(numbers) < most:
         shorter, number = _split_number(text)
@@ -100,10 +103,7 @@ def _split_number(text: str) -> tuple[str, float | None]:
 
 
 def interval(text: str) -> tuple[float, float]:
-    """Read START:END.
-
-    Raises AnimateDiffV2VError when it is no such thing.
-    """
+    """Parse START:END of --guidance-interval; raises AnimateDiffV2VError."""
     start, colon, end = text.partition(":")
     try:
         if not colon:
@@ -111,21 +111,21 @@ def interval(text: str) -> tuple[float, float]:
         return float(start), float(end)
     except ValueError:
         raise AnimateDiffV2VError(
-            f"--guidance-interval is {text!r}; it must be two shares of the noise schedule, for "
-            "example 0:0.8."
+            f"--guidance-interval is {text!r}; it must be two fractions of the noise schedule, "
+            "for example 0:0.8."
         ) from None
 
 
-# No schedule: a frame's number, or JSON's bracket, is what one begins with.
+# Not a schedule, which starts with a frame number or with a bracket of JSON.
 _NAMED_TEXT_FILE = re.compile(r"(?!\s*[-\d]+\s*:)[^\n\"{]+\.(txt|json|csv|md|yaml|yml)")
 
 
 def prompt_schedule(text: str, *, pre_text: str, app_text: str) -> PromptSchedule:
-    """Read a schedule: a text file of that name, or the text itself.
+    """Parse a schedule, given as the name of a text file or as the text itself.
 
-    pre_text, app_text: put before and after every prompt.
+    pre_text, app_text: added before and after every prompt.
 
-    Raises AnimateDiffV2VError for what is no schedule, or a file that cannot be read.
+    Raises AnimateDiffV2VError for a malformed schedule or an unreadable file.
     """
     path = Path(text)
     try:
@@ -135,7 +135,7 @@ def prompt_schedule(text: str, *, pre_text: str, app_text: str) -> PromptSchedul
         pass
     except UnicodeDecodeError as error:
         raise AnimateDiffV2VError(
-            f"--prompt-schedule: {path} is no text in UTF-8; save it as such."
+            f"--prompt-schedule: {path} is not UTF-8 text; save it as UTF-8."
         ) from error
     if _NAMED_TEXT_FILE.fullmatch(text):
         raise AnimateDiffV2VError(
@@ -155,10 +155,10 @@ def _schedule(text: str, pre_text: str, app_text: str) -> PromptSchedule:
 def control_files(
     controls: Sequence[str], sources: Sequence[str], masks: Sequence[str] = (), **settings: Any
 ) -> tuple[ControlFile, ...]:
-    """Read the values of --control, FILE[:STRENGTH[:START[:END]]], and what goes with each.
+    """Parse the values of --control, FILE[:STRENGTH[:START[:END]]], with their sources and masks.
 
     sources, masks: values of --control-source and --control-mask, one for all or one for each.
-    settings: fields that all share.
+    settings: fields that all ControlNets share.
     Raises AnimateDiffV2VError when their numbers do not match, or a value is out of range.
     """
     seen = _for_each(controls, sources, "source") or ["canny"] * len(controls)
@@ -172,10 +172,11 @@ def control_files(
 def style_files(
     adapters: Sequence[str], *, images: Sequence[str], vision_model: str | None, **settings: Any
 ) -> tuple[StyleFile, ...]:
-    """Read the values of --ip-adapter, FILE[:WEIGHT[:START[:END]]], and what goes with them.
+    """Parse the values of --ip-adapter, FILE[:WEIGHT[:START[:END]]], with images and vision model.
 
-    settings: fields that all share.
-    Raises AnimateDiffV2VError when one comes without the others, or a value is out of range.
+    settings: fields that all IP-Adapters share.
+    Raises AnimateDiffV2VError when an option is given without the others, or a value is out of
+    range.
     """
     if bool(adapters) != bool(images) or bool(adapters) != bool(vision_model):
         raise AnimateDiffV2VError(
@@ -201,9 +202,9 @@ def _style_file(
 
 
 def style_weights(text: str | None) -> dict[int, float] | None:
-    """Read a factor for each keyframe, lines of `frame: factor`, or with ; between them.
+    """Parse `frame: factor` pairs, separated by line breaks or semicolons.
 
-    Raises AnimateDiffV2VError naming what is no frame or no number.
+    Raises AnimateDiffV2VError naming a malformed frame or factor.
     """
     try:
         return parse_weights((text or "").replace(";", "\n"))
@@ -212,7 +213,7 @@ def style_weights(text: str | None) -> dict[int, float] | None:
 
 
 def _for_each(controls: Sequence[str], values: Sequence[str], what: str) -> list[str]:
-    """Give as many values as there are ControlNets, or none."""
+    """Return one value for each ControlNet, or an empty list; raises AnimateDiffV2VError."""
     option = f"--control-{what}"
     if values and not controls:
         raise AnimateDiffV2VError(

@@ -19,13 +19,13 @@ def _has_style(parsed: argparse.Namespace) -> bool:
 
 
 def _sees(preprocessor: str) -> Callable[[argparse.Namespace], bool]:
-    """Give a test for a ControlNet that sees this preprocessor's frames; canny is the usual one."""
+    """Return a test whether a ControlNet uses this preprocessor; the default is canny."""
     return lambda parsed: (
         bool(parsed.control) and preprocessor in (parsed.control_source or ["canny"])
     )
 
 
-# Each option, whether what it needs is given, and what that is.
+# For each option, a test that its companion is given, and the companion.
 _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
     "--canny-low": (_sees("canny"), "--control with --control-source canny"),
     "--canny-high": (_sees("canny"), "--control with --control-source canny"),
@@ -48,10 +48,10 @@ _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
 
 def check_companions(parsed: argparse.Namespace) -> None:
     """Raise AnimateDiffV2VError for the first option that would be ignored."""
-    for option, (is_of_use, needed) in _COMPANIONS.items():
+    for option, (has_companion, companion) in _COMPANIONS.items():
         value = getattr(parsed, option.removeprefix("--").replace("-", "_"))
-        if value is not None and value is not False and not is_of_use(parsed):
+        if value is not None and value is not False and not has_companion(parsed):
             raise AnimateDiffV2VError(
-                f"{option} is given without {needed}, and has no effect then: give that too, or "
-                f"leave {option} out."
+                f"{option} has no effect without {companion}: give that as well, or leave {option} "
+                "out."
             )

@@ -1,4 +1,4 @@
-"""Writing to the terminal, or to what stands in its place: it may take nothing, or few letters."""
+"""Output to stdout and stderr, which may be closed, full, or limited to a few characters."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from ..pipeline.progress import Progress
 
 PROGRAM = "animatediff-v2v"
-_LINES = 10  # that a log gets, besides one for each phase
+_LINES = 10  # progress lines of a job, besides one for each phase
 
 
 def complain(sentence: str) -> None:
-    """Write a sentence to stderr, where anybody can read it."""
+    """Write a sentence to stderr."""
     _write(sys.stderr, f"{PROGRAM}: {sentence}")
 
 
 def say(text: str) -> None:
-    """Write a result to stdout. What it holds is done: where stdout fails, stderr is told."""
+    """Write a result to stdout, or to stderr if stdout fails."""
     error = _write(sys.stdout, text)
     if error is not None:
         complain(f"the result could not be written to stdout ({error}); it is: {text}")
 
 
 def _write(stream: TextIO | None, text: str) -> OSError | ValueError | None:
-    """Write a line, letters that the stream does not know escaped; return what went wrong."""
+    """Write a line, escaping characters that the stream cannot encode; return the error."""
     if stream is None:
-        return ValueError("there is none")
+        return ValueError("it is closed")
     encoding = stream.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
@@ -41,24 +41,24 @@ def _write(stream: TextIO | None, text: str) -> OSError | ValueError | None:
 
 
 def _silence(stream: TextIO) -> None:
-    """Lead a broken stream nowhere: at the end Python would try again, and complain."""
+    """Redirect a broken stream to the null device: Python would fail to flush it at exit."""
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, stream.fileno())
+        os.close(null_device)
 
 
 def progress_display() -> ProgressBar | ProgressLines:
-    """Give what suits stderr: a bar in a terminal, lines in a file, a pipe or a plain terminal."""
+    """Return a progress bar if stderr is a terminal, else progress lines."""
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     return ProgressBar() if is_terminal and os.environ.get("TERM") != "dumb" else ProgressLines()
 
 
 class ProgressBar:
-    """A bar on stderr with the time that is left. A context manager."""
+    """A progress bar on stderr with the remaining time. A context manager."""
 
     def __init__(self) -> None:
-        """Show nothing yet."""
+        """Prepare; nothing is shown yet."""
         self._bar: Any = None
 
     def __enter__(self) -> ProgressBar:
@@ -72,16 +72,16 @@ class ProgressBar:
                 self._bar.close()
 
     def begin(self, message: str) -> None:
-        """Say what goes on before the job can tell how far it is."""
+        """Show a message before the job reports progress."""
         self._show(message, 0.0)
 
     def show(self, progress: Progress) -> None:
-        """Move the bar to where the job stands."""
+        """Move the bar to the job's progress."""
         if not progress.is_warning:  # the log shows it
             self._show(progress.message, progress.fraction)
 
     def _show(self, message: str, fraction: float) -> None:
-        with suppress(OSError, ValueError):  # a terminal that was closed
+        with suppress(OSError, ValueError):  # the terminal was closed
             if self._bar is None:
                 self._bar = _bar()
             self._bar.set_description_str(message, refresh=False)
@@ -95,7 +95,7 @@ def _bar() -> Any:
         total=100.0,
         unit="%",
         file=sys.stderr,
-        # Drawn at each call, what stands still too, compiling for instance.
+        # Redrawn at each call, also without progress, as while compiling.
         mininterval=0.0,
         miniters=0,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left",
@@ -106,7 +106,7 @@ class ProgressLines:
     """A line on stderr for each phase and for each tenth of the job. A context manager."""
 
     def __init__(self) -> None:
-        """Show nothing yet."""
+        """Prepare; nothing is shown yet."""
         self._started = time.monotonic()
         self._phase, self._part = "", 0
 
@@ -115,17 +115,18 @@ class ProgressLines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave what was written."""
+        """Do nothing: the lines stay."""
 
     def begin(self, message: str) -> None:
-        """Say what goes on before the job can tell how far it is."""
+        """Show a message before the job reports progress."""
         _write(sys.stderr, f"{PROGRAM}: {message}")
 
     def show(self, progress: Progress) -> None:
-        """Write a line where the job has come on since the last one."""
+        """Write a line if the phase or the tenth of the job has changed."""
         if progress.is_warning:  # the log shows it
             return
-        part = int(progress.fraction * _LINES + 1e-6)  # a third of 0.3 is a little less than 0.1
+        # 1e-6 absorbs rounding: 0.3 / 3 is less than 0.1.
+        part = int(progress.fraction * _LINES + 1e-6)
         if (progress.phase, part) == (self._phase, self._part):
             return
         self._phase, self._part = progress.phase, part

@@ -1,4 +1,4 @@
-"""`animatediff-v2v inspect`: what model files are."""
+"""`animatediff-v2v inspect`: identifies model files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def add_command(commands: Any) -> None:
     """Add it to argparse's subparsers."""
     inspect = commands.add_parser(
         "inspect",
-        help="tell what model files are",
-        description="Tell what each FILE is, which model and LoRA family it belongs to, and "
-        "whether and as what it can be used. Exit code 0 when all can be used, 1 otherwise.",
+        help="identify model files",
+        description="Identify each FILE: its kind, its model or LoRA family, and whether it can be "
+        "used. Exit code 0 when all files can be used, 1 otherwise.",
     )
     inspect.set_defaults(command=_inspect)
     inspect.add_argument("files", nargs="+", metavar="FILE")
-    inspect.add_argument("--json", action="store_true", help="print a list of objects")
+    inspect.add_argument("--json", action="store_true", help="print a JSON list of objects")
 
 
 def _inspect(parsed: argparse.Namespace) -> int:

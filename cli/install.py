@@ -1,4 +1,4 @@
-"""`animatediff-v2v demo`: the miniature model for a ComfyUI."""
+"""`animatediff-v2v demo`: installs the miniature model into a ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def add_command(commands: Any) -> None:
     """Add it to argparse's subparsers."""
     demo = commands.add_parser(
         "demo",
-        help="put the miniature model into a ComfyUI",
-        description="Copy the miniature's model files and its clip (miniature_clip.mp4) into a "
+        help="copy the miniature model into a ComfyUI",
+        description="Copy the miniature's model files and its video (miniature_clip.mp4) into a "
         "ComfyUI, so that the templates run without a download.",
     )
     demo.set_defaults(command=_install)
@@ -28,13 +28,13 @@ def add_command(commands: Any) -> None:
     demo.add_argument(
         "--native",
         action="store_true",
-        help="also write what the templates Native nodes and Style Image need: the miniature at "
-        "the sizes that ComfyUI's own loaders know, 2 GB",
+        help="also write the files for the templates Native nodes and Style Image: the miniature "
+        "at the sizes that ComfyUI's own loaders accept, 2 GB",
     )
     demo.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files of the same name that hold something else; without it they are refused",
+        help="replace existing files of the same name that differ; otherwise they are an error",
     )
 
 

@@ -1,4 +1,4 @@
-"""`animatediff-v2v keys`: keys for the hosted API at home, added, listed and removed."""
+"""`animatediff-v2v keys`: adds, lists and removes keys for the hosted API."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ def add_command(commands: Any) -> None:
     _add_folder(keys)
     actions = keys.add_subparsers(dest="action", metavar="ACTION", required=True)
     for action, meaning, name in (
-        ("add", "Make a key and show it. It is not shown again.", "a name for it, such as laptop"),
+        (
+            "add",
+            "Create a key and show it. It is not shown again.",
+            "a name for it, such as laptop",
+        ),
         (
             "remove",
-            "Remove a key: programs that use it may call no more.",
+            "Remove a key: programs that use it can no longer call.",
             "its name, as `list` shows it",
         ),
         ("list", "List the names of the keys.", None),
@@ -41,13 +45,13 @@ def add_command(commands: Any) -> None:
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the option that may stand before the action or after it."""
+    """Add --folder, which may be given before or after the action."""
     parser.add_argument(
         "--folder",
         type=Path,
-        default=argparse.SUPPRESS,  # or the default of the second would replace what was given
-        help="where the server keeps its data: FOLDER of `serve`, or user/animatediff_v2v in "
-        "ComfyUI's base folder, which is the default when this pack lies in custom_nodes",
+        default=argparse.SUPPRESS,  # otherwise the second default would replace a given value
+        help="the server's data folder: FOLDER of `serve`, or user/animatediff_v2v in ComfyUI's "
+        "base folder, which is the default when this pack is in custom_nodes",
     )
 
 
@@ -73,10 +77,10 @@ def _keys(parsed: argparse.Namespace) -> int:
 
 
 def data_folder() -> Path:
-    """Find the server's folder from where this pack lies; raises ValueError elsewhere."""
+    """Return ComfyUI's data folder for this pack; raises ValueError outside of custom_nodes."""
     if _PACK.parent.name != "custom_nodes":
         raise ValueError(
-            f"{_PACK} is not in a folder custom_nodes: name the server's folder with --folder, "
-            "such as ComfyUI/user/animatediff_v2v."
+            f"{_PACK} is not in a folder custom_nodes: give the server's folder with --folder, "
+            "for example ComfyUI/user/animatediff_v2v."
         )
     return _PACK.parents[1] / "user" / "animatediff_v2v"

@@ -1,4 +1,4 @@
-"""The command `animatediff-v2v`: what was typed, done, with its exit code."""
+"""The command `animatediff-v2v`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LINE = f"{PROGRAM}: %(message)s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code.
+    """Run the command and return its exit code.
 
-    0 when done, 2 for wrong input with one sentence on stderr, 130 when interrupted by Ctrl-C, by
-    SIGTERM or by a terminal that was closed; 1 when a file that was inspected cannot be used.
+    0 when done; 2 for wrong input, with one sentence on stderr; 130 when interrupted by Ctrl-C, by
+    SIGTERM or by a closed terminal; 1 when `inspect` finds a file that cannot be used.
     """
     to_stderr = logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.WARNING, format=_LINE, handlers=[to_stderr])
@@ -48,17 +48,17 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for part in (run, inspect, install, serve, keys):
         part.add_command(commands)
-    # The others have no options for the library's fields: their users know settings and files.
+    # Only `run` has options for the library's fields, so only its errors are reworded.
     parser.set_defaults(worded=str)
     commands.choices["run"].set_defaults(worded=reworded)
     return parser
 
 
 class WordedLines(logging.Formatter):
-    """Words warnings of the library as the command words its errors."""
+    """Rewords warnings of the library as the command rewords its errors."""
 
     def __init__(self, worded: Callable[[str], str]) -> None:
-        """Word messages by `worded`."""
+        """Reword messages by the function `worded`."""
         super().__init__(_LINE)
         self._worded = worded
 

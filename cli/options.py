@@ -1,4 +1,4 @@
-"""The options of `animatediff-v2v run`: one for every setting that a node has."""
+"""The options of `animatediff-v2v run`, one for each input of the nodes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _named(choices: Any) -> str:
 
 
 def add_model_files(files: Group) -> None:
-    """Where the networks come from, and where they run."""
+    """Add the options for model files and devices."""
     files.add_argument("--checkpoint", required=True, help="Stable Diffusion 1.5 checkpoint")
     files.add_argument(
         "--motion-module",
         required=True,
-        help="AnimateDiff motion module; none restyles each frame by itself",
+        help="AnimateDiff motion module; none restyles each frame on its own",
     )
     files.add_argument("--vae", help="VAE to use instead of the checkpoint's own")
     files.add_argument("--text-encoder", help="text encoder to use instead of the checkpoint's own")
@@ -41,8 +41,8 @@ def add_model_files(files: Group) -> None:
         action="append",
         default=[],
         metavar=LORA.form,
-        help="LoRA to merge, scale 1 unless given; TEXT_SCALE is for the text encoder, SCALE "
-        "unless given; repeat for several",
+        help="LoRA to merge; SCALE defaults to 1, and TEXT_SCALE, for the text encoder, to SCALE; "
+        "repeat for several",
     )
     files.add_argument(
         "--motion-lora",
@@ -51,18 +51,22 @@ def add_model_files(files: Group) -> None:
         metavar=MOTION_LORA.form,
         help="motion LoRA to merge into the motion module; repeat for several",
     )
-    files.add_argument("--embeddings", metavar="FOLDER", help="folder for embedding:name")
+    files.add_argument(
+        "--embeddings",
+        metavar="FOLDER",
+        help="folder of the embeddings that prompts name as embedding:NAME",
+    )
     files.add_argument(
         "--motion-scale",
         type=float,
         default=1.0,
-        help="above 1 more motion, below 1 less; 1 is as trained",
+        help="above 1 more motion, below 1 less",
     )
     files.add_argument(
         "--clip-skip",
         type=int,
         default=1,
-        help="layer of the text encoder that is read: 1 the last, 2 the one before it",
+        help="layer of the text encoder to use: 1 the last, 2 the one before it",
     )
     files.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu")
     files.add_argument("--dtype", default="auto", help=_named(Dtype))
@@ -70,26 +74,25 @@ def add_model_files(files: Group) -> None:
         "--max-memory",
         type=float,
         metavar="GB",
-        help="the most of the device's memory that weights and tensors may take, in 10^9 bytes; no "
-        "bound unless given: networks wait in main memory while others work, and less goes "
-        "through them at a time; what the driver and the kernels' workspaces take comes on top; "
-        "on a CPU, whose main memory is the device's, nothing moves, all networks count, and only "
-        "what goes through the UNet at a time gets less; the result stays the same, on a GPU but "
-        "for rounding",
+        help="limit on device memory for weights and tensors, in 10^9 bytes; no limit by default. "
+        "Idle networks are kept in main memory, and less is processed at a time. The driver and "
+        "the workspaces of kernels need more on top. On a CPU nothing is moved, all networks "
+        "count, and only the batches of the UNet get smaller. The result stays the same, on a GPU "
+        "up to rounding",
     )
 
 
 def add_picture(picture: Group) -> None:
-    """What the video shows, and how it is sampled."""
+    """Add the options for prompts and sampling."""
     picture.add_argument("--prompt", help="what the video should show")
     picture.add_argument(
         "--prompt-schedule",
         metavar="FILE|TEXT",
-        help="instead of --prompt: a text file, or text, with a prompt for each keyframe, "
-        '"0: a forest in spring" and "24: a forest in winter" on lines of their own',
+        help="instead of --prompt: a text file, or text, with one keyframe per line, such as "
+        '"0: a forest in spring" and "24: a forest in winter"',
     )
-    picture.add_argument("--pre-text", default="", help="put before every prompt of the schedule")
-    picture.add_argument("--app-text", default="", help="put after every prompt of the schedule")
+    picture.add_argument("--pre-text", default="", help="text before every prompt of the schedule")
+    picture.add_argument("--app-text", default="", help="text after every prompt of the schedule")
     picture.add_argument(
         "--negative-prompt", default=NEGATIVE_PROMPT, help="what the video should not show"
     )
@@ -103,7 +106,7 @@ def add_picture(picture: Group) -> None:
     picture.add_argument("--steps", type=int, help="denoising steps")
     picture.add_argument("--guidance-scale", type=float, help="how strictly the prompt is followed")
     picture.add_argument(
-        "--denoise", type=float, default=0.7, help="how much is made new, from 0 to 1"
+        "--denoise", type=float, default=0.7, help="how much the video is changed, from 0 to 1"
     )
     picture.add_argument("--seed", type=int, help="0 to 2^64-1, as in ComfyUI; random if absent")
     picture.add_argument("--sampler", help=_named(Sampler))
@@ -111,71 +114,71 @@ def add_picture(picture: Group) -> None:
     picture.add_argument(
         "--noise-type",
         default="default",
-        help=f"the noise that sampling begins with: {_named(NoiseType)}; unsample takes the noise "
-        "that the source would come from, which keeps its structure",
+        help=f"initial noise: {_named(NoiseType)}; unsample inverts the source to noise, which "
+        "keeps its structure",
     )
     picture.add_argument(
         "--beta-schedule",
         default="autoselect",
-        help="noise schedule that the networks were trained on; autoselect goes by the motion "
+        help="noise schedule that the networks were trained on; autoselect chooses by the motion "
         f"module: {_named(BetaScheduleChoice)}",
     )
 
 
 def add_guides(guides: Group) -> None:
-    """ControlNets, IP-Adapters, and what of the source stays."""
+    """Add the options for ControlNets, IP-Adapters and the preservation of the source."""
     guides.add_argument(
         "--control",
         action="append",
         default=[],
         metavar=CONTROL.form,
-        help="ControlNet that holds the structure, strength 1 unless given, acting between two "
-        "shares of the schedule; repeat for several",
+        help="ControlNet that preserves structure; STRENGTH defaults to 1; START and END are "
+        "fractions of the noise schedule; repeat for several",
     )
     guides.add_argument(
         "--control-source",
         action="append",
         default=[],
         metavar="VIDEO|canny|luminance|tile",
-        help="what the ControlNet sees: canny unless given, a preprocessor's name, or a video, a "
-        "folder or a picture of control frames; one for all, or one for each --control in order",
+        help="input of the ControlNet: a preprocessor, canny by default, or a video, folder or "
+        "picture of control frames; one for all, or one for each --control in order",
     )
     guides.add_argument(
         "--control-mask",
         action="append",
         default=[],
         metavar="VIDEO|PICTURE",
-        help="where the ControlNet acts: white wholly, black not at all; one for all, or one for "
+        help="where the ControlNet acts: white fully, black not at all; one for all, or one for "
         "each --control in order",
     )
     guides.add_argument(
         "--repeat-last-control",
         action="store_true",
-        help="let the last control frame serve for those that are missing at the end",
+        help="repeat the last control frame if there are too few",
     )
     guides.add_argument(
         "--canny-low",
         type=float,
-        help="canny: where an edge goes on, 0 to 2040, 100 unless given",
+        help="canny: low threshold, 0 to 2040, default 100",
     )
     guides.add_argument(
         "--canny-high",
         type=float,
-        help="canny: where an edge begins, 0 to 2040, 200 unless given",
+        help="canny: high threshold, 0 to 2040, default 200",
     )
     guides.add_argument(
         "--tile-factor",
         type=int,
-        help="tile: how many times smaller, 1 to 64, 8 unless given",
+        help="tile: downscaling factor, 1 to 64, default 8",
     )
     guides.add_argument(
         "--ip-adapter",
         action="append",
         default=[],
         metavar=IP_ADAPTER.form,
-        help="IP-Adapter: the video takes on the style of --style-image, weight 0.8 unless given, "
-        "acting between two shares of the schedule; repeat for several. It cannot be combined with "
-        "--max-memory",
+        help="IP-Adapter that applies the style of --style-image; WEIGHT defaults to 0.8; START "
+        "and END are fractions of the noise schedule; repeat for several. It cannot be combined "
+        "with --max-memory",
     )
     guides.add_argument(
         "--clip-vision",
@@ -187,42 +190,42 @@ def add_guides(guides: Group) -> None:
         action="append",
         default=[],
         metavar="PICTURE",
-        help="picture for --ip-adapter, its middle square; repeat for several",
+        help="picture for --ip-adapter, cropped to its central square; repeat for several",
     )
     guides.add_argument(
         "--style-arrangement",
-        help=f"what several pictures do: {_named(Arrangement)}; average unless given",
+        help=f"use of several pictures: {_named(Arrangement)}; default average",
     )
     guides.add_argument(
         "--style-weights",
         metavar="TEXT",
-        help='factors of the weight along the video: "0: 1; 24: 0" fades the style out',
+        help='factors of the weight at keyframes: "0: 1; 24: 0" fades the style out',
     )
     guides.add_argument(
         "--source-mask",
         metavar="VIDEO|PICTURE",
-        help="what is restyled: white wholly, black stays the source",
+        help="where the video is restyled: white fully, black keeps the source",
     )
     guides.add_argument(
         "--source-blend",
         type=float,
         default=0.0,
-        help="share of the source that each step's result is given back, 0 to 1",
+        help="fraction of the source that is blended into each step's result, 0 to 1",
     )
     guides.add_argument(
         "--source-blend-end",
         type=float,
-        help="share of the noise schedule up to which --source-blend acts, 0.5 unless given",
+        help="fraction of the noise schedule up to which --source-blend acts, default 0.5",
     )
     guides.add_argument(
         "--source-prompt",
-        help="what the source shows, for --noise-type unsample; the prompt unless given, and an "
-        "empty one lets the video change most",
+        help="what the source shows, for --noise-type unsample; by default the prompt; an empty "
+        "text lets the video change most",
     )
 
 
 def add_frames(frames: Group) -> None:
-    """Which frames of the input are kept, and how large."""
+    """Add the options for the selection and size of frames."""
     frames.add_argument(
         "--select-every-nth-frame", type=int, default=2, help="keep every nth frame"
     )
@@ -230,56 +233,60 @@ def add_frames(frames: Group) -> None:
         "--skip-first-frames",
         type=int,
         default=0,
-        help="frames to leave out at the beginning, counted after --force-rate",
+        help="frames to skip at the beginning, counted after --force-rate",
     )
     frames.add_argument(
-        "--frame-load-cap", type=int, default=0, help="the most frames to keep, 0 for all"
+        "--frame-load-cap", type=int, default=0, help="maximum number of frames, 0 for all"
     )
     frames.add_argument(
         "--force-rate",
         default="0",
         metavar="FPS",
-        help="frames per second to put the video on before frames are counted, for example 8, "
-        "29.97 or 30000/1001; 0 keeps its own",
+        help="resample the video to this frame rate before frames are counted, for example 8, "
+        "29.97 or 30000/1001; 0 keeps its own rate",
     )
     frames.add_argument(
         "--start-time",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="leave out the beginning",
+        help="start of the part to restyle",
     )
     frames.add_argument(
-        "--duration", type=float, default=0.0, metavar="SECONDS", help="0 reaches to the end"
+        "--duration",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="length of the part to restyle; 0 reaches to the end",
     )
     frames.add_argument(
         "--width",
         type=int,
         default=0,
-        help="pixels, rounded to a multiple of 8; 0 follows --height in the source's aspect, and "
-        "where both are 0 the source's size is kept, its longer side scaled down to 768 at most",
+        help="pixels, rounded to a multiple of 8; 0 follows --height and the source's aspect "
+        "ratio; if both are 0, the source's size is kept, with a longer side of at most 768",
     )
     frames.add_argument(
         "--height",
         type=int,
         default=0,
-        help="pixels, rounded to a multiple of 8; 0 follows --width, as --width follows it",
+        help="pixels, rounded to a multiple of 8; 0 follows --width and the source's aspect ratio",
     )
     frames.add_argument(
         "--fit",
         default="crop",
-        help=f"where the shape changes: {_named(Fit)}; crop cuts the middle out, pad adds black "
+        help=f"if the aspect ratio changes: {_named(Fit)}; crop keeps the centre, pad adds black "
         "bars, stretch distorts",
     )
 
 
 def add_windows(windows: Group) -> None:
-    """How a long video is cut into windows."""
+    """Add the options for context windows."""
     windows.add_argument(
-        "--context-length", type=int, default=16, help="frames that the UNet sees at once"
+        "--context-length", type=int, default=16, help="frames that the UNet processes together"
     )
     windows.add_argument(
-        "--context-overlap", type=int, default=4, help="frames that neighbouring windows share"
+        "--context-overlap", type=int, default=4, help="frames shared by neighbouring windows"
     )
     windows.add_argument(
         "--context-stride",
@@ -291,26 +298,28 @@ def add_windows(windows: Group) -> None:
         "--context-schedule", default="standard_static", help=_named(ContextSchedule)
     )
     windows.add_argument(
-        "--context-fuse", default="pyramid", help=f"where windows overlap: {_named(FuseMethod)}"
+        "--context-fuse",
+        default="pyramid",
+        help=f"weighting where windows overlap: {_named(FuseMethod)}",
     )
     windows.add_argument(
         "--closed-loop",
         action="store_true",
-        help="looped_uniform: the last frame leads back to the first",
+        help="looped_uniform: join the last frame to the first",
     )
 
 
 def add_output(output: Group) -> None:
-    """How the result is written."""
+    """Add the options for the output file."""
     output.add_argument(
-        "--format", help=f"{', '.join(FORMATS)}; chosen by the suffix of OUTPUT unless given"
+        "--format", help=f"{', '.join(FORMATS)}; by default chosen by the suffix of OUTPUT"
     )
     output.add_argument(
         "--crf",
         type=int,
-        help="quality: 0 is best and largest; the format's usual value unless given",
+        help="quality: 0 is best and largest; the default depends on the format",
     )
-    output.add_argument("--no-audio", action="store_true", help="leave the sound out")
+    output.add_argument("--no-audio", action="store_true", help="write no sound")
     output.add_argument(
         "--pingpong", action="store_true", help="play the frames forwards and then backwards"
     )
@@ -318,30 +327,30 @@ def add_output(output: Group) -> None:
         "--loop-count",
         type=int,
         default=0,
-        help="how often the video is repeated; gif and webp repeat for ever at 0",
+        help="number of repetitions; 0 repeats gif and webp for ever",
     )
     output.add_argument(
         "--hardware-encoder",
         action="store_true",
-        help="encode on the graphics card where it can; faster, and larger for the same quality",
+        help="encode on the graphics card if possible: faster, but larger at the same quality",
     )
 
 
 def add_speed(speed: Group) -> None:
-    """What changes the result for speed or memory."""
+    """Add the options that trade quality for speed or memory."""
     speed.add_argument(
         "--deep-cache",
         type=int,
         default=1,
         metavar="N",
-        help="run the UNet's deep layers in every Nth call only; 2 or 3 suit 20 steps and more",
+        help="run the UNet's deep layers only in every Nth call; 2 or 3 suit 20 steps and more",
     )
     speed.add_argument(
         "--guidance-interval",
         default="0:1",
         metavar="START:END",
-        help="shares of the noise schedule between which guidance acts; outside a step takes half "
-        "the time",
+        help="fractions of the noise schedule between which guidance acts; steps outside take "
+        "half the time",
     )
     speed.add_argument(
         "--fp8-weights",
@@ -351,7 +360,7 @@ def add_speed(speed: Group) -> None:
     speed.add_argument(
         "--compile",
         action="store_true",
-        help="compile the UNet's layers, which takes minutes and is kept on disk; the result stays "
-        "equal to rounding. For GPUs of AMD and Intel, where it was not measured; slower on "
-        "NVIDIA's with Triton and on a CPU. It cannot be combined with --max-memory",
+        help="compile the UNet's layers, which takes minutes once and is cached on disk; the "
+        "result is equal up to rounding. For AMD and Intel GPUs, where it was not measured; slower "
+        "on NVIDIA GPUs with Triton and on a CPU. It cannot be combined with --max-memory",
     )

@@ -1,4 +1,4 @@
-"""How the command reads its arguments, and words what is wrong in terms of its options."""
+"""The argument parser, and the rewording of the library's errors in terms of options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_UNUSABLE = 1
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 
-# The library's fields and the options that set them. The others are called as their option is.
+# From the library's fields to the options that set them.
 OPTIONS = {
     "input": "INPUT",
     "output": "OUTPUT",
@@ -106,13 +106,13 @@ OPTIONS = {
     },
 }
 _NAMES = "|".join(sorted(map(re.escape, OPTIONS), reverse=True))
-_UNMISTAKABLE = "|".join(name for name in OPTIONS if "_" in name)
-# Where the library's own sentences name a field: first of all, in brackets, or as a later subject.
-# Elsewhere the same letters can be a file's name or a word of a prompt.
+_UNAMBIGUOUS = "|".join(name for name in OPTIONS if "_" in name)
+# The positions in which the library's sentences name a field: at the start, in brackets, or as the
+# subject of a later clause. Elsewhere the word may be part of a file name or a prompt.
 _FIELD = re.compile(
     rf"^(?:{_NAMES})(?=:| is (?!no ))"
-    rf"|(?<=\()(?:{_UNMISTAKABLE})(?=\))"
-    rf"|(?:(?<=, )|(?<= and )|(?<=; ))(?:{_UNMISTAKABLE})(?= is | -?\d)"
+    rf"|(?<=\()(?:{_UNAMBIGUOUS})(?=\))"
+    rf"|(?:(?<=, )|(?<= and )|(?<=; ))(?:{_UNAMBIGUOUS})(?= is | -?\d)"
 )
 _QUOTED = re.compile(r"""((?<!\w)'[^']*'(?!\w)|(?<!\w)"[^"]*"(?!\w))""")
 _PHRASES = {
@@ -132,15 +132,15 @@ _PHRASES = {
 
 
 def reworded(sentence: str) -> str:
-    """Name the options of `run` in a sentence of the library, which names its fields.
+    """Replace the library's field names in a sentence by the options of `run`.
 
-    What is quoted is the user's, and stays.
+    Quoted text comes from the user and stays unchanged.
 
     >>> reworded("steps is 0; it must be from 1 to 1000.")
     '--steps is 0; it must be from 1 to 1000.'
     """
-    for phrase, ours in _PHRASES.items():
-        sentence = sentence.replace(phrase, ours)
+    for phrase, replacement in _PHRASES.items():
+        sentence = sentence.replace(phrase, replacement)
     if (first := _FIELD.match(sentence)) is not None:
         sentence = OPTIONS[first[0]] + sentence[first.end() :]
     parts = _QUOTED.split(sentence)
@@ -149,14 +149,14 @@ def reworded(sentence: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Words a wrong option as this pack words its errors, without the usage in front."""
+    """An argument parser that raises errors as AnimateDiffV2VError, without printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raise AnimateDiffV2VError with argparse's message, as a sentence."""
         raise AnimateDiffV2VError(f"{in_a_sentence(message)} See `{self.prog} --help`.")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Refuse what is not known here: argparse would leave it to the parser of all commands."""
+        """Refuse unknown arguments here; argparse would pass them on to the main parser."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(unknown_arguments(unknown, options=self._option_string_actions))
@@ -164,7 +164,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells defaults, and nothing of options that have none."""
+    """Shows the defaults of the options that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return super()._get_help_string(action) if action.default else action.help

@@ -1,4 +1,4 @@
-"""`animatediff-v2v run`: a video restyled."""
+"""`animatediff-v2v run`: restyles a video."""
 
 from __future__ import annotations
 
@@ -46,24 +46,22 @@ def add_command(commands: Any) -> None:
         description="Restyle INPUT according to a prompt and write OUTPUT.",
     )
     run.set_defaults(command=_run)
-    run.add_argument("input", metavar="INPUT", help="the video, or folder of pictures, to restyle")
+    run.add_argument("input", metavar="INPUT", help="video or folder of pictures to restyle")
     run.add_argument(
         "output",
         metavar="OUTPUT",
-        help="the file to write: .mp4, .webm, .mov, .mkv, .gif, .webp, or a name without a suffix "
-        "for a folder of pictures",
+        help="file to write: .mp4, .webm, .mov, .mkv, .gif, .webp, or a name without a suffix for "
+        "a folder of pictures",
     )
-    run.add_argument(
-        "--overwrite", action="store_true", help="replace OUTPUT if there is a file of that name"
-    )
+    run.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     options.add_model_files(run.add_argument_group("model files"))
     options.add_picture(run.add_argument_group("picture"))
-    options.add_guides(run.add_argument_group("what guides the picture"))
+    options.add_guides(run.add_argument_group("guides"))
     options.add_frames(run.add_argument_group("frames"))
     options.add_windows(run.add_argument_group("context windows"))
     options.add_output(run.add_argument_group("output"))
-    options.add_speed(run.add_argument_group("speed and memory, at some cost"))
+    options.add_speed(run.add_argument_group("speed and memory, at a cost"))
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -79,7 +77,7 @@ def _run(parsed: argparse.Namespace) -> int:
         with leaving_at_once():
             from ..pipeline.memory.devices import resolve_device  # noqa: PLC0415 - takes seconds
             from ..pipeline.video_to_video import video_to_video  # noqa: PLC0415 - takes seconds
-        resolve_device(files.device)  # refuses one that is not there
+        resolve_device(files.device)  # raises if there is no such device
         display.begin("loading the models")
         result = video_to_video(request, files, progress=display.show)
     if parsed.json:
@@ -143,7 +141,7 @@ def _request(parsed: argparse.Namespace) -> Request:
 
 
 def _given(**fields: Any) -> dict[str, Any]:
-    """Leave out what was not given, so that the library's own default holds."""
+    """Return the fields that were given; the others keep the library's defaults."""
     return {name: value for name, value in fields.items() if value is not None}
 
 

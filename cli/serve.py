@@ -1,4 +1,4 @@
-"""`animatediff-v2v serve`: the hosted API from this machine."""
+"""`animatediff-v2v serve`: the hosted API without ComfyUI."""
 
 from __future__ import annotations
 
@@ -17,56 +17,58 @@ def add_command(commands: Any) -> None:
     """Add it to argparse's subparsers."""
     serve = commands.add_parser(
         "serve",
-        help="answer the hosted API without ComfyUI",
+        help="serve the hosted API without ComfyUI",
         formatter_class=Help,
         description="Answer fal's clients from this machine. Settings are read from api.json in "
-        "FOLDER; keys are made with `python -m animatediff_v2v.cli keys --folder FOLDER add NAME`.",
+        "FOLDER; create keys with `python -m animatediff_v2v.cli keys --folder FOLDER add NAME`.",
     )
     serve.set_defaults(command=_serve)
     serve.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="for requests, uploads, videos, settings"
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for requests, uploads, videos and settings",
     )
     serve.add_argument(
         "--models",
         type=Path,
         required=True,
         default=argparse.SUPPRESS,
-        help="a folder like ComfyUI's models: checkpoints, animatediff_models, loras, ...",
+        help="folder like ComfyUI's models: checkpoints, animatediff_models, loras, ...",
     )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     serve.add_argument("--port", type=int, default=8187, help="the port to listen on")
     serve.add_argument(
         "--device",
         action="append",
-        help="auto, cuda, cuda:1, mps, cpu; repeat it for several worker processes, each with a "
-        "device of its own",
+        help="auto, cuda, cuda:1, mps, cpu; repeat for several worker processes, one for each "
+        "device",
     )
     serve.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     serve.add_argument(
         "--max-memory",
         type=float,
         metavar="GB",
-        help="the most of each worker's device memory that weights and tensors may take, as in "
-        "`animatediff-v2v run`",
+        help="limit on the memory of each worker's device, as in `animatediff-v2v run`",
     )
     serve.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
-        help="the least that is logged",
+        help="lowest level that is logged",
     )
     serve.add_argument(
         "--log-format",
         choices=("text", "json"),
         default="text",
-        help="lines for people, or an object a line",
+        help="text, or a JSON object per line",
     )
 
 
 def _serve(parsed: argparse.Namespace) -> int:
     if not parsed.models.is_dir():
         raise AnimateDiffV2VError(
-            f"{parsed.models} is no folder; --models names a folder like ComfyUI's models."
+            f"{parsed.models} is not a folder; --models must be a folder like ComfyUI's models."
         )
     try:
         with leaving_at_once():

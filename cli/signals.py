@@ -1,4 +1,4 @@
-"""Signals that end the command as Ctrl-C does: with nothing left behind."""
+"""Signals that end the command as Ctrl-C does, without leaving files behind."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .parsing import EXIT_INTERRUPTED
 INTERRUPTED = "interrupted, nothing was written."
 
 _Handler = Callable[[int, FrameType | None], Any]
-# Windows has no SIGHUP; there a closed console ends the process.
+# Windows has no SIGHUP: there a closed console ends the process.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager
 def ending_signals() -> Iterator[None]:
-    """Have SIGTERM, and SIGHUP of a closed terminal, raise KeyboardInterrupt."""
+    """Make SIGTERM, and SIGHUP of a closed terminal, raise KeyboardInterrupt."""
     with ExitStack() as stack:
         for number in _ENDING:
             stack.enter_context(_handled(number, signal.default_int_handler))
@@ -31,7 +31,7 @@ def ending_signals() -> Iterator[None]:
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """End the process at once: an interrupted import may go on, or fail in its own words."""
+    """Make these signals end the process at once: an import may ignore an exception."""
     with ExitStack() as stack:
         for number in (signal.SIGINT, *_ENDING):
             stack.enter_context(_handled(number, _leave))
@@ -45,7 +45,7 @@ def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def _handled(number: signal.Signals, handler: _Handler) -> Iterator[None]:
-    """Handle a signal that nobody else has taken or silenced, as nohup does."""
+    """Handle a signal unless it already has another handler or is ignored, as under nohup."""
     ours = (signal.SIG_DFL, signal.default_int_handler)
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(number) not in ours:

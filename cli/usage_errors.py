@@ -1,4 +1,4 @@
-"""What argparse finds wrong, as sentences that say what would do."""
+"""The errors of argparse, reworded as sentences that say what is accepted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
         ),
         (
             r"argument (.+?): expected (?:one|at least one) argument",
-            lambda found: f"{found[1]} has no value; give one behind it.",
+            lambda found: f"{found[1]} needs a value; give one after it.",
         ),
         (
             r"argument (.+?): ignored explicit argument (.*)",
@@ -39,7 +39,7 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
 
 
 def in_a_sentence(message: str) -> str:
-    """Word a message of argparse as a sentence; one that is not known stays as it is."""
+    """Return a message of argparse as a sentence; unknown messages stay as they are."""
     for pattern, worded in _SENTENCES:
         found = pattern.fullmatch(message)
         if found:
@@ -48,12 +48,12 @@ def in_a_sentence(message: str) -> str:
 
 
 def unknown_arguments(given: Sequence[str], *, options: Collection[str]) -> str:
-    """Say what is no option, and which one it may have been meant to be."""
+    """Return the sentence for unknown arguments, with the most similar option."""
     names = [each.partition("=")[0] for each in given if each.startswith("-")]
     if not names:
-        return f"{' '.join(map(repr, given))} is too much; put quotes around a text with spaces."
+        return f"Unexpected {' '.join(map(repr, given))}; put quotes around text with spaces."
     near = difflib.get_close_matches(names[0], options, n=1)
-    return f"There is no option {names[0]}" + (f"; {near[0]} is one." if near else ".")
+    return f"There is no option {names[0]}" + (f"; did you mean {near[0]}?" if near else ".")
 
 
 def _unquoted(choices: str) -> str:

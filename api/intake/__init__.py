@@ -1,1 +1,1 @@
-"""What a request names, brought in: videos, uploads, LoRAs, models."""
+"""The files and models that requests name: videos, uploads, LoRAs, checkpoints."""

@@ -55,7 +55,7 @@ class _Unfinished:
     expiry: asyncio.TimerHandle | None = None
     job: ApiJob | None = None
     began: float | None = None
-    """When it started to run, by the monotonic clock."""
+    """Start of the run, by the monotonic clock."""
     ran_seconds: float | None = None
     runs: int = 0
     """Number of runs in this process."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .records import StoredRequest
 
 Position = tuple[bool, int, int]
-"""Whether the priority is low, the round, and the sequence number; the lowest comes first."""
+"""(is_low_priority, round, sequence number); the lowest comes first."""
 
 
 class Turns:

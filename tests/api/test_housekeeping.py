@@ -269,7 +269,7 @@ def test_an_input_that_is_too_long_is_not_stored(tmp_path):
     store = Store(tmp_path / "api.sqlite")
     long = {"prompt": "x" * 2**21}
     request = NewRequest(id="1", endpoint_id=ENDPOINT, owner="me", input=long, origin="http://h")
-    with pytest.raises(ValueError, match="is not to be stored"):
+    with pytest.raises(ValueError, match="bytes long; the limit is 1048576"):
         store.submit(request, most=1, most_of_owner=1)
     store.close()
 
@@ -438,14 +438,14 @@ def test_a_clock_that_is_set_moves_no_deadline(tmp_path, monkeypatch, jump):
     stored = store.submit(request, most=1, most_of_owner=1)
     store.start("1")
     clocks.pass_(10, jump=jump)
-    assert uploads._about(upload_id) is not None
+    assert uploads._entry(upload_id) is not None
     store.finish("1", DONE)
     done = store.get("1")
     assert done.finished - stored.created == pytest.approx(10, abs=0.01)
     assert done.inference_seconds == pytest.approx(10, abs=0.01)
     assert store.finished_before(store.now() - 60, most=1) == []
     clocks.pass_(595)
-    assert uploads._about(upload_id) is None
+    assert uploads._entry(upload_id) is None
     assert store.finished_before(store.now() - 60, most=1) == ["1"]
     store.close()
 

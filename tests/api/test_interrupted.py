@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from animatediff_v2v.api.intake import inputs
 from animatediff_v2v.api.intake.inputs import Inputs
 from animatediff_v2v.api.queue.queue_runner import MOST_ATTEMPTS
 from animatediff_v2v.api.settings import Settings
@@ -166,9 +167,9 @@ def test_a_stop_while_a_video_is_looked_at_keeps_the_only_copy(
         async def _video(self, *_asked):
             return video
 
-        def _check_video(self, *_asked):
-            looks.set()
-            has_stopped.wait(WAIT_SECONDS)
+    def check_video(*_asked):
+        looks.set()
+        has_stopped.wait(WAIT_SECONDS)
 
     async def stop():
         has_stopped.set()
@@ -178,6 +179,7 @@ def test_a_stop_while_a_video_is_looked_at_keeps_the_only_copy(
         await queue.submit(video_file=video.name if came_within_the_request else None)
         await queue.until(looks.is_set)
 
+    monkeypatch.setattr(inputs, "check_video", check_video)
     queue._prepare = HeldInputs(Settings(), queue.executor, None, None, None, None).prepare
     queue.executor.stop = stop
     asyncio.run(life(queue, begin))

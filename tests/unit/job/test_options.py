@@ -344,7 +344,10 @@ CASES = {
         {"motion_lora": "no.pt:1:2"},
         "--motion-lora is 'no.pt:1:2'; it must be FILE[:SCALE], with at most one number",
     ),
-    "a scale of words": ({"lora": f"{__file__}:half"}, "behind the file, and 'half' is none"),
+    "a scale of words": (
+        {"lora": f"{__file__}:half"},
+        "after the file, and 'half' is not a number",
+    ),
     "a scale without an end": (
         {"lora": f"{__file__}:inf"},
         "--lora: the strength of test_options.py is inf; it must be from -10 to 10",
@@ -354,26 +357,38 @@ CASES = {
         {"embeddings": __file__},
         "is not a folder; give one",
     ),
-    "an edge where none is sought": ({"canny_low": 50}, "--canny-low is given without --control"),
+    "an edge where none is sought": (
+        {"canny_low": 50},
+        "--canny-low has no effect without --control",
+    ),
     "an edge of a tile": (
         {"control": "NET", "control_source": "tile", "canny_high": 50},
-        "--canny-high is given without --control with --control-source canny",
+        "--canny-high has no effect without --control with --control-source canny",
     ),
-    "a tile of edges": ({"control": "NET", "tile_factor": 4}, "--tile-factor is given without"),
+    "a tile of edges": (
+        {"control": "NET", "tile_factor": 4},
+        "--tile-factor has no effect without",
+    ),
     "an edge that is no number": ({"control": "NET", "canny_low": "nan"}, "--canny-low is nan"),
-    "weights of no style": ({"style_weights": "0: 1"}, "--style-weights is given without --ip-"),
+    "weights of no style": (
+        {"style_weights": "0: 1"},
+        "--style-weights has no effect without --ip-",
+    ),
     "an arrangement of no style": (
         {"style_arrangement": "average"},
-        "--style-arrangement is given without --ip-adapter, and has no effect then",
+        "--style-arrangement has no effect without --ip-adapter",
     ),
     "the source's prompt for other noise": (
         {"source_prompt": "a box"},
-        "--source-prompt is given without --noise-type unsample",
+        "--source-prompt has no effect without --noise-type unsample",
     ),
-    "the end of no blend": ({"source_blend_end": 1}, "--source-blend-end is given without --sou"),
+    "the end of no blend": (
+        {"source_blend_end": 1},
+        "--source-blend-end has no effect without --sou",
+    ),
     "a stride of static windows": (
         {"context_stride": 2},
-        "--context-stride is given without --context-schedule standard_uniform or looped_uniform",
+        "--context-stride has no effect without --context-schedule standard_uniform or looped_",
     ),
     "steps that are not whole": ({"steps": 2.5}, "--steps is '2.5'; it must be a whole number."),
     "a width of words": ({"width": "wide"}, "--width is 'wide'; it must be a whole number. See"),
@@ -404,8 +419,8 @@ def in_its_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("switch", "sentence"),
     [
-        ("--closed-loop", "--closed-loop is given without --context-schedule looped_uniform"),
-        ("--repeat-last-control", "--repeat-last-control is given without --control"),
+        ("--closed-loop", "--closed-loop has no effect without --context-schedule looped_uniform"),
+        ("--repeat-last-control", "--repeat-last-control has no effect without --control"),
     ],
 )
 def test_a_switch_without_effect_is_refused(switch, sentence, command, capsys):
@@ -427,8 +442,8 @@ def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_pa
     ("arguments", "sentence"),
     [
         (["rn"], "COMMAND is 'rn'; it can be run, inspect,"),
-        (["run", "a", "b", "c", *NETWORKS], "'c' is too much; put quotes around"),
-        (["run", "a", "b", *NETWORKS, "--steps"], "--steps has no value; give one behind it."),
+        (["run", "a", "b", "c", *NETWORKS], "Unexpected 'c'; put quotes around"),
+        (["run", "a", "b", *NETWORKS, "--steps"], "--steps needs a value; give one after it."),
         (["run", "a", "b", *NETWORKS, "--json=1"], "--json takes no value, but is given '1'"),
         (["run", "a", "b", *NETWORKS, "--con", "x"], "--con could be --control, --control-source"),
         (
