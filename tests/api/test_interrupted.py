@@ -142,7 +142,7 @@ def test_a_cancelled_request_does_not_run_again(tmp_path):
 
     async def begin():
         request = await queue.submit()
-        await queue.until(lambda: queue.store.get(request.id).state == "running")
+        await queue.until(lambda: queue.executor.ran)
         queue.store.cancel(request.id)
         return request
 
