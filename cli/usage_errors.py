@@ -44,7 +44,7 @@ def in_a_sentence(message: str) -> str:
         found = pattern.fullmatch(message)
         if found:
             return worded(found)
-    return message if message.endswith(".") else f"{message}."
+    return message if message.endswith((".", "?")) else f"{message}."
 
 
 def unknown_arguments(given: Sequence[str], *, options: Collection[str]) -> str:

@@ -19,10 +19,10 @@ from animatediff_v2v.pipeline import AnimateDiffV2VError
 MINIATURE = Path(__file__).parents[3] / "demo/models/checkpoints/miniature.safetensors"
 
 
-def test_a_models_folder_that_is_not_there_is_refused(tmp_path, capsys):
+def test_a_missing_models_folder_is_refused(tmp_path, capsys):
     missing = tmp_path / "nope"
     assert main(["serve", str(tmp_path / "data"), "--models", str(missing)]) == 2
-    assert f"{missing} is no folder" in capsys.readouterr().err
+    assert f"{missing} is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 
 

@@ -395,7 +395,7 @@ CASES = {
     "denoise of words": ({"denoise": "half"}, "--denoise is 'half'; it must be a number. See"),
     "a misspelt option": (
         {"stesp": 3},
-        "There is no option --stesp; --steps is one. See `animatediff-v2v run --help`.",
+        "There is no option --stesp; did you mean --steps? See `animatediff-v2v run --help`.",
     ),
     "an option of nothing": (
         {"qqqq": 3},
