@@ -133,7 +133,7 @@ def test_a_body_with_a_data_uri_that_is_no_json_is_refused(tmp_path, tail):
         b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
     ],
 )
-def test_what_does_not_come_is_not_waited_for(tmp_path, monkeypatch, sent):
+def test_a_stalled_body_is_refused(tmp_path, monkeypatch, sent):
     monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.05)
 
     async def story(client):
@@ -148,7 +148,7 @@ def test_what_does_not_come_is_not_waited_for(tmp_path, monkeypatch, sent):
     assert STALLED.encode() in answer
 
 
-def test_a_body_that_drips_is_not_waited_for(tmp_path, monkeypatch):
+def test_a_body_that_arrives_too_slowly_is_refused(tmp_path, monkeypatch):
     """Each byte comes in time, all of them never would."""
     monkeypatch.setattr(bodies, "PATIENCE_SECONDS", 0.3)
 
@@ -191,7 +191,7 @@ def test_data_uris_are_decoded_in_pieces(tmp_path, shift, sign):
 
 
 @pytest.mark.parametrize("shift", range(4))
-def test_signs_written_as_numbers_are_whole_again(tmp_path, shift):
+def test_percent_encoded_data_uris_are_decoded(tmp_path, shift):
     text = "x" * (DATA_URI_PIECE - shift) + "%41%42" + "y" * 10
     found = asyncio.run(fetch(f"data:video/mp4,{text}", tmp_path, limits=FetchLimits()))
     expected = b"x" * (DATA_URI_PIECE - shift) + b"AB" + b"y" * 10

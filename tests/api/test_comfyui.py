@@ -134,7 +134,7 @@ def test_the_interrupt_button_ends_the_request(home, long_job, prompt):
     assert home.result(neighbour).status_code == 200
 
 
-def test_clearing_the_queue_cancels_what_waits(home, long_job, prompt):
+def test_clearing_the_queue_cancels_waiting_requests(home, long_job, prompt):
     waiting = [home.submit(seed=index) for index in range(3)]
     wait_for_pending(home, 3)
     wait_for_positions(home, waiting, [1, 2, 3])
@@ -163,7 +163,7 @@ def test_cancelling_a_request_leaves_the_tabs_prompts_alone(home, long_job, prom
         assert home.server.wait(each)["status"]["status_str"] == "success"
 
 
-def test_every_path_is_there_under_api_too(home):
+def test_every_path_is_served_under_api_as_well(home):
     for path in ("/animatediff-v2v", "/animatediff-v2v/openapi.json", "/.well-known/jwks.json"):
         assert home.get(path, key=None).content == home.get(f"/api{path}", key=None).content
     headers = {"x-fal-target-url": "https://queue.fal.run/fal-ai/animatediff-v2v"}

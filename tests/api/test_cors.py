@@ -63,7 +63,7 @@ def key(tmp_path):
     return {"Authorization": f"Key {KeyRing(tmp_path).add('page')}"}
 
 
-def test_a_browser_may_ask_before(tmp_path):
+def test_preflight_requests_are_answered(tmp_path):
     status, headers, _ = asked(tmp_path, "OPTIONS", "/fal/who", headers=ASKS)
     assert status == 204
     assert headers["Access-Control-Allow-Origin"] == PAGE
@@ -72,7 +72,7 @@ def test_a_browser_may_ask_before(tmp_path):
     assert headers["Vary"] == "Origin"
 
 
-def test_a_browser_in_the_same_network_may_ask(tmp_path):
+def test_private_network_preflights_are_answered(tmp_path):
     more = {"Access-Control-Request-Private-Network": "true"}
     _, headers, _ = asked(tmp_path, "OPTIONS", "/fal/who", headers=ASKS | more)
     assert headers["Access-Control-Allow-Private-Network"] == "true"
@@ -81,7 +81,7 @@ def test_a_browser_in_the_same_network_may_ask(tmp_path):
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "http://studio.example", f"{PAGE}:8443", "null", PAGE + "x"]
 )
-def test_no_other_page_may(tmp_path, origin, key):
+def test_pages_of_other_origins_are_refused(tmp_path, origin, key):
     status, headers, _ = asked(tmp_path, "OPTIONS", "/fal/who", headers=ASKS | {"Origin": origin})
     assert status == 401
     assert "Access-Control-Allow-Origin" not in headers
@@ -106,7 +106,7 @@ def test_the_page_can_read_refusals_and_streams(tmp_path, method, path, status, 
     assert (found, headers["Access-Control-Allow-Origin"]) == (status, PAGE)
 
 
-def test_paths_of_others_are_left_alone(tmp_path):
+def test_other_paths_are_not_guarded(tmp_path):
     status, headers, _ = asked(tmp_path, "GET", "/prompt", headers={"Origin": PAGE})
     assert (status, headers.get("Access-Control-Allow-Origin")) == (403, None)
 

@@ -62,14 +62,14 @@ def new_request(id_=ID):
 # --- whose it is -------------------------------------------------------------------------------
 
 
-def test_it_is_made_and_found_again(tmp_path):
+def test_the_folder_is_created_and_found_again(tmp_path):
     folder = DataFolder.open(tmp_path / "new" / "place")
     assert folder.path == tmp_path / "new" / "place" / OWN
     assert json.loads((folder.path / MARKER).read_text())["version"] == 1
     assert DataFolder.open(tmp_path / "new" / "place") == folder
 
 
-def test_a_crash_before_the_mark_leaves_a_folder_that_is_taken(tmp_path):
+def test_a_folder_without_marker_after_a_crash_is_accepted(tmp_path):
     (tmp_path / OWN).mkdir()
     (tmp_path / OWN / "format.new").write_text("{")
     DataFolder.open(tmp_path)
@@ -90,7 +90,7 @@ def test_a_crash_before_the_mark_leaves_a_folder_that_is_taken(tmp_path):
         ),
     ],
 )
-def test_what_it_does_not_know_is_refused_and_left(tmp_path, files, sentence):
+def test_an_unknown_folder_is_refused_and_unchanged(tmp_path, files, sentence):
     (tmp_path / OWN).mkdir()
     for name, content in files.items():
         (tmp_path / OWN / name).write_text(content)
@@ -129,7 +129,7 @@ def test_a_file_in_its_place_is_refused(tmp_path):
     ],
     ids=["uploads", "inputs", "outputs"],
 )  # fmt: skip
-def test_names_of_its_own(name, ours, theirs):
+def test_input_names_are_the_services_own(name, ours, theirs):
     assert [each for each in ours if not name.fullmatch(each)] == []
     assert [each for each in theirs if name.fullmatch(each)] == []
 
@@ -169,7 +169,7 @@ def old_folder(root):
     return key, signer
 
 
-def test_what_was_in_the_folder_itself_is_moved(tmp_path):
+def test_files_of_earlier_versions_are_moved(tmp_path):
     root = tmp_path / "data"
     key, signer = old_folder(root)
     folder = DataFolder.open(root)
@@ -194,7 +194,7 @@ def test_what_was_in_the_folder_itself_is_moved(tmp_path):
     store.close()
 
 
-def test_a_crash_while_moving_is_made_good(tmp_path, monkeypatch):
+def test_moving_continues_after_a_crash(tmp_path, monkeypatch):
     key, _ = old_folder(tmp_path)
     renamed = type(tmp_path).rename
 
@@ -213,7 +213,7 @@ def test_a_crash_while_moving_is_made_good(tmp_path, monkeypatch):
     store.close()
 
 
-def test_nothing_is_moved_from_under_an_earlier_version_that_runs(tmp_path):
+def test_nothing_is_moved_while_an_earlier_version_runs(tmp_path):
     old_folder(tmp_path)
     lock = FolderLock(tmp_path)
     with pytest.raises(FolderRefused, match="Another process serves the API from"):
@@ -268,7 +268,7 @@ def test_a_malformed_database_is_set_aside(tmp_path, damage, caplog):
     assert f"it is kept as {kept.name}, and a new one is created." in caplog.text
 
 
-def test_a_database_of_somebody_else_is_set_aside(tmp_path):
+def test_a_foreign_database_is_set_aside(tmp_path):
     path = tmp_path / "api.sqlite"
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE requests (id TEXT, wish TEXT)")
@@ -289,7 +289,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path):
     assert damaged(tmp_path) == []
 
 
-def test_space_is_given_back(tmp_path):
+def test_space_of_removed_rows_is_returned_to_the_disk(tmp_path):
     store = Store(tmp_path / "api.sqlite")
     ids = [str(number) for number in range(300)]
     for id_ in ids:
@@ -308,7 +308,7 @@ def test_space_is_given_back(tmp_path):
     store.close()
 
 
-def test_outputs_inside_the_folder_are_kept_by_their_place_in_it(tmp_path):
+def test_outputs_inside_the_folder_have_relative_paths(tmp_path):
     store = Store(tmp_path / "api.sqlite")
     store.submit(new_request(), most=1, most_of_owner=1)
     inside = store.outputs.add(ID, Output(tmp_path / "outputs" / "a.mp4", "video/mp4"))

@@ -25,11 +25,11 @@ def test_names_no_setting_that_there_is_not():
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_every_host_has_a_way_home(host):
+def test_every_host_is_mapped(host):
     for text in ((CLIENTS / "fal-local.cjs").read_text(), PAGE):
         assert f'"{host}"' in text
 
 
-def test_the_files_that_it_names_are_there():
+def test_the_files_that_it_names_exist():
     for name in set(re.findall(r"api/clients/([\w.-]+)", PAGE)):
         assert (CLIENTS / name).is_file()

@@ -76,7 +76,7 @@ def test_every_path_is_listed_here(app):
     assert found == doors | {each.replace(" /", " /api/") for each in doors}
 
 
-def test_what_is_closed_needs_a_key(app):
+def test_closed_paths_need_a_key(app):
     async def run():
         async with TestClient(TestServer(app)) as client:
             doors = sorted(CLOSED | OPEN)

@@ -183,7 +183,7 @@ def test_only_what_was_asked_for(tmp_path):
     )
 
 
-def test_a_name_that_changes_its_mind_gains_nothing(tmp_path, monkeypatch):
+def test_dns_rebinding_reaches_no_private_address(tmp_path, monkeypatch):
     """The connection goes to the address that was judged: no second look-up."""
     looked_up = []
     resolve = addresses.ThreadedResolver.resolve

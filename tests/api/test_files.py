@@ -55,13 +55,13 @@ def test_a_range_beyond_the_end(home, made):
     assert answer.headers["Content-Range"] == f"bytes */{len(content)}"
 
 
-def test_what_has_not_changed_is_not_sent_again(home, made):
+def test_the_stream_sends_only_changes(home, made):
     url, _ = made
     etag = home.get(url, key=None).headers["ETag"]
     assert home.get(url, key=None, headers={"If-None-Match": etag}).status_code == 304
 
 
-def test_a_file_that_somebody_deleted(home):
+def test_a_deleted_file_is_answered_with_404(home):
     video = home.result(home.submit()).json()["video"]
     next(home.outputs.glob(f"{video['file_name']}")).unlink()
     answer = home.get(video["url"], key=None)
@@ -69,14 +69,14 @@ def test_a_file_that_somebody_deleted(home):
 
 
 @pytest.mark.parametrize("name", ["../api.sqlite", "%2e%2e/api.json", "..%2f..%2fapi.json"])
-def test_no_other_file_is_given(home, made, name):
+def test_no_other_file_is_served(home, made, name):
     url, content = made
     answer = home.get(url.rpartition("/")[0] + "/" + name, key=None)
     # The token alone counts: the name behind it is decoration.
     assert answer.status_code in (401, 404) or answer.content == content
 
 
-def test_a_result_is_the_next_video(home):
+def test_an_output_can_be_the_next_input(home):
     """As at fal, where it can be fetched; here it is read from disk, with its owner's rights."""
     first = home.result(home.submit())
     url = first.json()["video"]["url"]
@@ -94,7 +94,7 @@ def test_a_result_is_the_next_video(home):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
-def test_a_result_is_its_owners_alone(home):
+def test_an_output_belongs_to_its_key(home):
     video = home.result(home.submit()).json()["video"]
     (path,) = home.outputs.glob(video["file_name"])
     assert path.stat().st_mode & 0o777 == 0o600
@@ -109,7 +109,7 @@ def test_the_logs_name_the_models(home):
     assert said[1][1].startswith("turbo needs AnimateLCM or AnimateDiff-Lightning")
 
 
-def test_a_lora_that_a_request_brings_in(home, models, tmp_path):
+def test_a_lora_from_a_request(home, models, tmp_path):
     """It does what the installed one does, is in no list, and no video tells where it is kept."""
     begun = home.post(f"{REST}/upload/initiate", {"file_name": "my.safetensors"}).json()
     content = (models / "loras" / "style_lora.safetensors").read_bytes()

@@ -51,7 +51,7 @@ def test_a_commit_that_failed_does_not_block_the_next_one(tmp_path):
     run(Queue(tmp_path), test)
 
 
-def test_a_job_goes_on_and_its_end_is_noted_when_there_is_room(tmp_path):
+def test_a_job_continues_on_a_full_disk_and_its_end_is_stored_later(tmp_path):
     async def test(queue):
         queue.executor.hold = asyncio.Event()
         request = await queue.submit()
@@ -70,7 +70,7 @@ def test_a_job_goes_on_and_its_end_is_noted_when_there_is_room(tmp_path):
     run(Queue(tmp_path), test)
 
 
-def test_a_beginning_that_could_not_be_noted_is_noted_with_the_end(tmp_path):
+def test_a_start_that_could_not_be_stored_is_stored_with_the_end(tmp_path):
     async def test(queue):
         queue.executor.hold = asyncio.Event()
         first, second = await queue.submit(), await queue.submit()
@@ -123,7 +123,7 @@ def test_a_video_that_could_not_be_written_is_made_again(tmp_path, error):
     run(Queue(tmp_path), test)
 
 
-def test_it_is_not_made_again_for_ever(tmp_path):
+def test_a_video_that_never_fits_fails_in_the_end(tmp_path):
     async def test(queue):
         queue.executor.errors = [AnimateDiffV2VError(SAID)] * 3
         request = await queue.submit()
@@ -133,7 +133,7 @@ def test_it_is_not_made_again_for_ever(tmp_path):
     run(Queue(tmp_path), test)
 
 
-def test_a_file_that_could_not_be_brought_in_is_brought_in_later(tmp_path):
+def test_a_download_that_failed_on_a_full_disk_is_repeated(tmp_path):
     """Others, which need no room, go first meanwhile."""
 
     async def test(queue):
@@ -148,7 +148,7 @@ def test_a_file_that_could_not_be_brought_in_is_brought_in_later(tmp_path):
 @pytest.mark.parametrize(
     "error", [AnimateDiffV2VError("The prompt is wrong."), OSError(errno.EACCES, "not yours")]
 )
-def test_other_errors_are_none_of_a_disk(tmp_path, error):
+def test_other_errors_are_not_a_full_disk(tmp_path, error):
     async def test(queue):
         queue.executor.errors = [error]
         assert not (await queue.end_of(await queue.submit())).answer.is_ok
@@ -157,7 +157,7 @@ def test_other_errors_are_none_of_a_disk(tmp_path, error):
     run(Queue(tmp_path), test)
 
 
-def test_a_name_does_not_pass_for_a_full_disk():
+def test_a_name_with_the_words_of_a_full_disk_is_no_full_disk():
     assert not is_disk_full(RequestRefused(error_response(422, SAID, "file_download_error")))
     assert is_disk_full(AnimateDiffV2VError(SAID))
 
@@ -166,7 +166,7 @@ def test_a_name_does_not_pass_for_a_full_disk():
 
 
 @pytest.mark.parametrize(("deaths", "status"), [(1, 200), (2, 500)])
-def test_a_worker_that_dies_costs_one_more_run(tmp_path, deaths, status):
+def test_a_request_runs_once_more_after_its_worker_died(tmp_path, deaths, status):
     async def test(queue):
         queue.executor.errors = [WorkerDied("gone")] * deaths
         request = await queue.submit()

@@ -211,7 +211,7 @@ def test_rate(tmp_path, key):
     ]
 
 
-def test_logs_tell_nothing(tmp_path, key, caplog):
+def test_logs_hold_no_secrets(tmp_path, key, caplog):
     caplog.set_level(logging.DEBUG)
     prompt = "a secret prompt"
     calls = [

@@ -77,7 +77,7 @@ class House:
         self.keeper.sweep()
 
 
-def test_videos_go_with_their_requests(tmp_path):
+def test_videos_are_removed_with_their_requests(tmp_path):
     house = House(tmp_path, keep_days=10)
     old, old_path, _ = house.finished(1)
     house.now += 9 * SECONDS_PER_DAY
@@ -91,7 +91,7 @@ def test_videos_go_with_their_requests(tmp_path):
 
 
 @pytest.mark.parametrize("is_comfyui", [True, False])
-def test_in_comfyuis_folder_only_names_of_ours_go(tmp_path, is_comfyui):
+def test_in_comfyuis_folder_only_own_files_are_removed(tmp_path, is_comfyui):
     house = House(tmp_path, keep_days=1, is_comfyui=is_comfyui)
     _, ours, _ = house.finished(1, name="{}_00001_.mp4")
     _, renamed, _ = house.finished(2, name="best of {}.mp4")
@@ -107,7 +107,7 @@ def test_in_comfyuis_folder_only_names_of_ours_go(tmp_path, is_comfyui):
     assert stray.exists() == is_comfyui
 
 
-def test_the_oldest_videos_go_where_all_are_too_large(tmp_path):
+def test_the_oldest_videos_are_removed_beyond_the_share(tmp_path):
     share = 350
     house = House(tmp_path, max_disk_bytes=2**20, disk_shares={"outputs": share / 2**20})
     made = [house.finished(number) for number in range(6)]
@@ -119,7 +119,7 @@ def test_the_oldest_videos_go_where_all_are_too_large(tmp_path):
     assert all(house.store.get(id_) for id_, *_ in made)
 
 
-def test_the_oldest_requests_go_where_the_database_is_too_large(tmp_path):
+def test_the_oldest_requests_are_removed_from_a_full_database(tmp_path):
     house = House(tmp_path)
     for number in range(600):
         house.finished(number)
@@ -133,7 +133,7 @@ def test_the_oldest_requests_go_where_the_database_is_too_large(tmp_path):
     house.finished(1001)
 
 
-def test_what_cannot_be_removed_does_not_stop_the_rest(tmp_path, caplog, monkeypatch):
+def test_a_file_that_cannot_be_removed_does_not_stop_the_sweep(tmp_path, caplog, monkeypatch):
     house = House(tmp_path, keep_days=1)
     id_, *_ = house.finished(1)
     house.now += 2 * SECONDS_PER_DAY
@@ -167,14 +167,14 @@ def test_shares_are_of_one_budget(tmp_path):
         ({"videos": 0.1}, "there is no setting disk_shares.videos"),
     ],
 )
-def test_shares_that_cannot_be(tmp_path, shares, said):
+def test_invalid_shares_are_refused(tmp_path, shares, said):
     (tmp_path / "api.json").write_text(json.dumps({"disk_shares": shares}))
     with pytest.raises(AnimateDiffV2VError) as error:
         load_settings(tmp_path)
     assert said in str(error.value)
 
 
-def test_videos_that_came_in_have_a_share(tmp_path):
+def test_input_videos_have_a_share(tmp_path):
     executor = Executor(tmp_path)
     executor.input_folder.mkdir()
     (executor.input_folder / "holiday.mp4").write_bytes(b"x" * 2**21)
@@ -196,7 +196,7 @@ def test_videos_that_came_in_have_a_share(tmp_path):
     assert error.value.answer.body["detail"][0]["type"] == "file_too_large"
 
 
-def test_videos_on_their_way_count(tmp_path):
+def test_videos_being_downloaded_count(tmp_path):
     executor = Executor(tmp_path)
     executor.input_folder.mkdir()
     room = Room(executor.input_folder, INPUT_NAME, most_bytes=2_000)
@@ -211,7 +211,7 @@ def test_videos_on_their_way_count(tmp_path):
     assert sum(path.stat().st_size for path in executor.input_folder.iterdir()) <= 2_000
 
 
-def test_a_fetch_that_is_given_up_gives_its_room_back(tmp_path):
+def test_a_cancelled_download_frees_its_room(tmp_path):
     async def test():
         room = Room(tmp_path, INPUT_NAME, most_bytes=10)
 
@@ -297,7 +297,7 @@ def foreign_directory(path):
     ],
     ids=["empty", "bytes", "list", "fields", "types", "deep", "folder", "link"],
 )
-def test_a_damaged_entry_hurts_nobody_else(tmp_path, spoil):
+def test_a_damaged_entry_does_not_affect_other_uploads(tmp_path, spoil):
     store = UploadStore(tmp_path / "uploads", limits=UploadLimits(kept_seconds=3600))
     first, *_ = store.initiate(content_type="video/mp4", file_name="a.mp4")
     damaged = tmp_path / "uploads" / f"{first}.json"
@@ -328,7 +328,7 @@ def test_a_damaged_entry_is_removed_when_it_would_have_expired(tmp_path):
 # --- the queue ---------------------------------------------------------------------------------
 
 
-def test_only_a_few_have_their_files_here_before_they_run(tmp_path):
+def test_only_a_few_requests_have_their_files_before_they_run(tmp_path):
     async def test():
         queue = Queue(tmp_path, fetched_ahead=3)
         async with queue.running():
@@ -347,7 +347,7 @@ def test_only_a_few_have_their_files_here_before_they_run(tmp_path):
     asyncio.run(test())
 
 
-def test_what_is_urgent_is_not_held_up_by_what_is_not(tmp_path):
+def test_low_priority_files_do_not_delay_normal_requests(tmp_path):
     async def test():
         queue = Queue(tmp_path, fetched_ahead=2)
         async with queue.running():
@@ -363,7 +363,7 @@ def test_what_is_urgent_is_not_held_up_by_what_is_not(tmp_path):
     asyncio.run(test())
 
 
-def test_a_place_is_free_again_when_its_request_gives_up():
+def test_a_cancelled_request_leaves_the_admission():
     async def test():
         admission = Admission(1)
         await admission.enter("a", (False, 1, 1))
@@ -428,7 +428,7 @@ class Clocks:
 
 
 @pytest.mark.parametrize("jump", [DAY, -DAY])
-def test_a_clock_that_is_set_moves_no_deadline(tmp_path, monkeypatch, jump):
+def test_setting_the_clock_moves_no_deadline(tmp_path, monkeypatch, jump):
     clocks = Clocks(monkeypatch)
     store = Store(tmp_path / "api.sqlite")
     limits = UploadLimits(write_seconds=600, kept_seconds=600)
@@ -450,7 +450,7 @@ def test_a_clock_that_is_set_moves_no_deadline(tmp_path, monkeypatch, jump):
     store.close()
 
 
-def test_a_clock_that_was_set_back_in_between_begins_where_it_ended(tmp_path, monkeypatch):
+def test_the_clock_continues_after_being_set_back_between_runs(tmp_path, monkeypatch):
     clocks = Clocks(monkeypatch)
     store = Store(tmp_path / "api.sqlite")
     before = store.now()
@@ -463,7 +463,7 @@ def test_a_clock_that_was_set_back_in_between_begins_where_it_ended(tmp_path, mo
     again.close()
 
 
-def test_the_steady_clock_goes_on(monkeypatch):
+def test_the_steady_clock_advances(monkeypatch):
     clocks = Clocks(monkeypatch)
     clock = SteadyClock()
     assert clock() == pytest.approx(1.8e9)
@@ -472,7 +472,7 @@ def test_the_steady_clock_goes_on(monkeypatch):
 
 
 @pytest.mark.parametrize("jump", [DAY, -DAY])
-def test_a_request_waits_as_long_as_it_was_to_wait(tmp_path, monkeypatch, jump):
+def test_a_request_waits_until_its_start_timeout(tmp_path, monkeypatch, jump):
     wall = time.time
 
     async def test():

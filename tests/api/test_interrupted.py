@@ -24,7 +24,7 @@ async def life(queue, act):
 
 
 @pytest.mark.parametrize("interruptions", [1, 2, 3])
-def test_what_ran_runs_again(tmp_path, interruptions):
+def test_running_requests_run_again(tmp_path, interruptions):
     queue = Queue(tmp_path)
 
     async def begin():
@@ -64,7 +64,7 @@ def test_what_ran_runs_again(tmp_path, interruptions):
 
 
 @pytest.mark.parametrize("slow", ["left", "prepare"])
-def test_what_was_interrupted_goes_before_all_that_waited(tmp_path, slow):
+def test_interrupted_requests_run_before_waiting_ones(tmp_path, slow):
     """However long it takes to find that it left no video, or to fetch its files again."""
     queue = Queue(tmp_path)
     first = []
@@ -97,7 +97,7 @@ def test_what_was_interrupted_goes_before_all_that_waited(tmp_path, slow):
     assert queue.executor.ran == [each.id for each in requests]
 
 
-def test_what_ended_at_a_restart_holds_nobody_up(tmp_path):
+def test_a_request_recovered_at_a_restart_delays_no_other(tmp_path):
     """Its end waits for a disk that is full; the others run."""
     queue = Queue(tmp_path)
 
@@ -122,7 +122,7 @@ def test_what_ended_at_a_restart_holds_nobody_up(tmp_path):
     assert asyncio.run(life(queue, end)).answer.is_ok
 
 
-def test_a_video_that_was_whole_is_not_made_again(tmp_path):
+def test_a_complete_video_is_not_made_again(tmp_path):
     queue = Queue(tmp_path)
 
     async def begin():
@@ -152,7 +152,7 @@ def test_a_cancelled_request_does_not_run_again(tmp_path):
 
 
 @pytest.mark.parametrize("came_within_the_request", [True, False])
-def test_a_stop_while_a_video_is_looked_at_keeps_the_only_copy(
+def test_a_stop_while_a_video_is_checked_keeps_the_only_copy(
     tmp_path, monkeypatch, came_within_the_request
 ):
     queue = Queue(tmp_path)

@@ -19,7 +19,7 @@ def ring(tmp_path):
     return KeyRing(tmp_path)
 
 
-def test_a_key_opens(ring):
+def test_a_valid_key_is_accepted(ring):
     key = ring.add("laptop")
     for header in (f"Key {key}", f"key  {key}", f"Bearer {key}"):
         caller = ring.check(header)
@@ -49,7 +49,7 @@ def test_a_key_opens(ring):
         "Key ü:ü",
     ],
 )
-def test_nothing_else_does(ring, wrong, tmp_path):
+def test_all_other_keys_are_refused(ring, wrong, tmp_path):
     key_id, secret = ring.add("laptop").split(":")
     other = ring.add("other").split(":")[1]
     hashed = json.loads((tmp_path / KEYS).read_text())[key_id]["hash"]
@@ -77,7 +77,7 @@ def test_secrets_are_compared_in_constant_time(ring, monkeypatch):
     assert compared == [(64, 64)] * 3
 
 
-def test_a_file_that_begins_with_a_mark_is_read(ring, tmp_path):
+def test_a_settings_file_with_a_byte_order_mark_is_read(ring, tmp_path):
     """As editors on Windows write it."""
     key = ring.add("laptop")
     path = tmp_path / KEYS
@@ -95,7 +95,7 @@ def test_changes_take_effect_at_once(ring, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"a": {"name": "x"}}', "\x00"])
-def test_a_damaged_file_lets_nobody_in(ring, tmp_path, damage, caplog):
+def test_a_damaged_key_file_refuses_all_calls(ring, tmp_path, damage, caplog):
     key = ring.add("laptop")
     (tmp_path / KEYS).write_text(damage)
     assert ring.check(f"Key {key}") is None
@@ -136,7 +136,7 @@ def test_the_command_refuses(tmp_path, capsys, arguments, sentence):
     assert capsys.readouterr().err == f"animatediff-v2v: {sentence}\n"
 
 
-def test_the_command_finds_comfyui_by_where_the_pack_lies(tmp_path):
+def test_the_command_finds_comfyui_from_the_packs_folder(tmp_path):
     """As documented: from custom_nodes, under the folder's name, whatever that is."""
     nodes = tmp_path / "ComfyUI" / "custom_nodes"
     nodes.mkdir(parents=True)

@@ -32,7 +32,7 @@ def told(messages):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_json_has_an_object_a_line(tmp_path, clip, models, level):
+def test_the_json_log_has_one_object_per_line(tmp_path, clip, models, level):
     lines = logged(tmp_path, clip, models, "--log-level", level, "--log-format", "json")
     entries = [json.loads(line) for line in lines]
     assert all(isinstance(entry, dict) for entry in entries)

@@ -44,16 +44,16 @@ def asked(tmp_path, *, head="", version="1.1", host="127.0.0.1:8187", listen="12
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8187", "localhost", "LOCALHOST.:1", "[::1]:2"])
-def test_own_programs_need_none(tmp_path, host):
+def test_own_programs_need_no_key(tmp_path, host):
     assert asked(tmp_path, host=host) == 200
 
 
-def test_nor_where_the_server_listens_for_both_families(tmp_path):
+def test_another_user_needs_a_key_on_a_dual_stack_socket(tmp_path):
     assert asked(tmp_path, listen="::") == 200
 
 
 @pytest.mark.parametrize("host", ["192.168.1.7", "10.0.0.1:8187", "[2a00:1450::1]"])
-def test_a_call_to_another_name_of_this_machine_is_passed_on(tmp_path, host):
+def test_a_host_name_that_is_not_loopback_is_not_an_own_call(tmp_path, host):
     assert asked(tmp_path, host=host) == NOBODY
 
 
@@ -76,21 +76,21 @@ def test_a_call_to_another_name_of_this_machine_is_passed_on(tmp_path, host):
         "Fly-Client-IP",
     ],
 )
-def test_what_shows_a_proxy_is_passed_on(tmp_path, name):
+def test_calls_with_headers_of_proxies_are_no_own_calls(tmp_path, name):
     assert asked(tmp_path, head=f"{name}: 127.0.0.1\r\n") == NOBODY
 
 
-def test_the_version_in_which_proxies_call_is_not_ours(tmp_path):
+def test_http_1_0_is_not_an_own_call(tmp_path):
     """A bare `proxy_pass` of nginx adds nothing, but speaks HTTP/1.0."""
     assert asked(tmp_path, version="1.0") == NOBODY
 
 
-def test_another_user_is_nobody(tmp_path, monkeypatch):
+def test_a_socket_of_another_user_is_no_own_call(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert asked(tmp_path) == NOBODY
 
 
-def test_another_users_program_is_nobody(tmp_path):
+def test_a_program_of_another_user_needs_a_key(tmp_path):
     """What the kernel says, where this test may become somebody else."""
     if os.geteuid() != 0:
         pytest.skip("only root can start a program as another user")
@@ -112,13 +112,13 @@ def test_another_users_program_is_nobody(tmp_path):
     assert asked(tmp_path, run=run) == ("200", str(NOBODY))
 
 
-def test_a_user_that_stands_for_many_is_nobody(tmp_path, monkeypatch):
+def test_the_overflow_user_is_not_recognized(tmp_path, monkeypatch):
     user = int(loopback.OVERFLOW_USER.read_text())
     monkeypatch.setattr(os, "geteuid", lambda: user)
     assert loopback.unsupported() == "the server runs as a user id that stands for many users"
 
 
-def test_other_systems_let_nobody_in(tmp_path, monkeypatch):
+def test_other_systems_recognize_no_own_calls(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert loopback.unsupported() == "only Linux shows which user a connection belongs to"
     assert asked(tmp_path) == NOBODY

@@ -132,7 +132,7 @@ def test_installed(shelf, world, reference, name):
         "s3://bucket/x",
     ],
 )
-def test_what_is_not_installed(shelf, world, reference):
+def test_loras_that_are_not_installed(shelf, world, reference):
     with pytest.raises(InputRefused) as error:
         name_of(shelf, reference)
     assert str(error.value) == f"{reference!r} is not installed in models/loras."
@@ -157,7 +157,7 @@ def test_uploads(shelf, installed, uploads, lora, tmp_path):
         ("o/r/a b/x.safetensors", [f"{HUB}/o/r/resolve/main/a%20b/x.safetensors"]),
     ],
 )
-def test_from_the_world(shelf, world, lora, tmp_path, *, reference, asked):
+def test_downloads(shelf, world, lora, tmp_path, *, reference, asked):
     world[asked[-1]] = lora
     for _ in range(2):
         assert name_of(shelf, reference) == kept(tmp_path, lora)
@@ -206,7 +206,7 @@ def test_repositories_without_a_single_file(shelf, world, listing, found):
         (b"\xff\xff" + bytes(6) + b"{}", "'https://h.test/x' is cut short or damaged"),
     ],
 )
-def test_what_holds_no_tensors(shelf, world, tmp_path, content, sentence):
+def test_files_without_tensors_are_refused(shelf, world, tmp_path, content, sentence):
     world["https://h.test/x?token=secret"] = content
     with pytest.raises(InputRefused) as error:
         name_of(shelf, "https://h.test/x?token=secret")
@@ -217,7 +217,7 @@ def test_what_holds_no_tensors(shelf, world, tmp_path, content, sentence):
     assert list((tmp_path / "kept").iterdir()) == []
 
 
-def test_pickles_are_not_taken_in(shelf, world, uploads, tmp_path):
+def test_pickles_are_refused(shelf, world, uploads, tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.ckpt")
     reference = upload(uploads, (tmp_path / "x.ckpt").read_bytes())
     with pytest.raises(
@@ -237,7 +237,7 @@ def test_one_download_for_many_requests(shelf, world, lora):
     assert not shelf._fetching
 
 
-def test_a_url_is_asked_again_after_a_day(shelf, world, lora, monkeypatch):
+def test_a_url_is_downloaded_again_after_a_day(shelf, world, lora, monkeypatch):
     world["https://h.test/x"] = lora
     name_of(shelf, "https://h.test/x")
     monkeypatch.setattr(loras, "FRESH_SECONDS", -1)
@@ -245,7 +245,7 @@ def test_a_url_is_asked_again_after_a_day(shelf, world, lora, monkeypatch):
     assert len(world.asked) == 2
 
 
-def test_what_was_used_longest_ago_goes(world, uploads, tmp_path, lora):
+def test_the_least_recently_used_are_removed(world, uploads, tmp_path, lora):
     now = [time.time()]
     other = save({"x": torch.zeros(len(lora))})
     share = len(other) + len(lora) // 2
@@ -266,7 +266,7 @@ def kept_path(shelf, reference):
     return Path(name_of(shelf, reference))
 
 
-def test_what_is_on_its_way_counts(world, uploads, tmp_path):
+def test_files_being_downloaded_count(world, uploads, tmp_path):
     """Many LoRAs at once are no more than their share."""
     files = {f"https://h.test/{i}": save({"x": torch.full((1000,), i * 1.0)}) for i in range(8)}
     world |= files
@@ -283,7 +283,7 @@ def test_what_is_on_its_way_counts(world, uploads, tmp_path):
     )
 
 
-def test_uploads_count_too_and_one_that_is_here_needs_no_room(shelf, uploads, tmp_path, lora):
+def test_uploads_count_and_a_cached_one_needs_no_room(shelf, uploads, tmp_path, lora):
     shelf = shelf_of(tmp_path, uploads, cache_bytes=len(lora) + 10)
     reference = upload(uploads, lora)
     for _ in range(2):
@@ -292,7 +292,7 @@ def test_uploads_count_too_and_one_that_is_here_needs_no_room(shelf, uploads, tm
         name_of(shelf, upload(uploads, save({"x": torch.zeros(1000)})))
 
 
-def test_one_that_is_larger_than_all_may_be_is_refused(world, uploads, tmp_path, lora):
+def test_a_file_larger_than_the_share_is_refused(world, uploads, tmp_path, lora):
     shelf = shelf_of(tmp_path, uploads, cache_bytes=len(lora) - 1)
     world["https://h.test/x"] = lora
     with pytest.raises(InputRefused) as error:
@@ -300,7 +300,7 @@ def test_one_that_is_larger_than_all_may_be_is_refused(world, uploads, tmp_path,
     assert error.value.type == "file_too_large"
 
 
-def test_what_an_earlier_version_kept_moves(shelf, world, installed, tmp_path, lora):
+def test_the_cache_of_an_earlier_version_is_moved(shelf, world, installed, tmp_path, lora):
     earlier = installed / EARLIER_CACHE
     earlier.mkdir()
     name = f"{hashlib.sha256(lora).hexdigest()}.safetensors"

@@ -111,7 +111,7 @@ def test_two_equal_requests_get_files_of_their_own(home):
     assert len(set(home.outputs.iterdir())) == len(list(home.outputs.iterdir()))
 
 
-def test_seeds_are_drawn_and_echoed(home):
+def test_seeds_are_drawn_and_returned(home):
     drawn = [home.result(home.submit(seed=None)).json()["seed"] for _ in range(2)]
     assert drawn[0] != drawn[1]
     assert all(0 <= seed < 2**53 for seed in drawn)
@@ -195,7 +195,7 @@ def events(answer):
     return told
 
 
-def test_the_stream_gives_each_line_of_the_log_once(home):
+def test_the_stream_sends_each_log_line_once(home):
     request = home.submit(num_inference_steps=20)
     with home.get(f"{request['status_url']}/stream?logs=1", stream=True) as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
@@ -236,7 +236,7 @@ def test_the_proxy_answers_in_process(home):
 # --- whose it is -------------------------------------------------------------------------------
 
 
-def test_requests_are_seen_by_their_own_key_alone(home):
+def test_requests_are_visible_only_to_their_key(home):
     request = home.submit()
     home.wait(request)
     for method, url in (
@@ -274,7 +274,7 @@ def test_a_running_request_is_cancelled(home, long_job):
     assert not list(home.outputs.glob(f"*{long_job['request_id']}*"))
 
 
-def test_a_request_that_cannot_begin_in_time_ends(home, long_job):
+def test_a_request_that_does_not_start_in_time_ends(home, long_job):
     late = home.submit(headers={"x-fal-request-timeout": "0.3"})
     result = home.result(late)
     assert (result.status_code, result.json()) == (
@@ -287,7 +287,7 @@ def test_a_request_that_cannot_begin_in_time_ends(home, long_job):
     assert home.result(in_time).status_code == 200
 
 
-def test_cancelling_never_hurts_a_neighbour(home):
+def test_cancelling_never_affects_another_job(home):
     """50 short jobs; every other one is cancelled at some moment of its life."""
     draw = random.Random(1)
     requests = [home.submit(seed=index) for index in range(50)]

@@ -22,7 +22,7 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
-def test_what_had_not_begun_is_queued_again(fresh_home, kill):
+def test_waiting_requests_are_queued_again(fresh_home, kill):
     home = fresh_home
     done = home.submit(seed=10)
     made = home.result(done).json()
@@ -62,7 +62,7 @@ def test_a_cancellation_outlives_a_kill(fresh_home):
     assert home.result(waiting).status_code == 499
 
 
-def test_a_whole_video_is_not_lost_when_its_end_was_not_noted(fresh_home):
+def test_a_complete_video_is_kept_when_its_end_was_not_stored(fresh_home):
     home = fresh_home
     request = home.submit(seed=7)
     made = home.result(request).json()
@@ -84,7 +84,7 @@ def test_a_whole_video_is_not_lost_when_its_end_was_not_noted(fresh_home):
     assert len(video.content) == made["video"]["file_size"]
 
 
-def test_what_was_begun_and_not_whole_leaves_no_file(fresh_home):
+def test_an_incomplete_upload_leaves_no_file(fresh_home):
     home = fresh_home
     if home.is_comfyui:
         pytest.skip("the output folder is ComfyUI's and its users': nothing is removed there")
@@ -98,7 +98,7 @@ def test_what_was_begun_and_not_whole_leaves_no_file(fresh_home):
     assert {path.name for path in home.outputs.iterdir()} == {"holiday.mp4", ".holiday.part"}
 
 
-def test_a_request_begins_three_times_at_most(fresh_home):
+def test_a_request_starts_three_times_at_most(fresh_home):
     home = fresh_home
     running = home.submit_long()
     for begun in (1, 2, 3):
@@ -179,7 +179,7 @@ def memory(home):
     return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) // 1024
 
 
-def test_a_second_server_is_kept_off_the_folder(home):
+def test_a_second_server_cannot_use_the_folder(home):
     if home.is_comfyui:
         pytest.skip("ComfyUI itself keeps a second server off its base folder's database")
     command = [sys.executable, "-m", "animatediff_v2v.cli", "serve", str(home.root)]

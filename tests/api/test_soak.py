@@ -57,7 +57,7 @@ def home(tmp_path, clip, models):
             subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_nothing_is_lost_under_fire(home):
+def test_nothing_is_lost_under_load_and_failures(home):
     """None lost, none twice, none unfinished, own files only."""
     for name in OTHERS:
         path = home.root / name

@@ -226,7 +226,7 @@ def test_only_the_secret_writes(tmp_path, method, path):
     case(tmp_path, test)
 
 
-def test_what_is_whole_cannot_be_written_again(tmp_path):
+def test_a_complete_upload_cannot_be_written_again(tmp_path):
     async def test(site):
         begun = await site.begin()
         url = begun["upload_url"]
@@ -323,7 +323,7 @@ def test_tokens(tmp_path, authorization, path):
 
 
 @pytest.mark.parametrize("path", ["upload/initiate", "upload/initiate-multipart", "auth/token"])
-def test_beginning_needs_a_key(tmp_path, path):
+def test_starting_an_upload_needs_a_key(tmp_path, path):
     async def test(site):
         url = site.client.make_url(f"{REST}/{path}")
         assert (await site.send("POST", url, json={}))[0] == 401
@@ -348,7 +348,7 @@ def test_beginning_needs_a_key(tmp_path, path):
         "http://[bad/fal/uploads/{id}/x",
     ],
 )
-def test_what_is_no_upload(tmp_path, url):
+def test_urls_of_missing_uploads(tmp_path, url):
     async def test(site):
         begun = await site.begin()
         await site.send("PUT", begun["upload_url"], data=b"x")
@@ -366,7 +366,7 @@ def test_what_is_no_upload(tmp_path, url):
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1:1", "https://other.name", "http://h/api"])
-def test_the_same_upload_by_another_name(tmp_path, host):
+def test_an_upload_is_found_under_other_host_names(tmp_path, host):
     async def test(site):
         begun = await site.begin()
         await site.send("PUT", begun["upload_url"], data=b"x")

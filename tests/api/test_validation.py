@@ -168,7 +168,7 @@ def test_wrong_input_is_refused_at_once(home, endpoint, values, expected):
 
 
 @pytest.mark.parametrize(("values", "expected"), WRONG_FILES)
-def test_wrong_files_are_told_by_the_result(home, values, expected):
+def test_unusable_files_are_reported_by_the_result(home, values, expected):
     request = home.submit(**values)
     status = home.wait(request)
     assert (status["error_type"], status["logs"][-1]["message"]) == (
@@ -247,7 +247,7 @@ def test_wrong_calls(home, method, path, options, expected):
         ("/fal/proxy", "https://queue.fal.run/fal-ai/unheard-of"),
     ],
 )
-def test_what_is_not_offered_is_not_found(home, path, target):
+def test_unknown_paths_are_not_found(home, path, target):
     headers = {"x-fal-target-url": target} if target else {}
     answer = home.post(path, {}, headers=headers)
     assert answer.status_code == 404
@@ -256,7 +256,7 @@ def test_what_is_not_offered_is_not_found(home, path, target):
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
-def test_a_time_limit_that_is_none_is_refused(home, text):
+def test_a_malformed_start_timeout_is_refused(home, text):
     answer = home.post(QUEUE + V2V, home.wish(), headers={"x-fal-request-timeout": text})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["header", "x-fal-request-timeout"]

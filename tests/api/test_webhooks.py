@@ -129,7 +129,7 @@ async def until_over(folder, count=1):
     ],
     ids=["output", "cancelled", "refused"],
 )
-def test_the_documented_verifier_believes_it(tmp_path, signer, answer, said):
+def test_the_documented_verifier_accepts_webhooks(tmp_path, signer, answer, said):
     async def run():
         receiver, sending = Receiver(), sender(tmp_path, signer)
         async with served(receiver, signer) as server:
@@ -199,7 +199,7 @@ def test_without_the_package(tmp_path, monkeypatch):
         ([500] * 10, 10),
     ],
 )
-def test_attempts(tmp_path, signer, statuses, attempts):
+def test_a_delivery_is_repeated_until_it_succeeds(tmp_path, signer, statuses, attempts):
     async def run():
         receiver, sending = Receiver(*statuses), sender(tmp_path, signer)
         async with served(receiver, signer) as server:
@@ -253,7 +253,7 @@ def test_a_request_is_delivered_once(tmp_path, signer):
     asyncio.run(run())
 
 
-def test_a_restart_forgets_none(tmp_path, signer):
+def test_a_restart_loses_no_webhook(tmp_path, signer):
     async def run():
         receiver = Receiver(500, 500)
         async with served(receiver, signer) as server:
@@ -274,7 +274,7 @@ def test_a_restart_forgets_none(tmp_path, signer):
     asyncio.run(run())
 
 
-def test_one_that_does_not_answer_holds_up_no_other(tmp_path, signer, monkeypatch):
+def test_a_slow_receiver_delays_no_other(tmp_path, signer, monkeypatch):
     monkeypatch.setattr(webhooks, "TIMEOUT_SECONDS", 1.0)
 
     async def run():
@@ -386,7 +386,7 @@ def test_redirects_are_not_followed(tmp_path, signer, monkeypatch):
     asyncio.run(run())
 
 
-def test_logs_tell_nothing(tmp_path, signer, caplog):
+def test_logs_hold_no_secrets(tmp_path, signer, caplog):
     async def run():
         receiver, sending = Receiver(500), sender(tmp_path, signer)
         async with served(receiver, signer) as server:
@@ -400,7 +400,7 @@ def test_logs_tell_nothing(tmp_path, signer, caplog):
     assert said == ["The webhook of request r answered 500; again in 0 s."]
 
 
-def test_what_cannot_be_signed_waits(tmp_path, signer):
+def test_webhooks_wait_when_they_cannot_be_signed(tmp_path, signer):
     async def run():
         receiver = Receiver()
         async with served(receiver, signer) as server:
@@ -418,7 +418,7 @@ def test_what_cannot_be_signed_waits(tmp_path, signer):
     asyncio.run(run())
 
 
-def test_a_fault_of_ours_is_no_flood(tmp_path, signer, monkeypatch, caplog):
+def test_a_bug_does_not_repeat_a_delivery_at_once(tmp_path, signer, monkeypatch, caplog):
     monkeypatch.setattr(webhooks, "FIRST_PAUSE_SECONDS", 60)
 
     async def fail(*_arguments):

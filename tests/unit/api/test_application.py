@@ -67,7 +67,7 @@ def test_missing_models_are_told_before_anything_is_queued(tmp_path, models, sta
     ("limits", "status"),
     [({"max_queued": 1}, 503), ({"max_queued_per_key": 1}, 200), ({"max_queued": 2}, 200)],
 )
-def test_a_full_queue_says_so(tmp_path, limits, status):
+def test_a_full_queue_is_answered_with_503(tmp_path, limits, status):
     async def story(client):
         # One of another key that this process knows nothing of, and so never ends.
         other = Store(tmp_path / "data" / OWN / "api.sqlite")
@@ -138,7 +138,7 @@ def test_the_stream_ends_with_the_request(tmp_path):
         ),
     ],
 )
-def test_what_is_missing_is_said_at_the_start(tmp_path, caplog, models, settings, said):
+def test_missing_models_are_logged_at_the_start(tmp_path, caplog, models, settings, said):
     async def story(_client):
         return [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
 
@@ -149,7 +149,7 @@ def test_what_is_missing_is_said_at_the_start(tmp_path, caplog, models, settings
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
-def test_what_is_kept_is_this_users_alone(tmp_path):
+def test_files_are_readable_only_by_this_user(tmp_path):
     own = tmp_path / "data" / OWN
     own.mkdir(parents=True)
     own.chmod(0o755)

@@ -62,14 +62,14 @@ def test_base_models(base_model, mapping, expected):
         assert checkpoint_for(base_model, library, settings) == expected
 
 
-def test_a_name_of_two_files_means_neither():
+def test_a_name_that_matches_two_files_matches_none():
     library = Library(checkpoints=["a/real-V2.ckpt", "b/realv2.safetensors"])
     with pytest.raises(RequestRefused, match=r"can mean a/real-V2\.ckpt or b/realv2"):
         checkpoint_for("realV2", library, Settings())
     assert checkpoint_for("a/real-V2.ckpt", library, Settings()) == "a/real-V2.ckpt"
 
 
-def test_endpoints_without_a_choice_take_what_there_is():
+def test_endpoints_without_base_model_use_an_installed_checkpoint():
     settings = Settings()
     favourite = default_checkpoint(Library(checkpoints=CHECKPOINTS), settings)
     assert favourite == "sd15/cardosAnime_v20.safetensors"

@@ -148,7 +148,7 @@ def succeed(queue, prompt_id="1"):
     ],
     ids=" ".join,
 )
-def test_requests_keep_their_order_whichever_is_ready_first(queue, ready, queued):
+def test_requests_keep_their_order_whichever_is_prepared_first(queue, ready, queued):
     """The fake queue itself puts low priority at the end, like all others."""
 
     async def play_it():
@@ -188,7 +188,7 @@ def test_a_number_lies_in_front_of_a_prompt_and_behind_the_one_before(prompt_id,
     assert number_in_front_of(prompt_id, []) is None
 
 
-def test_a_job_that_goes_well(queue):
+def test_a_successful_job(queue):
     async def story(_executor):
         queue.begin("1")
         queue.tell("execution_start", "1")
@@ -217,7 +217,7 @@ def test_an_interrupt_that_comes_too_early_is_repeated(queue):
         play(queue, story)
 
 
-def test_a_cancel_never_reaches_the_neighbour(queue):
+def test_cancelling_never_stops_the_next_job(queue):
     async def story(executor):
         queue.begin("1")
         queue.tell("execution_start", "1")
@@ -230,7 +230,7 @@ def test_a_cancel_never_reaches_the_neighbour(queue):
     assert queue.interrupted == []
 
 
-def test_a_cancel_while_the_prompt_is_on_its_way(queue):
+def test_cancelling_while_the_prompt_is_being_queued(queue):
     async def scene():
         executor = ComfyExecutor(queue)
         arrived, submit = asyncio.Event(), queue.submit
@@ -253,7 +253,7 @@ def test_a_cancel_while_the_prompt_is_on_its_way(queue):
     assert queue.waits == []
 
 
-def test_a_prompt_that_somebody_removed_is_cancelled(queue):
+def test_a_prompt_removed_by_a_user_is_cancelled(queue):
     async def story(_executor):
         queue.waits.clear()
 
@@ -261,7 +261,7 @@ def test_a_prompt_that_somebody_removed_is_cancelled(queue):
         play(queue, story)
 
 
-def test_an_end_that_was_not_heard_is_looked_up(queue):
+def test_a_missed_end_is_looked_up_in_the_history(queue):
     """Another client may take the listener's place by calling itself the same."""
     output = {"images": [SHOWN], "timings": [TIMINGS]}
     messages = [["execution_start", {"prompt_id": "1"}], ["execution_success", {"prompt_id": "1"}]]
@@ -313,7 +313,7 @@ def test_prompts_that_comfyui_refuses(queue, kind, expected):
         play(queue, story)
 
 
-def test_loras_that_requests_brought_in_need_no_list_of_comfyuis():
+def test_loras_from_requests_are_not_listed_in_comfyui():
     """They are the value of the socket, in their order, without the folder that is in the video."""
     loras = (("style.safetensors", 0.5), (str(Path("0f.safetensors").absolute()), 1.0))
     nodes = graph(job(loras=loras), video="a.mp4")

@@ -53,7 +53,7 @@ def test_an_address_that_cannot_be_listened_on_is_refused(tmp_path, capsys, opti
     assert "Traceback" not in said
 
 
-def test_a_port_is_taken_before_anybody_answers_on_it():
+def test_the_port_is_bound_before_the_server_answers():
     first = bind("127.0.0.1", 0)
     with pytest.raises(AnimateDiffV2VError, match="is in use"):
         bind("127.0.0.1", first[0].getsockname()[1])
@@ -95,7 +95,7 @@ def test_keys_outlive_a_start_that_fails(tmp_path, monkeypatch):
     assert KeyRing(tmp_path / "data" / OWN).names() == ["laptop"]
 
 
-def test_the_help_speaks_of_no_default_none(capsys):
+def test_the_help_shows_no_default_none(capsys):
     with pytest.raises(SystemExit):
         main(["serve", "--help"])
     said = capsys.readouterr().out

@@ -78,12 +78,12 @@ def own(tmp_path):
     "origin",
     ["http://127.0.0.1:8187", "http://localhost:8188/api", "https://studio.example"],
 )
-def test_a_result_is_found_under_every_name_of_the_server(own, origin):
+def test_an_output_is_found_under_every_name_of_the_server(own, origin):
     own, made, path = own
     assert own.find(origin + path, owner="one") == made
 
 
-def test_results_of_others_and_lost_ones_are_refused(own):
+def test_outputs_of_other_keys_and_removed_ones_are_refused(own):
     own, made, path = own
     with pytest.raises(InputRefused, match="an output of another key"):
         own.find(f"http://h{path}", owner="two")
@@ -102,5 +102,5 @@ def test_results_of_others_and_lost_ones_are_refused(own):
         "http://[bad",
     ],
 )
-def test_other_urls_are_not_ours(own, url):
+def test_other_urls_are_not_uploads(own, url):
     assert own[0].find(url, owner="one") is None

@@ -60,7 +60,7 @@ def answered(monkeypatch):
     [b"", b"\r\n", b"GET /now HT", GET, GET + b"X-Half: of a hea", b"\x16\x03\x01\x02\x00\x01"],
     ids=["nothing", "an empty line", "half a line", "half a head", "half a field", "TLS"],
 )
-def test_who_brings_no_request_is_hung_up_on(answered, sent):
+def test_a_connection_without_a_request_is_closed(answered, sent):
     assert b"now" not in answered(sent)
 
 
@@ -85,6 +85,6 @@ def test_a_body_that_stalls_is_refused_and_the_connection_closed(answered, sent)
     assert answered(POST + sent).startswith(b"HTTP/1.1 400 ")
 
 
-def test_who_waits_for_an_answer_is_not_silent(answered):
+def test_a_connection_that_waits_for_an_answer_stays_open(answered):
     sent = GET.replace(b"/now", b"/later") + b"Connection: close\r\n\r\n"
     assert answered(sent).endswith(b"later")

@@ -90,7 +90,7 @@ def play(tmp_path):
     return play
 
 
-def test_each_worker_has_one_job_and_the_rest_waits_in_order(play):
+def test_each_worker_runs_one_job_and_the_others_wait_in_order(play):
     async def story(stage):
         await stage.submit("a", "b", "c", "d")
         executor = stage.executor
@@ -107,7 +107,7 @@ def test_each_worker_has_one_job_and_the_rest_waits_in_order(play):
     play(story)
 
 
-def test_a_low_priority_waits_for_the_others(play):
+def test_low_priority_runs_last(play):
     async def story(stage):
         await stage.submit("running")
         await stage.submit("low", is_low_priority=True)
@@ -144,7 +144,7 @@ def test_models_do_not_break_the_order(play):
     play(story, workers=1)
 
 
-def test_cancelling_a_job_touches_no_other(play):
+def test_cancelling_a_job_affects_no_other(play):
     async def story(stage):
         await stage.submit("a", "b", "waiting")
         await stage.executor.cancel("waiting")
@@ -161,7 +161,7 @@ def test_cancelling_a_job_touches_no_other(play):
     play(story)
 
 
-def test_an_abandoned_job_keeps_its_worker_until_it_has_ended(play):
+def test_a_worker_is_busy_until_its_abandoned_job_ends(play):
     """A task that is cancelled leaves at once; the worker still computes its last step."""
 
     async def story(stage):
@@ -178,7 +178,7 @@ def test_an_abandoned_job_keeps_its_worker_until_it_has_ended(play):
     play(story, workers=1)
 
 
-def test_a_worker_that_died_gets_nothing_until_it_is_replaced(play):
+def test_a_dead_worker_gets_no_job_until_it_is_replaced(play):
     async def story(stage):
         worker = stage.workers[0]
         await stage.submit("a", "b")
@@ -196,7 +196,7 @@ def test_a_worker_that_died_gets_nothing_until_it_is_replaced(play):
     play(story, workers=1)
 
 
-def test_sentences_do_not_tell_where_the_server_keeps_files(play, tmp_path):
+def test_errors_do_not_reveal_paths_of_the_server(play, tmp_path):
     async def story(stage):
         await stage.submit("a")
         sentence = f"{tmp_path / 'models' / 'x.ckpt'} is empty."
@@ -208,7 +208,7 @@ def test_sentences_do_not_tell_where_the_server_keeps_files(play, tmp_path):
     play(story)
 
 
-def test_what_is_told_is_noted_in_order(play):
+def test_messages_are_logged_in_order(play):
     async def story(stage):
         await stage.submit("a")
         for message in ("one", "two"):
@@ -220,7 +220,7 @@ def test_what_is_told_is_noted_in_order(play):
     play(story, workers=1)
 
 
-def test_one_worker_that_cannot_work_stops_them_all(tmp_path):
+def test_one_failing_worker_stops_them_all(tmp_path):
     async def run():
         stage = Stage(tmp_path)
         stage.workers[1].refusal = AnimateDiffV2VError("There is no such device.")
@@ -231,7 +231,7 @@ def test_one_worker_that_cannot_work_stops_them_all(tmp_path):
     asyncio.run(run())
 
 
-def test_what_a_killed_worker_had_begun_is_removed_at_start_and_stop(play, tmp_path):
+def test_unfinished_files_of_killed_workers_are_removed_at_start_and_stop(play, tmp_path):
     outputs = tmp_path / "out"
     before = begun(outputs, "a")
 

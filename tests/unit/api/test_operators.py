@@ -31,7 +31,7 @@ async def health(client):
         return answer.status, await answer.json()
 
 
-def test_a_server_that_is_well_says_so_without_a_key(tmp_path):
+def test_the_health_check_needs_no_key(tmp_path):
     status, body = call(tmp_path, health, models=BOTH)
     assert status == 200
     assert set(body) == {"status", "queue_length", "disk_free_bytes", "models_readable"}
@@ -39,7 +39,7 @@ def test_a_server_that_is_well_says_so_without_a_key(tmp_path):
     assert body["disk_free_bytes"] > 0
 
 
-def test_one_without_models_is_not_well(tmp_path):
+def test_a_server_without_models_is_unavailable(tmp_path):
     status, body = call(tmp_path, health)
     assert (status, body["status"], body["models_readable"]) == (503, "unavailable", False)
 
@@ -48,7 +48,7 @@ def test_one_without_models_is_not_well(tmp_path):
 @pytest.mark.parametrize(
     "path", ["/metrics", "/animatediff-v2v/metrics", "/api/animatediff-v2v/metrics"]
 )
-def test_numbers_need_a_key(tmp_path, path):
+def test_metrics_need_a_key(tmp_path, path):
     async def story(client):
         await client.post(SUBMIT, json=WISH)
         await client.post(SUBMIT, json=WISH, headers={"Authorization": "Key a:b"})
@@ -156,7 +156,7 @@ def _info(error):
     return type(error), error, error.__traceback__
 
 
-def test_lines_for_people_have_time_and_level_and_stay_lines():
+def test_the_text_log_has_time_and_level_on_every_line():
     line = TextFormatter().format(record("a %s", "b\nERROR forged\x1b[0m"))
     assert line == "1970-01-01T00:00:00.250Z INFO a b\\nERROR forged\\x1b[0m"
 
@@ -190,7 +190,7 @@ def test_warnings_of_python_are_lines_of_the_log(form):
     assert "UserWarning: old" in shown
 
 
-def test_what_is_no_http_is_one_line():
+def test_a_malformed_call_is_logged_in_one_line():
     error = BadStatusLine("\x16\x03\x01 garbage\nmore")
     bad = record("Error handling request from %s", "1.2.3.4", name="aiohttp.server", error=error)
     assert one_line_for_malformed(bad)

@@ -43,7 +43,7 @@ def small(clip):
     )
 
 
-def test_a_job_is_the_same_after_its_way_through_json(small):
+def test_a_job_is_equal_after_a_round_trip_through_json(small):
     whole = replace(small, loras=(("a", 0.5),), motion_loras=(("b", 1.0), ("c", 0.0)))
     assert ApiJob.from_json(json.loads(json.dumps(whole.as_json()))) == whole
 
@@ -132,13 +132,13 @@ def test_the_life_of_a_worker(small, tmp_path, caplog):
     ],
     ids=["device", "dtype", "memory"],
 )
-def test_options_that_will_not_do_are_refused(values, sentence):
+def test_invalid_options_are_refused(values, sentence):
     with pytest.raises(AnimateDiffV2VError) as caught:
         Renderer(options(**values))
     assert str(caught.value).startswith(sentence)
 
 
-def test_a_refusal_is_told_at_the_start():
+def test_a_worker_that_refuses_its_options_fails_at_the_start():
     worker = ProcessWorker(options(device="cuda:77"))
     with pytest.raises(AnimateDiffV2VError, match="device is 'cuda:77'"):
         asyncio.run(worker.start(lambda: None))

@@ -114,7 +114,7 @@ def test_webhooks_that_an_earlier_version_had_not_handed_over_are_kept(store):
     assert rows[0][0] == 0
 
 
-def test_a_file_that_is_given_out_again_keeps_its_name(store, tmp_path):
+def test_a_file_that_is_added_again_keeps_its_token(store, tmp_path):
     """The server was killed after it had given one, and before the request's end was noted."""
     made, other = submit(store), submit(store)
     video, sound = (Output(tmp_path / name, "video/mp4") for name in ("a.mp4", "b.mp4"))
@@ -123,7 +123,7 @@ def test_a_file_that_is_given_out_again_keeps_its_name(store, tmp_path):
     assert len({token, store.outputs.add(made.id, sound), store.outputs.add(other.id, video)}) == 3
 
 
-def test_old_requests_are_forgotten_with_all_that_belongs_to_them(store, tmp_path):
+def test_old_requests_are_removed_with_logs_and_outputs(store, tmp_path):
     old, waiting = submit(store), submit(store)
     token = store.outputs.add(old.id, Output(tmp_path / "a.mp4", "video/mp4"))
     assert store.outputs.find(token) == Output(tmp_path / "a.mp4", "video/mp4")
@@ -138,7 +138,7 @@ def test_old_requests_are_forgotten_with_all_that_belongs_to_them(store, tmp_pat
     assert store.get(waiting.id)
 
 
-def test_a_folder_has_one_master(tmp_path):
+def test_a_folder_is_locked_by_one_process(tmp_path):
     first = FolderLock(tmp_path)
     with pytest.raises(FolderRefused, match="Another process serves the API from"):
         FolderLock(tmp_path)

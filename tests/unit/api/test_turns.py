@@ -44,7 +44,7 @@ def test_keys_take_turns(came, goes):
     assert order(waiting(came)) == goes
 
 
-def test_who_comes_late_waits_for_one_of_each_other_key():
+def test_a_new_key_waits_for_one_request_of_each_other_key():
     turns = waiting("a" * 100)
     for number in range(10):
         turns.begun(f"a{number}")
@@ -55,7 +55,7 @@ def test_who_comes_late_waits_for_one_of_each_other_key():
     assert order[:3] == ["a10", "b100", "a11"]
 
 
-def test_who_has_just_been_served_comes_after_the_others():
+def test_a_key_that_was_just_served_comes_last():
     turns = waiting("ab")
     turns.begun("a0")
     turns.add(made("a", 2))
@@ -67,7 +67,7 @@ def test_who_has_just_been_served_comes_after_the_others():
     assert order(turns) == "a2 c3 b4"
 
 
-def test_what_was_cancelled_costs_nobody_a_turn():
+def test_a_cancelled_request_costs_no_turn():
     turns = waiting("a" * 50)
     for number in range(50):
         turns.remove(f"a{number}")
