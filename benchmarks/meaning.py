@@ -44,7 +44,7 @@ sys.path.insert(0, str(DEMO))
 from training import measures  # noqa: E402
 from training.measures import Frames, Seen  # noqa: E402
 from training.networks import read_vision_model  # noqa: E402
-from training.scenes import FRAMES, Scene, caption, clip_times, draw, random_scene  # noqa: E402
+from training.scenes import FRAMES, Scene, caption, draw, frame_times, random_scene  # noqa: E402
 from training.vision import looked_at  # noqa: E402
 
 CLIPS = 32
@@ -61,7 +61,7 @@ UNGUIDED = Guidance(scale=1.0)
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip never trained on, and what it shall be turned into."""
+    """A clip that the miniature was never trained on, and the scene to turn it into."""
 
     scene: Scene
     wanted: Scene
@@ -74,7 +74,7 @@ class Clip:
 
     @cached_property
     def frames(self) -> Frames:
-        return np.stack([draw(self.scene, time) for time in clip_times(self.length)])
+        return np.stack([draw(self.scene, time) for time in frame_times(self.length)])
 
     @cached_property
     def latents(self) -> Tensor:

@@ -4,7 +4,7 @@ A contender is a process of its own. It is told its task as JSON on its command 
 networks. Whenever a line with a number of steps comes in, it does the work in so many steps and
 answers with a line of JSON; the first line is for the loading. In go frames of 8 bits, out come
 frames of 8 bits; prompts are encoded beforehand.
-Nothing of ours is imported here: programs that know nothing of us run this in their interpreters.
+This module imports nothing of this package, because other programs' interpreters run it too.
 """
 
 from __future__ import annotations
