@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
@@ -59,8 +59,8 @@ class Service:
     webhooks: WebhookSender
     guard: Guard
     housekeeper: Housekeeper
-    sweeping: list[asyncio.Task[None]]
     routes: tuple[web.RouteDef, ...]
+    sweeping: list[asyncio.Task[None]] = field(default_factory=list)
 
     @staticmethod
     def of(
@@ -79,43 +79,18 @@ class Service:
         read. Damaged files are set aside.
         """
         lock = _locked(folder)
-        keep_private(folder.path, 0o700)
-        store = Store(folder.database, max_bytes=settings.share("database"))
-        for path in folder.path.glob("*.sqlite*"):
-            keep_private(path, 0o600)
+        store = _store(folder, settings)
         uploads = UploadStore(folder.uploads, limits=_upload_limits(settings), clock=store.now)
         signer = _signer(folder.path)
-        webhooks = WebhookSender(
-            store.outbox,
-            signer,
-            allow_private_targets=settings.private_webhooks,
-            clock=store.now,
-        )
-        loras = LoraShelf(
-            library,
-            uploads,
-            _lora_limits(settings),
-            folder=folder.loras,
-            cache_bytes=settings.share("loras"),
-            clock=store.now,
-        )
+        webhooks = _webhooks(store, signer, settings)
+        loras = _lora_shelf(folder, settings, store, library=library, uploads=uploads)
         room = Room(executor.input_folder, INPUT_NAME, most_bytes=settings.share("inputs"))
         inputs = Inputs(settings, executor, library, OwnFiles(uploads, store), loras, room)
         metrics = _metrics(folder.path, store)
         events = Events(metrics if isinstance(metrics, Metrics) else None)
         steps = RequestSteps(store, webhooks, executor, inputs, events)
         operators = OperatorRoutes(folder.path, library, store.count_unfinished, metrics)
-        runner = QueueRunner(
-            store,
-            executor,
-            settings,
-            prepare=steps.prepare,
-            publish=steps.publish,
-            clean_up=steps.clean_up,
-            webhook=webhook_of,
-            started=steps.started,
-            finished=steps.finished,
-        )
+        runner = _runner(store, executor, settings, steps)
         submission = Submission(
             settings=settings,
             store=store,
@@ -124,7 +99,6 @@ class Service:
             webhooks=webhooks,
             events=events,
         )
-        routes = Routes(store=store, runner=runner, submission=submission)
         return Service(
             settings=settings,
             library=library,
@@ -133,16 +107,7 @@ class Service:
             runner=runner,
             inputs=inputs,
             webhooks=webhooks,
-            guard=Guard(
-                _key_ring(folder),
-                keyless_loopback=_keyless(settings),
-                allowed_hosts=settings.allowed_hosts,
-                allowed_origins=settings.allowed_origins,
-                events=events,
-                prefixes=(*PREFIXES, "/metrics") if is_own_server else PREFIXES,
-                max_body_bytes=settings.max_body_bytes,
-                requests_per_minute=settings.requests_per_minute,
-            ),
+            guard=_guard(folder, settings, events, is_own_server=is_own_server),
             housekeeper=Housekeeper(
                 settings=settings,
                 store=store,
@@ -151,12 +116,11 @@ class Service:
                 webhooks=webhooks,
                 outputs=folder.outputs if executor.output_folder == folder.outputs else None,
             ),
-            sweeping=[],
             routes=(
                 *upload_routes(uploads, events),
                 *jwks_routes(signer),
                 *operators.table(is_own_server=is_own_server),
-                *routes.table(),
+                *Routes(store=store, runner=runner, submission=submission).table(),
             ),
         )
 
@@ -257,4 +221,69 @@ def _lora_limits(settings: Settings) -> FetchLimits:
         max_bytes=settings.max_lora_bytes,
         timeout_seconds=settings.fetch_seconds,
         max_redirects=settings.fetch_redirects,
+    )
+
+
+def _store(folder: DataFolder, settings: Settings) -> Store:
+    """Open the database; its files are for the server's user alone."""
+    keep_private(folder.path, 0o700)
+    store = Store(folder.database, max_bytes=settings.share("database"))
+    for path in folder.path.glob("*.sqlite*"):
+        keep_private(path, 0o600)
+    return store
+
+
+def _webhooks(store: Store, signer: Signer | None, settings: Settings) -> WebhookSender:
+    return WebhookSender(
+        store.outbox,
+        signer,
+        allow_private_targets=settings.private_webhooks,
+        clock=store.now,
+    )
+
+
+def _guard(folder: DataFolder, settings: Settings, events: Events, *, is_own_server: bool) -> Guard:
+    return Guard(
+        _key_ring(folder),
+        keyless_loopback=_keyless(settings),
+        allowed_hosts=settings.allowed_hosts,
+        allowed_origins=settings.allowed_origins,
+        events=events,
+        prefixes=(*PREFIXES, "/metrics") if is_own_server else PREFIXES,
+        max_body_bytes=settings.max_body_bytes,
+        requests_per_minute=settings.requests_per_minute,
+    )
+
+
+def _lora_shelf(
+    folder: DataFolder,
+    settings: Settings,
+    store: Store,
+    *,
+    library: ModelLibrary,
+    uploads: UploadStore,
+) -> LoraShelf:
+    return LoraShelf(
+        library,
+        uploads,
+        _lora_limits(settings),
+        folder=folder.loras,
+        cache_bytes=settings.share("loras"),
+        clock=store.now,
+    )
+
+
+def _runner(
+    store: Store, executor: Executor, settings: Settings, steps: RequestSteps
+) -> QueueRunner:
+    return QueueRunner(
+        store,
+        executor,
+        settings,
+        prepare=steps.prepare,
+        publish=steps.publish,
+        clean_up=steps.clean_up,
+        webhook=webhook_of,
+        started=steps.started,
+        finished=steps.finished,
     )

@@ -8,7 +8,6 @@ from typing import Any, get_args
 from ..pipeline.presets import Preset
 from ..pipeline.request import NEGATIVE_PROMPT, Dtype
 from ..pipeline.sampling import (
-    Arrangement,
     BetaScheduleChoice,
     ContextSchedule,
     FuseMethod,
@@ -17,7 +16,7 @@ from ..pipeline.sampling import (
     Scheduler,
 )
 from ..pipeline.video import FORMATS, Fit
-from .arguments import CONTROL, IP_ADAPTER, LORA, MOTION_LORA
+from .arguments import LORA, MOTION_LORA
 
 Group = argparse._ArgumentGroup
 
@@ -32,7 +31,7 @@ def add_model_files(files: Group) -> None:
     files.add_argument(
         "--motion-module",
         required=True,
-        help="AnimateDiff motion module; none restyles each frame on its own",
+        help="AnimateDiff motion module, or the word none to restyle each frame on its own",
     )
     files.add_argument("--vae", help="VAE to use instead of the checkpoint's own")
     files.add_argument("--text-encoder", help="text encoder to use instead of the checkpoint's own")
@@ -84,7 +83,9 @@ def add_model_files(files: Group) -> None:
 
 def add_picture(picture: Group) -> None:
     """Add the options for prompts and sampling."""
-    picture.add_argument("--prompt", help="what the video should show")
+    picture.add_argument(
+        "--prompt", help="what the video should show; required without --prompt-schedule"
+    )
     picture.add_argument(
         "--prompt-schedule",
         metavar="FILE|TEXT",
@@ -122,105 +123,6 @@ def add_picture(picture: Group) -> None:
         default="autoselect",
         help="noise schedule that the networks were trained on; autoselect chooses by the motion "
         f"module: {_named(BetaScheduleChoice)}",
-    )
-
-
-def add_guides(guides: Group) -> None:
-    """Add the options for ControlNets, IP-Adapters and the preservation of the source."""
-    guides.add_argument(
-        "--control",
-        action="append",
-        default=[],
-        metavar=CONTROL.form,
-        help="ControlNet that preserves structure; STRENGTH defaults to 1; START and END are "
-        "fractions of the noise schedule; repeat for several",
-    )
-    guides.add_argument(
-        "--control-source",
-        action="append",
-        default=[],
-        metavar="VIDEO|canny|luminance|tile",
-        help="input of the ControlNet: a preprocessor, canny by default, or a video, folder or "
-        "picture of control frames; one for all, or one for each --control in order",
-    )
-    guides.add_argument(
-        "--control-mask",
-        action="append",
-        default=[],
-        metavar="VIDEO|PICTURE",
-        help="where the ControlNet acts: white fully, black not at all; one for all, or one for "
-        "each --control in order",
-    )
-    guides.add_argument(
-        "--repeat-last-control",
-        action="store_true",
-        help="repeat the last control frame if there are too few",
-    )
-    guides.add_argument(
-        "--canny-low",
-        type=float,
-        help="canny: low threshold, 0 to 2040, default 100",
-    )
-    guides.add_argument(
-        "--canny-high",
-        type=float,
-        help="canny: high threshold, 0 to 2040, default 200",
-    )
-    guides.add_argument(
-        "--tile-factor",
-        type=int,
-        help="tile: downscaling factor, 1 to 64, default 8",
-    )
-    guides.add_argument(
-        "--ip-adapter",
-        action="append",
-        default=[],
-        metavar=IP_ADAPTER.form,
-        help="IP-Adapter that applies the style of --style-image; WEIGHT defaults to 0.8; START "
-        "and END are fractions of the noise schedule; repeat for several. It cannot be combined "
-        "with --max-memory",
-    )
-    guides.add_argument(
-        "--clip-vision",
-        metavar="FILE",
-        help="CLIP vision model of --ip-adapter, usually CLIP-ViT-H-14-laion2B-s32B-b79K",
-    )
-    guides.add_argument(
-        "--style-image",
-        action="append",
-        default=[],
-        metavar="PICTURE",
-        help="picture for --ip-adapter, cropped to its central square; repeat for several",
-    )
-    guides.add_argument(
-        "--style-arrangement",
-        help=f"use of several pictures: {_named(Arrangement)}; default average",
-    )
-    guides.add_argument(
-        "--style-weights",
-        metavar="TEXT",
-        help='factors of the weight at keyframes: "0: 1; 24: 0" fades the style out',
-    )
-    guides.add_argument(
-        "--source-mask",
-        metavar="VIDEO|PICTURE",
-        help="where the video is restyled: white fully, black keeps the source",
-    )
-    guides.add_argument(
-        "--source-blend",
-        type=float,
-        default=0.0,
-        help="fraction of the source that is blended into each step's result, 0 to 1",
-    )
-    guides.add_argument(
-        "--source-blend-end",
-        type=float,
-        help="fraction of the noise schedule up to which --source-blend acts, default 0.5",
-    )
-    guides.add_argument(
-        "--source-prompt",
-        help="what the source shows, for --noise-type unsample; by default the prompt; an empty "
-        "text lets the video change most",
     )
 
 

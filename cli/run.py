@@ -20,7 +20,7 @@ from ..pipeline.sampling.settings import SamplingSettings
 from ..pipeline.video import FrameSelection
 from ..pipeline.video.formats import FORMATS, format_by_suffix
 from ..pipeline.video.target import check_target
-from . import options
+from . import guide_options, options
 from .arguments import (
     LORA,
     MOTION_LORA,
@@ -57,7 +57,10 @@ def add_command(commands: Any) -> None:
     run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     options.add_model_files(run.add_argument_group("model files"))
     options.add_picture(run.add_argument_group("picture"))
-    options.add_guides(run.add_argument_group("guides"))
+    guides = run.add_argument_group("guides")
+    guide_options.add_controls(guides)
+    guide_options.add_styles(guides)
+    guide_options.add_source(guides)
     options.add_frames(run.add_argument_group("frames"))
     options.add_windows(run.add_argument_group("context windows"))
     options.add_output(run.add_argument_group("output"))
