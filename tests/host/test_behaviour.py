@@ -316,7 +316,7 @@ def mixed_up(server):
         (
             graph(model=load_model(motion_module="wrong.safetensors")),
             "motion_module",
-            "motion module is wanted",
+            "motion module is needed",
         ),
         (one_node(base_model="wrong.safetensors"), "base_model", "motion module. Use it"),
         (one_node(motion_module="gone.safetensors"), "motion_module", "not installed"),
