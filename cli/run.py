@@ -18,7 +18,7 @@ from ..pipeline.request import ModelFiles, Request
 from ..pipeline.sampling import ContextOptions, Guidance, SpeedOptions
 from ..pipeline.sampling.settings import SamplingSettings
 from ..pipeline.video import FrameSelection
-from ..pipeline.video.formats import FORMATS, format_by_suffix
+from ..pipeline.video.formats import FORMATS, format_by_suffix, suffixes
 from ..pipeline.video.target import check_target
 from . import guide_options, options
 from .arguments import (
@@ -50,8 +50,7 @@ def add_command(commands: Any) -> None:
     run.add_argument(
         "output",
         metavar="OUTPUT",
-        help="file to write: .mp4, .webm, .mov, .mkv, .gif, .webp, or a name without a suffix for "
-        "a folder of pictures",
+        help=f"file to write: {suffixes()}, or a name without a suffix for a folder of pictures",
     )
     run.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")

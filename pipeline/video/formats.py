@@ -261,6 +261,11 @@ _ALL = (
 FORMATS: Mapping[str, OutputFormat] = {each.name: each for each in _ALL}
 
 
+def suffixes() -> str:
+    """Return the suffixes of all formats that are files, as a list for a sentence."""
+    return ", ".join(dict.fromkeys(form.extension for form in _ALL if form.extension))
+
+
 def format_by_suffix(path: Path) -> FormatName:
     """Return the default format for a suffix; png, a folder, for a name without a suffix.
 
@@ -272,9 +277,8 @@ def format_by_suffix(path: Path) -> FormatName:
     for form in _ALL:
         usual.setdefault(form.extension, form.name)
     if suffix not in usual:
-        endings = ", ".join(each for each in usual if each)
         raise AnimateDiffV2VError(
-            f"output is {path.name!r}, which ends in no format's suffix; give {endings}, "
+            f"output is {path.name!r}, which ends in no format's suffix; give {suffixes()}, "
             "or a name without a suffix for a folder of pictures."
         )
     return usual[suffix]

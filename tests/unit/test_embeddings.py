@@ -87,7 +87,7 @@ def test_nothing_outside_of_the_folder(tmp_path):
 @pytest.mark.parametrize("content", [{"a": torch.zeros(2, 3, 4)}, {"step": 1}, [], [{"a": 1}]])
 def test_no_vectors(tmp_path, content):
     torch.save(content, tmp_path / "style.pt")
-    with pytest.raises(AnimateDiffV2VError, match=r"style\.pt is no textual inversion"):
+    with pytest.raises(AnimateDiffV2VError, match=r"style\.pt is not a textual inversion"):
         read_embedding(tmp_path / "style.pt")
 
 

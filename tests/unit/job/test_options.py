@@ -287,8 +287,8 @@ CASES = {
         {"output": "a.mp4", "format": "gif"},
         "a.mp4 does not fit the format gif, whose files end in .gif; change the name or --format",
     ),
-    "an unknown suffix": ({"output": "a.avi"}, "ends in no format's suffix; give .mp4, .webm"),
-    "an unknown format": ({"format": "avi"}, "--format is 'avi'; give one of mp4-h264"),
+    "an unknown suffix": ({"output": "a.xyz"}, "ends in no format's suffix; give .mp4, .webm"),
+    "an unknown format": ({"format": "xyz"}, "--format is 'xyz'; give one of mp4-h264"),
     "a quality where there is none": (
         {"output": "a.gif", "crf": 3},
         "--crf is 3, but gif has no quality to choose; leave --crf out",

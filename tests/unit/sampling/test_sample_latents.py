@@ -102,7 +102,7 @@ def test_falling_back_on_windows_is_told(caplog):
 
 
 REFUSED = [
-    ({"sampler": "dpm_2"}, "sampler is 'dpm_2'; it can be euler, euler_ancestral, heun, dpmpp_2m,"),
+    ({"sampler": "fast"}, "sampler is 'fast'; it can be euler, euler_ancestral, heun, dpmpp_2m,"),
     ({"scheduler": "turbo"}, "scheduler is 'turbo'; it can be normal, karras, exponential,"),
     ({"steps": 0}, "steps is 0; it must be from 1 to 1000."),
     ({"denoise": -0.01}, "denoise is -0.01; it must be from 0 to 1."),
