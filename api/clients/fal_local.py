@@ -35,10 +35,17 @@ def main() -> int:
         print(f"fal_local: there is no script {arguments[0]}.", file=sys.stderr)
         return 2
     server = os.environ.get("FAL_LOCAL_URL", "http://127.0.0.1:8188")
-    if not answers(server):
-        print(NOBODY.format(server=server), file=sys.stderr)
-        return 2
     send_home(server)
+    try:
+        run(arguments)
+    except httpx.ConnectError:
+        print(NOBODY.format(server=server), file=sys.stderr)
+        raise
+    return 0
+
+
+def run(arguments: list[str]) -> None:
+    """Run a script or a module, with its arguments, as Python would."""
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         sys.path[0] = str(Path.cwd())
@@ -47,16 +54,6 @@ def main() -> int:
         sys.argv = arguments
         sys.path[0] = str(Path(arguments[0]).resolve().parent)
         runpy.run_path(arguments[0], run_name="__main__")
-    return 0
-
-
-def answers(server: str) -> bool:
-    """Return whether anything answers at an address, whatever it says."""
-    try:
-        httpx.get(server, timeout=10)
-    except (httpx.TransportError, httpx.InvalidURL):
-        return False
-    return True
 
 
 def send_home(server: str) -> None:

@@ -127,7 +127,7 @@ def test_a_complete_video_is_not_made_again(tmp_path):
 
     async def begin():
         request = await queue.submit()
-        await queue.until(lambda: queue.store.get(request.id).state == "running")
+        await queue.until(lambda: queue.executor.ran == [request.id])
         (queue.executor.output_folder / f"{request.id}.mp4").write_bytes(b"whole")
         return request
 

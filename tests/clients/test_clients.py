@@ -176,3 +176,17 @@ def test_a_missing_key_is_told(request, tmp_path, language, key):
     assert done.stdout == "ran\n"
     assert ("FAL_KEY is not set" in done.stderr and "add NAME" in done.stderr) == (not key)
     assert len(done.stderr.splitlines()) == (not key)
+
+
+def test_a_server_that_does_not_answer_is_named(python, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import httpx\nhttpx.get('http://127.0.0.1:1')")
+    done = subprocess.run(
+        [str(python), str(CLIENTS / "fal_local.py"), str(script)],
+        env=os.environ | {"FAL_KEY": "a:b", "FAL_LOCAL_URL": "http://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "fal_local: nothing answers at http://127.0.0.1:1: start ComfyUI or" in done.stderr

@@ -16,7 +16,7 @@ def test_every_name_is_there(name):
     package = import_module(f"animatediff_v2v.{name}")
     assert all(getattr(package, each) is not None for each in package.__all__)
     assert set(package.__all__) <= set(dir(package))
-    assert set(package._places) == set(package.__all__)
+    assert set(package._modules) == set(package.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         _ = package.nonsense
 

@@ -105,7 +105,7 @@ UNREADABLE = {
     "Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "Git LFS"),
     "empty": (b"", "empty"),
     "GGUF": (b"GGUF\x03\0\0\0", "GGUF"),
-    "text": (b"Entry not found", "no model file"),
+    "text": (b"Entry not found", "not a model file"),
     "PNG": (b"\x89PNG\r\n\x1a\n" + b"\0" * 64, "is a picture"),
     "WebP": (b"RIFF\x10\0\0\0WEBPVP8 ", "is a picture"),
     "JPEG": (b"\xff\xd8\xff\xe0\0\x10JFIF", "is a picture"),
