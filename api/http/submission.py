@@ -92,7 +92,7 @@ class Submission:
         self, endpoint: Endpoint, request: web.Request
     ) -> tuple[dict[str, Any], str | None]:
         """Return the input to store, and the file name of a video sent as a data URI."""
-        asked, data_uri = await self._parser.read(
+        asked, data_uris = await self._parser.read(
             request, max_bytes=self._settings.max_body_bytes, check=partial(_validated, endpoint)
         )
         owner = caller_of(request).key_id
@@ -110,7 +110,7 @@ class Submission:
         if asked.video_url[:5].lower() != "data:":
             return values, None
         return values | {"video_url": "data:"}, await self._inputs.unpack(
-            asked.video_url if data_uri is None else data_uri
+            data_uris.get(asked.video_url, asked.video_url)
         )
 
 

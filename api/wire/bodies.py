@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -35,7 +36,6 @@ _BUSY = error_response(
 # Always a key: inside a string, quotes have a backslash before them.
 _KEY = b'"video_url"'
 _DATA_URI = re.compile(rb'[ \t\r\n]*:[ \t\r\n]*"(?=data:)', re.IGNORECASE)
-_CUT_OUT = "data:#body"
 _T = TypeVar("_T")
 
 
@@ -97,18 +97,18 @@ class Parser:
 
     async def read(
         self, request: web.Request, *, max_bytes: int, check: Callable[[Any], _T]
-    ) -> tuple[_T, memoryview | None]:
+    ) -> tuple[_T, Mapping[str, memoryview]]:
         """Read a body as JSON and return what `check`, called in any thread, returns for it.
 
-        The second value is the data URI of a large body's `video_url`; `check` sees a short one in
-        its place.
+        The second value holds the data URI that was cut out of a large body, under the text that
+        `check` sees in its place.
 
         Raises RequestRefused when the body is larger than `max_bytes`, too slow or not JSON, and
         the exceptions of `check`.
         """
         body = await _whole(request, max_bytes)
         if len(body) <= SMALL_BYTES:
-            return check(_parsed(body)), None
+            return check(_parsed(body)), {}
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: _checked(body, check))
 
@@ -144,20 +144,25 @@ def _parsed(body: bytearray) -> Any:
         raise RequestRefused(_NO_JSON) from error
 
 
-def _checked(body: bytearray, check: Callable[[Any], _T]) -> tuple[_T, memoryview | None]:
-    rest, data_uri = _without_data_uri(body)
-    return check(_parsed(rest)), data_uri
+def _checked(body: bytearray, check: Callable[[Any], _T]) -> tuple[_T, Mapping[str, memoryview]]:
+    rest, data_uris = _without_data_uri(body)
+    return check(_parsed(rest)), data_uris
 
 
-def _without_data_uri(body: bytearray) -> tuple[bytearray, memoryview | None]:
-    """Cut the data URI out of a body, unless it is written with escapes."""
+def _without_data_uri(body: bytearray) -> tuple[bytearray, Mapping[str, memoryview]]:
+    """Cut the first data URI out of a body, unless it is written with escapes.
+
+    The text in its place is random, so that only the field that had the URI gets it back: another
+    object within the body may have a `video_url` as well.
+    """
     key = body.find(_KEY)
     found = _DATA_URI.match(body, key + len(_KEY)) if key >= 0 else None
     if found is None:
-        return body, None
+        return body, {}
     start = found.end()
     end = body.find(b'"', start)
     if end < 0 or body.find(b"\\", start, end) >= 0:
-        return body, None
-    view = memoryview(body)
-    return bytearray(b"".join([view[:start], _CUT_OUT.encode(), view[end:]])), view[start:end]
+        return body, {}
+    view, stand_in = memoryview(body), f"data:#{secrets.token_hex(16)}"
+    rest = bytearray(b"".join([view[:start], stand_in.encode(), view[end:]]))
+    return rest, {stand_in: view[start:end]}

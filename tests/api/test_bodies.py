@@ -32,9 +32,11 @@ def served(tmp_path, story, *, slots=None):
 
     @needs_no_key
     async def read(request):
-        body, data_uri = await parser.read(request, max_bytes=1 << 30, check=lambda body: body)
-        parsed = body if data_uri is None else body | {"video_url": bytes(data_uri).decode()}
-        return web.json_response([parsed, data_uri is not None])
+        body, data_uris = await parser.read(request, max_bytes=1 << 30, check=lambda body: body)
+        video = body.get("video_url")
+        if video in data_uris:
+            body["video_url"] = bytes(data_uris[video]).decode()
+        return web.json_response([body, bool(data_uris)])
 
     @needs_no_key
     async def small(request):
@@ -116,6 +118,22 @@ def test_a_large_data_uri_is_not_parsed(tmp_path, body, is_cut_out):
         return await posted(client, "/fal/read", body)
 
     assert served(tmp_path, story) == (200, [json.loads(body), is_cut_out])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        f'"about": {{"video_url": "data:video/mp4;base64,{LONG}"}}',
+        f'"a\\"video_url": "data:video/mp4;base64,{LONG}"',
+    ],
+    ids=["within", "in a longer name"],
+)
+def test_a_data_uri_of_another_field_is_not_taken_for_the_video(tmp_path, other):
+    async def story(client):
+        sent = f'{{{other}, "video_url": "data:video/mp4;base64,OWN="}}'
+        return (await posted(client, "/fal/read", sent))[1][0]["video_url"]
+
+    assert served(tmp_path, story) == "data:video/mp4;base64,OWN="
 
 
 @pytest.mark.parametrize("tail", ['"', '", "prompt": }', ""])
