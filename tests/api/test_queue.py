@@ -100,6 +100,14 @@ def test_the_defaults_are_the_hosted_ones(home):
     }  # fmt: skip
 
 
+def test_the_video_is_that_of_its_own_field(home):
+    """Fields that are not known are ignored, also one with a large data URI in front."""
+    about = {"video_url": "data:video/mp4;base64," + "A" * (1 << 20)}
+    answer = home.post(f"{QUEUE}{V2V}", {"about": about, **home.wish()})
+    assert answer.status_code == 200, answer.text
+    assert home.result(answer.json()).status_code == 200
+
+
 def test_two_equal_requests_get_files_of_their_own(home):
     first, second = home.submit(), home.submit()
     urls = [home.result(each).json()["video"]["url"] for each in (first, second)]
