@@ -135,7 +135,7 @@ class FrameJob:
             settings,
             guides=guides,
             chunks=models.chunks,
-            unsampled_clips=models.unsampled_clips,
+            unsampled_latents=models.unsampled_latents,
             progress=self._report_sampling,
             is_cancelled=self._is_cancelled,
         )

@@ -61,7 +61,7 @@ SECONDS = Range(0.0, 1_000_000.0)
 FORCED_FRAME_RATE = Range(0.0, 1000.0)
 FRAME_RATE = Range(0.01, 1000.0)
 SIDE = Range(0, 8192)
-SIZE_OF_0 = "0 follows the clip's size"
+SIZE_OF_0 = "0 follows the video's size"
 LOOP_COUNT = Range(0, 100)
 # -1 in the widget stands for the format's own choice; the highest is another for each format.
 CRF = Range(-1, 100)

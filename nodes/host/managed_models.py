@@ -122,7 +122,7 @@ class ManagedModels:
         if stored is None:
             stored = _unmanaged(copy_in_fp8(unet)).to(self._devices.offload)
         # Latents that the exact network has unsampled differ from those of this one.
-        models = replace(self.models, unet=stored, unsampled_clips=LastResult())
+        models = replace(self.models, unet=stored, unsampled_latents=LastResult())
         return ManagedModels(models, self._devices, origins=origins)
 
     @property

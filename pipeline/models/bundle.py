@@ -27,7 +27,7 @@ class Models:
     text_encoder: TextEncoder
     codec: LatentCodec
     has_loras: bool = False
-    unsampled_clips: LastResult = field(default_factory=LastResult)
+    unsampled_latents: LastResult = field(default_factory=LastResult)
     """Keeps the UNet's latest result for the noise type "unsample"."""
     bound: MemoryBound | None = None
     """The device to compute on and the memory to stay within; None leaves the networks where they

@@ -119,7 +119,7 @@ class FeatureCache:
             return True
         if not self._has_warned:
             logger.warning(
-                "The clip has more context windows than the deep features of %.1f GB: the others "
+                "The video has more context windows than the deep features of %.1f GB: the others "
                 "are computed whole in every step.", self._max_bytes / 1e9,
             )  # fmt: skip
             self._has_warned = True

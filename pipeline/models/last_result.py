@@ -16,16 +16,16 @@ class LastResult:
     def __init__(self) -> None:
         """Start empty."""
         self._key = ""
-        self._clip: Tensor | None = None
+        self._result: Tensor | None = None
 
     def get(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """Return the result for this key, computing it unless it was the latest."""
-        if self._clip is None or key != self._key:
-            self._clip = None  # frees its memory while the next one is computed
-            self._clip = compute()
+        if self._result is None or key != self._key:
+            self._result = None  # frees its memory while the next one is computed
+            self._result = compute()
             self._key = key
-        return self._clip
+        return self._result
 
     def has(self, key: str) -> bool:
         """Return whether the result for this key is stored."""
-        return self._clip is not None and key == self._key
+        return self._result is not None and key == self._key

@@ -3,7 +3,7 @@
 After guoyww/AnimateDiff, animatediff/models/motion_module.py (Apache-2.0, 2024-07-17). Two things
 differ from diffusers' `AnimateDiffTransformer3D`. Each frame is normalised by itself, as in the
 original; diffusers normalises over all frames together. And tokens are rearranged only once, to
-[clips, pixels, frames, channels], for all layers of a module.
+[batch, pixels, frames, channels], for all layers of a module.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PositionalEncoding(nn.Module):
         self.register_buffer("pe", torch.empty(1, length, channels))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Add entry f of the table to frame f of `tokens` [clips, pixels, frames, channels]."""
+        """Add entry f of the table to frame f of `tokens` [batch, pixels, frames, channels]."""
         return tokens + self.pe[:, : tokens.shape[2]]
 
 
@@ -68,7 +68,7 @@ class TemporalAttention(nn.Module):
         self.key_scale = 1.0
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map [clips, pixels, frames, channels] to the same shape."""
+        """Map [batch, pixels, frames, channels] to the same shape."""
         tokens = self.pos_encoder(tokens)
         query, key, value = project_together(tokens, self.to_q, self.to_k, self.to_v)
         if self.key_scale != 1.0:
@@ -78,7 +78,7 @@ class TemporalAttention(nn.Module):
 
 
 def attend_over_frames(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return softmax attention along axis 2 of [clips, pixels, frames, channels], for each pixel.
+    """Return softmax attention along axis 2 of [batch, pixels, frames, channels], for each pixel.
 
     The channels are those of `HEADS` heads, one head after another. The result has the same shape
     and dtype.
@@ -135,7 +135,7 @@ class TemporalBlock(nn.Module):
     """Two attentions over frames and a feed-forward layer, each on a residual path."""
 
     def __init__(self, channels: int, max_frames: int) -> None:
-        """Size it for `channels` and clips of at most `max_frames`."""
+        """Size it for `channels` and videos of at most `max_frames`."""
         super().__init__()
         self.attention_blocks = nn.ModuleList(
             [TemporalAttention(channels, max_frames) for _ in range(2)]
@@ -145,7 +145,7 @@ class TemporalBlock(nn.Module):
         self.ff_norm = nn.LayerNorm(channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map [clips, pixels, frames, channels] to the same shape."""
+        """Map [batch, pixels, frames, channels] to the same shape."""
         for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
             tokens = attention(norm(tokens)) + tokens
         forwarded: Tensor = self.ff(self.ff_norm(tokens))
@@ -156,7 +156,7 @@ class TemporalTransformer(nn.Module):
     """Group norm, projections, and the transformer blocks of one motion module."""
 
     def __init__(self, channels: int, max_frames: int) -> None:
-        """Size it for `channels` and clips of at most `max_frames`."""
+        """Size it for `channels` and videos of at most `max_frames`."""
         super().__init__()
         self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
@@ -166,11 +166,11 @@ class TemporalTransformer(nn.Module):
     def forward(
         self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
     ) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape.
+        """Map [batch * num_frames, channels, height, width] to the same shape.
 
         Args:
-            features: Rows of a clip follow each other in order of its frames.
-            num_frames: Frames of each clip.
+            features: Rows of a video follow each other in order of its frames.
+            num_frames: Frames of each video.
             tokens_at_once: Pixels of all frames to process at a time; None for all.
         """
         rows, channels, height, width = features.shape
@@ -199,14 +199,14 @@ class MotionModule(nn.Module):
     """One motion module of a UNet; the level `temporal_transformer` is in the files' keys."""
 
     def __init__(self, channels: int, max_frames: int) -> None:
-        """Size it for `channels` and clips of at most `max_frames`."""
+        """Size it for `channels` and videos of at most `max_frames`."""
         super().__init__()
         self.temporal_transformer = TemporalTransformer(channels, max_frames)
 
     def forward(
         self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
     ) -> Tensor:
-        """Map [clips * num_frames, channels, height, width] to the same shape.
+        """Map [batch * num_frames, channels, height, width] to the same shape.
 
         See TemporalTransformer.forward.
         """

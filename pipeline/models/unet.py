@@ -115,12 +115,12 @@ class MotionUNet(nn.Module):
         """Predict the noise.
 
         Args:
-            sample: [clips * num_frames, 4, height, width], the scaled latents over sqrt(sigma^2 +
+            sample: [batch * num_frames, 4, height, width], the scaled latents over sqrt(sigma^2 +
                 1).
             timestep: [1], the training step, 0 to 999.
-            context: [clips or clips * num_frames, tokens, channels], the encoded prompt of each
-                clip or frame.
-            num_frames: Frames of each clip.
+            context: [batch or batch * num_frames, tokens, channels], the encoded prompt of each
+                video or frame.
+            num_frames: Frames of each video.
             residuals: Features that ControlNets and T2I-Adapters add.
             images: Image prompts of IP-Adapters.
             deep: Features of an earlier pass that replace all layers but the outermost, or a slot
@@ -135,7 +135,7 @@ class MotionUNet(nn.Module):
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
         embedding = functional.silu(embedding)
         if len(context) == len(sample):
-            context = _of_each_clip(context, num_frames)
+            context = _of_each_video(context, num_frames)
         tokens_at_once = chunks.tokens if chunks else default_chunk_tokens(sample.device)
         inputs = _Inputs(embedding, context, images, num_frames, layers, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
@@ -222,7 +222,7 @@ class _Inputs:
     embedding: Tensor
     """[1, channels], the time step's, after its activation."""
     context: Tensor
-    """[clips or clips * num_frames, tokens, channels]."""
+    """[batch or batch * num_frames, tokens, channels]."""
     images: Sequence[ImagePrompt]
     num_frames: int
     layers: Ops
@@ -253,14 +253,16 @@ class _Inputs:
             yield lambda features: layers.motion(module, features, num_frames, tokens_at_once)
 
 
-def _of_each_clip(context: Tensor, num_frames: int) -> Tensor:
-    """Return one prompt for each clip if all its frames share it, so that keys are computed once.
+def _of_each_video(context: Tensor, num_frames: int) -> Tensor:
+    """Return one prompt for each video if all its frames share it, so that keys are computed once.
 
     Args:
-        context: [clips * num_frames, tokens, channels].
-        num_frames: Frames of each clip.
+        context: [batch * num_frames, tokens, channels].
+        num_frames: Frames of each video.
     """
-    clips = context.view(-1, num_frames, *context.shape[1:])
+    videos = context.view(-1, num_frames, *context.shape[1:])
     return (
-        clips[:, 0].contiguous() if torch.equal(clips, clips[:, :1].expand_as(clips)) else context
+        videos[:, 0].contiguous()
+        if torch.equal(videos, videos[:, :1].expand_as(videos))
+        else context
     )

@@ -76,7 +76,7 @@ class Control:
             return
         remedy = "or turn repeat_last on" if found < frames else "for the same selection of frames"
         raise AnimateDiffV2VError(
-            f"{self.network.name} has {found} {what}, and the clip has {frames} frames: give one "
+            f"{self.network.name} has {found} {what}, and the video has {frames} frames: give one "
             f"for each frame or one for all, {remedy}."
         )
 
@@ -124,8 +124,8 @@ def check_shape(what: str, pictures: Tensor, width: int, height: int) -> None:
         for over, side in zip(cut, (width, height), strict=True)
     ):
         raise AnimateDiffV2VError(
-            f"{what} are {found[0]}x{found[1]} pixels, another shape than the clip's "
-            f"{width}x{height}: make them from frames of the clip's size."
+            f"{what} are {found[0]}x{found[1]} pixels, another shape than the video's "
+            f"{width}x{height}: make them from frames of the video's size."
         )
 
 

@@ -54,7 +54,7 @@ def sample_latents(
     *,
     guides: Guides = NO_GUIDES,
     chunks: ChunkSizes | None = None,
-    unsampled_clips: LastResult | None = None,
+    unsampled_latents: LastResult | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -72,7 +72,7 @@ def sample_latents(
         guides: ControlNets, IP-Adapters, and how much of the source is kept.
         chunks: How much goes through the UNet at a time; None is the default of its device.
             Compiled operations always take all tokens.
-        unsampled_clips: Keeps the result of noise_type "unsample" for the next call on this UNet.
+        unsampled_latents: Keeps the result of noise_type "unsample" for the next call on this UNet.
         progress: Called after each pass of the UNet; `fraction` is that of the sampling.
         is_cancelled: Called before each pass of the UNet.
 
@@ -102,7 +102,7 @@ def sample_latents(
             unet, settings, guides, schedule, sigmas, window, ops, chunks,
             notice.report, is_cancelled,
         )  # fmt: skip
-        return run.sample(latents, conditioning, unsampled_clips or LastResult())
+        return run.sample(latents, conditioning, unsampled_latents or LastResult())
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,13 @@ class _Run:
     is_cancelled: IsCancelled
 
     def sample(
-        self, latents: Tensor, conditioning: Conditioning, unsampled_clips: LastResult
+        self, latents: Tensor, conditioning: Conditioning, unsampled_latents: LastResult
     ) -> Tensor:
         settings, schedule, sigmas = self.settings, self.schedule, self.sigmas
         source = latents.float().cpu() * LATENT_SCALE
         start = 0.0  # the share of the work that is done when sampling begins
         if settings.noise_type == "unsample":
-            noisy, start = self._unsampled(source, conditioning, unsampled_clips)
+            noisy, start = self._unsampled(source, conditioning, unsampled_latents)
             noise = (noisy - source) / sigmas[0]
         else:
             noise = initial_noise(
@@ -181,13 +181,15 @@ class _Run:
         )
 
     def _unsampled(
-        self, source: Tensor, conditioning: Conditioning, unsampled_clips: LastResult
+        self, source: Tensor, conditioning: Conditioning, unsampled_latents: LastResult
     ) -> tuple[Tensor, float]:
         """Return the noisy latents that lead to the source, and their share of the work."""
         key = self._unsampling_key(source, conditioning)
-        share = 0.0 if unsampled_clips.has(key) else _UNSAMPLING_SHARE
+        share = 0.0 if unsampled_latents.has(key) else _UNSAMPLING_SHARE
         report = part(self.progress, 0.0, share)
-        return unsampled_clips.get(key, lambda: self._unsample(source, conditioning, report)), share
+        return unsampled_latents.get(
+            key, lambda: self._unsample(source, conditioning, report)
+        ), share
 
     def _unsample(
         self, source: Tensor, conditioning: Conditioning, progress: ReportProgress

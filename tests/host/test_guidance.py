@@ -181,7 +181,7 @@ def test_unsampling_begins_from_the_source(server):
 FAILURES = [
     (
         controlled(control=control_net(images=["one", 0]), one=load_video(frame_load_cap=3)),
-        "has 3 control frames, and the clip has 8 frames",
+        "has 3 control frames, and the video has 8 frames",
     ),
     (
         controlled(control=control_net(images=["wide", 0]), wide=load_video(width=96, height=32)),

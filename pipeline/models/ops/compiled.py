@@ -156,11 +156,11 @@ def _layers() -> Ops:
     def run_motion(
         module: Any, features: Tensor, num_frames: int, tokens_at_once: int | None
     ) -> Tensor:
-        # Clip by clip, because there are two with guidance and one without.
-        clips = torch.split(features, num_frames)
-        if _has_a_one(clips[0]):
+        # Video by video, because there are two with guidance and one without.
+        videos = torch.split(features, num_frames)
+        if _has_a_one(videos[0]):
             return plain.motion(module, features, num_frames, tokens_at_once)
-        moved = [motion(module, clip, num_frames, None) for clip in clips]
+        moved = [motion(module, video, num_frames, None) for video in videos]
         return moved[0] if len(moved) == 1 else torch.cat(moved)
 
     return Ops(run_resnet, run_transformer, run_motion, plain.activated_norm, plain.upsampler)

@@ -26,10 +26,10 @@ def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: i
 
     Args:
         block: diffusers' ResnetBlock2D, or VaeResnet.
-        features: [clips * num_frames, channels, height, width].
+        features: [batch * num_frames, channels, height, width].
         embedding: [1, channels], of the time step, after its activation; None for a block without
             one.
-        num_frames: Frames of each clip.
+        num_frames: Frames of each video.
     """
     hidden = block.conv1(activated_norm(block.norm1, features, num_frames))
     if embedding is not None:
@@ -110,9 +110,9 @@ def transformer(
 
     Args:
         block: diffusers' Transformer2DModel.
-        features: [clips * num_frames, channels, height, width].
+        features: [batch * num_frames, channels, height, width].
         prompts: The result of `cross_attention_kv`.
-        num_frames: Frames of each clip.
+        num_frames: Frames of each video.
         tokens_at_once: Pixels to process at a time, but at least one row; None for all.
     """
     rows, channels, height, width = features.shape

@@ -16,25 +16,25 @@ class FrameSpanningGroupNorm(nn.GroupNorm):
         super().__init__(norm.num_groups, norm.num_channels, eps=norm.eps, device="meta")
         self.weight, self.bias = norm.weight, norm.bias
 
-    def over_clips(self, features: Tensor, num_frames: int) -> Tensor:
-        """Normalise [clips * num_frames, channels, ...] over frames, group channels and pixels."""
+    def over_frames(self, features: Tensor, num_frames: int) -> Tensor:
+        """Normalise [batch * num_frames, channels, ...] over frames, group channels and pixels."""
         rows, channels = features.shape[:2]
-        clips = features.reshape(rows // num_frames, num_frames, channels, -1)
-        normed: Tensor = self(clips.transpose(1, 2))
+        videos = features.reshape(rows // num_frames, num_frames, channels, -1)
+        normed: Tensor = self(videos.transpose(1, 2))
         return normed.transpose(1, 2).reshape(features.shape)
 
 
 def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
-    """Normalise [clips * num_frames, channels, ...], each row or each clip by itself.
+    """Normalise [batch * num_frames, channels, ...], each row or each video by itself.
 
     Args:
-        norm: A FrameSpanningGroupNorm spans the rows of a clip; anything else with the attributes
+        norm: A FrameSpanningGroupNorm spans the rows of a video; anything else with the attributes
             of nn.GroupNorm normalises each row.
         features: The rows.
-        num_frames: Frames of each clip.
+        num_frames: Frames of each video.
     """
     if isinstance(norm, FrameSpanningGroupNorm):
-        return norm.over_clips(features, num_frames)
+        return norm.over_frames(features, num_frames)
     return functional.group_norm(features, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 

@@ -178,8 +178,8 @@ def _attended_over_frames(joined: Tensor, num_frames: int, key_scale: float) -> 
     if num_frames <= MOST_FRAMES:
         return attend_over_frames(joined, num_frames, heads=HEADS, key_scale=key_scale)
     rows, pixels, channels = joined.shape
-    clips = joined.view(rows // num_frames, num_frames, pixels, channels).transpose(1, 2)
-    query, key, value = (each.contiguous() for each in clips.chunk(3, dim=-1))
+    videos = joined.view(rows // num_frames, num_frames, pixels, channels).transpose(1, 2)
+    query, key, value = (each.contiguous() for each in videos.chunk(3, dim=-1))
     attended = plain_attend_over_frames(query, key * key_scale, value)
     return attended.transpose(1, 2).reshape(rows, pixels, channels // 3)
 
@@ -200,8 +200,8 @@ def _normed(norm: Any, tokens: Tensor, num_frames: int, **options: Any) -> Tenso
     if not isinstance(norm, FrameSpanningGroupNorm):
         return group_norm(tokens, norm, **options)
     rows, pixels, channels = tokens.shape
-    clips = tokens.view(rows // num_frames, num_frames * pixels, channels)
-    return group_norm(clips, norm, **options).view(tokens.shape)
+    videos = tokens.view(rows // num_frames, num_frames * pixels, channels)
+    return group_norm(videos, norm, **options).view(tokens.shape)
 
 
 def _convolved(conv: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:

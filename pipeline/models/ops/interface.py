@@ -17,7 +17,7 @@ from .eager import CrossAttentionKV
 class Ops:
     """The operations a UNet backend provides, one for each kind of layer.
 
-    Each takes the layer, features [clips * num_frames, channels, height, width] and `num_frames`,
+    Each takes the layer, features [batch * num_frames, channels, height, width] and `num_frames`,
     and returns features. The last parameter of operations on tokens is the number of tokens to
     process at a time; None is all.
     """

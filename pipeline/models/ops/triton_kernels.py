@@ -250,7 +250,7 @@ def _normed_sum(
     """Compute add_and_norm for TOKENS tokens of the `length` = rows * pixels.
 
     With 320 channels, WIDE is 512 and channels 320 to 511 are masked. With 16 frames of 64 pixels,
-    token 1100 is pixel 12 of row 1100 // 64 = 17, which is frame 17 % 16 = 1 of the second clip,
+    token 1100 is pixel 12 of row 1100 // 64 = 17, which is frame 17 % 16 = 1 of the second video,
     and takes entry 1 of the table.
     """
     token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
@@ -307,11 +307,11 @@ def _attended_over_frames(
     joined, result, pixels, scale, FRAMES: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr,
     LONG: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    clip_and_pixel, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    clip, pixel = clip_and_pixel // pixels, clip_and_pixel % pixels
+    video_and_pixel, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    video, pixel = video_and_pixel // pixels, video_and_pixel % pixels
     frame, part = tl.arange(0, LONG), tl.arange(0, WIDE)
     inside = (frame < FRAMES)[:, None] & (part < SIZE)[None, :]
-    token = (clip * FRAMES + frame) * pixels + pixel
+    token = (video * FRAMES + frame) * pixels + pixel
     channels = HEADS * SIZE
     index = token[:, None] * (3 * channels) + head * SIZE + part[None, :]
     query = tl.load(joined + index, mask=inside, other=0.0)
@@ -327,16 +327,16 @@ def _attended_over_frames(
 
 
 def attend_over_frames(joined: Tensor, num_frames: int, *, heads: int, key_scale: float) -> Tensor:
-    """Return softmax attention of each pixel to itself in all frames of its clip.
+    """Return softmax attention of each pixel to itself in all frames of its video.
 
     Args:
-        joined: [clips * num_frames, pixels, 3 * channels], queries, keys and values side by side.
+        joined: [batch * num_frames, pixels, 3 * channels], queries, keys and values side by side.
         num_frames: At most MOST_FRAMES, because a program holds the queries of all of them.
         heads: Heads that the channels are divided into.
         key_scale: Multiplies the keys.
 
     Returns:
-        [clips * num_frames, pixels, channels].
+        [batch * num_frames, pixels, channels].
     """
     rows, pixels, tripled = joined.shape
     channels = tripled // 3

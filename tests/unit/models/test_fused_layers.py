@@ -66,12 +66,12 @@ def run(layers, kind, layer, features, tokens_at_once):
 
 
 @pytest.mark.parametrize("tokens_at_once", [None, 50], ids=["whole", "in parts"])
-@pytest.mark.parametrize("over_clips", [False, True], ids=["by frame", "by clip"])
+@pytest.mark.parametrize("over_frames", [False, True], ids=["by frame", "by video"])
 @pytest.mark.parametrize("kind", LAYERS)
 @torch.inference_mode()
-def test_each_layer_gives_the_same(kind, over_clips, tokens_at_once):
+def test_each_layer_gives_the_same(kind, over_frames, tokens_at_once):
     layer = drawn(LAYERS[kind]())
-    if over_clips:
+    if over_frames:
         span_frames(nn.ModuleList([layer]))
     # Far from zero, as squares of what is not centred would lose their digits.
     features = 3 * draw(2 * FRAMES, 96, 4, 6) + 40

@@ -345,17 +345,17 @@ REFUSED = [
     ({"mask": torch.ones(4, 4)}, "The mask of control.safetensors has the shape [4, 4]"),
     (
         {"frames": pictures(4)},
-        "control.safetensors has 4 control frames, and the clip has 6 frames: give one for each "
+        "control.safetensors has 4 control frames, and the video has 6 frames: give one for each "
         "frame or one for all, or turn repeat_last on.",
     ),
-    ({"frames": pictures(7)}, "has 7 control frames, and the clip has 6 frames"),
+    ({"frames": pictures(7)}, "has 7 control frames, and the video has 6 frames"),
     ({"frames": pictures(7), "repeat_last": True}, "has 7 control frames"),
-    ({"mask": torch.ones(2, 48, 40)}, "has 2 masks, and the clip has 6 frames"),
+    ({"mask": torch.ones(2, 48, 40)}, "has 2 masks, and the video has 6 frames"),
     ({"mask": torch.ones(1, 40, 80)}, "The masks of control.safetensors are 80x40 pixels"),
     (
         {"frames": pictures(FRAMES, height=64, width=96)},
         "The control frames of control.safetensors are 96x64 pixels, another shape than the "
-        "clip's 40x48: make them from frames of the clip's size.",
+        "video's 40x48: make them from frames of the video's size.",
     ),
 ]
 

@@ -332,6 +332,6 @@ def test_a_cancelled_job_leaves_nothing_behind(asked_before, models, conditionin
 def test_unsampling_stays_exact(models, conditioning):
     """What it finds is remembered for jobs without reuse, too."""
     remembered, options = LastResult(), {"noise_type": "unsample", "denoise": 0.8}
-    sample(models.unet, conditioning, unsampled_clips=remembered, speed=EVERY_3RD, **options)
-    after = sample(models.unet, conditioning, unsampled_clips=remembered, **options)
+    sample(models.unet, conditioning, unsampled_latents=remembered, speed=EVERY_3RD, **options)
+    after = sample(models.unet, conditioning, unsampled_latents=remembered, **options)
     assert torch.equal(after, sample(models.unet, conditioning, **options))

@@ -125,8 +125,8 @@ CHANGES = {
 def test_remembered_by_content(change):
     options, remembered = CHANGES[change]
     cache, first, again, alone = LastResult(), Smooth(), Smooth(), Smooth()
-    sample(first, steps=4, unsampled_clips=cache)
-    second = sample(again, **{"steps": 4, "unsampled_clips": cache} | options)
+    sample(first, steps=4, unsampled_latents=cache)
+    second = sample(again, **{"steps": 4, "unsampled_latents": cache} | options)
     fresh = sample(alone, **{"steps": 4} | options)
     assert torch.equal(second, fresh)
     assert (again.calls < alone.calls) is remembered
@@ -160,7 +160,7 @@ def test_control_frames_are_part_of_the_content(tmp_path):
             conditioning=Conditioning.of(draw(1, 7, mini.CROSS), draw(1, 7, mini.CROSS)),
             controls=[Control(network=network, frames=pictures, strength=strength)],
             steps=1,
-            unsampled_clips=cache,
+            unsampled_latents=cache,
         )
         found.append(cache._key == before)
     assert found == [False, True, False, False, False]
@@ -169,7 +169,7 @@ def test_control_frames_are_part_of_the_content(tmp_path):
 def test_progress_never_falls_and_names_what_is_done():
     told = []
     cache = LastResult()
-    sample(Smooth(), steps=3, progress=told.append, unsampled_clips=cache)
+    sample(Smooth(), steps=3, progress=told.append, unsampled_latents=cache)
     fractions = [each.fraction for each in told]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert [each.message for each in told if each.preview is not None] == [
@@ -177,5 +177,5 @@ def test_progress_never_falls_and_names_what_is_done():
         *(f"sampling step {step} of 3" for step in (1, 2, 3)),
     ]
     told.clear()
-    sample(Smooth(), steps=3, progress=told.append, unsampled_clips=cache)
+    sample(Smooth(), steps=3, progress=told.append, unsampled_latents=cache)
     assert told[0].message == "sampling step 1 of 3" and told[0].fraction <= 1 / 3
