@@ -26,7 +26,7 @@ HOST_PYTHON = "3.12"
 
 @dataclass(frozen=True)
 class Resolution:
-    """What is resolved, for which machine, and how huggingface_hub's version must begin."""
+    """Packages to resolve for a machine, and the start of the huggingface_hub version wanted."""
 
     title: str
     sources: tuple[str, ...]
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def index_answers() -> bool:
-    """Tell whether the index knows a package that it has; print what pip says if not."""
+    """Return whether the index answers for a package that it has; print pip's output if not."""
     ask = ["index", "versions", "uv", "--retries", "1", "--timeout", "30"]
     return (
         subprocess.run([sys.executable, "-m", "pip", *ask], stdout=DEVNULL, check=False).returncode

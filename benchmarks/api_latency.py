@@ -1,4 +1,4 @@
-"""How long a small call waits while large data URIs come in: `python benchmarks/api_latency.py`.
+"""Time small calls while large data URIs come in: `python benchmarks/api_latency.py`.
 
 The server is `animatediff-v2v serve` in a process of its own, with model files that are empty, so
 that nothing is computed.

@@ -39,7 +39,7 @@ HEAVY = ("conv", "mm", "linear", "attention")
 
 
 def passes(compiled: Ops, rounds: int) -> Iterator[str]:
-    """How long a pass takes, plain and compiled in turn, after one to compile."""
+    """Time passes, plain and compiled in turn, after one that compiles; yield lines."""
     unet = full_size("cpu")
     generator = torch.Generator().manual_seed(1)
     sample = torch.randn(FRAMES, 4, SIDE, SIDE, generator=generator)
@@ -47,9 +47,9 @@ def passes(compiled: Ops, rounds: int) -> Iterator[str]:
     seconds: dict[str, list[float]] = {"plain": [], "compiled": []}
     results: dict[str, Tensor] = {}
 
-    def run(name: str, layers: Ops) -> float:
+    def run(name: str, ops: Ops) -> float:
         started = time.process_time()
-        results[name] = unet(sample, torch.tensor([500]), context, FRAMES, layers=layers)
+        results[name] = unet(sample, torch.tensor([500]), context, FRAMES, ops=ops)
         return time.process_time() - started
 
     begun, busy = time.perf_counter(), with_children()

@@ -52,7 +52,7 @@ MOTION_FRAMES = 32
 
 @dataclass(frozen=True)
 class PhaseMemory:
-    """What lies on the device in a phase."""
+    """The networks and tensors on the device in one phase."""
 
     name: str
     networks: tuple[nn.Module, ...]

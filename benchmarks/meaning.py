@@ -98,7 +98,7 @@ class Clip:
         return [measures.look(frame) for frame in self.restyled]
 
     def score(self, frames: Frames) -> float:
-        """How well frames have the colours of the prompt, 0 to 1."""
+        """Return how well the colours of frames match those of the prompt, 0 to 1."""
         seen = [measures.look(frame) for frame in frames]
         wanted = self.wanted
         return measures.prompt_score(seen, colour=wanted.colour, background=wanted.background)
@@ -173,7 +173,7 @@ def decoded(models: Models, latents: Tensor) -> Frames:
 
 
 def prompt_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether object and background get the colours that the prompt names."""
+    """Check that object and background get the colours that the prompt names."""
     for what, wanted in (("object", "colour"), ("background", "background")):
         share = np.mean(
             [_colour(c.restyled_seen, what) == getattr(c.wanted, wanted) for c in clips]
@@ -188,7 +188,7 @@ def _colour(seen: Sequence[Seen], what: str) -> str:
 
 
 def structure_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether the object moves as it did, and is what it was."""
+    """Check that the object keeps its path and its shape."""
     paths = [measures.path_correlation(clip.seen, clip.restyled_seen) for clip in clips]
     yield _at_least("object's path like the source's", np.median(paths), 0.9, "median {:.3f}")
     shapes = [measures.shape_name(clip.restyled_seen) == clip.scene.shape for clip in clips]
@@ -196,7 +196,7 @@ def structure_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 
 def motion_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether the motion module calms the picture."""
+    """Check that the motion module reduces flicker."""
     yield _at_most("flicker with motion module / without", flicker_share(clips), 0.6)
 
 
@@ -211,7 +211,7 @@ def flicker_share(clips: Sequence[Clip]) -> float:
 
 
 def guidance_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether guidance follows the prompt, and away from the negative prompt."""
+    """Check that guidance leads towards the prompt and away from the negative prompt."""
     guided = np.mean([clip.score(restyled(clip, guidance=GUIDED)) for clip in clips])
     free = np.mean([clip.score(restyled(clip, guidance=UNGUIDED)) for clip in clips])
     yield Row(
@@ -234,7 +234,7 @@ def _redness(clip: Clip, negative: str) -> float:
 
 
 def style_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether the style LoRA does more, the stronger it is, and nothing at strength 0."""
+    """Check that the style LoRA does more at a higher strength, and nothing at strength 0."""
     energies = [np.mean([measures.edge_energy(clip.restyled) for clip in clips])]
     for strength in (0.5, 1.0):
         models = miniature("outlined", strength)
@@ -247,7 +247,7 @@ def style_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 
 def few_steps_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether 4 steps with the distilled LoRA do what 25 steps do without it."""
+    """Check that 4 steps with the distilled LoRA match 25 steps without it."""
     quick = miniature("few_steps")
     few = {"steps": 4, "guidance": UNGUIDED, "sampler": "lcm", "scheduler": "sgm_uniform"}
     fast = np.mean([clip.score(restyled(clip, quick, **few)) for clip in clips])
@@ -257,7 +257,7 @@ def few_steps_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 
 def control_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether the canny ControlNet holds the structure where nothing else of the source is left."""
+    """Check that the canny ControlNet alone keeps the structure, at denoise 1."""
     path = MODELS / "controlnet" / "miniature_canny.safetensors"
     if not path.exists():
         yield Row("path at denoise 1, canny ControlNet", f"no {path.name}", "trained", False)
@@ -280,7 +280,7 @@ def _outlines(clip: Clip) -> Tensor:
 
 
 def style_image_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether a picture gives its colours where the prompt says nothing."""
+    """Check that a style picture sets the colours that the prompt leaves open."""
     vision, adapter = read_vision_model(VISION_MODEL), load_ip_adapter_network(IP_ADAPTER, **PLACE)
     found = []
     for clip in clips:
@@ -305,7 +305,7 @@ def _look_alike(clip: Clip) -> Frames:
 
 
 def windows_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether a long clip shows where its context windows meet."""
+    """Check that a long video does not show where its context windows meet."""
     context = ContextOptions(length=FRAMES, overlap=4)
     seams, elsewhere = [], []
     for clip in (clip.long() for clip in clips):
@@ -322,13 +322,13 @@ def windows_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 
 def codec_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether the VAE gives back what it got."""
+    """Check that decoding returns the frames that were encoded."""
     values = [measures.psnr(decoded(miniature(), clip.latents), clip.frames) for clip in clips]
     yield _at_least("VAE reconstruction", np.mean(values), 28, "{:.1f} dB")
 
 
 def denoise_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Whether denoise says how far the result is from the source.
+    """Check that a higher denoise leads further from the source.
 
     The prompt says what is there: one that changes colours would, at a low denoise, leave mixtures
     in which no object can be told from its background.

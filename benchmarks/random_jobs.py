@@ -45,7 +45,7 @@ STILL, FLAT = 1.0, 2.0
 
 @dataclass(frozen=True)
 class Job:
-    """What is typed, and whether a value in it is absurd."""
+    """A command line, its output, and whether one of its values is absurd."""
 
     arguments: list[str]
     output: Path
@@ -98,7 +98,7 @@ def drawn(choose: random.Random, folder: Path, number: int) -> Job:
 
 
 def fault(job: Job, code: int) -> str | None:
-    """Tell what is wrong with how a job ended; None where nothing is."""
+    """Return what is wrong with the end of a job; None if nothing is."""
     if code not in (0, 2):
         return f"exit code {code}"
     if job.absurd:

@@ -135,7 +135,7 @@ def default_contenders(device: torch.device) -> list[str]:
 
 
 def contenders(names: Iterable[str]) -> dict[str, Start]:
-    """How to start each; a line says why AnimateDiff-Evolved is left out, if it is."""
+    """Return the functions that start the contenders; print why one is left out."""
     starts = {}
     for name in names:
         try:

@@ -63,7 +63,7 @@ class Loss:
 
 
 def losses(clips: Sequence[Clip], steps: int) -> Iterator[Loss]:
-    """What each option does to the clips."""
+    """Yield what each option changes in the videos."""
     exact = [restyled(clip, SpeedOptions(), steps) for clip in clips]
     yield _loss("exact", clips, exact, exact)
     for name, speed in OPTIONS[steps].items():

@@ -38,7 +38,7 @@ BOXES += [b"\x16T\xaek", b"\x1fC\xb6u", b"strh", b"strf", b"idx1", b"movi", b"fL
 
 
 def spread(channels: int) -> list[str]:
-    """Give a filter that copies one channel to as many, without a layout that has a name."""
+    """Return a filter that copies one channel to `channels`, in a layout without a name."""
     copies = "|".join(f"c{index}=c0" for index in range(channels))
     return ["-af", f"pan={channels}c|{copies}"]
 

@@ -39,13 +39,13 @@ class Work:
 
     @property
     def is_windowed(self) -> bool:
-        """Whether the clip is longer than a window."""
+        """True when the video is longer than a window."""
         return self.frames > WINDOW_LENGTH
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a contender is given."""
+    """The input of a contender."""
 
     work: Work
     checkpoint: Path
@@ -70,7 +70,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Made:
-    """What a run gave: seconds by phase, and the clip as [frames, height, width, 3], uint8."""
+    """The result of a run: seconds by phase, and frames [frames, height, width, 3], uint8."""
 
     phases: Phases
     frames: torch.Tensor
@@ -154,7 +154,7 @@ def check(name: str, made: Made, work: Work) -> None:
 
 
 def latest_latents(folder: Path, name: str) -> torch.Tensor | None:
-    """What a contender's latest run sampled, where it shows it."""
+    """Load the latents of a contender's latest run."""
     latents: torch.Tensor | None = torch.load(folder / f"{name}.pt", weights_only=True)
     return latents
 

@@ -109,7 +109,7 @@ class MotionUNet(nn.Module):
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
         deep: DeepFeatures | None = None,
-        layers: Ops = EAGER_OPS,
+        ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
     ) -> Tensor:
         """Predict the noise.
@@ -125,7 +125,7 @@ class MotionUNet(nn.Module):
             images: Image prompts of IP-Adapters.
             deep: Features of an earlier pass that replace all layers but the outermost, or a slot
                 for those of this pass.
-            layers: The operations to run the layers with.
+            ops: The operations to run the layers with.
             chunks: Sizes of the chunks that go through a layer; None is the default of the device.
 
         Returns:
@@ -137,7 +137,7 @@ class MotionUNet(nn.Module):
         if len(context) == len(sample):
             context = _of_each_video(context, num_frames)
         tokens_at_once = chunks.tokens if chunks else default_chunk_tokens(sample.device)
-        inputs = _Inputs(embedding, context, images, num_frames, layers, tokens_at_once)
+        inputs = _Inputs(embedding, context, images, num_frames, ops, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
         features = unet.conv_in(sample)
         features, skips = self._down(features, inputs, residuals.levels, depth)
@@ -147,7 +147,7 @@ class MotionUNet(nn.Module):
                 features = features + residuals.middle
         skips = add_each(skips, residuals.skips[:depth])
         features = self._up(features, skips, inputs, deep)
-        features = layers.activated_norm(unet.conv_norm_out, features, num_frames)
+        features = ops.activated_norm(unet.conv_norm_out, features, num_frames)
         noise: Tensor = unet.conv_out(features)
         return noise
 
@@ -188,9 +188,7 @@ class MotionUNet(nn.Module):
         for layer in range(len(block.attentions)):
             for stage in inputs.stages(block, motion, layer):
                 features = stage(features)
-        return inputs.layers.resnet(
-            block.resnets[-1], features, inputs.embedding, inputs.num_frames
-        )
+        return inputs.ops.resnet(block.resnets[-1], features, inputs.embedding, inputs.num_frames)
 
     def _up(
         self, features: Tensor, skips: list[Tensor], inputs: _Inputs, deep: DeepFeatures | None
@@ -211,7 +209,7 @@ class MotionUNet(nn.Module):
                 for upsampler in block.upsamplers or ():
                     # Odd sizes were rounded when halved: return to the size of the skip.
                     height, width = skips[-1].shape[2:]
-                    features = inputs.layers.upsampler(upsampler, features, (height, width))
+                    features = inputs.ops.upsampler(upsampler, features, (height, width))
         return features
 
 
@@ -225,7 +223,7 @@ class _Inputs:
     """[batch or batch * num_frames, tokens, channels]."""
     images: Sequence[ImagePrompt]
     num_frames: int
-    layers: Ops
+    ops: Ops
     tokens_at_once: int | None
 
     def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
@@ -234,14 +232,14 @@ class _Inputs:
         They are separate so that a stage's input, which is large, is freed before the next one
         runs.
         """
-        layers, num_frames, tokens_at_once = self.layers, self.num_frames, self.tokens_at_once
-        yield lambda features: layers.resnet(
+        ops, num_frames, tokens_at_once = self.ops, self.num_frames, self.tokens_at_once
+        yield lambda features: ops.resnet(
             block.resnets[layer], features, self.embedding, num_frames
         )
         attentions = getattr(block, "attentions", None)
         if attentions is not None:
             attention = attentions[layer]
-            yield lambda features: layers.transformer(
+            yield lambda features: ops.transformer(
                 attention,
                 features,
                 cross_attention_kv(attention, self.context, self.images, rows=len(features)),
@@ -250,7 +248,7 @@ class _Inputs:
             )
         if motion is not None:
             module = motion.motion_modules[layer]
-            yield lambda features: layers.motion(module, features, num_frames, tokens_at_once)
+            yield lambda features: ops.motion(module, features, num_frames, tokens_at_once)
 
 
 def _of_each_video(context: Tensor, num_frames: int) -> Tensor:

@@ -87,7 +87,7 @@ class GuidedModel:
         controls: Sequence[Control] = (),
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
-        layers: Ops = EAGER_OPS,
+        ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
     ) -> None:
         """Bind the network to a job.
@@ -103,7 +103,7 @@ class GuidedModel:
             controls: ControlNets with their frames; their residuals add up.
             styles: IP-Adapters with their images along the video.
             cache: Deep features of the job, for calls in which not all layers run.
-            layers: The operations to run the network's layers with.
+            ops: The operations to run the network's layers with.
             chunks: Sizes of the chunks that go through the network; None is its device's default.
         """
         self._unet = unet
@@ -114,7 +114,7 @@ class GuidedModel:
         self._on_passes = on_passes
         self._controls, self._styles = controls, styles
         self._cache = cache or FeatureCache()
-        self._layers = layers
+        self._ops = ops
         self._chunk_sizes = chunks
         self._batch = ShrinkingBatch("passes of the UNet")
 
@@ -192,7 +192,7 @@ class GuidedModel:
             residuals=self._residuals(sample, timestep, context, rows, sigma, whole=is_whole),
             images=self._images(passes, sample, sigma),
             deep=deep,
-            layers=self._layers,
+            ops=self._ops,
             chunks=chunks,
         )
         self._cache.keep(keys, deep)

@@ -176,7 +176,7 @@ class _Run:
             controls=self.guides.controls,
             styles=styles,
             cache=cache,
-            layers=self.ops,
+            ops=self.ops,
             chunks=self.chunks,
         )
 

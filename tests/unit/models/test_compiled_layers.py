@@ -105,7 +105,7 @@ def test_one_code_serves_all_that_jobs_differ_in(models, models_with_lora, count
 
         def run(unet, **sizes):
             arguments = inputs(**sizes)
-            assert relative(unet(*arguments, layers=layers), unet(*arguments)) < 1e-4
+            assert relative(unet(*arguments, ops=layers), unet(*arguments)) < 1e-4
 
         # Seven kinds of resnets, transformers and motion modules of two widths each.
         assert counter.seen(lambda: run(models.unet)) == 11
@@ -195,7 +195,7 @@ def test_what_fails_to_compile_is_a_sentence(models, counter):
         pytest.raises(AnimateDiffV2VError, match=sentence),
         compiled_layers(CPU) as layers,
     ):
-        models.unet(*inputs(), layers=layers)
+        models.unet(*inputs(), ops=layers)
 
 
 OBSTACLES = {

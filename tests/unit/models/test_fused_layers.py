@@ -110,7 +110,7 @@ def test_the_unet_gives_the_same(models):
     unet = copy.deepcopy(models.unet).float().to(DEVICE, memory_format=FUSED_OPS.memory_format)
     context = draw(1, 77, unet.unet.config.cross_attention_dim, seed=1)
     given = (draw(2, 4, 4, 4), torch.tensor([481.0], device=DEVICE), context, 2)
-    fused = unet(*given, layers=FUSED_OPS, chunks=ChunkSizes(passes=2, tokens=16))
+    fused = unet(*given, ops=FUSED_OPS, chunks=ChunkSizes(passes=2, tokens=16))
     assert relative(fused, unet(*given)) < 10 * TOLERANCE
 
 
