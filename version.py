@@ -22,4 +22,4 @@ def package_version() -> str:
     try:
         return metadata.version("animatediff-v2v")
     except metadata.PackageNotFoundError:
-        return "of unknown version"
+        return "unknown"
