@@ -185,7 +185,7 @@ FAILURES = [
     ),
     (
         controlled(control=control_net(images=["wide", 0]), wide=load_video(width=96, height=32)),
-        "are 96x32 pixels, another shape than the clip's 96x64",
+        "are 96x32 pixels, another shape than the video's 96x64",
     ),
     (
         controlled(control=control_net(control_net="wrong.safetensors")),

@@ -79,7 +79,7 @@ REFUSED = [
     ({"mask": torch.ones(3, 6, 8)}, "There are 3 source masks for 4 frames"),
     (
         {"mask": torch.ones(1, 8, 20)},
-        "The source masks are 20x8 pixels, another shape than the clip's 64x48: make them from",
+        "The source masks are 20x8 pixels, another shape than the video's 64x48: make them from",
     ),
 ]
 
