@@ -23,8 +23,8 @@ async def comfy_entrypoint() -> AnimateDiffV2VExtension:
 def __getattr__(name: str) -> object:
     """Return `__version__`, and log an error in a ComfyUI that is too old.
 
-    Such a ComfyUI only knows the legacy NODE_CLASS_MAPPINGS lookup, and would say no more than that
-    the mappings are missing. Later ones try it as well, before they call the entrypoint.
+    Such a ComfyUI only knows the legacy NODE_CLASS_MAPPINGS lookup, and would only say that the
+    mappings are missing. Later versions try it as well, before they call the entrypoint.
     """
     if name == "__version__":
         from .version import package_version

@@ -1,1 +1,1 @@
-"""The letterbox: fal's queue protocol, answered at home."""
+"""fal's queue protocol, served on your own machine."""

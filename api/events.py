@@ -13,7 +13,7 @@ from .rate_limit import RateLimit
 
 logger = logging.getLogger(__name__)
 
-# So that somebody who tries thousands of keys does not flood the log.
+# Keeps somebody who tries thousands of keys from flooding the log.
 REFUSALS_PER_MINUTE = 60
 
 
@@ -48,7 +48,7 @@ class Events:
             self._frames[request.id] = frames
 
     def ended(self, request: StoredRequest) -> None:
-        """Report that a request ended, with whatever outcome."""
+        """Report that a request ended, whatever its outcome."""
         assert request.answer is not None
         seconds, frames = request.inference_seconds, self._frames.pop(request.id, None)
         is_fault = request.answer.status >= 500

@@ -29,8 +29,8 @@ REQUESTS_AT_ONCE = 200
 class Housekeeper:
     """Sweeps once a minute, in a worker thread.
 
-    outputs: the service's own folder of videos; None where it is ComfyUI's, in which only files
-        of known requests are removed.
+    outputs: the service's own folder of videos; None if videos are in ComfyUI's output folder,
+        where only files of known requests are removed.
     """
 
     settings: Settings
@@ -79,7 +79,7 @@ class Housekeeper:
             self._forget(ids)
 
     def _forget(self, request_ids: list[str]) -> None:
-        # Files first: after a crash in between, the requests still name the rest.
+        # Files first: after a crash in between, the requests still list the remaining files.
         _remove(
             each.path for each in self.store.outputs.of_finished(request_ids) if _is_its_own(each)
         )

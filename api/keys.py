@@ -68,7 +68,7 @@ class KeyRing:
         except ValueError as error:
             logger.error("%s", error)
             stored = None
-        # The same work for an unknown id as for a wrong secret.
+        # Do the same work for an unknown id as for a wrong secret: timing must not tell them apart.
         matches = hmac.compare_digest(_hash(secret), stored["hash"] if stored else _NOBODY)
         if stored and matches:
             return Caller(key_id=key_id, name=stored["name"])
@@ -77,7 +77,7 @@ class KeyRing:
     def add(self, name: str) -> str:
         """Create a key and return it; only its hash is stored.
 
-        Raises ValueError if the name is taken or malformed.
+        Raises ValueError if the name is already in use or malformed.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(
@@ -94,7 +94,7 @@ class KeyRing:
         return f"{key_id}:{secret}"
 
     def remove(self, name: str) -> None:
-        """Remove a key; raises ValueError if there is none of this name."""
+        """Remove a key; raises ValueError if no key has this name."""
         with self._lock:
             keys = self._current()
             kept = {key_id: each for key_id, each in keys.items() if each["name"] != name}

@@ -10,7 +10,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 
 def configure(*, level: str, form: str) -> None:
-    """Log this package (from `level` on) and its libraries to stderr, as text or JSON."""
+    """Log this package, at `level` and above, and its libraries to stderr, as text or JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     handler.addFilter(one_line_for_malformed)

@@ -1,4 +1,4 @@
-"""The steps of a request that the queue calls back for, from its files to its webhook."""
+"""The callbacks with which the queue runs a request, from its files to its webhook."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOT_DISTILLED = (
 
 @dataclass(frozen=True)
 class RequestSteps:
-    """The functions that QueueRunner takes, see there."""
+    """The functions that QueueRunner is given; see there."""
 
     store: Store
     webhooks: WebhookSender
@@ -44,7 +44,7 @@ class RequestSteps:
     events: Events
 
     async def prepare(self, request: StoredRequest) -> ApiJob:
-        """Bring in the files of a request, and log which models it runs with."""
+        """Fetch the files of a request, and log which models it runs with."""
         job = await self.inputs.prepare(request)
         models = f"checkpoint {job.checkpoint}, motion module {job.motion_module}"
         with suppress(StorageFull):  # the job runs all the same
@@ -67,7 +67,7 @@ class RequestSteps:
         return answers.output(request, made, token)
 
     async def clean_up(self, request: StoredRequest, job: ApiJob | None) -> None:
-        """Remove the video that was brought in for a request."""
+        """Remove the video that was fetched for a request."""
         paths = [job.video] if job else []
         if request.video_file is not None:
             paths.append(self.executor.input_folder / request.video_file)

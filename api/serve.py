@@ -69,7 +69,7 @@ def _serve(parsed: argparse.Namespace) -> None:
     check_folder(parsed.folder)
     settings = load_settings(parsed.folder)
     sockets = bind(parsed.host, parsed.port)
-    os.umask(0o077)  # only this user may read the files, those of workers included
+    os.umask(0o077)  # only this user may read the files, including those that workers write
     logs.configure(level=parsed.log_level, form=parsed.log_format)
     app = application(
         parsed.folder, models=parsed.models, settings=settings, workers=_workers(parsed)
@@ -81,7 +81,7 @@ def _serve(parsed: argparse.Namespace) -> None:
 
 @contextmanager
 def _unmade_on_failure(folder: Path) -> Iterator[None]:
-    """Remove what a failed start has created, except keys that were added meanwhile."""
+    """If the start fails, remove what it has created, except keys that were added meanwhile."""
     own = folder / OWN
     is_new, is_new_inside = not folder.exists(), not own.exists()
     try:

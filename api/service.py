@@ -143,7 +143,7 @@ class Service:
         await self.webhooks.start()
         await self.runner.start()
         self.sweeping.append(asyncio.create_task(self.housekeeper.run()))
-        # Both motion modules can lack for the same reason: dict.fromkeys drops the repetition.
+        # Both motion modules can be missing for the same reason: dict.fromkeys drops the duplicate.
         lacks = await asyncio.to_thread(lambda: [*shortcomings(self.library, self.settings)])
         for sentence in dict.fromkeys(lacks):
             logger.warning("Requests will be refused: %s", sentence)

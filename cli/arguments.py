@@ -116,7 +116,7 @@ def interval(text: str) -> tuple[float, float]:
         ) from None
 
 
-# Not a schedule, which starts with a frame number or with a bracket of JSON.
+# Not a schedule, which starts with a frame number or, in JSON, with a bracket.
 _NAMED_TEXT_FILE = re.compile(r"(?!\s*[-\d]+\s*:)[^\n\"{]+\.(txt|json|csv|md|yaml|yml)")
 
 

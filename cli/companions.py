@@ -19,13 +19,13 @@ def _has_style(parsed: argparse.Namespace) -> bool:
 
 
 def _sees(preprocessor: str) -> Callable[[argparse.Namespace], bool]:
-    """Return a test whether a ControlNet uses this preprocessor; the default is canny."""
+    """Return a test for a ControlNet with this preprocessor; the default one is canny."""
     return lambda parsed: (
         bool(parsed.control) and preprocessor in (parsed.control_source or ["canny"])
     )
 
 
-# For each option, a test that its companion is given, and the companion.
+# For each option: a function that tests whether its companion is given, and the companion.
 _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
     "--canny-low": (_sees("canny"), "--control with --control-source canny"),
     "--canny-high": (_sees("canny"), "--control with --control-source canny"),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..pipeline.progress import Progress
 
 PROGRAM = "animatediff-v2v"
-_LINES = 10  # progress lines of a job, besides one for each phase
+_LINES = 10  # progress lines of a job, in addition to one for each phase
 
 
 def complain(sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""The options of `animatediff-v2v run` that guide the picture beside the prompts."""
+"""The options of `animatediff-v2v run` that guide the picture besides the prompts."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .signals import leaving_at_once
 
 
 def add_command(commands: Any) -> None:
-    """Add it to argparse's subparsers."""
+    """Add this subcommand to argparse's subparsers."""
     inspect = commands.add_parser(
         "inspect",
         help="identify model files",

@@ -11,7 +11,7 @@ from .signals import leaving_at_once
 
 
 def add_command(commands: Any) -> None:
-    """Add it to argparse's subparsers."""
+    """Add this subcommand to argparse's subparsers."""
     demo = commands.add_parser(
         "demo",
         help="copy the miniature model into a ComfyUI",
@@ -42,7 +42,7 @@ def _install(parsed: argparse.Namespace) -> int:
     checked_comfyui(parsed.install_models)
     if parsed.native:
         with leaving_at_once():
-            from ..demo import widened_files  # noqa: F401, PLC0415 - takes seconds, for PyTorch
+            from ..demo import widened_files  # noqa: F401, PLC0415 - loads PyTorch, which takes seconds
 
     written = install_models(
         parsed.install_models, native=parsed.native, overwrite=parsed.overwrite

@@ -14,7 +14,7 @@ _PACK = Path(__file__).parents[1]
 
 
 def add_command(commands: Any) -> None:
-    """Add it to argparse's subparsers."""
+    """Add this subcommand to argparse's subparsers."""
     keys = commands.add_parser(
         "keys",
         help="add, list and remove keys for the hosted API",

@@ -194,7 +194,7 @@ def add_windows(windows: Group) -> None:
         "--context-stride",
         type=int,
         default=1,
-        help="uniform schedules: above 1 windows also take every 2nd, 4th, ... frame",
+        help="uniform schedules: above 1, windows also take every 2nd, 4th, ... frame",
     )
     windows.add_argument(
         "--context-schedule", default="standard_static", help=_named(ContextSchedule)
@@ -229,7 +229,7 @@ def add_output(output: Group) -> None:
         "--loop-count",
         type=int,
         default=0,
-        help="number of repetitions; 0 repeats gif and webp for ever",
+        help="number of repetitions; 0 repeats gif and webp forever",
     )
     output.add_argument(
         "--hardware-encoder",

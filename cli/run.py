@@ -38,7 +38,7 @@ from .signals import leaving_at_once
 
 
 def add_command(commands: Any) -> None:
-    """Add it to argparse's subparsers."""
+    """Add this subcommand to argparse's subparsers."""
     run = commands.add_parser(
         "run",
         help="restyle a video",

@@ -14,7 +14,7 @@ PACKAGES = ("aiohttp", "pydantic", "yarl")
 
 
 def add_command(commands: Any) -> None:
-    """Add it to argparse's subparsers."""
+    """Add this subcommand to argparse's subparsers."""
     serve = commands.add_parser(
         "serve",
         help="serve the hosted API without ComfyUI",

@@ -1,4 +1,4 @@
-"""IMAGE frames of a graph through the networks."""
+"""Runs IMAGE frames through the networks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def restyle_images(
         images: [frames, height, width, 3], float 0..1; both sides multiples of 8.
         prompts: The prompts of the node.
         settings: How to sample.
-        guides: What guides sampling beside the prompts.
+        guides: What guides sampling besides the prompts.
         guide_patchers: The networks of `guides`, which are loaded together with the UNet.
         clip: ComfyUI's CLIP in place of the model's text encoder, or None.
         vae: ComfyUI's VAE in place of the model's, or None.

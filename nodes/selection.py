@@ -1,4 +1,4 @@
-"""Inputs and outputs that the nodes that read a video share."""
+"""The inputs and outputs shared by the nodes that read a video."""
 
 from __future__ import annotations
 

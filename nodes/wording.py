@@ -13,8 +13,8 @@ from ..pipeline import AnimateDiffV2VError
 def naming_inputs(**inputs: str) -> Iterator[None]:
     """Replace the library's field names in an AnimateDiffV2VError by input names.
 
-    Only at the start of a message or after a comma, since elsewhere the same word can be part of a
-    file name.
+    Names are only replaced at the start of a message or after a comma: elsewhere, the same word can
+    be part of a file name.
 
     Args:
         **inputs: input names by field name.

@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from .errors import AnimateDiffV2VError
 
 LONGEST_WRITTEN_BITS = 128
-# Floats are exact to so many digits.
+# Up to about here, floats represent whole numbers exactly.
 LARGEST_WRITTEN_FLOAT = 1e15
 
 
@@ -37,7 +37,7 @@ def in_range(name: str, value: float, low: float, high: float, *, hint: str = ""
         value: The value.
         low: The smallest allowed.
         high: The largest allowed.
-        hint: Ends the sentence.
+        hint: Appended to the error sentence.
     """
     if not low <= value <= high:
         raise AnimateDiffV2VError(
@@ -164,7 +164,7 @@ def _misfit() -> NoReturn:
     raise TypeError
 
 
-# Numbers of numpy are numbers as well.
+# NumPy's numbers are accepted as numbers too.
 _KINDS: dict[Any, Any] = {int: Integral, float: Real, Fraction: Real, type(None): type(None)}
 _WORDS: dict[Any, str] = {
     bool: "True or False",

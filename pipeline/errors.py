@@ -6,7 +6,7 @@ from __future__ import annotations
 class AnimateDiffV2VError(Exception):
     """Something the person at the keyboard can put right.
 
-    The message is one sentence, or two: what was wrong, the value, and what would do.
+    The message is one sentence, or two: what was wrong, the value, and what would work.
     Everything else that escapes from this pack is a bug of the pack.
     """
 

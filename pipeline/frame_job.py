@@ -84,7 +84,7 @@ class FrameJob:
         Args:
             chunks: The frames in order, each chunk [n, height, width, 3], uint8 or float 0..1.
             frame_count: Frames in all chunks, for the progress; None where it is not known.
-            conditioning: Returns the encoded prompts for so many frames; called after encoding.
+            conditioning: Returns the encoded prompts for a number of frames; called after encoding.
             guides: Returns what guides sampling; called after encoding.
 
         Returns:
@@ -155,7 +155,7 @@ class FrameJob:
 def as_bytes(frames: Tensor) -> NDArray[np.uint8]:
     """Return frames of 0..1, on any device and of any shape, as bytes 0..255 in main memory.
 
-    They are rounded on their device, so that a quarter of the bytes is copied from it.
+    They are rounded on their device, so that only a quarter of the bytes is copied from it.
     """
     rounded = (frames * 255).round()
     in_order = rounded.to(torch.uint8, memory_format=torch.contiguous_format)

@@ -22,11 +22,11 @@ def check_files(request: Request, files: ModelFiles | None = None) -> None:
 
 
 def check_kinds(request: Request, files: ModelFiles) -> None:
-    """Raise AnimateDiffV2VError for the first file that is of another kind than its field takes.
+    """Raise AnimateDiffV2VError for the first file that is not of the kind its field expects.
 
     Only headers are read, so that the answer comes before PyTorch and the networks are loaded.
     """
-    # The command's help and its refusals of options do without them.
+    # The command's help and its option errors do not need these modules.
     from .files.recognition import check_kind  # noqa: PLC0415
     from .video.probe import check_is_video  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def _wanted_kinds(
 
 
 def check_memory_bound(request: Request, *, has_bound: bool) -> None:
-    """Raise AnimateDiffV2VError if memory has a limit and the job uses what cannot be counted."""
+    """Raise AnimateDiffV2VError if memory is limited and the job's use of it cannot be counted."""
     if not has_bound:
         return
     if request.styles:

@@ -40,7 +40,7 @@ class _OnDemand(ModuleType):
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # A module of the name of one of its functions: the name stays the function's.
+        # If a module is named like a function in it, the name keeps referring to the function.
         if isinstance(value, ModuleType) and name in self.__dict__.get("_modules", {}):
             return
         super().__setattr__(name, value)

@@ -51,7 +51,7 @@ def is_same_file(first: Path, second: Path) -> bool:
     """Return whether two paths lead to the same existing file or folder."""
     try:
         return first.samefile(second)
-    except (OSError, ValueError):  # one of them is not there, or may not be looked at
+    except (OSError, ValueError):  # one of them does not exist, or cannot be accessed
         return False
 
 

@@ -133,7 +133,7 @@ def _is_of_this_machine(marker: bytes) -> bool:
 
 @cache
 def _machine() -> dict[str, str]:
-    """Return what identifies this machine: its name with its network card, and its boot.
+    """Return identifiers of this machine: its name with its network card, and its current boot.
 
     Containers on one machine have different names but the same boot; its kernel keeps their locks.
     """

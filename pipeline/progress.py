@@ -33,8 +33,8 @@ class Progress:
 class PhaseScale:
     """A scale from 0 to 1 for all phases of a job.
 
-    The phases have shares by their arithmetic for a frame, in TFLOP at 512x512: encoding 1.1, a
-    pass of the UNet with motion modules 1.1, decoding 2.5.
+    A phase's share is proportional to its arithmetic per frame, in TFLOP at 512x512: encoding 1.1,
+    a pass of the UNet with motion modules 1.1, decoding 2.5.
     """
 
     def __init__(self, *, passes: int) -> None:

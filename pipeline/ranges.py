@@ -26,7 +26,7 @@ class Range(Generic[Number]):
         Args:
             name: The name of the setting.
             value: The value.
-            hint: Ends the sentence: "7 is usual".
+            hint: Appended to the error sentence, such as "7 is usual".
         """
         checked_type(name, value, type(self.low))
         in_range(name, value, self.low, self.high, hint=hint)
@@ -38,7 +38,7 @@ SHARE = Range(0.0, 1.0)
 STEPS = Range(1, 1000)
 GUIDANCE_SCALE = Range(0.0, 100.0)
 SEED = Range(0, 2**64 - 1)
-# JSON numbers and JavaScript keep integers up to here exact, so none is drawn beyond.
+# JSON and JavaScript represent integers up to here exactly, so random seeds stay below.
 DRAWN_SEED = Range(0, 2**53 - 1)
 CONTEXT_LENGTH = Range(1, 128)
 CONTEXT_OVERLAP = Range(0, 127)
@@ -63,7 +63,7 @@ FRAME_RATE = Range(0.01, 1000.0)
 SIDE = Range(0, 8192)
 SIZE_OF_0 = "0 follows the video's size"
 LOOP_COUNT = Range(0, 100)
-# -1 in the widget stands for the format's own choice; the highest is another for each format.
+# -1 in the widget means the format's default; the highest value depends on the format.
 CRF = Range(-1, 100)
 CANNY_THRESHOLD = Range(0.0, 2040.0)  # the largest gradient of 8 bits under a Sobel filter
 TILE_FACTOR = Range(1, 64)

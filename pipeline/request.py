@@ -86,7 +86,7 @@ class ControlFile:
     network: Path
     """A ControlNet or T2I-Adapter for Stable Diffusion 1.5."""
     source: Preprocessor | Path = "canny"
-    """A preprocessor that makes control frames of the video's own, or the path of a video of
+    """A preprocessor that makes control frames from the video, or the path of a video of
     control frames, from which the same frames are selected."""
     strength: float = 1.0
     span: Span = WHOLE_SCHEDULE
@@ -96,15 +96,15 @@ class ControlFile:
     repeat_last: bool = False
     """Repeat the last frame of a source that ends early."""
     low_threshold: float = 100.0
-    """canny: the change of brightness at which an edge goes on, 0 to 2040."""
+    """canny: the change of brightness at which an edge continues, 0 to 2040."""
     high_threshold: float = 200.0
-    """canny: the change of brightness at which an edge begins, 0 to 2040."""
+    """canny: the change of brightness at which an edge starts, 0 to 2040."""
     tile_factor: int = 8
     """tile: how many times smaller the picture is made before it is enlarged again."""
 
     @property
     def preprocessing(self) -> ControlFrameOptions | None:
-        """Options for making control frames of the video's own; None if they come from a file."""
+        """Options for making control frames from the video; None if they come from a file."""
         if isinstance(self.source, Path):
             return None
         return ControlFrameOptions(
@@ -121,7 +121,7 @@ class ControlFile:
         CONTROL_STRENGTH.check("control strength", self.strength)
         if isinstance(given, str) and not (Path(given).suffix or Path(given).is_dir()):
             _check_preprocessor(given)
-        _ = self.preprocessing  # refuses thresholds that are none
+        _ = self.preprocessing  # checks the thresholds
 
 
 def _check_preprocessor(name: str) -> None:
@@ -144,7 +144,7 @@ class StyleFile:
     images: tuple[Path, ...]
     """The middle square of each is used."""
     weight: float = 0.8
-    """Weight of the images beside the prompt: 0 ignores them, 1 is as trained."""
+    """Weight of the images relative to the prompt: 0 ignores them, 1 is as trained."""
     weights: dict[int, float] | None = None
     """Factors of `weight` by frame of the output, interpolated between frames."""
     arrangement: Arrangement = "average"
@@ -193,7 +193,7 @@ class Request:
     crf: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     controls: tuple[ControlFile, ...] = ()
-    """ControlNets that hold the structure; their effects add up."""
+    """ControlNets that keep the structure; their effects add up."""
     overwrite: bool = False
     """Replace an output that exists; otherwise the job is refused. An output that is one of the
     inputs is always refused."""

@@ -136,7 +136,7 @@ class SpooledControls:
     def _mapped(self, spool: FrameSpool, dtype: type[np.uint8 | np.float32]) -> Tensor:
         spool.flush()
         shape = (-1, self._height, self._width, 3 if dtype is np.uint8 else 1)
-        # Copy on write, because torch wants what it could write to.
+        # Copy-on-write, because torch warns about arrays that are read-only.
         return torch.from_numpy(np.memmap(spool.path, dtype, mode="c").reshape(shape))
 
 

@@ -1,7 +1,7 @@
-"""Send fal's Python client home: `python fal_local.py script.py [arguments]`.
+"""Run a script with fal's Python client on your own server: `python fal_local.py script.py [args]`.
 
-FAL_LOCAL_URL names the server, http://127.0.0.1:8188 unless told otherwise. The script itself stays
-as it is; `python fal_local.py -m package.module` runs a module.
+FAL_LOCAL_URL is the server's address, by default http://127.0.0.1:8188. The script needs no change;
+`python fal_local.py -m package.module` runs a module.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def send_home(server: str) -> None:
                 "service instead: install fal-client 1.0."
             )
         setattr(fal_client.client, name, address)
-    # Without a key the client does not even ask; a server at home may need none.
+    # Without a key the client sends nothing, but a local server may not need one.
     if not (os.environ.get("FAL_KEY") or os.environ.get("FAL_KEY_ID")):
         os.environ["FAL_KEY"] = "local:local"
         print(WITHOUT_KEY.format(server=server), file=sys.stderr)

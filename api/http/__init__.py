@@ -1,1 +1,1 @@
-"""HTTP: routes, who may call, bodies, and answers as fal words them."""
+"""HTTP: routes, access checks, request bodies, and answers in fal's format."""

@@ -1,4 +1,4 @@
-"""CORS for the pages of sites that the settings allow."""
+"""CORS for pages of the sites that the settings allow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cors:
         self._origins, self._is_ours = frozenset(origins), is_ours
 
     def allows(self, request: web.Request) -> bool:
-        """Return whether a page of an allowed origin makes a request."""
+        """Return whether a request comes from a page of an allowed origin."""
         return request.headers.get("Origin", "").lower() in self._origins
 
     def preflight(self, request: web.Request) -> web.Response | None:
@@ -56,7 +56,7 @@ class Cors:
         return web.Response(status=204, headers=headers)
 
     def as_own(self, request: web.Request) -> web.Request:
-        """Return the request of an allowed page without its Origin header.
+        """Return a request from an allowed page without its Origin header.
 
         ComfyUI's own middleware, which runs after the guard, refuses pages of other sites.
         """

@@ -180,7 +180,7 @@ def as_response(answer: Answer) -> web.Response:
 
 
 def _shown_id(authorization: str | None) -> str:
-    """Return the part of a key that may be logged: its id, which alone is worth nothing."""
+    """Return the part of a key that may be logged: its id, which is useless without the secret."""
     split = credentials(authorization)
     return split[0][:60] if split is not None else ""
 

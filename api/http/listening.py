@@ -19,7 +19,7 @@ from ...pipeline import AnimateDiffV2VError
 # Clients that wait for a result would otherwise delay the shutdown by a minute.
 SHUTDOWN_SECONDS = 2.0
 SECONDS_OF_SILENCE = 30.0
-# Between two calls of a connection; longer than proxies keep theirs (nginx: 60).
+# An idle connection stays open this long; proxies close theirs earlier (nginx: after 60).
 SECONDS_BETWEEN_CALLS = 75.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -125,7 +125,7 @@ async def _answer(
 
 
 class _Callers:
-    """The connections that have sent no request yet, which aiohttp would keep for ever."""
+    """The connections that have sent no request yet, which aiohttp would keep open forever."""
 
     def __init__(self) -> None:
         self._heard: set[int] = set()

@@ -75,8 +75,8 @@ def unsupported() -> str | None:
 def is_own_call(request: web.Request) -> bool:
     """Return whether a request comes from a program of this process's user on this machine.
 
-    A proxy or tunnel of the same user is refused if it shows in a header, in a Host that is not
-    this machine's, or in an old version of HTTP.
+    Calls that a proxy or tunnel of the same user forwards do not count if they can be recognized:
+    by a header, by a Host that is not this machine's, or by an old version of HTTP.
     """
     if unsupported() is not None or request.version < HttpVersion11:
         return False

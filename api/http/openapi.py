@@ -1,4 +1,4 @@
-"""The OpenAPI description, and the page to try the API."""
+"""The OpenAPI description, and a page for trying out the API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ URLS = dict.fromkeys(("request_id", "response_url", "status_url", "cancel_url"),
 
 
 def page() -> web.Response:
-    """Return the page to try the API."""
+    """Return the page for trying out the API."""
     headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
     return web.Response(
         text=PAGE.read_text(encoding="utf-8"), content_type="text/html", headers=headers

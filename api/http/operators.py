@@ -41,7 +41,7 @@ class OperatorRoutes:
 
     @needs_no_key
     async def health(self, _request: web.Request) -> web.Response:
-        """Return 200 when requests can be done, else 503 with the reason."""
+        """Return 200 if requests can be run, else 503 with the reason."""
         body = await asyncio.to_thread(self._health)
         status = 200 if body["status"] == "ok" else 503
         return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})

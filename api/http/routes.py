@@ -166,7 +166,7 @@ class Routes:
         return _json({"status": said}, request_id=stored.id, status=status)
 
     async def _named(self, request: web.Request) -> StoredRequest:
-        """Return the request that a path names; raises RequestRefused if it is another caller's."""
+        """Return the request in the path; raises RequestRefused if it is another caller's."""
         stored = await self._found(request.match_info["request_id"])
         app_id = ENDPOINTS[stored.endpoint_id].app_id
         if stored.owner != caller_of(request).key_id or f"/{app_id}/requests/" not in request.path:
@@ -205,7 +205,7 @@ class Routes:
         return web.FileResponse(output.path, headers=headers)
 
     async def proxy(self, request: web.Request) -> web.StreamResponse:
-        """Answer a client in proxy mode by the handler of its target; nothing is fetched."""
+        """Answer a client in proxy mode with its target's handler; no other server is called."""
         if request.method not in ("GET", "POST", "PUT"):
             raise RequestRefused(
                 error_response(405, "The proxy takes GET, POST and PUT", "bad_method")
@@ -234,7 +234,7 @@ class Routes:
 
     @needs_no_key
     async def page(self, _request: web.Request) -> web.Response:
-        """Return the page to try the API."""
+        """Return the page for trying out the API."""
         return page()
 
     async def unknown(self, request: web.Request) -> web.Response:

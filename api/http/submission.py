@@ -122,7 +122,7 @@ def _validated(endpoint: Endpoint, body: Any) -> RestyleInput:
 
 
 def _start_timeout(request: web.Request) -> float | None:
-    """Return the seconds in which a request must start to run; None for no limit."""
+    """Return the seconds within which a request must start to run; None for no limit."""
     text = request.headers.get("x-fal-request-timeout")
     if text is None:
         return None

@@ -29,7 +29,7 @@ _NO_TOKEN = error_response(
 
 
 def upload_routes(store: UploadStore, events: Events) -> list[web.RouteDef]:
-    """Return the routes for uploads of all clients, and the one that reads them."""
+    """Return the upload routes of all clients, and the route that reads an uploaded file."""
     handlers = _Handlers(store, events)
     file = f"{UPLOADS}/{{id}}/{{name}}"
     rest = [
@@ -60,7 +60,7 @@ class _Handlers:
     def __init__(self, store: UploadStore, events: Events) -> None:
         self._store, self._events = store, events
         self._slots = BodySlots(UPLOADS_AT_ONCE)
-        # Token to expiry, by the monotonic clock. A restart forgets them; clients ask for new ones.
+        # Maps tokens to their expiry (monotonic clock). Lost at a restart; clients get new ones.
         self._tokens: dict[str, float] = {}
 
     # --- beginning -------------------------------------------------------------------------------

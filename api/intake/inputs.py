@@ -1,4 +1,4 @@
-"""The files and models that requests name, brought in for their jobs."""
+"""The fetching of a request's files, and the choice of its models."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .video_checks import check_video, selection
 
 @dataclass(frozen=True)
 class Inputs:
-    """Brings in the files that requests name and chooses their models."""
+    """Fetches the files that requests refer to, and chooses their models."""
 
     settings: Settings
     executor: Executor
@@ -59,7 +59,7 @@ class Inputs:
         return (await self._fetched(data_uri)).path.name
 
     async def prepare(self, request: StoredRequest) -> ApiJob:
-        """Bring in the video and LoRAs of a request, choose its models, and return the job.
+        """Fetch the video and LoRAs of a request, choose its models, and return the job.
 
         Raises RequestRefused or AnimateDiffV2VError when part of the input cannot be used.
         """
@@ -86,17 +86,17 @@ class Inputs:
                 **selection(asked),
             )
         except BaseException:
-            # A video sent within the request has no other copy: keep it, as a server that stops
-            # here needs it again. The request's end removes it.
+            # Keep a video that was sent within the request: there is no other copy, and if the
+            # server stops now, it is needed again. It is removed when the request ends.
             if request.video_file is None:
                 with suppress(OSError):  # the next start removes it
                     video.unlink(missing_ok=True)
             raise
 
     def sweep(self, unfinished: Iterable[StoredRequest]) -> None:
-        """Remove the videos that an earlier process brought in for requests now ended.
+        """Remove the videos that an earlier process fetched for requests that have ended.
 
-        Only files with names that this service gives: ComfyUI's input folder holds other files.
+        Only files with this service's names are removed: ComfyUI's input folder holds other files.
         """
         wanted = {each.video_file for each in unfinished if not each.is_cancelled}
         for path in own_files(self.executor.input_folder, INPUT_NAME):

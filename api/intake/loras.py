@@ -208,7 +208,7 @@ class LoraShelf:
 
         Files used within the last hour stay: a job may be about to read them.
         """
-        for left_over in self._cache().glob(f"{_INCOMING}*"):  # of a process that was killed
+        for left_over in self._cache().glob(f"{_INCOMING}*"):  # left by a killed process
             if left_over.stat().st_mtime < self._clock() - FRESH_SECONDS:
                 shutil.rmtree(left_over)
         files = [(path.stat(), path) for path in own_files(self._cache(), LORA_NAME)]

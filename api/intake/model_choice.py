@@ -37,7 +37,7 @@ def letters(name: str) -> str:
 
 
 def checkpoint_for(base_model: str, library: ModelLibrary, settings: Settings) -> str:
-    """Return the checkpoint that a hosted base_model means.
+    """Return the checkpoint that a hosted base_model refers to.
 
     Raises RequestRefused (one_of) when it matches no file, or more than one.
     """
@@ -74,9 +74,9 @@ def default_checkpoint(library: ModelLibrary, settings: Settings) -> str:
 
 
 def motion_module_for(library: ModelLibrary, settings: Settings, *, is_turbo: bool) -> str:
-    """Return the motion module of an endpoint: that of the settings, or the most suitable.
+    """Return an endpoint's motion module: the one in the settings, or the most suitable one.
 
-    Raises AnimateDiffV2VError when none is installed, or not the one of the settings.
+    Raises AnimateDiffV2VError when none is installed, or the one in the settings is missing.
     """
     names = library.names(MOTION_MODULES)
     setting = "turbo_motion_module" if is_turbo else "motion_module"
@@ -142,7 +142,7 @@ def named(wanted: str, names: Iterable[str]) -> list[str]:
 
 
 def is_distilled(motion_module: str) -> bool:
-    """Return whether a motion module is, by its name, distilled for few steps."""
+    """Return whether a motion module's name says that it is distilled for few steps."""
     return _rank(motion_module, TURBO_MODULES) < len(TURBO_MODULES)
 
 

@@ -1,4 +1,4 @@
-"""Files of this server that a request names by URL: uploads, and outputs of requests."""
+"""This server's own files that a request refers to by URL: uploads, and outputs of requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .uploads import UploadStore
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """Finds the files of URLs of this server without calling them.
+    """Finds the files behind this server's own URLs without an HTTP call.
 
     The host is ignored: the same server has many names. An upload's URL is its own secret; an
     output belongs to the key that requested it.
@@ -25,7 +25,7 @@ class OwnFiles:
     store: Store
 
     def find(self, url: str, *, owner: str) -> Path | None:
-        """Return the file of a URL, or None if the URL is not of this server.
+        """Return the file behind a URL, or None if the URL is not this server's.
 
         owner: the id of the caller's key.
         Raises InputRefused for an output of another key, and for one that was removed.

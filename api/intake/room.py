@@ -1,4 +1,4 @@
-"""A limit on the bytes of one folder, including the files that are being brought in."""
+"""A limit on the bytes in one folder, including files that are still being downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..storage.disk import StorageFull
 
 
 class Room:
-    """The limit of one folder. All methods run in the event loop's thread.
+    """The size limit of one folder. All methods run in the event loop's thread.
 
     A file that is being written counts twice, with its size so far and with the bytes granted for
     it, so the limit is never exceeded.
@@ -28,10 +28,10 @@ class Room:
 
     @asynccontextmanager
     async def granted(self, wanted: int, *, least: int = 1) -> AsyncIterator[int]:
-        """Reserve room for a file while it is brought in, and yield the bytes that it may have.
+        """Reserve up to `wanted` bytes for a download, and yield how many were reserved.
 
-        They are `wanted`, or fewer if less is left. Raises StorageFull when less than `least` is
-        left, or when the file turns out larger than the room left but not than `wanted`.
+        Raises StorageFull when fewer than `least` bytes are free, or when the file does not fit
+        into the reserved bytes, although it may fit into `wanted`.
         """
         async with self._counting:
             used = await asyncio.to_thread(self._used)

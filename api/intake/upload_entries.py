@@ -50,7 +50,7 @@ def usable_content_type(content_type: str) -> str:
 
 
 def display_name(file_name: str) -> str:
-    """Return the part of a client's file name that may stand in a URL or a header.
+    """Return a client's file name, reduced to what is safe in a URL or a header.
 
     It is never used in a path on this machine.
 

@@ -1,6 +1,6 @@
 """The restriction of outgoing calls to public addresses (SSRF protection).
 
-A name is resolved once, its addresses are checked, and the connection goes to the checked
+A host name is resolved once, its addresses are checked, and the connection goes to the checked
 addresses. So a name that resolves differently the second time (DNS rebinding) gains nothing.
 """
 

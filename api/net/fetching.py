@@ -78,7 +78,7 @@ async def fetch(url: str | memoryview, into: Path, *, limits: FetchLimits) -> Fe
 
     url: a data URI may also be given as ASCII bytes, which are decoded piece by piece.
 
-    Only public addresses are called, whatever host name or redirect leads elsewhere. No file is
+    Only public addresses are called, also after redirects. No file is
     left behind when this raises or is cancelled.
 
     Raises:

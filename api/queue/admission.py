@@ -1,4 +1,4 @@
-"""A limit on how many waiting requests have their files brought in, in the queue's order."""
+"""A limit on how many waiting requests have their files downloaded, in the queue's order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class _Waiting:
 
 
 class Admission:
-    """Holds requests back in `enter` until few enough of those admitted are ahead of them.
+    """Makes a request wait in `enter` while too many admitted requests are ahead of it.
 
-    So the files of a queue of a thousand videos are not on the disk all at once, and a request
+    The files of a queue of a thousand videos are thus not all on the disk at once, and a request
     that arrives late with a higher priority is still admitted first. Requests that a restart
     interrupted keep all others out until they have left. All methods run in the event loop's
     thread.

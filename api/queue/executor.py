@@ -24,12 +24,12 @@ class ApiJob:
 
     video: a path in the executor's input folder.
     checkpoint, motion_module: names in their model folders.
-    loras, motion_loras: pairs of name and strength; a LoRA that a request brought in is an
+    loras, motion_loras: pairs of name and strength; a LoRA that was downloaded or uploaded is an
         absolute path instead of a name.
     force_rate: frames per second to resample the video to first; 0 keeps its own.
     duration_seconds: seconds of the video to restyle; 0 restyles all.
-    sequence: rises from request to request.
-    round: among jobs of the same priority the lower round goes first, then the lower sequence.
+    sequence: increases with each request.
+    round: among jobs of the same priority, the lower round goes first, then the lower sequence.
     """
 
     request_id: str
@@ -126,9 +126,9 @@ class Executor(Protocol):
         """Queue a job and wait until it is done.
 
         Raises:
-            Cancelled: it was stopped, by `cancel` or by somebody else.
+            Cancelled: it was stopped, by `cancel` or by a user of ComfyUI.
             RequestRefused, AnimateDiffV2VError: its input cannot be used.
-            WorkerDied: it may be run once more.
+            WorkerDied: the job may be tried once more.
         Any other exception is a bug.
         """
 

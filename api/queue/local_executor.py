@@ -44,7 +44,7 @@ class _Ticket:
 
 
 class LocalExecutor:
-    """Queues jobs and gives the next one to a free worker, one with the same networks if any."""
+    """Queues jobs and gives the next to a free worker, preferably one with the same networks."""
 
     def __init__(
         self, *, input_folder: Path, output_folder: Path, models: Path, workers: Sequence[Worker]

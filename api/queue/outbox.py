@@ -58,7 +58,7 @@ class Outbox:
         return [Delivery(*row) for row in rows]
 
     def next_due(self, now: float) -> float | None:
-        """Return when the next delivery becomes due, those already due left out, or None."""
+        """Return when the next delivery that is not due yet becomes due; None if there is none."""
         statement = "SELECT min(due) FROM webhooks WHERE due > ?"
         later: float | None = self._database.rows(statement, (now,))[0][0]
         return later
@@ -71,7 +71,7 @@ class Outbox:
         )
 
     def bring_forward(self, now: float, *, latest: float) -> None:
-        """Make due now what is due after `latest`: the clock was set back in between."""
+        """Make deliveries due now that are due after `latest`, as after the clock was set back."""
         with self._database.transaction() as connection:
             connection.execute("UPDATE webhooks SET due = ? WHERE due > ?", (now, latest))
 

@@ -78,7 +78,7 @@ class OutputTable:
         return rows[0]["owner"] if rows else None
 
     def of_finished(self, request_ids: list[str] | None = None) -> list[KeptOutput]:
-        """Return the files of all finished requests, or of those given, earliest end first."""
+        """Return the files of finished requests, all or these, in the order they finished."""
         rows = self._database.rows(
             "SELECT token, request_id, path FROM outputs JOIN requests ON id = request_id "
             "WHERE state = 'done' ORDER BY finished, sequence"

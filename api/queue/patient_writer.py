@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class PatientWriter:
-    """Writes to the store and to files; the log reports a full disk once, and its end."""
+    """Writes to the store and to files; logs once when the disk is full, once when it has room."""
 
     def __init__(self, store: Store) -> None:
         """Write to `store`."""
@@ -27,7 +27,7 @@ class PatientWriter:
         self._is_full = False
 
     async def write(self, write: Callable[[], Awaitable[_T]]) -> _T:
-        """Call `write` until the disk takes what it writes, and return its result."""
+        """Call `write` until the disk has room for what it writes, and return its result."""
         for pause in pauses():
             try:
                 written = await write()

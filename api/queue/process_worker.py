@@ -49,7 +49,7 @@ class ProcessWorker:
         self._keeping = asyncio.create_task(self._keep(self._process, when_ready))
 
     async def stop(self) -> None:
-        """Stop the process; kill it after some seconds."""
+        """Stop the process; kill it if it is still running after some seconds."""
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
@@ -123,7 +123,7 @@ class ProcessWorker:
         return command
 
     async def _next_event(self, process: Process) -> Any:
-        """Return the next event, logging those of the log; raises WorkerDied."""
+        """Return the next event, writing log events to the log meanwhile; raises WorkerDied."""
         assert process.stdout is not None
         while (line := await process.stdout.readline()).endswith(b"\n"):
             message = json.loads(line)

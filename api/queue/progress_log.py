@@ -1,11 +1,11 @@
-"""The messages of a running job, thinned out for the log of its request."""
+"""The messages of a running job, with fewer of them in its request's log."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
 
-# Within the same work; a message that begins with another word is always passed on.
+# Between messages that begin with the same word; others are always passed on.
 SECONDS_BETWEEN_MESSAGES = 0.5
 
 
@@ -18,7 +18,7 @@ class ProgressLog:
         on_start: Callable[[], Awaitable[None]],
         on_message: Callable[[str], Awaitable[None]],
     ) -> None:
-        """Pass on to these functions."""
+        """Pass the start and the messages on to these functions."""
         self._on_start, self._on_message = on_start, on_message
         self._message, self._last = "", 0.0
 
@@ -37,5 +37,5 @@ class ProgressLog:
 
 
 def _work(message: str) -> str:
-    """Return the first word, such as sampling of "sampling step 1 of 2"."""
+    """Return the first word, such as "sampling" for "sampling step 1 of 2"."""
     return message.split(" ", maxsplit=1)[0]

@@ -84,9 +84,9 @@ class QueueRunner:
     ) -> None:
         """Connect the parts; `start` begins.
 
-        prepare: brings in a request's files and returns its job; raises as Executor.run does.
+        prepare: fetches a request's files and returns its job; raises as Executor.run does.
         publish: returns a request's answer for the video that was made.
-        clean_up: removes the files that `prepare` brought in.
+        clean_up: removes the files that `prepare` fetched.
         webhook: returns the delivery for a request with its answer, None where none is wanted.
         started: called when a request starts to run.
         finished: called when a request is done and its answer is stored.
@@ -140,7 +140,7 @@ class QueueRunner:
         except StorageFull:
             if waiting is None:
                 raise
-            # The request is cancelled all the same; the store learns it with its end.
+            # The request is cancelled all the same, and stored as such when it ends.
         if waiting is not None:
             waiting.is_cancelled = True
             await self._stop(waiting)
@@ -153,7 +153,7 @@ class QueueRunner:
             return ahead
         unfinished = self._unfinished.get(request.id)
         if unfinished is None or unfinished.is_in_executor:
-            return 0  # it is about to be seen to run, or to have ended
+            return 0  # it has just started or ended, which is not stored yet
         others = (each for each in self._unfinished.values() if not each.is_in_executor)
         own = self._turns.position(request.id)
         before = sum(self._turns.position(each.request.id) < own for each in others)
@@ -211,7 +211,7 @@ class QueueRunner:
         _wake(unfinished)
 
     async def _answer(self, unfinished: _Unfinished) -> Answer:
-        """Run a request, repeatedly where a repetition may help, and return its answer."""
+        """Run a request, retrying it where that may help, and return its answer."""
         request = unfinished.request
         if request.is_cancelled:
             return CANCELLED
@@ -274,7 +274,7 @@ class QueueRunner:
         try:
             await asyncio.to_thread(self._store.start, unfinished.request.id)
         except StorageFull as error:
-            self._writer.report_full(error)  # the start is stored with the end
+            self._writer.report_full(error)  # the start time is stored when the request ends
         _wake(unfinished)
 
     async def _on_message(self, unfinished: _Unfinished, message: str) -> None:
@@ -294,7 +294,7 @@ class QueueRunner:
         await self._writer.write(partial(asyncio.to_thread, self._store.requeue, request.id))
 
     async def _wait_for_room(self, unfinished: _Unfinished, pause: float) -> None:
-        """Let others go first, and wait until the disk has room for a job that is prepared."""
+        """Let other requests go first, and wait until the disk has room for this one's files."""
         self._admission.leave(unfinished.request.id)
         await asyncio.sleep(pause)
         if unfinished.job is not None:

@@ -38,7 +38,7 @@ class NewRequest:
 class StoredRequest(NewRequest):
     """A request with its state and outcome; times are those of Store.now.
 
-    attempts: how often it started to run, including the current run.
+    attempts: the number of times that it started to run, including the current run.
     ran_seconds: the duration of the last run; None where its end was not observed.
     """
 

@@ -1,4 +1,4 @@
-"""Signatures of webhooks, as fal's: Ed25519 over request, user, time and the body's hash."""
+"""Signatures of webhooks, like fal's: Ed25519 over request, user, time and the body's hash."""
 
 from __future__ import annotations
 

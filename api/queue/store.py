@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS logs (
 );
 CREATE INDEX IF NOT EXISTS logs_of ON logs (request_id, sequence);
 """
-# is_webhook_due is set by earlier versions alone, which kept no delivery until it was handed over.
+# is_webhook_due is only set by earlier versions, which did not store the delivery itself.
 VERSION = 1
 ADDED = {"requests": {"attempts": "INTEGER NOT NULL DEFAULT 0", "ran_seconds": "REAL"}}
 LONGEST_INPUT = 2**20
@@ -79,7 +79,7 @@ class Store:
     """The requests of one SQLite file. Methods may be called from any thread; they run in turn.
 
     A method that writes returns when the data is on the disk, and raises StorageFull when the disk
-    is full. Reading works all the while.
+    is full. Reading still works then.
 
     outputs: the files that requests produced.
     outbox: the webhooks to deliver.
@@ -88,7 +88,7 @@ class Store:
     def __init__(self, path: Path, *, max_bytes: int | None = None) -> None:
         """Open the file, or create it; a damaged one is set aside, see Database.
 
-        max_bytes: the size from which on no request is accepted; None for no limit.
+        max_bytes: the size at which no more requests are accepted; None for no limit.
         """
         self._max_bytes = max_bytes
         self._database = Database(
@@ -200,7 +200,7 @@ class Store:
             return True
 
     def adopt_webhooks(self, delivery_of: Callable[[StoredRequest], Delivery | None]) -> None:
-        """Add the deliveries to the outbox that an earlier version had not handed over."""
+        """Add to the outbox the webhooks that an earlier version had not delivered yet."""
         now = self.now()
         with self._database.transaction() as connection:
             for row in connection.execute(_UNSENT).fetchall():

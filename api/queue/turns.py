@@ -13,9 +13,9 @@ Position = tuple[bool, int, int]
 class Turns:
     """The fixed positions of unfinished requests.
 
-    The first request of a key joins the current round, and each further one the round after, so
-    somebody with one request waits for one of each other key, however many those have. This is
-    start-time fair queueing (Goyal, Vin and Cheng 1996) with each request counted as one.
+    The first request of a key joins the current round, and each further one the next round. So a
+    key's only request waits for at most one request of each other key, however long the queue is.
+    This is start-time fair queueing (Goyal, Vin and Cheng 1996) with each request counted as one.
 
     For example, when key A submits 1, 2, 3 and key B then submits 4, the order is 1 4 2 3.
     """
@@ -33,7 +33,7 @@ class Turns:
         self._positions[request.id] = (request.owner, position)
 
     def begun(self, request_id: str) -> None:
-        """Make the round of a request that starts to run the current one."""
+        """Advance to the round of a request that has started to run."""
         low, number, _ = self.position(request_id)
         self._rounds[low] = max(self._rounds[low], number)
 

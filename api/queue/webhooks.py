@@ -95,13 +95,13 @@ class WebhookSender:
                 ) from error
 
     async def start(self) -> None:
-        """Start delivering, what an earlier process left included.
+        """Start delivering, including what an earlier process left undelivered.
 
         Where signing is impossible, deliveries stay in the outbox.
         """
         now = self._clock()
         with suppress(StorageFull):  # tried again at the next start
-            # A clock that was set back in between would delay them by as much.
+            # If the clock has been set back, deliveries would otherwise come that much later.
             latest = now + FIRST_PAUSE_SECONDS * 2**ATTEMPTS
             await asyncio.to_thread(self._outbox.bring_forward, now, latest=latest)
         if self._signer is not None:
@@ -130,7 +130,7 @@ class WebhookSender:
         async with open_session(seconds=TIMEOUT_SECONDS, public_only=public_only) as session:
             while True:
                 self._news.clear()
-                # The same time for both queries: nothing becomes due unseen between them.
+                # Both queries use the same time, so that no delivery is missed between them.
                 now = self._clock()
                 try:
                     await self._begin_due(session, now)
@@ -141,7 +141,8 @@ class WebhookSender:
                 await self._wait(until)
 
     async def _begin_due(self, session: aiohttp.ClientSession, now: float) -> None:
-        # One that ends during the query may have been read as due: its end starts another look.
+        # A delivery that ends during the query may still be read as due: skip it here. Its end
+        # triggers another query.
         busy = set(self._under_way)
         for delivery in await asyncio.to_thread(self._outbox.due, now, most=2 * AT_ONCE):
             is_free = delivery.request_id not in busy
@@ -157,7 +158,7 @@ class WebhookSender:
         error = None if task.cancelled() else task.exception()
         if error is None:
             self._news.set()
-        else:  # a fault in this module: the delivery is still due, and would repeat at once
+        else:  # a bug in this module: the delivery is still due, and would be retried at once
             logger.error("The webhook of request %s failed.", request_id, exc_info=error)
             self._rest_until[request_id] = self._clock() + FIRST_PAUSE_SECONDS
             asyncio.get_running_loop().call_later(FIRST_PAUSE_SECONDS, self._news.set)

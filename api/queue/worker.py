@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .executor import ApiJob, WorkerOptions
 
-if TYPE_CHECKING:  # takes seconds, for PyTorch
+if TYPE_CHECKING:  # takes seconds, as it loads PyTorch
     from .rendering import Renderer
 
 # When the server has ended, a job has this long to reach its next step, where it stops.

@@ -82,7 +82,7 @@ class DataFolder:
 
     @property
     def loras(self) -> Path:
-        """The cache of LoRAs that requests brought in."""
+        """The cache of downloaded and uploaded LoRAs."""
         return self.path / "loras"
 
     @property

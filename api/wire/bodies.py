@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from .problems import RequestRefused, error_response, too_large
 
 CHUNK_BYTES = 1 << 18
-# A body may pause for IDLE_SECONDS; after PATIENCE_SECONDS it must keep the slowest rate.
+# A body may pause for IDLE_SECONDS; after PATIENCE_SECONDS a minimum rate applies.
 IDLE_SECONDS = 30.0
 SLOWEST_BYTES_PER_SECOND = 8 * 1024
 PATIENCE_SECONDS = 60.0
@@ -87,8 +87,8 @@ class BodySlots:
 class Parser:
     """Parses JSON; large bodies one by one in a thread of its own.
 
-    Parsing holds the interpreter's lock, 0.2 s for a data URI of 95 MB, in which no other call is
-    answered. So a data URI is cut out before parsing and stays the bytes in which it arrived.
+    Parsing holds the interpreter's lock, for 0.2 s with a data URI of 95 MB, and no other call is
+    answered meanwhile. So a data URI is cut out before parsing and kept as the received bytes.
     """
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ def _checked(body: bytearray, check: Callable[[Any], _T]) -> tuple[_T, Mapping[s
 def _without_data_uri(body: bytearray) -> tuple[bytearray, Mapping[str, memoryview]]:
     """Cut the first data URI out of a body, unless it is written with escapes.
 
-    The text in its place is random, so that only the field that had the URI gets it back: another
+    The placeholder is random, so that only the field that had the URI gets it back: another
     object within the body may have a `video_url` as well.
     """
     key = body.find(_KEY)

@@ -44,6 +44,6 @@ def own_url(request: web.Request) -> str:
 
     Only for requests whose Host the guard has let through.
     """
-    # A proxy in front that speaks TLS says so; nobody gains by pretending to be one.
+    # Set by a TLS proxy in front of this server. Forging it only changes the caller's own URLs.
     is_tls = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
     return f"{'https' if is_tls else 'http'}://{request.host}"

@@ -1,6 +1,6 @@
 """Inputs and outputs of the hosted endpoints, with the hosted names and defaults.
 
-Where the hosted limits are unknown, these are wider than any that were seen, so that every script
+Where the hosted limits are unknown, these are wider than any value seen, so that every script
 that ran there runs here.
 """
 

@@ -77,7 +77,7 @@ def _log_if_low_vram() -> None:
 
 
 def _log_text_encoder_dtype(device: torch.device) -> None:
-    """Log if ComfyUI wants another dtype than float32, in which its own encoder computes too."""
+    """Log if ComfyUI asks for neither float32 nor float16; it runs both in float32 itself."""
     asked = memory.text_encoder_dtype(device)
     if asked not in (torch.float16, torch.float32):
         logger.info(

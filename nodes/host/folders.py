@@ -90,7 +90,7 @@ def uploaded_path(name: str) -> Path:
     """Return the path of a file in the input folder, for a name that comes from the network.
 
     Raises:
-        AnimateDiffV2VError: when it is missing; in the same words when it is in another folder,
+        AnimateDiffV2VError: when it is missing; with the same words when it is in another folder,
             so that callers cannot probe for files.
     """
     path = input_path(name).resolve()

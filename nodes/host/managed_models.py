@@ -112,7 +112,7 @@ class ManagedModels:
     def with_fp8_weights(self) -> ManagedModels:
         """Return the models with the UNet in 8 bits: a copy, or one that ComfyUI still holds.
 
-        The original stays where it is. Loaded from a file it takes no memory, being a view of it.
+        The original stays where it is; if it is a view of a file, it takes no memory.
         """
         unet = self.models.unet
         if has_fp8_weights(unet):
@@ -121,7 +121,7 @@ class ManagedModels:
         stored: Any = ready_network(origins.unet) if origins else None
         if stored is None:
             stored = _unmanaged(copy_in_fp8(unet)).to(self._devices.offload)
-        # Latents that the exact network has unsampled differ from those of this one.
+        # Not the original's unsampled latents: these weights would give slightly different ones.
         models = replace(self.models, unet=stored, unsampled_latents=LastResult())
         return ManagedModels(models, self._devices, origins=origins)
 

@@ -140,7 +140,7 @@ class PromptQueue:
     def interrupt(self, prompt_id: str) -> bool:
         """Stop a prompt if it is running, and return whether it was.
 
-        No other prompt can be hit: the queue's lock is held, and each prompt clears the flag when
+        No other prompt is affected: the queue's lock is held, and each prompt clears the flag when
         it starts. For the same reason, a flag that is set just before the prompt starts is lost:
         call this again after its start.
         """

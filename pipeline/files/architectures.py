@@ -41,7 +41,7 @@ def _known(
     return Architecture(name, label or name, re.compile(layers), frozenset(widths))
 
 
-# The first match counts: a model that differs from another in few layers comes before it.
+# The first match counts, so a more specific pattern comes before one that it overlaps with.
 _ARCHITECTURES = (
     _known("Stable Cascade", r"lora_prior_|clip_txt_(?:pooled_)?mapper|effnet_mapper|clf_1_"
            r"|(?:down|up)_blocks_\d+_\d+_(?:attention|kv_mapper|channelwise|depthwise|mapper)"),

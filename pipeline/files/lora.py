@@ -75,7 +75,7 @@ def merge_loras(
         loras: the stack; entries whose strengths are both 0 are skipped.
 
     Returns:
-        Both networks with the touched tensors replaced, computed in float32 and stored in the
+        Both networks with the changed tensors replaced, computed in float32 and stored in the
         dtype of the tensor that they replace; and a report for each file that was merged.
 
     Raises:

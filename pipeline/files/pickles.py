@@ -23,7 +23,7 @@ from ..errors import AnimateDiffV2VError
 
 _LARGEST_PICKLE_BYTES = 8_000_000  # the names of 10 GB of weights take less than 1 MB
 _DEEPEST = 8  # dictionaries inside dictionaries; real files have three
-_LARGEST_TUPLE = 100_000  # numbers in a tuple, those in nested tuples included
+_LARGEST_TUPLE = 100_000  # numbers in a tuple, including those in nested tuples
 _LEGACY_PICKLES = 5  # magic number, version, system, the object, the storages' order
 _HARMLESS = re.compile(
     r"collections\.(OrderedDict|Counter|defaultdict)"
@@ -83,7 +83,7 @@ def _legacy_pickles(path: Path) -> Iterator[bytes]:
 
 
 def _look_through(pickled: bytes, path: Path) -> None:
-    """Refuse a pickle that names other classes than tensors', or nests tuples too deeply."""
+    """Refuse a pickle that names classes other than tensors', or nests tuples too deeply."""
     strings: list[str] = []
     costs = _TupleCosts()
     for operation, argument, _ in pickletools.genops(pickled):

@@ -122,7 +122,7 @@ def _read_head(path: Path) -> bytes:
 
 
 def _not_a_model(head: bytes) -> str | None:
-    """Return what a file is that is not a model, as the end of a sentence; None if unknown."""
+    """Return what a file is instead of a model, as the end of a sentence; None if unknown."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         return (

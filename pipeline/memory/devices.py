@@ -9,7 +9,7 @@ from ..errors import AnimateDiffV2VError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the torch device of a name; `auto` is the fastest of this machine.
+    """Return the torch device with this name; `auto` is the fastest one of this machine.
 
     Raises:
         AnimateDiffV2VError: this machine has no such device.
@@ -25,7 +25,7 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise AnimateDiffV2VError(
             f"device is {name!r}, on which this machine cannot compute; "
-            "auto takes the fastest that there is, cpu always works."
+            "auto takes the fastest one available, and cpu always works."
         ) from error
     return device
 

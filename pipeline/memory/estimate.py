@@ -20,7 +20,7 @@ from ..sampling.sample import BATCHED_FRAMES, window_for
 from ..sampling.settings import SamplingSettings
 from .tracer import LiveBytes, live_bytes, to_meta_copy
 
-# The prompt that is assumed, 300 words; each further chunk takes 20 MB in two passes.
+# A prompt of 300 words is assumed; each further chunk takes 20 MB in two passes.
 PROMPT_TOKENS = 4 * 77
 
 
@@ -29,15 +29,15 @@ class Work:
     """The size of a job's passes."""
 
     frames: int
-    """In the longest context window."""
+    """Frames in the longest context window."""
     width: int
-    """Pixels."""
+    """Pixels; `height` too."""
     height: int
     settings: SamplingSettings
 
     @property
     def pixels(self) -> int:
-        """Of a window's latents."""
+        """Latent pixels of a window, over all its frames."""
         return self.frames * (self.height // 8) * (self.width // 8)
 
 
@@ -72,7 +72,7 @@ def sampling_memory(
         models: The networks; copies of them run on the meta device.
         controls: ControlNets that run with the UNet.
         work: The size of the passes.
-        chunks: How many passes and tokens go together.
+        chunks: The numbers of passes and tokens that are processed together.
     """
     unet = to_meta_copy(models.unet)
     schedule = NoiseSchedule(unet.beta_schedule)

@@ -43,16 +43,16 @@ class OffloadedModels:
     """
 
     def __init__(self, models: Models, controls: Sequence[ControlNetwork], work: Work) -> None:
-        """Find out how much can go through the networks at a time.
+        """Find the largest chunks that fit into the limit.
 
         Args:
-            models: Networks with a bound, as load_files returns them.
+            models: Networks with a memory limit, as load_files returns them.
             controls: ControlNets, which are needed together with the UNet.
             work: The size of the job's passes.
 
         Raises:
-            AnimateDiffV2VError: the bound is too small; the sentence names the smallest that
-                would do.
+            AnimateDiffV2VError: the limit is too small; the sentence names the smallest that
+                would work.
         """
         assert models.bound is not None
         assert isinstance(models.text_encoder, ClipTextEncoder)
@@ -130,7 +130,7 @@ class OffloadedModels:
     def _held(self, phase: Phase) -> int:
         """Return the bytes of the weights on the device in a phase.
 
-        On a CPU, where main memory is the device's, those of all networks.
+        On a CPU these are the weights of all networks: offloaded ones take the same memory.
         """
         on_cpu = self._bound.device.type == "cpu"
         return weight_bytes(*(self._networks if on_cpu else self._of_phase[phase]))
@@ -139,7 +139,7 @@ class OffloadedModels:
 class _OffloadedNetwork:
     """A network whose weights stay where they are, and are copied to the device for a phase.
 
-    Weights do not change, so that offloading drops the copies and copies nothing back.
+    Weights do not change, so offloading drops the copies and copies nothing back.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -182,8 +182,8 @@ def _chunk_sizes(device: torch.device, work: Work) -> list[ChunkSizes]:
     default = ChunkSizes.default(device, pixels=work.pixels)
     most = min(default.tokens or MOST_TOKENS, MOST_TOKENS)
     tokens = _halved(most, FEWEST_TOKENS)[::2]  # counting for each takes a second or two
-    # On a CPU as many passes go together as without a bound, which keeps the bits the same. On
-    # other devices that only saves kernel launches: it is given up before the chunks get smaller.
+    # On a CPU as many passes run together as without a limit, which keeps the bits the same. On
+    # other devices that only saves kernel launches, so it is given up before chunks get smaller.
     fewest = default.passes if device.type == "cpu" else 1
     together = [default, ChunkSizes(default.passes, tokens[0])]
     return list(dict.fromkeys([*together, *(ChunkSizes(fewest, count) for count in tokens)]))

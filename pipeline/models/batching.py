@@ -19,7 +19,7 @@ Row = TypeVar("Row")
 # Passes of the UNet on an accelerator: a window with the prompt and with the negative one.
 PASSES_AT_ONCE = 2
 # Latent pixels of a window up to which a CPU takes both prompts in one pass. Each pass casts and
-# packs all weights, which takes as long as computing a fifth of so many pixels; larger windows gain
+# packs all weights, which takes as long as computing a fifth of this many pixels; larger ones gain
 # nothing from one pass.
 SMALL_PASS = 8 * 32 * 32
 # Tokens that go through a transformer at a time on a CPU. Intermediate tensors then fit the caches,
@@ -90,7 +90,7 @@ class ShrinkingBatch:
         Args:
             run: Computes the result of some of the rows.
             rows: All rows.
-            at_most: Rows of a part; fewer if so many did not fit before.
+            at_most: Rows of a part; fewer if that many did not fit before.
 
         Raises:
             AnimateDiffV2VError: a single row does not fit.

@@ -90,7 +90,7 @@ class ControlNetwork(nn.Module):
     def _first(
         self, depth: int, sample: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
     ) -> list[Tensor]:
-        """Return a ControlNet's residuals for the first `depth` skips, after diffusers' forward."""
+        """Return a ControlNet's residuals for the first `depth` skips, as in diffusers' forward."""
         network: Any = self.network
         embedding = network.time_embedding(network.time_proj(timestep).to(sample.dtype))
         embedding = embedding.expand(len(sample), -1)

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 OUTERMOST_LAYERS = 2
 # Main memory for 23 windows of 16 frames at 512x512. Further windows run whole.
 MAX_BYTES = 2_000_000_000
-# In any case, as rounding is far below the change that reuse makes.
+# Whatever the UNet's dtype: rounding is far below the change that reuse makes.
 KEPT_DTYPE = torch.float16
 
 # The frames of a window, and True for the pass with the negative prompt.

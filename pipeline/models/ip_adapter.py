@@ -1,6 +1,6 @@
 """IP-Adapters: networks that turn images into prompts.
 
-After tencent-ailab/IP-Adapter (Apache-2.0; arXiv 2308.06721), ip_adapter/ip_adapter.py and
+Follows tencent-ailab/IP-Adapter (Apache-2.0; arXiv 2308.06721), ip_adapter/ip_adapter.py and
 resampler.py. Modules have the key names of the files.
 """
 
@@ -24,7 +24,7 @@ class ImageProjection(nn.Module):
     """Turns CLIP's embedding of an image into a few tokens."""
 
     def __init__(self, sizes: IpAdapterSizes) -> None:
-        """Size it."""
+        """Create the layers in these sizes."""
         super().__init__()
         self.proj = nn.Linear(sizes.image_channels, sizes.tokens * sizes.text_channels)
         self.norm = nn.LayerNorm(sizes.text_channels)
@@ -41,7 +41,7 @@ class TokenProjection(nn.Module):
     """Turns each token of CLIP's vision model into a token for the UNet: IP-Adapter Full Face."""
 
     def __init__(self, sizes: IpAdapterSizes) -> None:
-        """Size it."""
+        """Create the layers in these sizes."""
         super().__init__()
         self.proj = nn.Sequential(
             nn.Linear(sizes.image_channels, sizes.image_channels),
@@ -60,7 +60,7 @@ class PerceiverAttention(nn.Module):
     """Attention of learned queries to the image's tokens and to each other."""
 
     def __init__(self, width: int, inner: int) -> None:
-        """Size it."""
+        """Create the layers in these sizes."""
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
@@ -83,7 +83,7 @@ class Resampler(nn.Module):
     latents: nn.Parameter
 
     def __init__(self, sizes: IpAdapterSizes) -> None:
-        """Size it."""
+        """Create the layers in these sizes."""
         super().__init__()
         width = sizes.width
         self.latents = nn.Parameter(torch.empty(1, sizes.tokens, width))
@@ -122,7 +122,7 @@ class ImageKeys(nn.Module):
     """Projections to the keys and values of image tokens, for one cross-attention."""
 
     def __init__(self, width: int, text_channels: int) -> None:
-        """Size it."""
+        """Create the layers in these sizes."""
         super().__init__()
         self.to_k_ip = nn.Linear(text_channels, width, bias=False)
         self.to_v_ip = nn.Linear(text_channels, width, bias=False)

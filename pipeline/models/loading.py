@@ -80,7 +80,7 @@ def load_networks(
         placement: The device and the dtype.
         fp8_weights: Store the weights of the UNet and its motion module in 8 bits; it computes in
             `placement.dtype` all the same.
-        ready: Networks of an earlier call with the same files for them.
+        ready: Networks from an earlier call with the same files.
 
     Raises:
         AnimateDiffV2VError: a file is missing, is of another kind, or lacks a part.
@@ -215,7 +215,7 @@ def _filled(
         strict=True,
         assign=True,
     )
-    # Only now, as nothing else holds the weights: one weight at a time then exists twice.
+    # Done last: nothing else holds the weights now, so only one of them at a time exists twice.
     lay_out_weights(network, placement.first_device)
     return network.eval().requires_grad_(False)
 

@@ -1,6 +1,6 @@
 """AnimateDiff's motion modules: temporal transformers through which frames attend to each other.
 
-After guoyww/AnimateDiff, animatediff/models/motion_module.py (Apache-2.0, 2024-07-17). Two things
+Follows guoyww/AnimateDiff, animatediff/models/motion_module.py (Apache-2.0, 2024-07-17). Two things
 differ from diffusers' `AnimateDiffTransformer3D`. Each frame is normalised by itself, as in the
 original; diffusers normalises over all frames together. And tokens are rearranged only once, to
 [batch, pixels, frames, channels], for all layers of a module.

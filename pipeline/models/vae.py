@@ -165,7 +165,7 @@ class VaeResnet(nn.Module):
     """A residual block without a time step, equal to diffusers' to the bit with the eager ops.
 
     Diffusers' block divides by one, and allocates a tensor for each activation and each sum, which
-    a CPU's system maps page by page when frames are large.
+    the operating system maps page by page when frames are large.
     """
 
     def __init__(self, block: Any) -> None:
@@ -176,7 +176,7 @@ class VaeResnet(nn.Module):
         self.conv_shortcut = block.conv_shortcut
 
     def forward(self, features: Tensor, temb: None = None) -> Tensor:
-        """Map [frames, channels, height, width] to as many frames of the block's own channels."""
+        """Map [frames, channels, height, width] to the same with the block's output channels."""
         return default_ops(features.device, features.dtype).resnet(self, features, None, 1)
 
 

@@ -30,7 +30,7 @@ class ClipVisionModel(nn.Module):
     """The network; its sizes follow from a file's tensors."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
-        """Size it."""
+        """Create the layers in these sizes."""
         super().__init__()
         patches = tensors["vision_model.embeddings.patch_embedding.weight"]
         positions = tensors["vision_model.embeddings.position_embedding.weight"]

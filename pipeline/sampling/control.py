@@ -1,4 +1,4 @@
-"""ControlNets with their control frames, which hold the structure of a video."""
+"""ControlNets with their control frames, which keep the structure of a video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..ranges import CONTROL_STRENGTH
 from .span import WHOLE_SCHEDULE, Span
 
 # Cropping of a side that is tolerated to match aspect ratios: videos are cropped to multiples of 8
-# pixels, and 3 % cover rounded sizes.
+# pixels, and 3 % covers rounded sizes.
 _CUT_PIXELS, _CUT_SHARE = 8, 0.03
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Denoise(Protocol):
-    """A model that predicts the clean latents of noisy ones."""
+    """A model that predicts clean latents from noisy ones."""
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise [frames, 4, height, width] from level `sigma`; windows may depend on `step`."""

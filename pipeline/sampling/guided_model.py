@@ -239,7 +239,7 @@ class GuidedModel:
 
 
 def _indices(indices: list[int]) -> slice | list[int]:
-    """Return the indices as a slice if they are consecutive, so that nothing is gathered."""
+    """Return the indices as a slice if they are consecutive: indexing by a slice copies nothing."""
     first, last = indices[0], indices[-1]
     if indices == list(range(first, last + 1)):
         return slice(first, last + 1)

@@ -73,7 +73,7 @@ def sample_latents(
         chunks: How much goes through the UNet at a time; None is the default of its device.
             Compiled operations always take all tokens.
         unsampled_latents: Keeps the result of noise_type "unsample" for the next call on this UNet.
-        progress: Called after each pass of the UNet; `fraction` is that of the sampling.
+        progress: Called after each pass of the UNet; `fraction` is the share of the sampling done.
         is_cancelled: Called before each pass of the UNet.
 
     Returns:
@@ -81,7 +81,7 @@ def sample_latents(
 
     Raises:
         AnimateDiffV2VError: arguments do not fit each other, `settings.speed` asks for compiled
-            code that cannot be had, or a step gives latents that are not finite.
+            code that is not available, or a step gives latents that are not finite.
         Cancelled: `is_cancelled` returned True.
     """
     _check_arguments(unet, latents, conditioning, settings, guides)
@@ -266,7 +266,7 @@ def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None
     Args:
         unet: The network.
         num_frames: Frames of the video.
-        context: The requested options; None is one window if the motion module supports so many
+        context: The requested options; None is one window if the motion module supports that many
             frames, else windows of 16 that overlap by 4.
 
     Raises:

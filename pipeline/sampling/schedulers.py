@@ -15,7 +15,8 @@ from ..ranges import SHARE, STEPS
 from .names import Scheduler
 from .noise_schedule import NoiseSchedule
 
-# Steps of which a denoise close to 0 uses the last few; more would only differ in rounding.
+# A denoise close to 0 uses the last few steps of a long schedule, of this length at most: a longer
+# one would only differ in rounding.
 LONGEST_SCHEDULE = 100_000
 
 

@@ -16,7 +16,7 @@ StepNoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def independent_noise(like: Tensor, seed: int) -> StepNoise:
-    """Draw independent noise for each step, with the seed after that of the initial noise."""
+    """Draw independent noise for each step, with the seed that follows the initial noise's."""
     generator = torch.Generator().manual_seed((seed + 1) % (SEED.high + 1))
     return lambda _from, _to: torch.randn(like.shape, generator=generator)
 

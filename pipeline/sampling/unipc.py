@@ -66,7 +66,7 @@ class _Update:
     def predicted(self) -> Tensor:
         """Return the contribution of earlier model outputs."""
         count = len(self._differences)
-        # Two points: the paper's simplification, which does without solving for the weight.
+        # With two points, the paper's simplification, which needs no solving for the weight.
         weights = [0.5] if count == 1 else self._weights(count)
         return self._sum(weights, self._differences)
 

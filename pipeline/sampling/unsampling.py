@@ -29,7 +29,7 @@ _BACKWARDS: dict[Sampler, Sampler] = {
     "lcm": "euler",
     "tcd": "euler",
 }
-# Replaces a level of 0, by which samplers divide: too low to be seen, above rounding errors.
+# Replaces a level of 0, by which samplers divide: too low to be visible, but above rounding errors.
 _LOWEST = 1e-3
 _VALUES_OF_A_WEIGHT = 16
 

@@ -30,7 +30,7 @@ PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 # Pictures have no frame rate; AnimateDiff was trained on 8 frames per second.
 FOLDER_FRAME_RATE = Fraction(8)
-# AttributeError: of a palette that is missing.
+# AttributeError comes from a missing palette.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -45,7 +45,7 @@ Pixels = NDArray[np.uint8]
 
 
 def is_pictures(path: Path) -> bool:
-    """Return whether a path is for this module instead of ffmpeg."""
+    """Return whether a path is read by this module rather than by ffmpeg."""
     if path.is_dir():
         return True
     if not path.is_file():

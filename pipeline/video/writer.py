@@ -86,7 +86,7 @@ class VideoWriter:
             format: the name of the output format.
             crf: quality, lower is better; None for the format's default.
             audio: cut to the video's duration, or padded with silence.
-            pingpong: play the frames forwards, then backwards without the two at the ends.
+            pingpong: play the frames forwards, then backwards without repeating the first and last.
             loop_count: how often the video is repeated: by the player for gif and webp, where 0 is
                 forever; in other files by writing the frames and the sound again.
             metadata: texts to store in the file, such as the workflow.

@@ -136,7 +136,7 @@ def transformer(
 def in_parts(
     run: Callable[[slice], Tensor], length: int, at_once: int | None, *, dim: int
 ) -> Tensor:
-    """Join `run(part)` along `dim` for parts of 0..length; with `at_once` None there is one."""
+    """Join `run(part)` along `dim` for parts of 0..length; one part if `at_once` is None."""
     if at_once is None or at_once >= length:
         return run(slice(None))
     starts = range(0, length, at_once)

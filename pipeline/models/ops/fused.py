@@ -36,7 +36,7 @@ Run = TypeVar("Run", bound=Callable[..., Tensor])
 
 
 def _on_its_device(run: Run) -> Run:
-    """Run an operation with its features' device current: Triton launches kernels on that one."""
+    """Make the features' device current during an operation: Triton launches kernels there."""
 
     @wraps(run)
     def guarded(layer: Any, features: Tensor, *others: Any) -> Tensor:
@@ -73,7 +73,7 @@ def activated_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
 def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
     """Enlarge features and convolve them, in one step if they are doubled, as usual.
 
-    The kernel for that step is computed each time: to keep it would take twice the weight's memory.
+    The kernel for that step is computed each time: keeping it would take twice the weight's memory.
     """
     if size != (2 * features.shape[2], 2 * features.shape[3]):
         return plain_upsampler(layer, features, size)

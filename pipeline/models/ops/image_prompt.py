@@ -1,6 +1,6 @@
 """Images as prompts besides the text, in the UNet's cross-attention.
 
-After tencent-ailab/IP-Adapter (Apache-2.0; arXiv 2308.06721), ip_adapter/attention_processor.py.
+Follows tencent-ailab/IP-Adapter (Apache-2.0, arXiv 2308.06721), ip_adapter/attention_processor.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Linear layers, by the fastest exact implementation of the machine."""
+"""Linear layers, run by the fastest exact implementation on the machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def project_together(tokens: Tensor, *layers: nn.Linear) -> list[Tensor]:
 
     Args:
         tokens: [..., channels].
-        layers: Layers that map to as many channels.
+        layers: Layers with equal numbers of output channels.
     """
     if not _pays(tokens, layers):
         return [layer(tokens) for layer in layers]
@@ -48,7 +48,7 @@ def project_side_by_side(tokens: Tensor, *layers: nn.Linear) -> Tensor:
 
 def _pays(tokens: Tensor, layers: Sequence[nn.Linear]) -> bool:
     return (
-        tokens.device.type != "cpu"  # where few tokens are processed at a time, in the caches
+        tokens.device.type != "cpu"  # there, few tokens at a time stay in the caches
         and not torch.compiler.is_compiling()  # or both branches would be compiled
         and tokens.numel() > sum(layer.weight.numel() for layer in layers)
     )

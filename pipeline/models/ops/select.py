@@ -43,7 +43,7 @@ def default_ops(device: torch.device, dtype: torch.dtype) -> Ops:
     if device.type != "cuda" or torch.version.hip is not None or dtype.itemsize != 2:
         return EAGER_OPS
     try:
-        # Triton may be missing, as on Windows, or lack a compiler, which only a run shows.
+        # Triton may be missing, as on Windows, or lack a compiler, which only shows when it runs.
         from .fused import FUSED_OPS, try_out  # noqa: PLC0415
 
         try_out(device, dtype)

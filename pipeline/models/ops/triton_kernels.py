@@ -2,8 +2,8 @@
 
 All work on contiguous tokens [rows, pixels, channels], which is the memory layout of features with
 channels last. They compute in float32 whatever the dtype of their tensors, and add the biases of
-the products before them, for which a product would need more time. Sums run in a fixed order: the
-same input gives the same bits.
+the matrix products before them, which would take longer in the products themselves. Sums run in a
+fixed order: the same input gives the same bits.
 """
 
 from __future__ import annotations
