@@ -1,7 +1,7 @@
-"""Time small calls while large data URIs come in: `python benchmarks/api_latency.py`.
+"""Time small calls while large data URIs are uploaded: `python benchmarks/api_latency.py`.
 
-The server is `animatediff-v2v serve` in a process of its own, with model files that are empty, so
-that nothing is computed.
+The server is `animatediff-v2v serve` in a separate process, with empty model files, so that nothing
+is computed.
 """
 
 from __future__ import annotations

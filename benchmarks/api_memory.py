@@ -1,9 +1,9 @@
-"""Memory of `animatediff-v2v serve` over many requests; its worker leaves the networks out.
+"""Measure the memory of `animatediff-v2v serve` over many requests, with a worker without networks.
 
 Usage: python benchmarks/api_memory.py [--requests 2000] [--step 200]
 
-Linux alone. Requests are submitted `step` at a time, each with its video in a data URI, and seen
-through; then the resident memory of the server and of its worker is read.
+Only on Linux. Requests are submitted `step` at a time, each with its video in a data URI. When all
+of them are done, the resident memory of the server and of its worker is read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def measure(home: QuickHome, options: argparse.Namespace) -> None:
 
 
 def resident(pid: int) -> int:
-    """Return the MiB of memory that a process holds."""
+    """Return the resident memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     assert found is not None

@@ -1,11 +1,11 @@
-"""Measure what compiled layers bring on a CPU, and count what compiling leaves of the kernels.
+"""Measure the gain from compiled layers on a CPU, and count the kernels before and after.
 
 Usage: python benchmarks/compiled.py [--rounds N] [--only layers|passes]
 
-`layers`: the outermost layer of each kind, its kernels as PyTorch runs it operator by operator and
-as compiled, and its time. `passes`: passes of a UNet as large as Stable Diffusion 1.5's with motion
-modules. Both over 8 frames of 256x256 in float32 with one prompt, plain and compiled in turn, by
-seconds of CPU time; one thread.
+`layers` compares the outermost layer of each kind, run operator by operator and compiled: number of
+kernels, and time. `passes` compares passes of a UNet as large as Stable Diffusion 1.5's with motion
+modules. Both use 8 frames of 256x256 in float32 with one prompt, alternate plain and compiled runs
+in one thread, and measure seconds of CPU time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from traffic import Traffic
 
 FRAMES, SIDE, CHANNELS = 8, 32, 320
 CPU = torch.device("cpu")
-# A kernel in the code that PyTorch's compiler writes.
+# Marks a kernel in the code that PyTorch's compiler generates.
 KERNEL = re.compile(r"^cpp_fused\w* = ", re.MULTILINE)
-# What it hands to libraries: counted by these parts of the operators' names.
+# Operators that it leaves to libraries, by these parts of their names.
 HEAVY = ("conv", "mm", "linear", "attention")
 
 
 def passes(compiled: Ops, rounds: int) -> Iterator[str]:
-    """Time passes, plain and compiled in turn, after one that compiles; yield lines."""
+    """Time plain and compiled passes in turn, after a first one that compiles; yield lines."""
     unet = full_size("cpu")
     generator = torch.Generator().manual_seed(1)
     sample = torch.randn(FRAMES, 4, SIDE, SIDE, generator=generator)
@@ -69,13 +69,13 @@ def passes(compiled: Ops, rounds: int) -> Iterator[str]:
 
 
 def with_children() -> float:
-    """CPU seconds of this process and of the compilers that it has started."""
+    """Return the CPU seconds of this process and of the compilers that it has started."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def layers_alone(compiled: Ops, rounds: int) -> Iterator[str]:
-    """Kernels beside convolutions, matrix products and attention, and time, of each kind."""
+    """Count each kind's kernels other than convolutions, products and attention, and time it."""
     unet = full_size("meta")
     level, motion = unet.unet.down_blocks[0], unet.motion.down_blocks[0]
     layers = (level.resnets[0], level.attentions[0], motion.motion_modules[0])
@@ -94,7 +94,7 @@ def layers_alone(compiled: Ops, rounds: int) -> Iterator[str]:
             "transformer": (attention, features, prompts, rows, tokens),
         }
 
-    # Counted with so few rows that also a CPU works on all at a time.
+    # Counted with so few rows that even a CPU processes all of them at a time.
     few, many = arguments(2), arguments(FRAMES)
     for name in few:
         plain, ours = getattr(EAGER_OPS, name), getattr(compiled, name)
@@ -115,14 +115,14 @@ def layers_alone(compiled: Ops, rounds: int) -> Iterator[str]:
 
 
 def cpu_seconds(run: Callable[..., Tensor], given: tuple[Any, ...]) -> float:
-    """CPU time of a call."""
+    """Return the CPU time of a call in seconds."""
     started = time.process_time()
     run(*given)
     return time.process_time() - started
 
 
 def operators(run: Callable[..., Tensor], given: tuple[Any, ...]) -> tuple[int, int]:
-    """Operators that are no views: those for the compiler, and those for libraries."""
+    """Count the operators that are not views: those for the compiler, and those for libraries."""
     with Traffic() as traffic:
         run(*given)
     heavy = sum(

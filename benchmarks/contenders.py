@@ -1,4 +1,4 @@
-"""Ways to restyle a clip that run in this Python, as contenders of `speed.py`.
+"""The contenders of `speed.py` that run in this Python.
 
 Usage: python contenders.py NAME TASK
 
@@ -82,8 +82,8 @@ def ours(task: Task, *, compiled: bool = False) -> Run:
 def diffusers(task: Task, *, compiled: bool = False) -> Run:
     """Run the stock pipeline at its documented settings, with SDPA.
 
-    On a GPU with channels last, in half precision, and with a compiled UNet if `compiled`. With
-    FreeNoise, for long clips, it takes no encoded prompts.
+    On a GPU it runs with channels last, in half precision, and with a compiled UNet if `compiled`.
+    With FreeNoise, which long videos need, it does not accept encoded prompts.
     """
     pipeline = stock_pipeline(task)
     work, clock = task.work, Clock(task.device)

@@ -1,11 +1,11 @@
-"""Peak of a GPU's memory in a whole job with Stable Diffusion 1.5 and a v2 motion module, counted.
+"""Count the peak of GPU memory in a whole job with Stable Diffusion 1.5 and a v2 motion module.
 
 Usage: python benchmarks/device_memory.py [--frames 16] [--size 512] [--max-memory GB] [--alive 8]
 
 The job is `video_to_video`, file to file, in 16 bits, with guidance and two steps; the device is
-PyTorch's meta device, whose tensors have shapes and no content. Counted are weights and tensors:
-the kernels' workspaces, the allocator's gaps and the driver's context come on top. Printed are, by
-phase, the weights on the device, the peak, and what was alive beside the weights at the peak.
+PyTorch's meta device, whose tensors have shapes but no content. Only weights and tensors are
+counted: workspaces of kernels, fragmentation and the driver's context come on top. For each phase
+it prints the weights on the device, the peak, and the other tensors that were alive at the peak.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PhaseMemory:
 
     @property
     def peak(self) -> int:
-        """Bytes."""
+        """The peak in bytes."""
         return weight_bytes(*self.networks) + self.beside.peak
 
     def show(self, alive: int) -> None:
@@ -102,7 +102,7 @@ def main() -> int:
 
 
 def count_phases(models: Models, work: Work) -> list[PhaseMemory]:
-    """Count phase by phase, with as much at a time as the job has."""
+    """Count phase by phase, with the chunk sizes of the job."""
     text, vae, unet = models.text_encoder.network, models.codec.vae, models.unet
     frames = default_frames_per_pass(work.height, work.width)
     chunks = ChunkSizes.default(META, pixels=work.pixels)
@@ -125,13 +125,13 @@ def count_phases(models: Models, work: Work) -> list[PhaseMemory]:
 
 
 def begin(counted: LiveBytes, phase: Phase) -> None:
-    """Count from the first phase on: before it, the twins that a bound is found with lie there."""
+    """Count from the first phase on: before it, the copies that find the chunk sizes are there."""
     if phase == "encode":
         counted.restart()
 
 
 def count_job(models: Models, work: Work, frames: int) -> int:
-    """Run the job on so many frames and count its peak in bytes; this moves the networks."""
+    """Run the job on a number of frames and count its peak in bytes; this moves the networks."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source.mp4"
         with VideoWriter(
@@ -154,7 +154,7 @@ def count_job(models: Models, work: Work, frames: int) -> int:
 
 
 def full_size() -> Models:
-    """Networks of full size that take no memory: each weight is one zero, many times over."""
+    """Return networks of full size that take no memory: each weight is one zero, expanded."""
     with torch.device(META):
         motion = MotionModules(
             block_channels=CHANNELS, layers_per_block=LAYERS, max_frames=MOTION_FRAMES, mid=True

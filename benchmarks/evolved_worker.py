@@ -2,10 +2,10 @@
 
 Usage: python evolved_worker.py PACK TASK
 
-Run by ComfyUI's interpreter, in ComfyUI's folder. PACK is the folder of AnimateDiff-Evolved, TASK
-the JSON of a `work.Task`. The nodes that a graph would have are called one after the other; ComfyUI
-chooses the precision, as for its users. Its loader knows Stable Diffusion 1.5 in its usual size
-alone.
+It is run by ComfyUI's interpreter, in ComfyUI's folder. PACK is the folder of AnimateDiff-Evolved
+and TASK is the JSON of a `work.Task`. The nodes that a graph would have are called one after the
+other; ComfyUI chooses the precision, as for its users. Its loader only supports Stable Diffusion
+1.5 in its usual size.
 """
 # ruff: noqa: PLC0415 (ComfyUI must be told of the device before its modules are imported)
 
@@ -36,7 +36,7 @@ PROMPT_CHANNELS = 768
 
 
 def find_comfyui() -> Path:
-    """The first ComfyUI that COMFYUI_PATH names. Raises LookupError if it names none."""
+    """Return the first ComfyUI in COMFYUI_PATH; raises LookupError if there is none."""
     first = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0]
     if not first or not Path(first, "nodes.py").is_file():
         raise LookupError("COMFYUI_PATH does not begin with the folder of a ComfyUI")
@@ -44,7 +44,7 @@ def find_comfyui() -> Path:
 
 
 def find_pack(comfyui: Path) -> Path:
-    """AnimateDiff-Evolved among ComfyUI's packs. Raises LookupError if it is not there."""
+    """Return AnimateDiff-Evolved's folder in ComfyUI; raises LookupError if it is not there."""
     packs = comfyui / "custom_nodes"
     for pack in packs.glob("*"):
         if pack.name.lower() == PACK_NAME:
@@ -53,7 +53,7 @@ def find_pack(comfyui: Path) -> Path:
 
 
 class Nodes:
-    """The nodes of a ComfyUI and of one pack; the model files' folders are made known to it."""
+    """The nodes of a ComfyUI and of one pack, with the folders of the model files registered."""
 
     def __init__(self, pack: Path, task: Task) -> None:
         sys.path.insert(0, str(Path.cwd()))
@@ -71,7 +71,7 @@ class Nodes:
         self._classes = nodes.NODE_CLASS_MAPPINGS
 
     def __call__(self, name: str, **inputs: Any) -> Any:
-        """Execute a node and give its outputs."""
+        """Execute a node and return its outputs."""
         node = self._classes[name]
         return getattr(node(), node.FUNCTION)(**inputs)
 
@@ -111,7 +111,7 @@ def evolved(task: Task, pack: Path) -> Run:
 
 
 def with_motion(node: Nodes, model: Any, task: Task) -> Any:
-    """ComfyUI's model with the motion module, and with windows for a long clip."""
+    """Return ComfyUI's model with the motion module, and with windows for a long video."""
     motion = node("ADE_LoadAnimateDiffModel", model_name=task.motion_module.name)[0]
     motion = node("ADE_ApplyAnimateDiffModelSimple", motion_model=motion)[0]
     windows = None

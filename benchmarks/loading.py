@@ -1,4 +1,4 @@
-"""Load a checkpoint, a motion module and two LoRAs: ours beside diffusers' own way.
+"""Compare the loading of a checkpoint, a motion module and two LoRAs here and in diffusers.
 
 Usage: python benchmarks/loading.py --checkpoint FILE --motion-module FILE [--rounds 3]
 
@@ -67,7 +67,7 @@ def run(way: str, folder: str) -> dict[str, float]:
 
 
 def best(runs: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The smallest of each figure: what is left when nothing else disturbs the machine."""
+    """Return the smallest of each figure, which other work on the machine disturbed least."""
     rows = list(runs)
     return {name: min(row[name] for row in rows) for name in rows[0]}
 
@@ -131,7 +131,7 @@ def write_configs(weights: Any, folder: Path) -> None:
 
 
 def measure(way: Callable[[argparse.Namespace], Callable[[], Any]], arguments: Any) -> None:
-    """Import, note the memory, load, and print what that took as JSON."""
+    """Import, note the memory, load, and print time and memory of the loading as JSON."""
     load = way(arguments)
     before, start = peak_gigabytes(), time.perf_counter()
     kept = load()
@@ -176,7 +176,7 @@ def prepare_ours(arguments: argparse.Namespace) -> Callable[[], Any]:
 
 
 def all_tensors(part: Any) -> Iterable[torch.Tensor]:
-    """The weights of every module that an object holds."""
+    """Yield the weights of every module in an object."""
     modules = [part] if isinstance(part, torch.nn.Module) else vars(part).values()
     for module in modules:
         if isinstance(module, torch.nn.Module):

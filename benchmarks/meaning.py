@@ -1,9 +1,9 @@
-"""Measure on the miniature whether the pipeline does what it is for.
+"""Measure on the miniature whether the pipeline restyles videos as intended.
 
 Usage: python benchmarks/meaning.py [--clips N] [--only ROW ...]
 
-Restyles clips that the miniature was never trained on and prints a line a row: what was measured,
-the value, what it has to be. Exits 1 if a row falls short. Same clips, same seeds, every time.
+Restyles clips that the miniature was never trained on and prints a line for each measure: its name,
+its value and its limit. Exits 1 if a value misses its limit. Clips and seeds are always the same.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CLIPS = 32
 HELD_OUT_SEED = 20_000  # no training example is drawn from it
 DENOISE = 0.5  # what the demo uses
 STEPS = 8
-SCHEDULER = "karras"  # has most steps where little noise is left and outlines are drawn
+SCHEDULER = "karras"  # takes most of its steps at low noise levels, which form the outlines
 LONG_FRAMES = 48
 DENOISE_SWEEP = (0.2, 0.4, 0.6, 0.8, 1.0)
 USUAL = Guidance(scale=5.0)  # as in the demo, like the number of steps and their scheduler
@@ -85,12 +85,12 @@ class Clip:
         return [measures.look(frame) for frame in self.frames]
 
     def long(self) -> Clip:
-        """The same scene, more slowly."""
+        """The same scene in slow motion."""
         return replace(self, length=LONG_FRAMES)
 
     @cached_property
     def restyled(self) -> Frames:
-        """The clip as the demo would restyle it: what most rows look at."""
+        """The clip as the demo would restyle it, which most rows measure."""
         return restyled(self)
 
     @cached_property
@@ -115,7 +115,7 @@ class Row:
 
 
 def held_out_clips(count: int) -> list[Clip]:
-    """Scenes without a style, each with other colours to be given."""
+    """Return scenes without a style, each with the other colours that it is to get."""
     clips = []
     for index in range(count):
         rng = np.random.default_rng((HELD_OUT_SEED, index))
@@ -129,7 +129,7 @@ def held_out_clips(count: int) -> list[Clip]:
 
 @lru_cache(maxsize=4)
 def miniature(lora: str | None = None, strength: float = 1.0, motion: bool = True) -> Models:
-    """The miniature, with a LoRA or without its motion module."""
+    """Load the miniature, with a LoRA or without its motion module."""
     path = MODELS / "loras" / f"miniature_{lora}.safetensors"
     entry = LoraEntry(path, model_strength=strength, clip_strength=strength)
     module = MODELS / "animatediff_models" / "miniature_motion.safetensors"
@@ -152,7 +152,7 @@ def restyled(
     styles: Sequence[StyleImages] = (),
     **settings: object,
 ) -> Frames:
-    """Restyle a clip; the result as float32 [frames, height, width, 3], 0 to 1."""
+    """Restyle a clip; return float32 [frames, height, width, 3], 0 to 1."""
     models = models or miniature()
     usual = {"denoise": DENOISE, "steps": STEPS, "guidance": USUAL, "scheduler": SCHEDULER}
     chosen = usual | settings
@@ -182,7 +182,7 @@ def prompt_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 
 def _colour(seen: Sequence[Seen], what: str) -> str:
-    """The name of the colour that object or background have."""
+    """Return the name of the colour of the object or the background."""
     found = [getattr(frame, f"{what}_colour") for frame in seen]
     return measures.colour_name(np.median(found, axis=0))
 
@@ -201,7 +201,7 @@ def motion_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 
 def flicker_share(clips: Sequence[Clip]) -> float:
-    """Flicker with the motion module, over the flicker without it."""
+    """Return the flicker with the motion module divided by the flicker without it."""
     still = miniature(motion=False)
     # The same noise schedule on both sides, so that the module is the only difference.
     without = [restyled(clip, still, beta_schedule="sqrt_linear") for clip in clips]
@@ -298,14 +298,14 @@ def style_image_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 
 def _look_alike(clip: Clip) -> Frames:
-    """A picture in the wanted colours, of something else somewhere else."""
+    """Return a picture of another object at another position, in the wanted colours."""
     rng = np.random.default_rng((HELD_OUT_SEED, clip.index, 1))
     colours = {"colour": clip.wanted.colour, "background": clip.wanted.background}
     return draw(replace(random_scene(rng), **colours, style=None), 0.5)
 
 
 def windows_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Check that a long video does not show where its context windows meet."""
+    """Check that the seams between context windows do not show in a long video."""
     context = ContextOptions(length=FRAMES, overlap=4)
     seams, elsewhere = [], []
     for clip in (clip.long() for clip in clips):
@@ -330,8 +330,8 @@ def codec_row(clips: Sequence[Clip]) -> Iterator[Row]:
 def denoise_row(clips: Sequence[Clip]) -> Iterator[Row]:
     """Check that a higher denoise leads further from the source.
 
-    The prompt says what is there: one that changes colours would, at a low denoise, leave mixtures
-    in which no object can be told from its background.
+    The prompt describes the source itself. One that changes the colours would, at a low denoise,
+    leave mixtures of colours in which the object cannot be found.
     """
     far, alike = [], []
     for denoise in DENOISE_SWEEP:

@@ -1,8 +1,8 @@
-"""Peak memory of restyling 64, 256 and 1,024 frames from file to file, with sound, on the CPU.
+"""Measure the peak memory of restyling 64, 256 and 1,024 frames from file to file, on the CPU.
 
-Each length runs in a process of its own, on tiny random weights. Printed are the peak of the whole
-process (Python, PyTorch and all), its ratio to that of 64 frames, by how much it grew for each
-further frame, and the bytes of the clip's latents, the only thing that is meant to grow. Exits 1 if
+Each length runs in a separate process, with sound and tiny random weights. Prints the peak of the
+whole process (including Python and PyTorch), its ratio to that of 64 frames, its growth per further
+frame, and the bytes of the video's latents, the only part that should grow. Exits 1 if
 1,024 frames take more than 1.15 times the memory of 64 plus their latents.
 
     python benchmarks/memory.py [--size 64]
@@ -106,7 +106,7 @@ def write_clip(path: Path, *, size: int) -> None:
 
 def measure(folder: Path, frames: int) -> int:
     """Restyle the first frames of the clip in this process; print its peak as JSON."""
-    torch.set_num_threads(1)  # a second one gains little here and waits on a busy machine
+    torch.set_num_threads(1)  # a second thread gains little here, and has to wait on a busy machine
     result = video_to_video(
         Request(
             input=folder / "source.mp4",

@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/parity.py --weights DIR --cases CASES.json --data DIR [--only NAME ...]
 
-Prints a line a case (name, relative error) and exits 1 if an error is above 1e-3. The error is
+Prints a line per case (name, relative error) and exits 1 if an error is above 1e-3. The error is
 |ours - expected| / |expected| over all elements, in float32 on the CPU.
 """
 

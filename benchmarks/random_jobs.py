@@ -1,9 +1,9 @@
-"""Random prompts, strengths and settings: no video whose frames are all alike is a success.
+"""Run jobs with random prompts, strengths and settings, and check that their videos move.
 
-Every job goes through the command, in this process, on the miniature, with settings drawn from all
-that can be typed, absurd ones too. A job is at fault when it ends in anything but exit code 0 or 2,
-when an absurd value is taken, or when the frames of a video that it wrote are all alike or each of
-a single colour: its source moves, and is not.
+Every job runs through the command, in this process, on the miniature, with settings drawn from
+everything that can be typed, including absurd values. A job fails the check if its exit code is
+neither 0 nor 2, if an absurd value is accepted, or if the frames of its video are all alike or of a
+single colour, unlike those of its source.
 
     python benchmarks/random_jobs.py [--jobs 100] [--seed 0]
 """
@@ -39,7 +39,7 @@ ABSURD: dict[str, list[Any]] = {
     "steps": [0, -1, 10**9],
     "seed": [-1, 2**64],
 }
-# Of 8-bit levels: what an encoder leaves of a still or single-coloured picture.
+# In 8-bit levels: the variation that an encoder adds to a still or single-coloured picture.
 STILL, FLAT = 1.0, 2.0
 
 
@@ -98,7 +98,7 @@ def drawn(choose: random.Random, folder: Path, number: int) -> Job:
 
 
 def fault(job: Job, code: int) -> str | None:
-    """Return what is wrong with the end of a job; None if nothing is."""
+    """Return what is wrong with the result of a job; None if nothing is."""
     if code not in (0, 2):
         return f"exit code {code}"
     if job.absurd:
@@ -117,7 +117,7 @@ def _fault_of_video(path: Path) -> str | None:
 
 
 def run(jobs: int, seed: int, folder: Path) -> tuple[Counter[int], list[str]]:
-    """Run jobs; give how many ended in which exit code, and a sentence for each fault."""
+    """Run jobs; return the number of jobs by exit code, and a sentence for each fault."""
     choose, codes, faults = random.Random(seed), Counter[int](), []
     write_clip(folder / "clip.mp4")
     for number in range(jobs):

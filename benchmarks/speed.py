@@ -1,16 +1,16 @@
-"""Restyle a clip of frames: ours beside diffusers' pipeline and AnimateDiff-Evolved.
+"""Compare the speed of this package, diffusers' pipeline and AnimateDiff-Evolved.
 
 Usage: python benchmarks/speed.py [--work NAME] [--device DEVICE] [--rounds 3] [--json FILE]
        [--checkpoint FILE --motion-module FILE] [--contenders NAME ...]
 
-Each contender is a process of its own, with its networks loaded. After a step to warm up, on a CPU
-for compiled ones alone, they run in turn, all in the same minutes on the same machine; printed are
-the medians, and first the ratios.
-AnimateDiff-Evolved runs inside the ComfyUI that COMFYUI_PATH names first, which must hold it among
-its custom nodes, with the interpreter that COMFYUI_PYTHON names (this one by default). It draws the
-noise that ours draws: how far the sampled latents of the two are apart is printed too.
+Each contender is a separate process that keeps its networks loaded. After a warm-up step (on a CPU
+only for compiled ones) they run in turn, so that all of them see the same load of the machine. The
+ratios are printed first, then the medians.
+AnimateDiff-Evolved runs inside the first ComfyUI in COMFYUI_PATH, where it must be installed as a
+custom node, with the interpreter in COMFYUI_PYTHON (this one by default). It starts from the same
+noise as this package, and the difference between the sampled latents of the two is printed too.
 Without files, random weights of Stable Diffusion 1.5's size are drawn, in 16 bits. Operations are
-counted on diffusers' modules for all: what a contender saves of them counts as speed.
+counted on diffusers' modules for all contenders: operations that one of them saves count as speed.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def contenders(names: Iterable[str]) -> dict[str, Start]:
 
 
 def without_diffusers(starts: dict[str, Start]) -> dict[str, Start]:
-    """Those that know windows; a line says so of the others."""
+    """Return the contenders that support windows; print a line about the others."""
     left_out = [name for name in starts if name.startswith("diffusers")]
     for name in left_out:
         print(f"{name} is left out: its FreeNoise takes no encoded prompts.", file=sys.stderr)
@@ -160,7 +160,7 @@ def start_of(name: str) -> Start:
 
 
 def start_of_evolved() -> Start:
-    """Raises LookupError if it is not there."""
+    """Return the function that starts AnimateDiff-Evolved; raises LookupError if it is missing."""
     comfyui = find_comfyui()
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
     command = [python, str(HERE / "evolved_worker.py"), str(find_pack(comfyui))]
@@ -185,7 +185,7 @@ def compare(name: str, task: Task, starts: dict[str, Start], *, rounds: int) -> 
 
 
 def measure(task: Task, starts: dict[str, Start], rounds: int) -> dict[str, dict[str, float]]:
-    """The median figures of each contender."""
+    """Return the median figures of each contender."""
     workers: dict[str, Worker] = {}
     loaded: dict[str, dict[str, float]] = {}
     runs: dict[str, list[dict[str, float]]] = {label: [] for label in starts}
@@ -194,7 +194,7 @@ def measure(task: Task, starts: dict[str, Start], rounds: int) -> dict[str, dict
             workers[label] = start(task)
             loaded[label] = workers[label].answer()
         for label, worker in workers.items():
-            # On a CPU there is nothing to tune.
+            # On a CPU no kernels are tuned in the first run.
             if task.device.type != "cpu" or label.endswith("compiled"):
                 worker.run(1)
         for _ in range(rounds):
@@ -211,7 +211,7 @@ def measure(task: Task, starts: dict[str, Start], rounds: int) -> dict[str, dict
 
 
 class Worker:
-    """A contender in its process."""
+    """A contender in a separate process."""
 
     def __init__(self, command: list[str], folder: Path, task: Task) -> None:
         self._process = subprocess.Popen(
@@ -264,7 +264,7 @@ def show(name: str, work: Work, rows: Any, *, peak: float, operations: float) ->
 
 
 def count_operations(work: Work, path: Path) -> float:
-    """Multiplications and additions of a run, on diffusers' modules."""
+    """Count the multiplications and additions of a run, on diffusers' modules."""
     weights = load_checkpoint(path)
     with torch.device("meta"):
         base = UNet2DConditionModel(**weights.unet_config)
@@ -289,9 +289,9 @@ def count_operations(work: Work, path: Path) -> float:
 
 
 def matrix_peak(device: torch.device) -> float:
-    """The most that products of large square matrices reach, in TFLOP/s.
+    """Return the highest speed of products of large square matrices, in TFLOP/s.
 
-    On a CPU MKL and oneDNN both try: on AMD's the latter reached twice as much.
+    On a CPU, MKL and oneDNN are both tried: on AMD's CPUs oneDNN was twice as fast.
     """
     size = 2048 if device.type == "cpu" else 8192
     left, right = torch.randn(2, size, size, device=device, dtype=resolve_dtype("auto", device))

@@ -1,12 +1,12 @@
-"""Measure what the speed options bring, and what they cost.
+"""Measure the gain and the loss of quality of each speed option.
 
 Usage: python benchmarks/speed_options.py [--clips N] [--rounds N] [--only STEPS|speed ...]
 
-25, 20 and 8 restyle clips that the miniature was never trained on in so many steps, with each
-option and without, and print how far the results are apart and whether they still do as prompted.
-`speed` sends a frame through a network of full size in turn: whole, with reused deep features, and
-with weights in 8 bits; it prints the median ratios of the CPU times. What remains of the arithmetic
-at 512x512 is counted. One thread.
+25, 20 and 8 restyle clips that the miniature was never trained on, in that many steps, with and
+without each option, and print how much the results differ and how well they follow the prompt.
+`speed` runs a frame through a network of full size in turn: with all layers, with reused deep
+features, and with weights in 8 bits; it prints the median ratios of the CPU times. The arithmetic
+that remains at 512x512 is counted. Everything runs in one thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training import measures
 
 EVERY_2ND, EVERY_3RD = (SpeedOptions(deep_cache_interval=n) for n in (2, 3))
-# Guidance for the first 60 % of what a denoise of 0.5 leaves of the schedule.
+# Guidance in the first 60 % of the part of the schedule that a denoise of 0.5 uses.
 EARLY = SpeedOptions(guidance_end=0.8)
 FP8 = SpeedOptions(fp8_weights=True)
 # By steps.
@@ -63,7 +63,7 @@ class Loss:
 
 
 def losses(clips: Sequence[Clip], steps: int) -> Iterator[Loss]:
-    """Yield what each option changes in the videos."""
+    """Yield the differences that each option makes to the videos."""
     exact = [restyled(clip, SpeedOptions(), steps) for clip in clips]
     yield _loss("exact", clips, exact, exact)
     for name, speed in OPTIONS[steps].items():
@@ -93,7 +93,7 @@ def miniature_in_fp8() -> Models:
 
 
 def full_size(device: str) -> MotionUNet:
-    """Stable Diffusion 1.5's UNet with v2-shaped motion modules; all weights are alike."""
+    """Return Stable Diffusion 1.5's UNet with v2-shaped motion modules; all weights are equal."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
         motion = MotionModules(
@@ -111,7 +111,7 @@ def full_size(device: str) -> MotionUNet:
 
 
 def speeds(rounds: int) -> Iterator[str]:
-    """The time of a pass in which features are reused, and of one in 8 bits, over a whole one's."""
+    """Return the times of a pass with reused features and of one in 8 bits, over a whole one's."""
     exact = full_size("cpu")
     stored = copy_in_fp8(exact)
     found = DeepFeatures()
@@ -130,7 +130,7 @@ def speeds(rounds: int) -> Iterator[str]:
 
 
 def pass_seconds(unet: MotionUNet, deep: DeepFeatures) -> float:
-    """CPU time of a frame's way through the network."""
+    """Return the CPU time of a frame's pass through the network."""
     sample, context = torch.full((1, 4, SIDE, SIDE), 0.5), torch.full((1, 77, 768), 0.5)
     started = time.process_time()
     unet(sample, torch.tensor([500]), context, 1, deep=deep)
@@ -138,12 +138,12 @@ def pass_seconds(unet: MotionUNet, deep: DeepFeatures) -> float:
 
 
 def weight_bytes(unet: MotionUNet, itemsize: int) -> int:
-    """Bytes of a network's weights, those that are not stored in 8 bits taken at `itemsize`."""
+    """Return the bytes of a network's weights; those not in 8 bits take `itemsize` bytes each."""
     return sum(each.numel() * min(each.itemsize, itemsize) for each in unet.parameters())
 
 
 def share_of_a_reused_step() -> float:
-    """The arithmetic of a step that reuses deep features, over that of a whole one, at 512x512."""
+    """Return the arithmetic of a step that reuses features, relative to a whole one, at 512x512."""
     unet = full_size("meta")
     with torch.device("meta"):
         sample, context = torch.empty(1, 4, 64, 64), torch.empty(1, 77, 768)

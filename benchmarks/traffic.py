@@ -1,10 +1,10 @@
-"""Kernels and bytes of a step of Stable Diffusion 1.5 with a v2 motion module: ours and diffusers'.
+"""Count kernels and bytes of a step of Stable Diffusion 1.5 with a motion module, also diffusers'.
 
 Usage: python benchmarks/traffic.py [--frames 16] [--size 512] [--operators 8]
 
-Counted without a device and without weights, as PyTorch runs it operator by operator, in 16 bits: a
-kernel for each operator that is no view, and the bytes of its inputs and outputs. Fused attention
-counts as its queries, keys, values and results. A step is one with guidance, both prompts at once.
+Counts without a device and without weights, operator by operator, in 16 bits: one kernel for each
+operator that is not a view, and the bytes of its inputs and outputs. Fused attention counts as its
+queries, keys, values and results. A step has guidance, with both prompts in one pass.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def plain_unet() -> Any:
 
 
 class Traffic(MetaDevice):
-    """Counts what each operator reads and writes."""
+    """A mode that counts the bytes that each operator reads and writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Traffic(MetaDevice):
 
 
 def stored_bytes(tensor: Tensor) -> int:
-    """Bytes of the elements that there are: an expanded tensor counts once."""
+    """Return the bytes of the stored elements: an expanded tensor counts once."""
     elements = 1
     for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
         elements *= length if stride else 1

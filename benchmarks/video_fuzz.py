@@ -1,9 +1,9 @@
-"""Reading 2,000 mutated videos: no crash, no traceback, no hang, no gigabytes, no false success.
+"""Read 2,000 damaged videos; check for crashes, hangs, excessive memory and false success.
 
 Containers, codecs and channel layouts of all kinds are damaged, and every file is read (and its
-sound with it) in a worker process, several files to a worker. A run fails when a worker dies, an
+sound with it) in a worker process, several files per worker. A run fails when a worker dies, an
 error other than AnimateDiffV2VError escapes, a file takes more than 10 seconds, a worker grows by
-more than 1 GB, or a reading ends well without a frame, or with sound that is none.
+more than 1 GB, or a file is read without an error but gives no frame or invalid sound.
 
     python benchmarks/video_fuzz.py [--files 2000] [--seed 0] [--keep FOLDER]
 """
@@ -92,7 +92,7 @@ def make_seeds(folder: Path) -> list[bytes]:
 
 
 def mutated(data: bytes, noise: np.random.Generator) -> bytes:
-    """Damage a file: flipped bytes, wild numbers in the header, cuts, repeats, gaps."""
+    """Damage a file: flipped bytes, random numbers in the header, cuts, repeats, gaps."""
     damaged = bytearray(data)
     header = min(len(damaged), 2000)
     for _ in range(int(noise.integers(1, 4))):
@@ -148,7 +148,7 @@ def read_all(paths: list[str]) -> None:
 
 
 def read_frames(path: str) -> str:
-    """Read every second frame small; say how many there were."""
+    """Read every second frame at a small size; return how many there were."""
     try:
         selection = FrameSelection(select_every_nth_frame=2)
         with VideoReader(path, selection=selection, width=64, height=64) as reader:
@@ -159,7 +159,7 @@ def read_frames(path: str) -> str:
 
 
 def read_sound(path: str) -> bool:
-    """Read a second of sound, if there is one; whether it is as long as it was asked for."""
+    """Read a second of sound, if there is any; return whether it has the requested length."""
     try:
         audio = read_audio(path, start_seconds=0.2, duration_seconds=1)
     except AnimateDiffV2VError:
@@ -173,7 +173,7 @@ def peak_bytes() -> int:
 
 
 def run_batch(paths: list[str]) -> tuple[list[dict[str, object]], str]:
-    """Read files in a worker; return its lines, and what was wrong with it, if anything."""
+    """Read files in a worker; return its lines, and its failure if there was one."""
     command = [sys.executable, __file__, "--worker", *paths]
     limit = 120 + HANG_SECONDS + len(paths)
     try:

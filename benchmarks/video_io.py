@@ -1,7 +1,7 @@
-"""Reading 1080p down to 512x512 at every 2nd frame, against ffmpeg piping the same selection.
+"""Compare reading every 2nd frame of 1080p at 512x512 with ffmpeg piping the same selection.
 
 Prints frames per second of the source for both, and their ratio; exits 1 if it is below 0.95.
-The two take turns, and the medians are compared. The clip is made on the spot.
+The two run in turn, and the medians are compared. The clip is encoded first.
 
     python benchmarks/video_io.py [--frames 300] [--rounds 7]
 """
@@ -25,7 +25,7 @@ LEAST_RATIO = 0.95
 
 
 def make_clip(path: Path, *, frames: int) -> None:
-    """Encode moving detail at 1080p, 30 frames and about 8 Mbit a second."""
+    """Encode moving detail at 1080p, 30 frames and about 8 Mbit per second."""
     source = f"testsrc2=size=1920x1080:rate=30:duration={frames / 30},noise=alls=12:allf=t"
     codec = ["-c:v", "libx264", "-preset", "medium", "-b:v", "8M", "-pix_fmt", "yuv420p"]
     ffmpeg("-f", "lavfi", "-i", source, *codec, "-colorspace", "bt709", str(path))

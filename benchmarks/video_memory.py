@@ -1,6 +1,6 @@
-"""Peak memory of reading ten minutes of 1080p, every 4th frame, one frame after another.
+"""Measure the peak memory of reading every 4th frame of ten minutes of 1080p, one by one.
 
-Prints the peak of the whole process (Python, PyTorch and all) and exits 1 above 600 MB.
+Prints the peak of the whole process (including Python and PyTorch); exits 1 above 600 MB.
 
     python benchmarks/video_memory.py [--minutes 10]
 """

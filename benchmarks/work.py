@@ -1,9 +1,9 @@
-"""The work that `speed.py` gives to contenders, and how they are told of it and answer.
+"""The work that `speed.py` gives to contenders, and its protocol with them.
 
-A contender is a process of its own. It is told its task as JSON on its command line and loads its
-networks. Whenever a line with a number of steps comes in, it does the work in so many steps and
-answers with a line of JSON; the first line is for the loading. In go frames of 8 bits, out come
-frames of 8 bits; prompts are encoded beforehand.
+A contender is a separate process. It gets its task as JSON on its command line and loads its
+networks. For each line with a number of steps on stdin, it does the work in that many steps and
+answers with a line of JSON; the first line reports the loading. Input and output are frames of 8
+bits; prompts are encoded beforehand.
 This module imports nothing of this package, because other programs' interpreters run it too.
 """
 
@@ -82,21 +82,21 @@ Run = Callable[[int], Made]
 
 
 class Clock:
-    """Seconds between marks, with the device's work done: by the clock, and of CPU time."""
+    """Seconds between marks, in elapsed and CPU time, including the device's pending work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._marks: dict[str, tuple[float, float]] = {}
 
     def mark(self, phase: str) -> None:
-        """Begin a phase; the last mark of a name counts."""
+        """Begin a phase; if a name is marked twice, the last mark counts."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._marks.pop(phase, None)
         self._marks[phase] = time.perf_counter(), time.process_time()
 
     def phases(self) -> Phases:
-        """The seconds of each phase, by the clock under its name, of CPU time under `cpu_name`."""
+        """Return the seconds of each phase: elapsed under its name, CPU time under `cpu_name`."""
         self.mark("end")
         marks, phases = list(self._marks.items()), {}
         self._marks.clear()
@@ -120,7 +120,7 @@ def drawn_frames(work: Work) -> np.ndarray:
 def serve(name: str, load: Callable[[Task], Run], task: Task) -> None:
     """Load a contender, then run it whenever a line with a number of steps comes in.
 
-    Writes a line of JSON for the loading and for each run; what the latest run gave lies in the
+    Writes a line of JSON for the loading and for each run; the latest run's latents are in the
     task's folder, see `latest_latents`.
     """
     answers = os.fdopen(os.dup(1), "w")
@@ -160,7 +160,7 @@ def latest_latents(folder: Path, name: str) -> torch.Tensor | None:
 
 
 def peak_gigabytes(device: torch.device, *, running: bool) -> float:
-    """The peak so far; while loading and while running are counted apart where that can be."""
+    """Return the peak so far, separately for loading and for running if the system allows it."""
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -170,5 +170,5 @@ def peak_gigabytes(device: torch.device, *, running: bool) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # macOS counts bytes
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
     if not running:
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     return int(lines["VmHWM"].split()[0]) * 1024 / 1e9

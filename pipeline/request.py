@@ -91,8 +91,8 @@ class ControlFile:
     strength: float = 1.0
     span: Span = WHOLE_SCHEDULE
     mask: Path | None = None
-    """Where it acts, fully at white and not at all at black: a video from which the same frames are
-    selected, a folder of pictures, or one picture for all frames."""
+    """A mask: the network acts fully at white and not at all at black. A video from which the same
+    frames are selected, a folder of pictures, or one picture for all frames."""
     repeat_last: bool = False
     """Repeat the last frame of a source that ends early."""
     low_threshold: float = 100.0
@@ -148,7 +148,7 @@ class StyleFile:
     weights: dict[int, float] | None = None
     """Factors of `weight` by frame of the output, interpolated between frames."""
     arrangement: Arrangement = "average"
-    """How several images are used; see `StyleImages.arrangement`."""
+    """The use of several images; see `StyleImages.arrangement`."""
     span: Span = WHOLE_SCHEDULE
 
     def __post_init__(self) -> None:

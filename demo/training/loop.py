@@ -38,9 +38,9 @@ def train(
 ) -> None:
     """Train the parameters of `network` that require gradients, in place.
 
-    loss_of: gives the loss of one step, from that step's own sources of chance: so a run that was
-    interrupted goes on as if it had not been.
-    folder: where `<stage>.pt` is kept; a stage that has come to its end is not run again.
+    loss_of: returns the loss of one step, given that step's own random generators, so that an
+        interrupted run continues with the same numbers.
+    folder: the folder of `<stage>.pt`; a stage that is finished is not run again.
     """
     learned = {name: p for name, p in network.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(learned.values(), lr=plan.learning_rate, weight_decay=0.0)

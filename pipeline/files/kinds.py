@@ -25,7 +25,7 @@ Kind = Literal[
 ]
 LORA_KINDS: tuple[Kind, ...] = ("LoRA", "v3 domain adapter")
 MOTION_LORA_KINDS: tuple[Kind, ...] = ("motion LoRA",)
-"""What may stand in a LoRA stack, and in a stack of motion LoRAs."""
+"""The kinds of files that a LoRA stack, and a stack of motion LoRAs, may contain."""
 
 
 @dataclass(frozen=True)

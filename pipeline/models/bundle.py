@@ -33,7 +33,7 @@ class Models:
     """The device to compute on and the memory to stay within; None leaves the networks where they
     are."""
     chunks: ChunkSizes | None = None
-    """How much goes through the UNet at a time; None is the default of its device."""
+    """The sizes of the chunks that go through the UNet; None is the default of its device."""
 
     @classmethod
     def of(

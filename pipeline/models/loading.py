@@ -44,7 +44,7 @@ class Placement(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     offload_device: torch.device | None = None
-    """Where the weights stay until somebody moves them; None is `device`."""
+    """The device on which the weights stay until they are moved; None is `device`."""
 
     @property
     def first_device(self) -> torch.device:

@@ -25,7 +25,7 @@ class Guides:
     styles: tuple[StyleImages, ...] = ()
     """IP-Adapters with their images. Their attention adds up."""
     source_blend: SourceBlend = field(default_factory=SourceBlend)
-    """How much of the source is kept, and where."""
+    """A mask and a strength with which the source is kept."""
 
     def __post_init__(self) -> None:
         """Refuse values of other types; take lists for tuples."""

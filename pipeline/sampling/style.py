@@ -36,7 +36,7 @@ class StyleImages:
     weights: Mapping[int, float] | None = None
     """Factors of `weight` by frame of the video, interpolated linearly between them."""
     arrangement: Arrangement = "average"
-    """How several images are used. average: their mean, in every frame. concat: all of them, in
+    """The use of several images. average: their mean, in every frame. concat: all of them, in
     every frame. travel: one after another, spread evenly over the video and mixed between.
     per_window: spread like that, but each context window uses the image nearest to its middle."""
     span: Span = WHOLE_SCHEDULE
