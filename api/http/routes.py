@@ -45,7 +45,7 @@ class Routes:
         runner: QueueRunner,
         submission: Submission,
     ) -> None:
-        """Connect the parts."""
+        """Store the parts that the handlers use."""
         self._store, self._runner, self._submission = store, runner, submission
 
     def table(self) -> list[web.RouteDef]:

@@ -47,7 +47,7 @@ class Submission:
         webhooks: WebhookSender,
         events: Events,
     ) -> None:
-        """Connect the parts."""
+        """Store the parts that a submission uses."""
         self._settings, self._store, self._runner = settings, store, runner
         self._inputs, self._webhooks, self._events = inputs, webhooks, events
         self._slots, self._parser = BodySlots(LARGE_AT_ONCE), Parser()

@@ -102,7 +102,7 @@ class Lookup:
     """Checks URLs before they are called, in threads of its own, as resolving may be slow."""
 
     def __init__(self) -> None:
-        """Prepare the threads."""
+        """Create the thread pool."""
         self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")
 
     async def check(self, url: URL) -> None:

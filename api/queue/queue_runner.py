@@ -82,7 +82,7 @@ class QueueRunner:
         started: Callable[[StoredRequest], None],
         finished: Callable[[StoredRequest], None],
     ) -> None:
-        """Connect the parts; `start` begins.
+        """Store the parts; nothing runs before `start`.
 
         prepare: fetches a request's files and returns its job; raises as Executor.run does.
         publish: returns a request's answer for the video that was made.

@@ -113,7 +113,7 @@ def _request(job: ApiJob, output: Path) -> Request:
             duration_seconds=job.duration_seconds,
         ),
         format=FORMAT.name,
-        overwrite=True,  # an earlier run of the same job may have left it
+        overwrite=True,  # an earlier run of the same job may have left a video there
     )
 
 

@@ -53,7 +53,7 @@ class WebhookSender:
         allow_private_targets: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare to deliver; `start` begins.
+        """Store the settings; nothing is delivered before `start`.
 
         signer: None where signing is impossible; then `check` refuses every target.
         clock: seconds since the epoch, by which deliveries are due.

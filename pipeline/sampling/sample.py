@@ -183,7 +183,7 @@ class _Run:
     def _unsampled(
         self, source: Tensor, conditioning: Conditioning, unsampled_latents: LastResult
     ) -> tuple[Tensor, float]:
-        """Return the noisy latents that lead to the source, and their share of the work."""
+        """Return the noisy latents that lead to the source, and the share of work for them."""
         key = self._unsampling_key(source, conditioning)
         share = 0.0 if unsampled_latents.has(key) else _UNSAMPLING_SHARE
         report = part(self.progress, 0.0, share)
