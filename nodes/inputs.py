@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..pipeline.presets import Preset
 from ..pipeline.ranges import (
     FORCED_FRAME_RATE,
+    FRAMES,
     GUIDANCE_SCALE,
     NTH_FRAME,
     SECONDS,
@@ -21,6 +22,7 @@ from ..pipeline.request import NEGATIVE_PROMPT
 from ..pipeline.sampling import Sampler as SamplerName
 from ..pipeline.sampling import Scheduler
 from . import host
+from .sockets import ControlSocket, StyleSocket
 
 MOTION_MODULE_TOOLTIP = (
     "Makes the frames move as one video. Files belong in models/animatediff_models: mm_sd_v15_v2, "
@@ -100,7 +102,7 @@ def seed_input() -> io.Input:
 
 
 def method_inputs(**more: Any) -> list[io.Input]:
-    """Return sampler, scheduler and denoise; `more` options are for all three inputs."""
+    """Return sampler and scheduler; `more` options are for both inputs."""
     return [
         io.Combo.Input(
             "sampler",
@@ -118,17 +120,21 @@ def method_inputs(**more: Any) -> list[io.Input]:
             tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
             "reliable; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
         ),
-        io.Float.Input(
-            "denoise",
-            default=0.7,
-            min=SHARE.low,
-            max=SHARE.high,
-            step=0.01,
-            **more,
-            tooltip="How much is changed: 0 returns the source, 0.5 keeps shapes, 0.7 keeps the "
-            "composition, 1 keeps nothing.",
-        ),
     ]
+
+
+def denoise_input(**more: Any) -> io.Input:
+    """Return the input of denoise."""
+    return io.Float.Input(
+        "denoise",
+        default=0.7,
+        min=SHARE.low,
+        max=SHARE.high,
+        step=0.01,
+        **more,
+        tooltip="How much is changed: 0 returns the source, 0.5 keeps shapes, 0.7 keeps the "
+        "composition, 1 keeps nothing.",
+    )
 
 
 def preset_input() -> io.Input:
@@ -191,17 +197,42 @@ def duration_input() -> io.Input:
     )
 
 
-def _size_input(name: str) -> io.Input:
+def size_input(name: str, *, otherwise: str, **more: Any) -> io.Input:
+    """Return the input of a side; `otherwise` says what another aspect ratio than its own does."""
     return io.Int.Input(
         name,
         default=0,
         min=SIDE.low,
         max=SIDE.high,
         step=8,
+        **more,
         tooltip=f"Pixels; the {name} is rounded to a multiple of 8. If the aspect ratio is not "
-        "that of the video, fit decides. 0 keeps the video's own aspect ratio; if both are 0, a "
+        f"that of the video, {otherwise}. 0 keeps the video's own aspect ratio; if both are 0, a "
         "video with a side longer than 768 is scaled down to 768.",
     )
+
+
+def frame_cap_input(tooltip: str, **more: Any) -> io.Input:
+    """Return the input of frame_load_cap."""
+    return io.Int.Input(
+        "frame_load_cap", default=0, min=FRAMES.low, max=FRAMES.high, **more, tooltip=tooltip
+    )
+
+
+def guide_inputs() -> list[io.Input]:
+    """Return the sockets of ControlNets and IP-Adapters."""
+    return [
+        ControlSocket.Input(
+            "control",
+            optional=True,
+            tooltip="ControlNets that keep the structure, from ControlNet for AnimateDiff.",
+        ),
+        StyleSocket.Input(
+            "style",
+            optional=True,
+            tooltip="Images that give the video their style, from IP-Adapter for AnimateDiff.",
+        ),
+    ]
 
 
 def _seconds_input(name: str, tooltip: str) -> io.Input:

@@ -25,14 +25,16 @@ from .conditioning import PromptInputs
 from .frames import cropped, restyle_images
 from .inputs import (
     _guidance_limit,
+    denoise_input,
     guidance_input,
+    guide_inputs,
     method_inputs,
     preset_input,
     prompt_inputs,
     seed_input,
     steps_input,
 )
-from .sockets import CATEGORY, Context, ControlSocket, Model, Schedule, SpeedSocket, StyleSocket
+from .sockets import CATEGORY, Context, Model, Schedule, SpeedSocket
 from .speed import SPEED_TOOLTIP
 
 
@@ -174,6 +176,7 @@ def _inputs() -> list[io.Input]:
         steps_input("steps"),
         guidance_input(),
         *method_inputs(),
+        denoise_input(),
         seed_input(),
     ]
 
@@ -241,16 +244,7 @@ def _optional_inputs() -> list[io.Input]:
 
 def _guiding_inputs() -> list[io.Input]:
     return [
-        ControlSocket.Input(
-            "control",
-            optional=True,
-            tooltip="ControlNets that keep the structure, from ControlNet for AnimateDiff.",
-        ),
-        StyleSocket.Input(
-            "style",
-            optional=True,
-            tooltip="Images that give the video their style, from IP-Adapter for AnimateDiff.",
-        ),
+        *guide_inputs(),
         io.Mask.Input(
             "source_mask",
             optional=True,

@@ -13,7 +13,14 @@ from ..pipeline import AnimateDiffV2VError, FrameSelection
 from ..pipeline.ranges import FRAMES
 from ..pipeline.video import Fit, VideoReader, exact_rate, read_audio
 from . import host
-from .inputs import _seconds_input, _size_input, duration_input, nth_input, rate_input
+from .inputs import (
+    _seconds_input,
+    duration_input,
+    frame_cap_input,
+    nth_input,
+    rate_input,
+    size_input,
+)
 from .sockets import VideoInfoSocket
 from .wording import naming_inputs
 
@@ -33,16 +40,11 @@ def selection_inputs() -> list[io.Input]:
             tooltip="Frames to skip at the beginning, counted after force_rate and before every "
             "nth frame is taken.",
         ),
-        io.Int.Input(
-            "frame_load_cap",
-            default=0,
-            min=FRAMES.low,
-            max=FRAMES.high,
-            tooltip="Maximum number of frames to keep; 0 keeps all. Each takes 3 MB of memory at "
-            "512x512.",
+        frame_cap_input(
+            "Maximum number of frames to keep; 0 keeps all. Each takes 3 MB of memory at 512x512."
         ),
         rate_input(),
-        *(_size_input(name) for name in ("width", "height")),
+        *(size_input(name, otherwise="fit decides") for name in ("width", "height")),
         *_later_inputs(),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 from comfy_api.latest import InputImpl, io
 
@@ -10,6 +11,7 @@ from ..pipeline import (
     ContextOptions,
     FrameSelection,
     Guidance,
+    Guides,
     Request,
     Result,
     SamplingSettings,
@@ -28,8 +30,11 @@ from .inputs import (
     LORA_STACK_TOOLTIP,
     MOTION_LORA_STACK_TOOLTIP,
     MOTION_MODULE_TOOLTIP,
+    denoise_input,
     duration_input,
+    frame_cap_input,
     guidance_input,
+    guide_inputs,
     method_inputs,
     nth_input,
     prefix_input,
@@ -37,6 +42,7 @@ from .inputs import (
     prompt_inputs,
     rate_input,
     seed_input,
+    size_input,
     steps_input,
     video_input,
 )
@@ -44,7 +50,7 @@ from .loading import MotionStack, load_managed, model_fingerprints, named
 from .lora_stack import LoraStackEntries
 from .model_checks import check_model_files
 from .selection import SELECTION_INPUTS, check_selection
-from .sockets import CATEGORY, LoraStackSocket, MotionLoraStackSocket, SpeedSocket
+from .sockets import CATEGORY, Context, LoraStackSocket, MotionLoraStackSocket, SpeedSocket
 from .speed import SPEED_TOOLTIP
 from .wording import naming_inputs
 
@@ -52,6 +58,13 @@ FORMAT = FORMATS["mp4-h264"]
 FILENAME_PREFIX = "video/AnimateDiffV2V"
 # The checkpoint that the defaults were chosen for.
 FAVOURITE_CHECKPOINT = "cardosanimev20"
+
+
+class FrameSize(NamedTuple):
+    """The size of the frames in pixels, multiples of 8."""
+
+    width: int
+    height: int
 
 
 class VideoToVideo(io.ComfyNode):
@@ -104,6 +117,12 @@ class VideoToVideo(io.ComfyNode):
         duration: float = 0.0,
         filename_prefix: str = FILENAME_PREFIX,
         speed: SpeedOptions | None = None,
+        control: host.Chain | None = None,
+        style: host.Chain | None = None,
+        context_options: ContextOptions | None = None,
+        width: int = 0,
+        height: int = 0,
+        frame_load_cap: int = 0,
     ) -> io.NodeOutput:
         """Load the networks, restyle the video and write the result."""
         path = host.input_path(video)
@@ -112,6 +131,7 @@ class VideoToVideo(io.ComfyNode):
                 select_every_nth_frame=select_every_nth_frame,
                 force_rate=exact_rate(force_rate, name="force_rate"),
                 duration_seconds=duration,
+                frame_load_cap=frame_load_cap,
             )
         chosen = Defaults(
             steps=num_inference_steps,
@@ -120,11 +140,15 @@ class VideoToVideo(io.ComfyNode):
             scheduler=scheduler,
         )
         settings = _settings(
-            with_preset(preset, chosen), seed=seed, denoise=denoise, speed=speed or SpeedOptions()
+            with_preset(preset, chosen),
+            seed=seed,
+            denoise=denoise,
+            context=context_options or ContextOptions(),
+            speed=speed or SpeedOptions(),
         )
-        with VideoReader(path, selection=selection) as reader:
-            width, height = reader.width, reader.height
-        target = host.output_file(filename_prefix, FORMAT.extension, width=width, height=height)
+        with VideoReader(path, selection=selection, width=width, height=height) as reader:
+            size = FrameSize(reader.width, reader.height)
+        target = host.output_file(filename_prefix, FORMAT.extension, **size._asdict())
         request = Request(
             input=path,
             output=target.path,
@@ -132,6 +156,8 @@ class VideoToVideo(io.ComfyNode):
             negative_prompt=negative_prompt,
             sampling=settings,
             selection=selection,
+            width=width,
+            height=height,
             format=FORMAT.name,
             metadata=host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
         )
@@ -143,7 +169,13 @@ class VideoToVideo(io.ComfyNode):
             fp8_weights=settings.speed.fp8_weights,
         )
         with host.warnings_on_node():
-            result = _run(request, model, width=width, height=height)
+            result = _run(
+                request,
+                model,
+                size=size,
+                control=control or host.Chain(),
+                style=style or host.Chain(),
+            )
         timings = result.as_json()["timings"]
         return io.NodeOutput(
             InputImpl.VideoFromFile(str(result.path)),
@@ -202,16 +234,30 @@ def _inputs() -> list[io.Input]:
             "motion_lora_stack", optional=True, tooltip=MOTION_LORA_STACK_TOOLTIP
         ),
         *method_inputs(optional=True, advanced=True),
+        denoise_input(optional=True),
         rate_input(optional=True, advanced=True),
         duration_input(),
         prefix_input(optional=True, advanced=True),
         SpeedSocket.Input("speed", optional=True, tooltip=SPEED_TOOLTIP),
+        *guide_inputs(),
+        Context.Input(
+            "context_options",
+            optional=True,
+            tooltip="How the video is cut into windows. If nothing is connected, they are of 16 "
+            "frames and overlap by 4.",
+        ),
+        # Graphs saved before these are completed by web/js/older_graphs.js.
+        *(
+            size_input(name, otherwise="the edges are cut off", optional=True)
+            for name in ("width", "height")
+        ),
+        frame_cap_input("Maximum number of frames to keep; 0 keeps all.", optional=True),
     ]
 
 
 @naming_inputs(steps="num_inference_steps")
 def _settings(
-    chosen: Defaults, *, seed: int, denoise: float, speed: SpeedOptions
+    chosen: Defaults, *, seed: int, denoise: float, context: ContextOptions, speed: SpeedOptions
 ) -> SamplingSettings:
     return SamplingSettings(
         seed=seed,
@@ -220,7 +266,7 @@ def _settings(
         sampler=chosen.sampler,
         scheduler=chosen.scheduler,
         denoise=denoise,
-        context=ContextOptions(),
+        context=context,
         speed=speed,
     )
 
@@ -234,23 +280,32 @@ def _letters(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
 
 
-def _run(request: Request, model: host.ManagedModels, *, width: int, height: int) -> Result:
-    context = request.sampling.context
+def _run(
+    request: Request,
+    model: host.ManagedModels,
+    *,
+    size: FrameSize,
+    control: host.Chain,
+    style: host.Chain,
+) -> Result:
+    context, chunk = request.sampling.context, {"frames": FRAMES_PER_CHUNK, **size._asdict()}
     assert context is not None
     # Before anything else: this refuses windows that the motion module does not support.
     window = window_for(model.models.unet, context.length, context).length
 
     def move_networks(phase: Phase) -> None:
         if phase == "encode":
-            model.load_encoders(frames=FRAMES_PER_CHUNK, width=width, height=height)
+            model.load_encoders(**chunk)
         if phase == "sample":
-            model.load_unet(frames=window, width=width, height=height)
+            beside = (*control.patchers, *style.patchers)
+            model.load_unet(frames=window, **size._asdict(), beside=beside)
         if phase == "decode_latents":
-            model.load_vae(frames=FRAMES_PER_CHUNK, width=width, height=height)
+            model.load_vae(**chunk)
 
     return video_to_video(
         request,
         model.models,
+        guides=Guides(controls=control.links, styles=style.links),
         progress=host.NodeProgress(),
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,

@@ -41,17 +41,16 @@ def _motion_modules(nodes: Nodes, node_id: str) -> Iterator[str]:
 
 
 def _motion_module(nodes: Nodes, node: Mapping[str, Any]) -> str | None:
-    """Follow the `model` links up to the node that names a motion module."""
-    passed = set()
-    source = _source(node, "model")
-    while source is not None and source in nodes and source not in passed:
+    """Return a node's own motion module, or follow its `model` links to a node that names one."""
+    passed: set[str] = set()
+    while not isinstance(node.get("inputs", {}).get("motion_module"), str):
+        source = _source(node, "model")
+        if source is None or source not in nodes or source in passed:
+            return None
         passed.add(source)
         node = nodes[source]
-        chosen = node["inputs"].get("motion_module")
-        if isinstance(chosen, str):
-            return chosen
-        source = _source(node, "model")
-    return None
+    chosen: str = node["inputs"]["motion_module"]
+    return chosen
 
 
 def _source(node: Mapping[str, Any], name: str) -> str | None:

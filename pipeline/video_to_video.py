@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .choices import checked_type
+from .errors import AnimateDiffV2VError
 from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
 from .job_files import check_memory_bound
 from .memory.devices import resolve_device, resolve_dtype
@@ -30,7 +31,8 @@ from .progress import IsCancelled, Phase, Progress, ReportProgress, never, silen
 from .prompts import PromptTrack, encode_schedule
 from .prompts.embeddings import embedding_finder
 from .request import ModelFiles, Request, Result
-from .sampling import Conditioning, SamplingSettings
+from .sampling import Conditioning, Guides, SamplingSettings
+from .sampling.guides import NO_GUIDES
 from .spooled_controls import SpooledControls
 from .style_files import load_style
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
@@ -40,6 +42,7 @@ def video_to_video(
     request: Request,
     models: Models | ModelFiles,
     *,
+    guides: Guides = NO_GUIDES,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
     before_phase: BeforePhase = lambda _phase: None,
@@ -52,6 +55,8 @@ def video_to_video(
     Args:
         request: The input, the output, and what to make of it.
         models: Loaded networks, or the files to load them from.
+        guides: Controls and styles that are loaded already, in addition to those of the request;
+            the source blend is the request's.
         progress: Called after every chunk of frames and every pass of the UNet.
         is_cancelled: Called as often; True stops the job.
         before_phase: Called before the networks of a phase are used, for a host that moves them.
@@ -66,7 +71,7 @@ def video_to_video(
         ("before_phase", before_phase),
     ):
         checked_type(name, function, Callable)
-    _check(request, models)
+    _check(request, models, guides)
     clock, started = Clock(), time.perf_counter()
     with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
         networks = _loaded(models, request.sampling)
@@ -87,7 +92,7 @@ def video_to_video(
             _chunks(reader, controls, clock),
             frame_count=reader.expected_frame_count,
             conditioning=lambda count: _conditioning(networks.text_encoder, request, count),
-            guides=lambda: controls.guides(styles),
+            guides=lambda: _joined(guides, controls.guides(styles)),
         )
         _write(job.decode(latents), writer, clock)
         finishing = time.perf_counter()
@@ -97,12 +102,22 @@ def video_to_video(
     return _result(request, writer, clock)
 
 
-def _check(request: Request, models: Models | ModelFiles) -> None:
+def _check(request: Request, models: Models | ModelFiles, guides: Guides) -> None:
     checked_type("request", request, Request)
+    checked_type("guides", guides, Guides)
     checked_type("models", models, Models | ModelFiles)
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     bound = models.max_memory_gb if isinstance(models, ModelFiles) else models.bound
+    if bound is not None and (guides.controls or guides.styles):
+        raise AnimateDiffV2VError(
+            "guides are not counted towards max_memory_gb: give the files of ControlNets in the "
+            "request's controls, or leave max_memory_gb out."
+        )
     check_memory_bound(request, has_bound=bound is not None)
+
+
+def _joined(given: Guides, own: Guides) -> Guides:
+    return replace(own, controls=given.controls + own.controls, styles=given.styles + own.styles)
 
 
 def _chunks(reader: VideoReader, controls: SpooledControls, clock: Clock) -> Iterator[Tensor]:

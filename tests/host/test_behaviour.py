@@ -6,6 +6,7 @@ import json
 import time
 
 import av
+import numpy as np
 import pytest
 
 from .comfy_server import PACK, PACK_NAME, message
@@ -90,6 +91,73 @@ def one_node(**values):
         "seed": 1,
     }
     return {"job": {"class_type": "ADV2V_VideoToVideo", "inputs": inputs | values}}
+
+
+GUIDES = {
+    "windows": {
+        "class_type": "ADV2V_ContextOptions",
+        "inputs": {
+            "length": 6,
+            "overlap": 2,
+            "stride": 1,
+            "schedule": "standard_static",
+            "fuse": "pyramid",
+            "closed_loop": False,
+        },
+    },
+    "control": {
+        "class_type": "ADV2V_ControlNet",
+        "inputs": {
+            "control_net": "controlnet.safetensors",
+            "images": ["load", 0],
+            "strength": 1.0,
+            "start": 0.0,
+            "end": 1.0,
+        },
+    },
+    "vision": {
+        "class_type": "CLIPVisionLoader",
+        "inputs": {"clip_name": "miniature_vision.safetensors"},
+    },
+    "picture": {"class_type": "LoadImage", "inputs": {"image": "picture.png"}},
+    "style": {
+        "class_type": "ADV2V_IPAdapter",
+        "inputs": {
+            "clip_vision": ["vision", 0],
+            "images": ["picture", 0],
+            "ip_adapter": "miniature_style.safetensors",
+            "weight": 1.0,
+            "arrangement": "average",
+            "start": 0.0,
+            "end": 1.0,
+        },
+    },
+}
+
+
+def test_the_one_node_does_what_the_graph_does(server):
+    """Size, frame cap, ControlNet, style and windows are those of the nodes for each step."""
+    size = {"width": 64, "height": 64, "frame_load_cap": 7}
+    links = {
+        name: [node, 0]
+        for node, name in (("windows", "context_options"), ("control",) * 2, ("style",) * 2)
+    }
+    steps = {"prompt": "a wave", "num_inference_steps": 2, "guidance_scale": 2.0, "denoise": 0.5}
+    load = load_video(**size)
+    one = {"load": load, **GUIDES, **one_node(**steps, seed=3, negative_prompt="", **size, **links)}
+    many = graph(load=load, sample=sampler(**links), **GUIDES)
+    made = [
+        frames_of(server.files(server.run(prompt))[0])
+        for prompt in (one, many, one_node(**steps, seed=3, negative_prompt="", **size))
+    ]
+    assert made[0].shape == (7, 64, 64, 3)
+    assert np.array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def refusal(server, prompt):
@@ -277,6 +345,8 @@ def test_windows_longer_than_the_motion_module_are_refused_before_running(server
     assert (
         "33 frames are more than motion_module.safetensors supports at once: use 32 or less" in said
     )
+    one = one_node(context_options=["windows", 0]) | {"windows": prompt["windows"]}
+    assert refusal(server, one)["length"] == said
     _, answer = server.post("/prompt", {"prompt": prompt})
     assert list(answer["node_errors"]) == ["windows"]
     # The prompt before has not been remembered, and what has no motion module sees any length.

@@ -6,19 +6,25 @@ import socket
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from animatediff_v2v.pipeline import (
     AnimateDiffV2VError,
     Cancelled,
     ContextOptions,
+    ControlFile,
     FrameSelection,
+    Guides,
     ModelFiles,
     Request,
     SamplingSettings,
     load_files,
     video_to_video,
 )
-from animatediff_v2v.pipeline.video import VideoWriter
+from animatediff_v2v.pipeline.models.controlnet import load_control_network
+from animatediff_v2v.pipeline.sampling import Control, StyleImages
+from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +172,28 @@ def test_few_frames_are_told_in_the_log_and_as_progress(nth, is_few, request_for
     sentence = "5 frames are few for a motion module"
     assert any(sentence in record.getMessage() for record in caplog.records) == is_few
     assert any(sentence in step.message for step in seen) == is_few
+
+
+def test_loaded_guides_do_what_the_requests_files_do(request_for, models, weights, clip):
+    path = weights / "controlnet.safetensors"
+    with VideoReader(clip, selection=FrameSelection(select_every_nth_frame=2)) as reader:
+        edges = [ControlFrameOptions(preprocessor="canny").of(frame) for frame in reader]
+    control = Control(
+        network=load_control_network(path, device=models.unet.device, dtype=models.unet.dtype),
+        frames=torch.from_numpy(np.stack(edges)),
+    )
+    from_file = replace(request_for("file.mp4"), controls=(ControlFile(network=path),))
+    results = [
+        video_to_video(request_for("none.mp4"), models),
+        video_to_video(from_file, models),
+        video_to_video(request_for("loaded.mp4"), models, guides=Guides(controls=(control,))),
+    ]
+    none, expected, given = (result.path.read_bytes() for result in results)
+    assert given == expected != none
+
+
+def test_loaded_guides_are_refused_with_a_limit_of_memory(request_for, files):
+    limited = replace(files, max_memory_gb=1.0)
+    guides = Guides(styles=(StyleImages.__new__(StyleImages),))
+    with pytest.raises(AnimateDiffV2VError, match="leave max_memory_gb out"):
+        video_to_video(request_for(), limited, guides=guides)

@@ -15,6 +15,9 @@ from .declared import Input, Schema
 # Of an input's options: what a saved value relies on. The last two add a value of their own.
 RELIED_ON = ("default", "min", "max", "options", "force_input", "control_after_generate", "upload")
 
+# Widgets for which web/js/older_graphs.js completes graphs that were saved without them.
+COMPLETED = {"ADV2V_VideoToVideo": ["width", "height", "frame_load_cap"]}
+
 Contract = dict[str, dict[str, Any]]
 
 
@@ -95,10 +98,11 @@ def _broken_positions(node_id: str, before: dict[str, Any], now: dict[str, Any])
             f"{node_id} had its widgets in the order {old} and has {new}: saved graphs hold "
             "values by position, so new widgets go behind all others."
         )
-    if any(each.get("upload") for each in before["inputs"]) and len(new) > len(old):
+    added = [name for name in new[len(old) :] if name not in COMPLETED.get(node_id, ())]
+    if any(each.get("upload") for each in before["inputs"]) and added:
         yield (
             f"{node_id} has an upload button, and saved graphs hold its value behind all others: "
-            f"the new widgets {new[len(old) :]} would take it for theirs. Make them sockets, or "
+            f"the new widgets {added} would take it for theirs. Make them sockets, or "
             "put them on another node."
         )
     if now["outputs"][: len(before["outputs"])] != before["outputs"]:
