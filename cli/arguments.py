@@ -159,7 +159,8 @@ def control_files(
 
     sources, masks: values of --control-source and --control-mask, one for all or one for each.
     settings: fields that all ControlNets share.
-    Raises AnimateDiffV2VError when their numbers do not match, or a value is out of range.
+    Raises AnimateDiffV2VError when there are too few or too many of them, or a value is out of
+    range.
     """
     seen = _for_each(controls, sources, "source") or ["canny"] * len(controls)
     acting: Sequence[str | None] = _for_each(controls, masks, "mask") or [None] * len(controls)

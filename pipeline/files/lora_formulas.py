@@ -67,7 +67,7 @@ def _add_low_rank(weight: torch.Tensor, parameters: Parameters, *, strength: flo
 
 
 def _alpha_over_rank(parameters: Parameters, *, rank: int) -> float:
-    """Return the scale of a low-rank change: 0 for an alpha of 0, as in ComfyUI; 1 without."""
+    """Return the scale of a low-rank change: 1 without an alpha; 0 if it is 0, as in ComfyUI."""
     if "alpha" not in parameters or not rank:
         return 1.0  # rank 0: nothing to scale
     return float(parameters["alpha"]) / rank

@@ -104,9 +104,9 @@ def read_audio(path: str | Path, *, start_seconds: float, duration_seconds: floa
 
 @contextmanager
 def audio_chunks(span: AudioSpan) -> Iterator[tuple[AudioTrack, Iterator[Chunk]] | None]:
-    """Open a span's track: its shape, and (offset in samples, float32 [channels, samples]) pairs.
+    """Open a span's track; yield its format and pairs of offset and float32 [channels, samples].
 
-    None if the video has no audio track, or if nothing of it can be decoded.
+    Offsets are in samples. Yields None if there is no audio track, or nothing of it can be decoded.
 
     Raises:
         AnimateDiffV2VError: when the file cannot be opened.
