@@ -1,4 +1,4 @@
-"""What tests of all parts share: tiny networks with seeded random weights."""
+"""Fixtures of all tests: tiny networks with seeded random weights."""
 
 import importlib.util
 import os

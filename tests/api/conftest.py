@@ -34,7 +34,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_home(tmp_path_factory, clip, models, weights):
-    """A function that makes a home that does not run yet, of BARE or a ComfyUI's path."""
+    """Return a function that makes a home, not started yet, for BARE or for a ComfyUI's path."""
 
     def make(kind, **settings):
         folder = tmp_path_factory.mktemp("home")
@@ -47,7 +47,7 @@ def make_home(tmp_path_factory, clip, models, weights):
 
 @pytest.fixture(scope="session", params=HOMES, ids=lambda path: Path(path).name)
 def home(request, make_home):
-    """A home that runs for all tests, and must not have complained at their end."""
+    """A running home shared by all tests; its log must contain no complaint at the end."""
     with make_home(request.param, max_video_seconds=5, max_video_bytes=200_000) as running:
         yield running
     assert "Traceback" not in running.log(), running.log()
@@ -64,7 +64,7 @@ def fresh_home(request, make_home):
 
 @pytest.fixture
 def read_video(tmp_path):
-    """Gives frame count, width and height of a video's bytes."""
+    """Return a function that reads frame count, width and height from a video's bytes."""
 
     def read(content):
         path = tmp_path / "made.mp4"

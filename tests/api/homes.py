@@ -1,4 +1,4 @@
-"""The API at its two homes, each in a process of its own that can be stopped and killed."""
+"""The API in its two hosts, `serve` and ComfyUI, as processes that can be stopped and killed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODELS = {
 
 
 class Home:
-    """What both homes have: a folder with settings and two keys, an address, and short cuts.
+    """A host of the API: a folder with settings and two keys, an address, and shortcuts for calls.
 
     Calls are made with the first key unless another one, or None, is given.
     """
@@ -76,7 +76,7 @@ class Home:
         raise AssertionError(f"The server did not start.\n{self.log()}")
 
     def leftovers(self):
-        """The videos that were brought in and are still there."""
+        """Return the fetched videos that have not been removed."""
         return sorted(path.name for path in self.inputs.iterdir())
 
     # --- calls ---------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Home:
         return self.call("POST", path, json=body, **options)
 
     def wish(self, **values):
-        """A small valid input, with other values; None leaves one out."""
+        """Return a small valid input with some values replaced; None leaves one out."""
         wish = {
             "video_url": self.clip,
             "prompt": "a rocket",
@@ -107,14 +107,14 @@ class Home:
         return {name: value for name, value in wish.items() if value is not None}
 
     def submit(self, *, endpoint=V2V, headers=None, query="", key="", **values):
-        """Queue a wish and give the answer to it."""
+        """Submit an input and return the answer."""
         path = f"{QUEUE}{endpoint}{query}"
         answer = self.post(path, self.wish(**values), headers=headers or {}, key=key)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def submit_long(self):
-        """Queue a job that outlasts whatever is done meanwhile, and give it once it runs."""
+        """Submit a job that lasts longer than the test, and return it once it runs."""
         clip = write_clip(self.root / "large.mp4", frames=16, frame_rate=8, size=128)
         values = {"num_inference_steps": 100, "guidance_scale": 7, "select_every_nth_frame": 1}
         request = self.submit(video_url=data_uri(clip), **values)
@@ -127,7 +127,7 @@ class Home:
         return answer.json()
 
     def wait(self, request, *, until=("COMPLETED",)):
-        """Follow a request until it has one of these statuses, and give the whole status."""
+        """Wait until a request has one of these statuses, and return the whole status."""
         deadline = time.monotonic() + JOB_SECONDS
         while time.monotonic() < deadline:
             status = self.status(request, logs=1)
@@ -137,7 +137,7 @@ class Home:
         raise AssertionError(f"The request did not end.\n{self.log()}")
 
     def result(self, request):
-        """Wait for a request's end and give the answer that its result gives."""
+        """Wait for the end of a request and return the answer to its result call."""
         self.wait(request)
         return self.get(request["response_url"])
 
@@ -183,7 +183,7 @@ class BareHome(Home):
 
 
 class QuickHome(BareHome):
-    """The same with workers that have no networks to load."""
+    """`animatediff-v2v serve` with workers that load no networks."""
 
     entry = (str(Path(__file__).with_name("quick_server.py")),)
 
@@ -218,7 +218,7 @@ class ComfyHome(Home):
 
 
 def workers_of(pid):
-    """The process ids of a server's workers, on Linux."""
+    """Return the process ids of a server's workers, on Linux."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
@@ -237,7 +237,7 @@ def data_uri(path):
 
 
 def model_folder(folder):
-    """A folder like ComfyUI's models: the miniature under names that the hosted API knows."""
+    """Make a folder like ComfyUI's models: the miniature under names that the hosted API uses."""
     for kind, (name, hosted) in MODELS.items():
         (folder / kind).mkdir(parents=True)
         source, target = (f"{each}.safetensors" for each in (name, hosted))

@@ -1,4 +1,4 @@
-"""The queue without server and networks: a store, a runner, and an executor that plays."""
+"""The queue without server and networks: a store, a runner, and a fake executor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDPOINT = "fal-ai/animatediff-v2v"
 
 
 class Executor:
-    """One job after the other. `errors` are raised in turn; `hold` keeps jobs running."""
+    """Runs one job after another. `errors` are raised in turn; `hold` keeps jobs running."""
 
     def __init__(self, folder):
         self.input_folder, self.output_folder = folder / "inputs", folder / "outputs"
@@ -35,7 +35,7 @@ class Executor:
             folder.mkdir(parents=True, exist_ok=True)
 
     async def stop(self):
-        """Nothing outlives a run."""
+        """Do nothing: no job outlives `run`."""
 
     async def run(self, job, listener):
         stop = self._stops[job.request_id] = asyncio.Event()
@@ -84,7 +84,7 @@ async def first_of(*waits):
 
 
 class FullConnection:
-    """An SQLite connection whose disk can be full: nothing that was written is kept then."""
+    """An SQLite connection whose disk can be full, so that nothing written is kept."""
 
     def __init__(self, connection):
         self._connection, self.is_full = connection, False

@@ -11,7 +11,7 @@ from animatediff_v2v.api.queue.process_worker import ProcessWorker
 
 
 class QuickWorker(ProcessWorker):
-    """Starts another module."""
+    """A worker that starts quick_worker.py."""
 
     def _command(self):
         python, _m, _module, *options = super()._command()

@@ -1,6 +1,6 @@
-"""A worker with everything but networks, for tests of what is around them: it starts at once.
+"""A worker without networks, which starts at once, for tests of everything else.
 
-Its video shows one brightness that its seed names, so that a test can tell whose it is.
+Its video has one brightness, which depends on the seed, so that a test can tell whose it is.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SECONDS_PER_STEP = 0.02
 
 
 def brightness(seed):
-    """Levels that stay apart in a compressed video."""
+    """Return one of several levels that stay distinct in a compressed video."""
     return 16 + seed % 27 * 8
 
 
 class Renderer:
     def __init__(self, options):
-        """Take whatever there is."""
+        """Accept any arguments."""
 
     def render(self, job, output, *, on_message, is_cancelled):
         picture = np.full((1, SIZE, SIZE, 3), brightness(job.seed), np.uint8)

@@ -1,4 +1,4 @@
-"""Which addresses may be called for somebody else."""
+"""The addresses that may be called on behalf of callers."""
 
 import ipaddress
 

@@ -1,4 +1,4 @@
-"""Bodies: read off the event loop where they are large, and no longer than they are worth."""
+"""Request bodies: large ones are parsed outside the event loop, slow ones are refused."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ STALLED = "The body did not arrive in time, or is shorter than its Content-Lengt
 
 
 def served(tmp_path, story, *, slots=None):
-    """Run a story with the port of a server that tells where it parsed a body."""
+    """Run a scenario with the port of a server that reports where it parsed a body."""
     parser, slots = Parser(), slots or BodySlots(1)
 
     @needs_no_key
@@ -167,7 +167,7 @@ def test_a_stalled_body_is_refused(tmp_path, monkeypatch, sent):
 
 
 def test_a_body_that_arrives_too_slowly_is_refused(tmp_path, monkeypatch):
-    """Each byte comes in time, all of them never would."""
+    """Each byte arrives in time, but the whole body never would."""
     monkeypatch.setattr(bodies, "PATIENCE_SECONDS", 0.3)
 
     async def story(client):
@@ -192,7 +192,7 @@ PIECE = base64.b64encode(bytes(range(256)) * 2000)  # 683 kB, several pieces
 @pytest.mark.parametrize("shift", range(4))
 @pytest.mark.parametrize("sign", ["", "\n", "%0A", "%2B%2b++", " \t"])
 def test_data_uris_are_decoded_in_pieces(tmp_path, shift, sign):
-    """Whatever lies where one piece ends and the next begins."""
+    """Wherever one piece ends and the next one begins."""
     text = PIECE.decode()
     place = DATA_URI_PIECE - shift
     text = text[:place] + sign + text[place:]

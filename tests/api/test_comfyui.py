@@ -1,4 +1,4 @@
-"""What users of ComfyUI do beside the API, and what they see of it."""
+"""Actions of ComfyUI's own users while the API runs, and what they see of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def long_job(home):
 
 @pytest.fixture
 def prompt(home):
-    """Queues a prompt as a tab does, and gives its id."""
+    """Queue a prompt as a browser tab does, and return its id."""
     clip = base64.b64decode(home.clip.partition(",")[2])
     (home.server.folder / "input" / "clip.mp4").write_bytes(clip)
     inputs = {
@@ -58,7 +58,7 @@ def prompt(home):
 
 
 class Tab:
-    """An open tab of the frontend: everything that it is told."""
+    """An open tab of the frontend, with all messages that it receives."""
 
     def __init__(self, home):
         self._url = f"{home.url}/ws?clientId=tab"
@@ -103,7 +103,7 @@ def test_open_tabs_see_no_foreign_progress(home):
 
 
 def wait_for_pending(home, count):
-    """Until ComfyUI itself holds so many: a position before that is a forecast."""
+    """Wait until ComfyUI itself has queued this many prompts: earlier positions are forecasts."""
     until = time.monotonic() + 30
     while len(home.server.get("/queue")["queue_pending"]) != count:
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""Pages of other sites: those that the owner lets in, and what a browser is told of them."""
+"""Pages of other sites: which ones the owner allows, and the CORS headers for browsers."""
 
 import asyncio
 
@@ -38,7 +38,7 @@ async def _stream(request):
 
 
 def asked(tmp_path, method, path, **options):
-    """Give status, headers and text of a call."""
+    """Return status, headers and text of a call."""
 
     async def run():
         guard = Guard(

@@ -1,4 +1,4 @@
-"""The service's folder: what is the service's, what is not, and what earlier versions left."""
+"""The service's folder: its own files, other files, and files of earlier versions."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_input_names_are_the_services_own(name, ours, theirs):
 
 
 def old_folder(root):
-    """A folder as earlier versions kept it, with files of its owner in it."""
+    """A folder in the layout of earlier versions, with files of its owner in it."""
     for name in ("uploads", "inputs", "outputs"):
         (root / name).mkdir(parents=True)
         (root / name / "holiday.mp4").write_bytes(b"theirs")

@@ -1,4 +1,4 @@
-"""The page for those who come from the hosted model says what is so."""
+"""The statements of docs/migrate-from-fal.md are true."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Every path of the API: who gets through without a key, and who does not."""
+"""Every path of the API, and whether it needs a key."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What is brought in, and what is refused: exactly what is said, and nothing left behind."""
+"""Downloads and refusals: the exact errors, and no file left behind."""
 
 import asyncio
 import gzip
@@ -24,7 +24,7 @@ async def _slow(request):
 
 
 async def _endless(request):
-    """A body without a length, which only the cap on what is read can end."""
+    """A body without a length, which only the limit on its size can end."""
     response = web.StreamResponse(headers={"Content-Type": "video/mp4"})
     response.enable_chunked_encoding()
     await response.prepare(request)
@@ -108,7 +108,7 @@ REFUSED = [
 
 @pytest.fixture(autouse=True)
 def internet(monkeypatch):
-    """127.0.0.1 alone counts as public, and a name leads elsewhere."""
+    """Make only 127.0.0.1 count as public, and one name resolve elsewhere."""
     monkeypatch.setattr(addresses, "is_public", lambda address: address == HERE)
 
     async def resolve(_self, host, port=0, family=0):
@@ -184,7 +184,7 @@ def test_only_what_was_asked_for(tmp_path):
 
 
 def test_dns_rebinding_reaches_no_private_address(tmp_path, monkeypatch):
-    """The connection goes to the address that was judged: no second look-up."""
+    """The connection goes to the address that was checked: there is no second look-up."""
     looked_up = []
     resolve = addresses.ThreadedResolver.resolve
 

@@ -1,4 +1,4 @@
-"""The files that requests made, as a browser's player asks for them."""
+"""The files that requests made, as a browser's player requests them."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_logs_name_the_models(home):
 
 
 def test_a_lora_from_a_request(home, models, tmp_path):
-    """It does what the installed one does, is in no list, and no video tells where it is kept."""
+    """It acts like the installed one, is not listed, and no video contains its path."""
     begun = home.post(f"{REST}/upload/initiate", {"file_name": "my.safetensors"}).json()
     content = (models / "loras" / "style_lora.safetensors").read_bytes()
     assert home.call("PUT", begun["upload_url"], key=None, data=content).status_code == 200

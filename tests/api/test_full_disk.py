@@ -1,4 +1,4 @@
-"""A disk that is full, and has room again: nothing is lost, and nothing waits for ever."""
+"""A disk that is full, and has room again: nothing is lost, and nothing waits forever."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_video_that_never_fits_fails_in_the_end(tmp_path):
 
 
 def test_a_download_that_failed_on_a_full_disk_is_repeated(tmp_path):
-    """Others, which need no room, go first meanwhile."""
+    """Other requests, which need no room, run first."""
 
     async def test(queue):
         queue.prepare_errors = [StorageFull()] * 4

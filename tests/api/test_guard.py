@@ -1,4 +1,4 @@
-"""What gets through the door, and what is said to those who do not."""
+"""The calls that the guard lets through, and its answers to the others."""
 
 import asyncio
 import logging
@@ -48,7 +48,7 @@ async def _host_route(_request):
 
 
 def asked(tmp_path, method, path, *, settings=None, **request):
-    """Give status and text, or status and detail, of one call."""
+    """Return status and text, or status and detail, of one call."""
     return asked_all(tmp_path, [(method, path, request)], settings=settings)[0]
 
 
@@ -201,7 +201,7 @@ def test_bodies(tmp_path, data, answer, key):
 
 
 def test_rate(tmp_path, key):
-    """Asking is free, so that many can be followed at once; the answer is none of 408, 409, 429."""
+    """Status calls do not count, so that many requests can be followed; never 408, 409 or 429."""
     calls = [("POST", "/fal/who", {"headers": key})] * 3 + [("GET", "/fal/who", {"headers": key})]
     assert asked_all(tmp_path, calls, settings={"rate": 2}) == [
         (200, "laptop"),

@@ -1,4 +1,4 @@
-"""What is kept, how long and how much of it; and deadlines that no wall clock moves."""
+"""The retention of data by age and size, and deadlines that do not depend on the wall clock."""
 
 from __future__ import annotations
 
@@ -415,7 +415,7 @@ DAY = 86_400
 
 
 class Clocks:
-    """A wall clock that can be set, and a monotonic one that goes on."""
+    """A wall clock that can be set, and a monotonic one."""
 
     def __init__(self, monkeypatch):
         self.wall, self.steady = 1.8e9, 1000.0

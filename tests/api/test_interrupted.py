@@ -1,4 +1,4 @@
-"""A server that ends while a request runs: it runs again, three times in all at most."""
+"""A server that ends while a request runs: the request runs again, at most three times in all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .parts import WAIT_SECONDS, Queue
 
 
 async def life(queue, act):
-    """One life of the server, which ends while what runs is held."""
+    """One run of the server, which ends while its jobs are on hold."""
     queue.executor.hold = asyncio.Event()
     queue.executor._turn = asyncio.Lock()
     async with queue.running():
@@ -65,7 +65,7 @@ def test_running_requests_run_again(tmp_path, interruptions):
 
 @pytest.mark.parametrize("slow", ["left", "prepare"])
 def test_interrupted_requests_run_before_waiting_ones(tmp_path, slow):
-    """However long it takes to find that it left no video, or to fetch its files again."""
+    """However long it takes to look for a finished video, or to fetch the files again."""
     queue = Queue(tmp_path)
     first = []
 
@@ -98,7 +98,7 @@ def test_interrupted_requests_run_before_waiting_ones(tmp_path, slow):
 
 
 def test_a_request_recovered_at_a_restart_delays_no_other(tmp_path):
-    """Its end waits for a disk that is full; the others run."""
+    """It waits for a full disk before it can end; the others run."""
     queue = Queue(tmp_path)
 
     async def begin():

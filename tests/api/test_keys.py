@@ -1,4 +1,4 @@
-"""Who may call."""
+"""API keys: checking, adding and removing them."""
 
 import json
 import os

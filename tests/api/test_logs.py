@@ -1,4 +1,4 @@
-"""What `serve` logs: from which level on, and in which form."""
+"""The log of `serve`: its levels and its formats."""
 
 import json
 import re
@@ -17,7 +17,7 @@ TEXT_LINE = re.compile(r"(?P<time>\S+Z) (?P<level>[A-Z]+) (?P<message>.+)")
 
 
 def logged(tmp_path, clip, models, *options):
-    """The lines of a server that has had a request and a wrong key."""
+    """The log lines of a server after a request and a call with a wrong key."""
     with QuickHome(tmp_path, clip, models, options=options) as home:
         home.wait(home.submit())
         assert home.post(f"{QUEUE}{V2V}", {}, key="a:b").status_code == 401
@@ -27,7 +27,7 @@ def logged(tmp_path, clip, models, *options):
 
 
 def told(messages):
-    """The kinds of lines that are there."""
+    """Return the kinds of the lines."""
     return sorted(kind for kind in INFO + WARNING if any(m.startswith(kind) for m in messages))
 
 

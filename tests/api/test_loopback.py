@@ -1,4 +1,4 @@
-"""Who needs no key where `keyless_loopback` is set: this user's own programs, and nobody else."""
+"""With `keyless_loopback`, this user's own programs need no key, and everybody else does."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ async def _who(request):
 
 
 def asked(tmp_path, *, head="", version="1.1", host="127.0.0.1:8187", listen="127.0.0.1", run=None):
-    """Give the status of one call, or what `run` makes of the server's port."""
+    """Return the status of one call, or the result of `run` with the server's port."""
 
     async def story():
         guard = Guard(
@@ -91,7 +91,7 @@ def test_a_socket_of_another_user_is_no_own_call(tmp_path, monkeypatch):
 
 
 def test_a_program_of_another_user_needs_a_key(tmp_path):
-    """What the kernel says, where this test may become somebody else."""
+    """By the kernel's tables, if this test may switch to another user."""
     if os.geteuid() != 0:
         pytest.skip("only root can start a program as another user")
     script = (

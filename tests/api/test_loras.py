@@ -1,4 +1,4 @@
-"""The file that a request means by a LoRA, and what is refused."""
+"""The files that requests' LoRAs refer to, and refusals."""
 
 import asyncio
 import hashlib
@@ -53,7 +53,7 @@ def shelf_of(tmp_path, uploads, **options):
 
 @pytest.fixture
 def world(monkeypatch):
-    """What is at which address; `world.asked` lists what was asked for."""
+    """Files by URL in a fake internet; `world.asked` lists the requested ones."""
 
     class World(dict):
         asked = None
@@ -81,7 +81,7 @@ def name_of(shelf, reference):
 
 
 def kept(tmp_path, content):
-    """Where a LoRA from elsewhere is; it is there."""
+    """Return the path of a cached LoRA, which must exist."""
     path = tmp_path / "kept" / f"{hashlib.sha256(content).hexdigest()}.safetensors"
     assert path.read_bytes() == content
     return path.as_posix()
@@ -267,7 +267,7 @@ def kept_path(shelf, reference):
 
 
 def test_files_being_downloaded_count(world, uploads, tmp_path):
-    """Many LoRAs at once are no more than their share."""
+    """Many downloads at once stay within the share of LoRAs."""
     files = {f"https://h.test/{i}": save({"x": torch.full((1000,), i * 1.0)}) for i in range(8)}
     world |= files
     size = len(files["https://h.test/0"])

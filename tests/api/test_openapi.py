@@ -1,4 +1,4 @@
-"""The description of the API, held against the server by requests that schemathesis draws."""
+"""The OpenAPI description, compared with the server by requests that schemathesis generates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of requests: waiting, running, done, cancelled, late; and what is told of them."""
+"""The states of requests: waiting, running, done, cancelled, late; and their reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CANCELLED = {"detail": "Request was cancelled", "error_type": "request_cancelled
 
 @pytest.fixture
 def long_job(home):
-    """A job that runs, and is gone after the test."""
+    """A job that runs, and is cancelled after the test."""
     request = home.submit_long()
     yield request
     home.cancel(request)
@@ -187,7 +187,7 @@ def test_positions_count_what_is_ahead(home, long_job):
 
 
 def wait_for_positions(home, requests, expected):
-    """Until all are in the executor's queue their places are a forecast."""
+    """Wait until all are in the executor's queue: earlier positions are forecasts."""
     until = time.monotonic() + 10
     positions = None
     while positions != expected:
@@ -196,7 +196,7 @@ def wait_for_positions(home, requests, expected):
 
 
 def events(answer):
-    """The objects of an event stream, and how many pings came between them."""
+    """Return the objects of an event stream, and the number of pings between them."""
     lines = [line for line in answer.iter_lines(decode_unicode=True) if line]
     told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     assert len(told) + lines.count(": ping") == len(lines)
@@ -296,7 +296,7 @@ def test_a_request_that_does_not_start_in_time_ends(home, long_job):
 
 
 def test_cancelling_never_affects_another_job(home):
-    """50 short jobs; every other one is cancelled at some moment of its life."""
+    """Of 50 short jobs, every other one is cancelled at a random moment."""
     draw = random.Random(1)
     requests = [home.submit(seed=index) for index in range(50)]
     cancelled = set(range(0, 50, 2))

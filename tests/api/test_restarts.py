@@ -111,7 +111,7 @@ def test_a_request_starts_three_times_at_most(fresh_home):
 
 
 def test_many_requests_and_two_restarts(fresh_home):
-    """Each request ends once, each video was made by the request that names it, memory is flat."""
+    """Each request ends once, each video belongs to its request, and memory does not grow."""
     home = fresh_home
     small = {"select_every_nth_frame": 8}
     requests = [home.submit(seed=index, **small) for index in range(MANY)]
@@ -162,7 +162,7 @@ def done(home):
 
 
 def wait_for_done(home, count):
-    """Wait until so many are done, and give the server's memory then."""
+    """Wait until this many requests are done, and return the server's memory then."""
     until = time.monotonic() + 10 * MANY
     while done(home) < min(count, MANY):
         assert time.monotonic() < until, home.log()
@@ -171,7 +171,7 @@ def wait_for_done(home, count):
 
 
 def memory(home):
-    """The server's memory in MiB; 0 where nobody tells."""
+    """Return the server's memory in MiB; 0 where the system does not report it."""
     try:
         text = Path(f"/proc/{home.process.pid}/status").read_text(encoding="ascii")
     except OSError:

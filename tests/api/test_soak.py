@@ -1,4 +1,4 @@
-"""Requests under fire: workers and servers are killed, and the disk fills, at random moments.
+"""Requests while workers and servers are killed, and the disk fills, at random moments.
 
 `API_SOAK=500,20,2 pytest tests/api/test_soak.py -s` for 500 requests, 20 kills, 2 full disks.
 """
@@ -58,7 +58,7 @@ def home(tmp_path, clip, models):
 
 
 def test_nothing_is_lost_under_load_and_failures(home):
-    """None lost, none twice, none unfinished, own files only."""
+    """No request is lost, run twice or left unfinished, and each gets its own file."""
     for name in OTHERS:
         path = home.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def test_nothing_is_lost_under_load_and_failures(home):
 
 
 class Soak:
-    """Submits as fast as goes, and does harm whenever so many requests are done."""
+    """Submits as fast as possible, and causes a failure after every few finished requests."""
 
     def __init__(self, home, chance):
         self._home, self._chance = home, chance
@@ -104,7 +104,7 @@ class Soak:
         self._harms = dict(zip(moments, harms[: len(moments)], strict=True))
 
     def run(self):
-        """Return when everything that was submitted is done."""
+        """Run until everything that was submitted is done."""
         done, changed = 0, time.monotonic()
         while len(self.seeds) < REQUESTS or done < len(self.rows("SELECT id FROM requests")):
             for _ in range(min(10, REQUESTS - len(self.seeds))):
@@ -124,7 +124,7 @@ class Soak:
         )
 
     def answers(self):
-        """Give each request's status and body."""
+        """Return each request's status and body."""
         found = {}
         for request in self.seeds:
             answer = self._home.get(f"/fal/queue.fal.run/fal-ai/animatediff-v2v/requests/{request}")
@@ -177,6 +177,6 @@ class Soak:
 
 
 def memory(pid):
-    """A process's memory in MiB."""
+    """Return a process's memory in MiB."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) // 1024

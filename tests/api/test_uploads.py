@@ -1,4 +1,4 @@
-"""Uploads: every client's way, and what nobody may do."""
+"""Uploads in the ways of all clients, and refusals."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ class Site:
         return await self.json("POST", path, json=body)
 
     async def send(self, method, url, **request):
-        """Status and text, as bare as the JavaScript clients send parts: without a key."""
+        """Send without a key, as the JavaScript clients send parts; return status and text."""
         async with self.client.session.request(method, url, **request) as response:
             text = await response.text()
             if response.content_type == "application/json":
@@ -112,7 +112,7 @@ def test_parts_of_the_javascript_client(tmp_path, caplog):
 
 
 def test_the_python_client(tmp_path):
-    """With a token, and parts in no order."""
+    """With a token, and parts in any order."""
 
     async def test(site):
         token = await site.json("POST", f"{REST}/auth/token?storage_type=fal-cdn-v3", json={})
@@ -427,7 +427,7 @@ def test_a_browser_runs_no_upload(tmp_path, content_type, sent, shown):
 
 
 def test_many_at_once_do_not_fill_the_disk(tmp_path, monkeypatch):
-    """Streams without a length are measured on their way."""
+    """Streams without a length are measured while they arrive."""
     monkeypatch.setattr(uploads, "_LOOK_AGAIN_BYTES", 1000)
 
     async def test(site):

@@ -1,4 +1,4 @@
-"""What is refused, in exactly which words: input by input, and path by path."""
+"""Refusals and their exact words, by input and by path."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ WRONG_FILES = [
 
 
 def essence(detail):
-    """What of an entry is for machines; the sentence for people must be there."""
+    """Return the fields of an entry that programs read; it must have a message as well."""
     assert detail.pop("msg")
     detail.pop("input", None)
     assert detail.pop("url") == f"https://docs.fal.ai/errors/#{detail['type']}"

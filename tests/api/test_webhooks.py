@@ -1,4 +1,4 @@
-"""Webhooks: what is sent, how often, to whom, and what outlives a restart."""
+"""Webhooks: contents, retries, receivers, and restarts."""
 
 import asyncio
 import builtins
@@ -39,7 +39,7 @@ def signer(tmp_path_factory):
 
 
 class Receiver:
-    """Answers as told, and keeps what came."""
+    """A receiver that answers as configured, and keeps the webhooks that it gets."""
 
     def __init__(self, *statuses, delay=0.0, location=None):
         self.statuses, self.delay, self.location = list(statuses), delay, location
@@ -342,7 +342,7 @@ def test_targets(tmp_path, signer, url, sentence, monkeypatch):
 
 
 def looked_up(host):
-    """Answer as a resolver, in a thread of its own."""
+    """Resolve names as the system would, in a separate thread."""
     assert threading.current_thread() is not threading.main_thread()
     if host == "slow.test":
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Two worker processes behind one server: they share the work, die alone, and end with it."""
+"""Two worker processes of one server: they share the work, die independently, and end with it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ SHOTS = Path(__file__).parent / "shots"
 TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-# As a whole, a page may take long on a machine that is busy otherwise.
+# A whole page may take long on a busy machine.
 MOST_MILLISECONDS = 180_000
 
 
@@ -57,7 +57,7 @@ def server(tmp_path_factory, random_weights):
 
 
 def _name_as_templates_do(models, weights):
-    """Put a tiny file under each name that a template gives a link for."""
+    """Put a tiny file under each file name to which a template links."""
     tiny = {folder: weights / name for name, folder in MODEL_FOLDERS.items()}
     for path in (PACK / "workflows").glob("*.json"):
         for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
@@ -67,7 +67,7 @@ def _name_as_templates_do(models, weights):
                 if target.suffix == ".ckpt":
                     torch.save(load_file(tiny[model["directory"]]), target)
                 else:
-                    # What there is none of in small is listed, not loaded.
+                    # Kinds without a tiny model are only listed, not loaded.
                     source = tiny.get(model["directory"], tiny["checkpoints"])
                     shutil.copy(source, target)
     motion_loras = models / "animatediff_motion_lora"
@@ -87,7 +87,7 @@ def chromium(server):
 
 @pytest.fixture(scope="session", params=["canvas", "nodes 2.0"])
 def page(request, chromium, server):
-    """ComfyUI's page in one of its two renderers."""
+    """Open ComfyUI's page in one of its two renderers."""
     for setting, value in (
         ("Comfy.VueNodes.Enabled", request.param == "nodes 2.0"),
         ("Comfy.TutorialCompleted", True),
@@ -108,7 +108,7 @@ def page(request, chromium, server):
 
 @pytest.fixture
 def frontend(page):
-    """The page with an empty graph; what we print in the browser's console fails the test."""
+    """The page with an empty graph; a console message of this pack fails the test."""
     page.clear()
     yield page
     complaints, page.complaints[:] = list(page.complaints), []

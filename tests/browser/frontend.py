@@ -1,16 +1,16 @@
-"""ComfyUI's page, driven as a user drives it where that is quick, else through its objects."""
+"""ComfyUI's page, driven as a user would where that is fast, else through its objects."""
 
 from __future__ import annotations
 
 PACK = "animatediff-v2v"
 READY = "() => window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow"
 NODE = "app.canvas.graph.nodes.find((node) => node.type === type)"
-# Before a page in one language it asks for one in the reader's, which may not be there.
+# It first requests help pages in the reader's language, which may not exist.
 PROBE = "/docs/"
 
 
 class Frontend:
-    """One page; `complaints` is what the browser's console says of this pack."""
+    """One page; `complaints` holds the console's messages about this pack."""
 
     def __init__(self, page, address, shots, *, renderer):
         self.page, self._address, self._shots, self.renderer = page, address, shots, renderer
@@ -30,7 +30,7 @@ class Frontend:
         self.page.wait_for_timeout(1000)
 
     def reload(self):
-        """Load the page anew, when it has saved its draft, which it does with a delay."""
+        """Reload the page once it has saved its draft, which it does with a delay."""
         self.page.wait_for_timeout(1500)
         self.page.reload()
         self.page.wait_for_function(READY)
@@ -58,7 +58,7 @@ class Frontend:
         self.page.get_by_text(PACK, exact=True).first.click()
         self.page.get_by_test_id(f"template-workflow-{name}").click()
         self.page.wait_for_function(
-            # A second one of a name gets a number behind it.
+            # A second one with the same name gets a number appended.
             "(name) => app.extensionManager.workflow.activeWorkflow.filename.startsWith(name)"
             " && app.graph.nodes.length > 1",
             arg=name,
@@ -77,7 +77,7 @@ class Frontend:
             self.choose(kind, name, value)
 
     def show(self, kind):
-        """Bring a node into the middle at once; FitView glides, and the node's buttons with it."""
+        """Centre a node at once: FitView moves gradually, and the node's buttons with it."""
         self.page.evaluate(
             f"(type) => {{ const node = {NODE}, view = app.canvas.ds;"
             " const {width, height} = app.canvas.canvas.getBoundingClientRect();"
@@ -91,7 +91,7 @@ class Frontend:
         self.page.wait_for_timeout(200)
 
     def choose(self, kind, name, value):
-        """Set a widget as its own control does, undo included."""
+        """Set a widget as its own control does, with an entry for undo."""
         self.page.evaluate(
             f"([type, name, value]) => {{ const node = {NODE};"
             " const widget = node.widgets.find((widget) => widget.name === name);"
@@ -101,7 +101,7 @@ class Frontend:
         )
 
     def shown(self, kind):
-        """The names and values of the widgets that are seen, of each node of a type."""
+        """Return the names and values of the visible widgets of each node of a type."""
         return self.page.evaluate(
             "(type) => app.canvas.graph.nodes.filter((node) => node.type === type).map((node) =>"
             " Object.fromEntries(node.widgets.filter((each) => !each.hidden)"
@@ -122,14 +122,14 @@ class Frontend:
         self.page.wait_for_timeout(500)
 
     def strips(self):
-        """What the selection strips say, with the number of their pictures."""
+        """Return the texts of the selection strips, with the number of their pictures."""
         return self.page.evaluate(
             "() => [...document.querySelectorAll('[data-testid=animatediff-v2v-selection]')]"
             ".map((strip) => [strip.firstChild.textContent, strip.querySelectorAll('img').length])"
         )
 
     def wait_for_strip(self, *says):
-        """Wait until these are the strips' texts."""
+        """Wait until the strips have these texts."""
         self.page.wait_for_function(
             "(says) => { const strips = '[data-testid=animatediff-v2v-selection]';"
             " const found = [...document.querySelectorAll(strips)]"

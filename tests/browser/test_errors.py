@@ -1,4 +1,4 @@
-"""What cannot run is said at the node at fault before anything runs."""
+"""Errors that can be known in advance are shown on their node before anything runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_windows_longer_than_the_motion_module_are_refused_in_the_graph(frontend
     (refused,) = page.evaluate("Object.values(app.lastNodeErrors)")
     assert refused["class_type"] == "ADV2V_ContextOptions"
     assert "64 frames are more than" in refused["errors"][0]["details"]
-    # Newer frontends say that a node refuses its input, and why behind two clicks.
+    # Newer frontends only say that a node refuses its input; the reason is two clicks away.
     said = page.get_by_text("64 frames are more than").or_(page.get_by_text("Invalid input"))
     said.first.wait_for()
     frontend.shot("refused")

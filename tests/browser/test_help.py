@@ -9,14 +9,14 @@ import pytest
 from ..host.comfy_server import PACK
 
 NODE_IDS = sorted(path.stem for path in (PACK / "web" / "docs").glob("*.md"))
-# All go the same way; two pages fewer to load.
+# One page is enough for all languages, which saves loading two.
 LANGUAGES = ("ja", "fr")
 
 
 def test_help_pages_open_with_their_pictures(frontend):
     page = frontend.page
     for node_id in NODE_IDS:
-        # It would lie over the button of the next node.
+        # It would cover the button of the next node.
         frontend.set("Comfy.RightSidePanel.IsOpen", False)
         frontend.clear()
         frontend.add(node_id)

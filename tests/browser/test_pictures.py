@@ -1,4 +1,4 @@
-"""The typical graph of each help page can be built, and looks as on its page.
+"""The typical graph of each help page can be built, and looks like its picture.
 
 The pictures go into `shots`; WRITE_PICTURES=1 puts them into the help pages.
 """

@@ -37,7 +37,7 @@ def test_clip_goes_in_and_video_plays(frontend, tmp_path, server):
     frontend.choose("ADV2V_LoadVideo", "select_every_nth_frame", 4)
     frontend.wait_for_strip("4 frames · 4 fps · 1 s · 96 × 64")
     frontend.choose("ADV2V_Sampler", "steps", 3)
-    # What ran in the other renderer is cached.
+    # The results of the other renderer are cached.
     frontend.choose("ADV2V_Sampler", "seed", len(frontend.renderer))
     page.evaluate(
         "async () => { const { api } = await import('/scripts/api.js');"

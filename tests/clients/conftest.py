@@ -1,4 +1,4 @@
-"""fal's own clients, installed as they were released, and servers for them to find."""
+"""fal's own clients, as they were released, and servers for them to call."""
 
 from __future__ import annotations
 
@@ -116,21 +116,21 @@ def receiver():
 
 @dataclass
 class Bench:
-    """What a script needs, and what may be looked at when it has run."""
+    """The environment of a script, and its results for inspection."""
 
     clip: Path
     receiver: http.server.ThreadingHTTPServer
     folder: Path
 
     def run(self, api, command, **environment):
-        """Run a script of a client; give the JSON object that it printed."""
+        """Run a script of a client; return the JSON object that it printed."""
         known = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
         completed = subprocess.run(
             [str(part) for part in command],
             env=known
             | {"FAL_LOCAL_URL": api.url, "FAL_KEY": api.key}
             | {"CLIP": str(self.clip), "WEBHOOK": self.receiver.url}
-            # Whatever goes astray must not reach the hosted service.
+            # A misdirected call must not reach the hosted service.
             | {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
             | environment,
             cwd=self.folder,
@@ -143,7 +143,7 @@ class Bench:
         return json.loads(completed.stdout.splitlines()[-1])
 
     def delivery(self):
-        """Headers and body of the one webhook that comes."""
+        """Return headers and body of the one webhook that arrives."""
         until = time.monotonic() + 30
         while not self.receiver.received and time.monotonic() < until:
             time.sleep(0.05)

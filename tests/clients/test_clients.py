@@ -1,4 +1,4 @@
-"""Scripts for the hosted model, run by fal's own clients against a server at home."""
+"""Scripts for the hosted model, run with fal's own clients against a local server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_javascript(node, home, bench, *, client, configuration, flow):
     assert set(saw["statuses"]) <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
     assert saw["statuses"][-1] == "COMPLETED"
     check_output(saw["subscribed"])
-    if flow == "stream":  # each line once: the client itself puts the news together
+    if flow == "stream":  # each line once: the client itself joins the new lines
         assert len(saw["told"]) == len(set(saw["told"])) > 0
     if flow == "full":
         assert saw["completed"]["status"] == "COMPLETED"
@@ -83,7 +83,7 @@ def test_python(python, home, bench, configuration):
 
 
 def test_python_by_its_own_variables(python, tls_home, certificate, bench):
-    """Needs no code at all, but TLS, and videos as data URIs."""
+    """It needs no code, but it needs TLS, and videos as data URIs."""
     host = tls_home.url.removeprefix("https://")
     saw = bench.run(
         tls_home,
@@ -106,7 +106,7 @@ def check_python(saw):
 
 
 def check(saw, bench):
-    """What is the same for every client."""
+    """Check the results that are the same for every client."""
     check_output(saw["subscribed"])
     check_output(saw["result"])
     assert saw["subscribed"]["video"]["url"] != saw["result"]["video"]["url"]
@@ -128,7 +128,7 @@ def check(saw, bench):
 
 
 def check_webhook(saw, home, bench):
-    """The documented verifier believes it, wherever it looks for the keys, and no forgery."""
+    """Check that fal's documented verifier accepts the webhook, and no forgery."""
     headers, body = bench.delivery()
     assert headers["X-Fal-Webhook-Request-Id"] == saw["request_id"]
     for place in ("", "/fal/rest.fal.ai", "/fal/rest.alpha.fal.ai"):
@@ -145,7 +145,7 @@ def check_output(output):
 
 
 def check_video(video, folder):
-    """Every second of eight frames, at half the rate."""
+    """Check that every second of eight frames is kept, at half the rate."""
     path = folder / "result.mp4"
     with urllib.request.urlopen(video["url"]) as answer:
         path.write_bytes(answer.read())

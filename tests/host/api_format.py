@@ -1,9 +1,9 @@
-"""From the graphs that the frontend saves to the prompts that the server runs."""
+"""Conversion of graphs that the frontend saves to prompts that the server runs."""
 
 from __future__ import annotations
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-# A combo whose choices have widgets of their own, which follow it.
+# A combo whose choices have their own widgets, which follow it.
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 NOTES = {"Note", "MarkdownNote"}
 
@@ -41,19 +41,19 @@ def widget_values(node, info):
             if not (isinstance(kind, list) or kind in WIDGETS) or options.get("forceInput"):
                 continue
             if not saved and section == "optional":
-                continue  # Saved before the node had this widget: its default counts.
+                continue  # Saved before the node had this widget: use its default.
             assert saved, f"{node['type']}: no value for {name}"
             values[name] = saved.pop(0)
             if options.get("control_after_generate"):
                 assert saved.pop(0) in ("fixed", "increment", "decrement", "randomize")
             uploads += bool(options.get("video_upload") or options.get("image_upload"))
-    # The frontend adds the upload button behind all other widgets.
+    # The frontend adds the upload button after all other widgets.
     assert saved == ["image"] * uploads, f"{node['type']}: {saved} left over"
     return values
 
 
 def chosen(name, options, saved):
-    """The value of a dynamic combo, and those of the widgets that belong to its choice."""
+    """Return the value of a dynamic combo, and those of its choice's widgets."""
     assert saved, f"no value for {name}"
     values = {name: saved.pop(0)}
     choices = {each["key"]: each["inputs"] for each in options["options"]}
@@ -66,7 +66,7 @@ def chosen(name, options, saved):
 
 
 def with_values(prompt, class_type, **values):
-    """The same prompt with other values in the one node of a class."""
+    """Return the prompt with other values in its only node of a class."""
     nodes = [key for key, node in prompt.items() if node["class_type"] == class_type]
     assert len(nodes) == 1
     node = prompt[nodes[0]]

@@ -100,7 +100,7 @@ class ComfyServer:
         return json.loads(body) if answer.headers.get_content_type().endswith("json") else body
 
     def post(self, path, data):
-        """Give the answer's status and JSON."""
+        """Return the answer's status and JSON."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             data=json.dumps(data).encode(),
@@ -114,7 +114,7 @@ class ComfyServer:
         return status, json.loads(body) if body else {}
 
     def queue(self, prompt, workflow=None, client=None):
-        """Queue a prompt in API format and give its id; a `Watcher` of that client hears of it."""
+        """Queue a prompt in API format; return its id. A `Watcher` of `client` gets its events."""
         extra = {"extra_pnginfo": {"workflow": workflow or {}}}
         body = {"prompt": prompt, "extra_data": extra} | ({"client_id": client} if client else {})
         status, answer = self.post("/prompt", body)
@@ -122,11 +122,11 @@ class ComfyServer:
         return answer["prompt_id"]
 
     def watched(self, client=None):
-        """Listen to what the server tells a browser, within a `with`; see Watcher."""
+        """Listen to the server's messages for a browser, within a `with`; see Watcher."""
         return Watcher(self.port, client or uuid.uuid4().hex)
 
     def wait(self, prompt_id):
-        """Give the history entry of a finished prompt."""
+        """Wait until a prompt is finished, and return its history entry."""
         until = time.monotonic() + RUN_SECONDS
         while time.monotonic() < until:
             history = self.get(f"/history/{prompt_id}")
@@ -146,10 +146,10 @@ class ComfyServer:
         return entry
 
     def unload(self):
-        """What the frontend's button "Unload Models and Execution Cache" does; wait until done."""
+        """Do what the button "Unload Models and Execution Cache" does, and wait for it."""
         until = time.monotonic() + START_SECONDS
         while True:
-            # ComfyUI misses the request if it comes while it tidies up after a prompt.
+            # ComfyUI misses the request if it arrives during the clean-up after a prompt.
             status, _ = self.post("/free", {"unload_models": True, "free_memory": True})
             assert status == 200
             time.sleep(1)
@@ -159,7 +159,7 @@ class ComfyServer:
             assert time.monotonic() < until, told
 
     def files(self, entry):
-        """The files that a run lists, in its order."""
+        """Return the files that a run lists, in its order."""
         shown = [each for node in entry["outputs"].values() for each in node["images"]]
         return [self.folder / each["type"] / each["subfolder"] / each["filename"] for each in shown]
 
@@ -204,7 +204,7 @@ class Watcher:
                 self._keep(each.data)
 
     def _keep(self, data):
-        """Keep a text on a node, type 3, or a preview with metadata, type 4: both have a head."""
+        """Store a node's text (type 3) or preview with metadata (type 4): both have a header."""
         kind, length = struct.unpack(">II", data[:8])
         head, rest = data[8 : 8 + length], data[8 + length :]
         if kind == 3:
@@ -213,7 +213,7 @@ class Watcher:
             self.pictures.append((json.loads(head), rest))
 
     def of(self, kind):
-        """The data of all messages of a kind so far."""
+        """Return the data of all messages of a kind so far."""
         return [each["data"] for each in self.events if each["type"] == kind]
 
     def until(self, found, seconds=RUN_SECONDS):
@@ -224,20 +224,20 @@ class Watcher:
             time.sleep(0.02)
 
     def shares(self, node_id):
-        """How far a node said to be, 0 to 1, message by message."""
+        """Return the progress of a node in each message, 0 to 1."""
         told = [each for each in self.of("progress") if each["node"] == node_id]
         return [each["value"] / each["max"] for each in told]
 
 
 def message(entry, name):
-    """The data of the first status message of a name in a history entry."""
+    """Return the data of the first status message with a name in a history entry."""
     return next(data for kind, data in entry["status"]["messages"] if kind == name)
 
 
 def _link(source, target):
     try:
         target.symlink_to(source, target_is_directory=True)
-    except OSError:  # Windows lets not everyone make links
+    except OSError:  # Windows does not let everyone make links
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", "__pycache__"))
 
 

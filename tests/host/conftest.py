@@ -38,7 +38,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
-    """The folder of a ComfyUI into which the command put the miniature, all of it."""
+    """The folder of a ComfyUI into which the command copied the whole miniature."""
     folder = tmp_path_factory.mktemp("installed")
     (folder / "models").mkdir()
     install_models(folder, native=True)

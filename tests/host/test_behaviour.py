@@ -1,4 +1,4 @@
-"""What the nodes do in a running ComfyUI beyond the templates."""
+"""Behaviour of the nodes in a running ComfyUI that the templates do not show."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def frames_of(path):
 
 
 def refusal(server, prompt):
-    """The sentences with which a prompt is refused before it runs, by input."""
+    """Return the sentences with which a prompt is refused before it runs, by input."""
     status, answer = server.post("/prompt", {"prompt": prompt})
     assert status == 400, answer
     (errors,) = (node["errors"] for node in answer["node_errors"].values())
@@ -169,7 +169,7 @@ def refusal(server, prompt):
 
 
 def failure(server, prompt):
-    """The sentence with which a prompt fails while it runs."""
+    """Return the sentence with which a prompt fails while it runs."""
     entry = server.wait(server.queue(prompt))
     assert entry["status"]["status_str"] == "error"
     return message(entry, "execution_error")["exception_message"]
@@ -363,7 +363,7 @@ def test_frames_without_a_motion_module(server):
 
 @pytest.fixture(scope="module")
 def mixed_up(server):
-    """Model files in each other's folders."""
+    """Put model files into each other's folders."""
     folder = server.folder / "models"
     motion = (folder / "animatediff_models" / "motion_module.safetensors").read_bytes()
     (folder / "checkpoints" / "wrong.safetensors").write_bytes(motion)

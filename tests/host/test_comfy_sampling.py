@@ -1,4 +1,4 @@
-"""ControlNets and masks give what ComfyUI's own sampling gives with the same tiny weights."""
+"""ControlNets and masks give the same results as ComfyUI's own sampling with tiny weights."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def folder(tmp_path_factory, random_weights):
 
 @pytest.fixture(scope="module", params=PATHS or [None], ids=lambda path: Path(path or "none").name)
 def expected(request, folder, tmp_path_factory):
-    """What ComfyUI's sampling gives for each case."""
+    """Return the result of ComfyUI's sampling for each case."""
     if request.param is None:
         pytest.skip("COMFYUI_PATH names no ComfyUI")
     cases = tmp_path_factory.mktemp("cases") / "cases.json"

@@ -1,6 +1,6 @@
 """A real ComfyUI sees the nodes as `tests/unit/node_contract.json` describes them.
 
-Of its own nodes it has what the templates use.
+ComfyUI's own nodes have everything that the templates use.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_nodes_are_those_of_the_contract(object_info):
 
 
 def test_pack_nodes_are_described_as_by_comfyui(object_info):
-    """What the templates are checked against where there is no ComfyUI."""
+    """The templates are checked against these descriptions where there is no ComfyUI."""
     for node_id, described in pack_nodes().items():
         real = essentials(object_info[node_id])
         for key in set(KEPT) - {"input"}:

@@ -1,4 +1,4 @@
-"""LoRA Stack in a running ComfyUI: slots left out, order, and what is skipped."""
+"""LoRA Stack in a running ComfyUI: empty slots, order, and skipped entries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lora_stack(**values):
 
 
 def entries(server, **stacks):
-    """What the node `stack` gives, as ComfyUI's own preview writes it."""
+    """Return the output of the node `stack`, as ComfyUI's own preview writes it."""
     preview = {"class_type": "PreviewAny", "inputs": {"source": ["stack", 0]}}
     entry = server.run({**stacks, "preview": preview})
     (text,) = entry["outputs"]["preview"]["text"]

@@ -1,4 +1,4 @@
-"""Whose memory it is: what is loaded when, kept how long, and given back."""
+"""Memory in ComfyUI: when networks are loaded, how long they are kept, and when they are freed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def change_last_weight(path):
 
 
 def loads(server, prompt):
-    """Which networks ComfyUI brought to the device for a prompt, in alphabetical order."""
+    """Return the networks that ComfyUI loaded onto the device for a prompt, sorted."""
     before = len(server.log())
     entry = server.run(prompt)
     assert len(message(entry, "execution_cached")["nodes"]) < len(prompt)  # Something ran.
@@ -94,7 +94,7 @@ def test_models_of_two_packs_live_side_by_side(server):
 
 
 def test_twenty_runs_take_no_more_memory_than_the_first_ones(server):
-    """Both ways to the same result in turn: the one node, and the graph."""
+    """Both ways to the same result in turn: the single node, and the graph."""
 
     def run(seed):
         prompts = (one_node(seed=seed), graph(sample=sampler(seed=seed)))
@@ -118,7 +118,7 @@ def test_a_changed_model_file_is_loaded_by_the_graph(server):
 
 
 def test_weights_in_8_bits_are_a_network_of_their_own(server):
-    """Kept from run to run like the exact one, and given back like it."""
+    """It is kept from run to run like the exact network, and freed like it."""
     server.unload()
     stored = {"speed": {"class_type": "ADV2V_Speed", "inputs": SPEED_OFF | {"fp8_weights": True}}}
     for seed, expected in ((141, OURS), (142, [])):

@@ -1,4 +1,4 @@
-"""Patches of ComfyUI that this pack does not run are named on the node, and sampling is followed.
+"""ComfyUI patches that this pack does not apply are named on the node; ModelSampling applies.
 
 A MODEL of ComfyUI's own loader is patched by ComfyUI's own nodes.
 """
@@ -37,7 +37,7 @@ PATCHES = {
 IGNORED = "The connected MODEL has patches that have no effect here: "
 TAKEN = "Its LoRAs and merges are kept."
 GUIDANCE = "guidance_scale, guidance_start and guidance_end of the Sampler"
-# By the nodes in a row: what is said, and nothing where nothing is lost.
+# For each chain of nodes, the warning; "" where nothing is ignored.
 SAID = {
     (): "",
     ("LoraLoaderModelOnly", "v_prediction"): "",
@@ -53,7 +53,7 @@ REFUSED = {"lcm": "LCM", "img_to_img": "IMG_TO_IMG"}
 
 
 def model_with(*patches):
-    """A MODEL with patches in a row, in front of this pack."""
+    """Return a graph with a chain of patches on the MODEL, before this pack."""
     nodes = {
         "checkpoint": {
             "class_type": "CheckpointLoaderSimple",
@@ -79,7 +79,7 @@ def shown(node):
 
 
 def said(server, prompt, node):
-    """What stands below the widgets of a node after a run, and in the log."""
+    """Return the texts below the widgets of a node after a run, and in the log."""
     before = len(server.log())
     with server.watched() as watcher:
         server.run(prompt, client=watcher.client)

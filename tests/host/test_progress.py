@@ -1,4 +1,4 @@
-"""What the frontend is told while a job runs: the bar, the moving preview, the end."""
+"""Messages to the frontend while a job runs: progress, animated preview, end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Load Video and Select Frames give, and what the server tells of it beforehand."""
+"""Results of Load Video and Select Frames, and the route that predicts them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def trimmed(video, start, duration):
 
 
 def results(server, load, **more):
-    """Frames, seconds of sound and rate that a loading node gives, written without loss."""
+    """Return frames, seconds of sound and rate of a loading node, written without loss."""
     encode = encode_video(["load", 0], audio=["load", 1], fps=["load", 2], format="mkv-ffv1")
     entry = server.run({"load": load, "encode": encode, **more})
     with av.open(str(server.files(entry)[-1])) as container:
@@ -226,7 +226,7 @@ def test_graphs_without_the_later_inputs_still_run(server):
 
 
 def ask(server, **query):
-    """Status and JSON of the selection route."""
+    """Return status and JSON of the selection route."""
     address = f"http://127.0.0.1:{server.port}/api/animatediff_v2v/selection?{urlencode(query)}"
     try:
         with urllib.request.urlopen(address) as answer:

@@ -31,7 +31,7 @@ def with_speed(seed, **values):
 
 
 def pictures(server, prompt):
-    """The decoded frames of the video that a prompt writes; the file itself holds the prompt."""
+    """Return the decoded frames of a prompt's video: files differ, as they contain the prompt."""
     (path,) = server.files(server.run(prompt))
     with av.open(str(path)) as container:
         return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]

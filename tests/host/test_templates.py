@@ -67,14 +67,14 @@ SOURCE = ("red", "blue")
 
 @pytest.fixture(scope="module", params=TEMPLATES)
 def template(request, object_info):
-    """A template's name, workflow, and prompt for the miniature."""
+    """The name of a template, its workflow, and its prompt for the miniature."""
     path = PACK / "workflows" / f"{request.param}.json"
     workflow = json.loads(path.read_text(encoding="utf-8"))
     return request.param, workflow, small(to_api(workflow, object_info))
 
 
 def small(prompt):
-    """The same job in small."""
+    """Return a smaller version of the job."""
     for kind, values in SMALL.items():
         if any(node["class_type"] == kind for node in prompt.values()):
             prompt = with_values(prompt, kind, **values)
@@ -92,7 +92,7 @@ def pictures(path):
 
 
 def check_file(path):
-    """Half of the clip's frames in its time, at its size, with its sound."""
+    """Check for half of the clip's frames in the same time, at its size, with its sound."""
     with av.open(str(path)) as container:
         video, (audio,) = container.streams.video[0], container.streams.audio
         assert video.codec_context.name == "h264"
@@ -154,7 +154,7 @@ def opened(object_info):
 
 
 def colours(frames):
-    """The names of object and background in each frame."""
+    """Return the colour names of object and background in each frame."""
     seen = [measures().look(frame.astype(np.float32) / 255) for frame in frames]
     name = measures().colour_name
     return {(name(frame.object_colour), name(frame.background_colour)) for frame in seen}

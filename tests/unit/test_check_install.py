@@ -1,4 +1,4 @@
-"""That `make check-install` finds what would not install, on an index of a few small wheels."""
+"""`make check-install` finds packages that would not install, on an index of a few small wheels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `benchmarks/speed.py` tells its contenders, and where it finds AnimateDiff-Evolved."""
+"""The tasks of the contenders of `benchmarks/speed.py`, and the search for AnimateDiff-Evolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the miniature shows on a few clips that it was never trained on."""
+"""The miniature on a few clips that it was never trained on."""
 
 from __future__ import annotations
 

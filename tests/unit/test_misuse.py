@@ -40,7 +40,7 @@ from animatediff_v2v.pipeline.video import (
 )
 
 ENCODED = PromptTrack(torch.zeros(1, 77, 8))
-# What is given where the field itself is not meant; the other fields have defaults.
+# Valid values for required fields that are not under test; other fields have defaults.
 GOOD = {
     pipeline.ModelFiles: {"checkpoint": Path("a.safetensors")},
     pipeline.ControlFile: {"network": Path("a.safetensors")},
@@ -71,7 +71,7 @@ GOOD = {
     AudioSpan: {"path": Path("a.mp4"), "start_seconds": 0.0, "duration_seconds": 1.0},
 }
 NOTHING = object()
-# Wrong for every field; what is wrong for some only follows below.
+# Wrong for every field; values that are wrong only for some are below.
 ALWAYS_WRONG = (NOTHING, b"bytes", 1j, {1, 2}, [None], lambda: None)
 WRONG_BY_TYPE = {
     "int": (True, None, "3", 2.5, math.nan, math.inf, [1], Fraction(1, 2)),

@@ -1,4 +1,4 @@
-"""Packages that import their modules late: what they give, and what they do not load."""
+"""Packages that import their modules late: their exports, and modules that stay unloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That the package is what its metadata say."""
+"""The package matches its metadata."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_the_registrys_archive_keeps_what_nodes_need(needed):
 
 
 def constant(path, name):
-    """The value that a module gives a name, without importing it."""
+    """Return the value of a module's constant, without importing it."""
     for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == name:
             return ast.literal_eval(node.value)

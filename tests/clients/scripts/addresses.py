@@ -1,4 +1,4 @@
-"""The other way for Python: a script that names the server in a few lines of its own."""
+"""The way without the runner: a script that sets the server's addresses itself."""
 
 import os
 import runpy

@@ -1,4 +1,4 @@
-"""What the hosted model's page shows, call by call. Prints what it saw as one JSON object."""
+"""The calls on the hosted model's page. Prints their results as one JSON object."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Another pack beside this one: a model of its own, and a look at what ComfyUI holds."""
+"""Another pack next to this one, with its own model; it reports the models that ComfyUI holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application on its own, without the work: what it says when it cannot do any."""
+"""The application without models: its answers when it cannot run requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WISH = {"video_url": "http://192.168.0.1/a.mp4", "prompt": "p"}
 
 
 def call(tmp_path, story, *, models=(), **settings):
-    """Run a story with a client of an application that has these (empty) model files."""
+    """Run a scenario with a client of an application that has these (empty) model files."""
     for name in models:
         path = tmp_path / "models" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def test_files_are_readable_only_by_this_user(tmp_path):
 
 
 def test_keys_take_turns(tmp_path):
-    """One that comes late with one request does not wait for all of another key's."""
+    """A key's only request does not wait for all earlier requests of another key."""
     clip = write_clip(tmp_path / "clip.mp4", frames=2, frame_rate=1)
     wish = WISH | {"video_url": data_uri(clip)}
 

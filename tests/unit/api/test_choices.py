@@ -1,4 +1,4 @@
-"""Which file a hosted name means, and what an owner may set."""
+"""The files that hosted names refer to, and the settings that owners may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The moments of ComfyUI's queue that a real one reaches too rarely: lost flags, lost events."""
+"""Situations of ComfyUI's queue that are rare in a real one: lost flags, lost events."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def job(request_id="1", **values):
 
 
 class FakeQueue:
-    """ComfyUI's queue by hand: a test moves prompts on and tells what it likes."""
+    """A fake of ComfyUI's queue: the test advances prompts and sends events."""
 
     def __init__(self, folder):
         self.folder, self.folders = folder, [folder]
@@ -115,7 +115,7 @@ def queue(tmp_path, monkeypatch):
 
 
 def play(queue, story, **values):
-    """Run a job while a story is told of it; give what it made and what was noted."""
+    """Run a job during a scenario; return its result and the recorded messages."""
 
     async def play_it():
         executor, notes = ComfyExecutor(queue), Notes()
@@ -203,7 +203,7 @@ def test_a_successful_job(queue):
 
 
 def test_an_interrupt_that_comes_too_early_is_repeated(queue):
-    """Each prompt lowers the flag when it begins: a cancel just before that would be lost."""
+    """Each prompt clears the flag when it starts: a cancel just before that would be lost."""
 
     async def story(executor):
         queue.begin("1")
@@ -262,7 +262,7 @@ def test_a_prompt_removed_by_a_user_is_cancelled(queue):
 
 
 def test_a_missed_end_is_looked_up_in_the_history(queue):
-    """Another client may take the listener's place by calling itself the same."""
+    """Another client may replace the listener by using the same id."""
     output = {"images": [SHOWN], "timings": [TIMINGS]}
     messages = [["execution_start", {"prompt_id": "1"}], ["execution_success", {"prompt_id": "1"}]]
 

@@ -1,4 +1,4 @@
-"""The limits on a request's video, and the files of this server that a request may name."""
+"""The limits on a request's video, and URLs of this server's own files in requests."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ async def _body(request):
 
 @pytest.fixture
 def answered(monkeypatch):
-    """Give a function that sends bytes to a server and returns all that it answers till it ends."""
+    """Return a function that sends bytes to a server and returns its whole answer."""
     monkeypatch.setattr(listening, "SECONDS_OF_SILENCE", 0.2)
     monkeypatch.setattr(listening, "SECONDS_BETWEEN_CALLS", 0.2)
     monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.2)

@@ -1,4 +1,4 @@
-"""The queue of several workers: who gets which job, and when."""
+"""The queue of several workers: the distribution and the order of jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .test_comfy_executor import Notes, job
 
 
 class FakeWorker:
-    """A worker by hand: a test ends its jobs as it likes."""
+    """A fake worker whose jobs the test ends."""
 
     def __init__(self):
         self.is_ready, self.models = True, None
@@ -43,7 +43,7 @@ class FakeWorker:
 
 
 class Stage:
-    """An executor, its workers and the jobs that were handed in."""
+    """An executor, its workers and the jobs that were submitted."""
 
     def __init__(self, folder, workers=2):
         self.workers = [FakeWorker() for _ in range(workers)]
@@ -126,7 +126,7 @@ def test_a_free_worker_with_the_same_models_comes_first_and_then_the_longest_idl
             await stage.submit(name, checkpoint=models)
             (first if name in first.jobs else second).make()
             await settle()
-        # Nothing was loaded twice; the job that fits nowhere goes where it does least harm.
+        # Nothing was loaded twice: the job with other networks got the worker idle for longest.
         assert stage.jobs() == [["a", "c", "e"], ["b", "d"]]
 
     play(story)
@@ -162,7 +162,7 @@ def test_cancelling_a_job_affects_no_other(play):
 
 
 def test_a_worker_is_busy_until_its_abandoned_job_ends(play):
-    """A task that is cancelled leaves at once; the worker still computes its last step."""
+    """A cancelled task ends at once, while the worker still computes its last step."""
 
     async def story(stage):
         await stage.submit("a", "b")

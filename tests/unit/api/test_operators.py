@@ -1,4 +1,4 @@
-"""What operators are told: health, numbers, log lines."""
+"""Reports for operators: health, metrics, log lines."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_proxy_of_fals_clients_has_its_usual_path(tmp_path):
 
 
 def ended(tmp_path, answer):
-    """A request that was queued, ran and ended so."""
+    """Return a request that was queued, ran and ended with this answer."""
     store = Store(tmp_path / "api.sqlite")
     stored = store.submit(request(), most=10, most_of_owner=10)
     store.start(stored.id)

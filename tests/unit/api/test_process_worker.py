@@ -1,4 +1,4 @@
-"""A worker process, with the miniature: what it makes, how it stops and how it is replaced."""
+"""A worker process with the miniature: its results, its end and its replacement."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_job_is_equal_after_a_round_trip_through_json(small):
 
 
 def once_it_samples(act):
-    """Act on a job when it says that it samples."""
+    """Act on a job once it reports sampling."""
     return lambda message: message.startswith("sampling") and act()
 
 
@@ -58,7 +58,7 @@ def options(**values):
 
 
 def with_worker(story):
-    """Run a story with a worker, which is gone afterwards."""
+    """Run a scenario with a worker, and stop it afterwards."""
 
     async def run():
         worker = ProcessWorker(options())
@@ -108,7 +108,7 @@ def test_the_life_of_a_worker(small, tmp_path, caplog):
         await worker.run(small, made, said.append)
         assert said[0] == "loading miniature.safetensors"
 
-        # A fault of ours is told in full, and ends the process: it may have damaged more.
+        # A bug is reported in full, and ends the process: it may have damaged more.
         process = worker._process
         with pytest.raises(RuntimeError, match=r"(?s)Traceback.*TypeError"):
             await worker.run(replace(small, loras=((None, 1.0),)), tmp_path / "a.mp4", str)

@@ -1,4 +1,4 @@
-"""What the SQLite file keeps, and what it lets happen once."""
+"""The SQLite file: stored data, and transitions that may happen only once."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_logs_come_in_order_and_from_where_one_was(store):
 
 
 def sent(stored):
-    """The webhook of a request with its answer, None where it names no URL."""
+    """Return the webhook of a request with its answer; None if it has no URL."""
     url = stored.webhook_url
     return None if url is None else Delivery(stored.id, stored.owner, url, b"{}")
 

@@ -1,4 +1,4 @@
-"""Whose request comes first."""
+"""The order of the requests of several keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from animatediff_v2v.api.queue.turns import Turns
 
 
 def waiting(names):
-    """Turns with these requests, "a" of key a, "A" of the same with low priority."""
+    """Return turns with these requests: "a" is of key a, "A" of the same key with low priority."""
     turns = Turns()
     for sequence, name in enumerate(names):
         turns.add(made(name, sequence))

@@ -1,4 +1,4 @@
-"""Every kind of file that users have, in small: real key names, and what is expected of each."""
+"""A small file of every kind that users have: real key names, and the expected recognition."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ MOTION_SDXL = {
 
 @dataclass(frozen=True)
 class Row:
-    """A file: what makes it, what it is called, and which loaders take it."""
+    """A file: the function that makes it, its kind, and the loaders that accept it."""
 
     make: Callable[[], dict[str, torch.Tensor]]
     kind: str

@@ -1,7 +1,7 @@
 """Small networks in the layouts of real files, made from diffusers' own modules.
 
-The way back to the original names is written here a second time, with other means than the
-tables of `pipeline.files`, so that a wrong name in either shows.
+The conversion to the original names is written here a second time, independently of the tables of
+`pipeline.files`, so that a wrong name in either one is noticed.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def state(module):
 
 
 def text_state(module):
-    """With the ``text_model.`` of transformers 4, which transformers 5 took away."""
+    """Return a text encoder's tensors, with the ``text_model.`` that transformers 5 removed."""
     return {
         name if name.startswith("text_model.") else f"text_model.{name}": tensor
         for name, tensor in state(module).items()
@@ -184,7 +184,7 @@ def control_to_ldm(control, layers=1, prefix="control_model."):
 
 
 def adapter_to_original(channels=(32, 64), in_channels=3):
-    """As TencentARC's files have it: the residual blocks in one row."""
+    """Convert to TencentARC's names, which number all residual blocks in one sequence."""
     renamed = {}
     for name, tensor in state(adapter_module(channels, in_channels)).items():
         original = name.removeprefix("adapter.")
@@ -204,7 +204,7 @@ IMAGE_CHANNELS, IMAGE_TOKENS = 24, 7
 
 
 def ip_adapter(family, unet=None, *, text=CROSS, image=IMAGE_CHANNELS):
-    """Random weights under tencent-ailab's names, for a UNet of diffusers."""
+    """Return random weights under tencent-ailab's names, for a UNet of diffusers."""
     unet = unet or unet_module()
     generator = torch.Generator().manual_seed(7)
     width, inner = 32, 128  # of the resampler: two heads of 64
@@ -315,7 +315,7 @@ def motion_to_original(adapter, tables=True):
 
 
 def sinusoid(frames, channels):
-    """The table of guoyww/AnimateDiff, animatediff/models/motion_module.py."""
+    """Return the table of guoyww/AnimateDiff, animatediff/models/motion_module.py."""
     position = torch.arange(frames).unsqueeze(1)
     rate = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))
     table = torch.zeros(1, frames, channels)
@@ -324,7 +324,7 @@ def sinusoid(frames, channels):
 
 
 def checkpoint(channels=(32, 64), layers=1, *, vae=True, text=True, old_text=False):
-    """A whole small checkpoint in the LDM layout."""
+    """Return a complete small checkpoint in the LDM layout."""
     tensors = unet_to_ldm(state(unet_module(channels, layers)), layers)
     if vae:
         tensors |= vae_to_ldm(state(vae_module()))
@@ -334,14 +334,14 @@ def checkpoint(channels=(32, 64), layers=1, *, vae=True, text=True, old_text=Fal
 
 
 def tiny_checkpoint():
-    """The smallest whole checkpoint: one level everywhere."""
+    """Return the smallest complete checkpoint: one level in every network."""
     tensors = unet_to_ldm(state(unet_module(channels=(32,), attends=(True,))))
     tensors |= vae_to_ldm(state(vae_module(channels=(32,))), levels=1)
     return tensors | text_to_ldm(text_state(text_module(layers=1)))
 
 
 def every_lora_family():
-    """One layer of each family, for the miniature UNet, in one file."""
+    """Return a file with one layer of each family, for the miniature UNet."""
     block = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0"
     width, rank = 32, 4
     tensors = {
@@ -375,7 +375,7 @@ def every_lora_family():
 
 
 def motion_weights():
-    """A v2 motion module as the pack holds it."""
+    """Return a v2 motion module in the pack's own layout."""
     tensors = motion_to_original(state(motion_module()))
     tables = {name: tensor for name, tensor in tensors.items() if name.endswith(".pe")}
     weights = {name: tensor for name, tensor in tensors.items() if name not in tables}

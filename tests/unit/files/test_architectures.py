@@ -124,13 +124,13 @@ def test_a_lora_is_named_and_refused(label, layers, prefix):
 
 
 def test_what_a_dot_tells_apart():
-    """HunyuanVideo joins with an underscore what Flux separates by a dot."""
+    """HunyuanVideo has an underscore where Flux has a dot."""
     for layer, label in (("img_attn_qkv", "HunyuanVideo"), ("img_attn.qkv", "Flux")):
         shapes = {f"diffusion_model.double_blocks.0.{layer}.lora_A.weight": (4, 3072)}
         assert architecture_of(Keys(shapes)).label == label
 
 
-# Stable Video Diffusion's checkpoints are known by the whole of their UNet.
+# Stable Video Diffusion's checkpoints are only recognised by their complete UNet.
 CHECKPOINTS = [
     (label, layers, prefix)
     for label, files in OWN_NAMES.items()
@@ -182,7 +182,7 @@ def test_a_whole_transformer_of_diffusers(module):
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_stable_diffusion_is_none_of_them(prefix):
-    """Neither the UNet nor the parts beside it, under any name."""
+    """Neither its UNet nor its other parts match, in any naming scheme."""
     unet = mini.state(mini.unet_module((32, 64, 96, 96), 2, (True, True, True, False)))
     parts = [
         unet,

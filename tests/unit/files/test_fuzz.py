@@ -1,4 +1,4 @@
-"""Corrupted and hostile files give the pack's own error or load; nothing runs, nothing swells.
+"""Corrupted and hostile files load or give the pack's own error, and never run code.
 
 ADV2V_FUZZ_FILES sets how many corrupted files are tried; the suite takes a sample.
 """
@@ -45,7 +45,7 @@ def torch_bytes(state, **options):
 
 
 def scaled_checkpoint():
-    """Every format of scaled weights in one checkpoint."""
+    """Return a checkpoint with every format of scaled weights."""
     tensors = {}
     formats = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise", "mxfp8")
     for index, (name, tensor) in enumerate(mini.tiny_checkpoint().items()):
@@ -182,7 +182,7 @@ CORRUPTIONS = [flip, cut, lengthen_header, rewrite_header, name_twice, damage_pi
 
 
 def use(path):
-    """Everything that takes a file, the merge included."""
+    """Call every function that reads a file, including the merge."""
     tasks = (read_weights, load_checkpoint, load_vae, load_text_encoder, load_motion_module)
     tasks += (load_control, load_ip_adapter, read_embedding)
     unet = mini.state(mini.unet_module())
@@ -245,7 +245,7 @@ def test_a_tensor_that_is_named_twice_is_refused(entry, tmp_path):
 
 
 class Runs:
-    """Unpickling this calls what it names."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -302,7 +302,7 @@ def archive(path, pickled, data=b"\0" * 16):
 
 
 def tensor_pickle(size, stride, *, numel=4, offset=0, key=b"0"):
-    """What torch.save writes for {"a": tensor}, with free choice of every number."""
+    """Return the pickle that torch.save writes for {"a": tensor}, with any given numbers."""
 
     def integer(number):
         return b"\x8a\x08" + struct.pack("<q", number)

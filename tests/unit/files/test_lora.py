@@ -15,7 +15,7 @@ RANK, ALPHA = 4, 2.0
 
 
 def layers(tensors):
-    """The linear layers and convolutions of a network, by their modules' names."""
+    """Return the linear layers and convolutions of a network, by their modules' names."""
     return {n.removesuffix(".weight"): t for n, t in tensors.items() if t.ndim in (2, 4)}
 
 
@@ -158,7 +158,7 @@ def test_text_encoder_in_every_spelling(tmp_path, spelling):
 
 @pytest.fixture
 def stack(tmp_path):
-    """Two LoRAs for every layer, the second a DoRA, so that the order shows."""
+    """Two LoRAs for every layer; the second is a DoRA, so that the order matters."""
     unet = mini.state(mini.unet_module())
     paths = []
     for seed in (1, 2):

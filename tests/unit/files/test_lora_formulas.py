@@ -1,4 +1,4 @@
-"""Each family's formula gives what LyCORIS computes, for linear layers and convolutions."""
+"""Each family's formula gives the same result as LyCORIS, for linear layers and convolutions."""
 
 import pytest
 import torch
@@ -100,7 +100,7 @@ def kron(weight, *, first, second):
 
 
 def module_case(module_class, layer_weight, **options):
-    """Fill one of LyCORIS' modules with random numbers; its state and its merged weight."""
+    """Fill one of LyCORIS' modules with random numbers; return its state and its merged weight."""
     shape = layer_weight.shape
     layer = torch.nn.Linear(IN, OUT) if len(shape) == 2 else torch.nn.Conv2d(IN, OUT, shape[2:])
     layer.weight.data.copy_(layer_weight)

@@ -1,4 +1,4 @@
-"""What a LoRA's name, path or address means, and what is said when it is not there."""
+"""The files that a LoRA's name, path or URL refers to, and the errors for missing ones."""
 
 import pytest
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError

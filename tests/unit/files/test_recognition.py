@@ -1,4 +1,4 @@
-"""Every kind of file that users have: what it is called, what takes it, and what is said."""
+"""Every kind of file that users have: its recognised kind, its loaders, and its messages."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Weights in 8 bits with scales give the values that ComfyUI 0.33 makes of them."""
+"""Weights in 8 bits with scales give the same values as in ComfyUI 0.33."""
 
 import json
 
@@ -22,7 +22,7 @@ def random(*shape):
 
 
 def stored_in_fp8(weight, dtype=torch.float8_e4m3fn, *, per_row=False):
-    """As ComfyUI quantises: the greatest number at the top of the range. Weight and scale."""
+    """Quantise as ComfyUI does, the largest value at the top of the range: weight and scale."""
     others = tuple(range(1, weight.ndim))
     greatest = weight.abs().amax(dim=others, keepdim=True) if per_row else weight.abs().amax()
     scale = greatest / torch.finfo(dtype).max

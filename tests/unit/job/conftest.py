@@ -52,7 +52,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def command(weights, clip, tmp_path):
-    """Gives the arguments of a run, with some replaced or (None) left out."""
+    """Return a function that makes the arguments of a run; None leaves an option out."""
 
     def build(**replaced):
         options = {

@@ -1,4 +1,4 @@
-"""A bound of the device's memory: what it refuses, what it changes, and what it leaves the same."""
+"""A limit on device memory: its refusals, its effect on memory, and results that stay the same."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def request_for(clip, tmp_path):
 
 
 def smallest(request, files):
-    """The smallest bound, as the refusal of a smaller one tells it."""
+    """Return the smallest possible limit, as the refusal of a smaller one states it."""
     seen = []
     with pytest.raises(AnimateDiffV2VError, match="max_memory_gb is 1e-06; windows of") as caught:
         video_to_video(request, files, progress=seen.append)
@@ -75,7 +75,7 @@ def smallest(request, files):
 
 
 def job_peak(request, files):
-    """Bytes on the meta device, from the first phase on: before it, twins lie there."""
+    """Return the peak on the meta device from the first phase on: before it, there are copies."""
     with live_bytes() as counted:
 
         def begin(phase):
@@ -109,7 +109,7 @@ def test_the_command_gives_the_same_bytes_with_smaller_parts(command, tmp_path, 
 def test_the_whole_job_stays_within_the_bound(
     with_control, speed, share, *, files, request_for, weights
 ):
-    """share: of the way from the smallest bound to what a job takes without one."""
+    """share: the limit's position between the smallest one and the memory of an unlimited job."""
     control = ControlFile(network=weights / "controlnet.safetensors", source="tile")
     request = request_for((control,) if with_control else (), **speed)
     needed = smallest(request, files("meta", 1e-6))
@@ -165,7 +165,7 @@ def test_networks_wait_in_main_memory_before_and_after(files, request_for):
 
 
 def test_on_a_device_the_vae_waits_as_it_will_work(files):
-    """What is made for a CPU's speed stays on the CPU, though the network waits there."""
+    """Optimisations for a CPU are not used, although the network is in main memory."""
     waiting, there = load_files(files("meta", 1.0)).codec.vae, load_files(files("meta")).codec.vae
     assert {name: tensor.stride() for name, tensor in waiting.state_dict().items()} == {
         name: tensor.stride() for name, tensor in there.state_dict().items()

@@ -1,4 +1,4 @@
-"""The command, end to end: what it writes, what it prints, what it refuses."""
+"""The command, end to end: its files, its output and its errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_writes_a_video_with_the_right_count_rate_size_and_sound(command, tmp_pa
 
 
 def test_a_warning_is_written_once_in_the_words_of_the_command(command, capsys, caplog):
-    """By the log alone, whose lines are like the others."""
+    """It is written by the log only, in the form of the other lines."""
     assert main(command(frame_load_cap=4)) == 0
     assert "are few for a" not in capsys.readouterr().err  # pytest takes the log's place
     (record,) = [each for each in caplog.records if "are few for a" in each.getMessage()]

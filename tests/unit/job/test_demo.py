@@ -1,4 +1,4 @@
-"""The miniature's files, and the command that puts them into a ComfyUI."""
+"""The miniature's files, and the command that copies them into a ComfyUI."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = {
     "ipadapter": "IP-Adapter",
     "clip_vision": "vision model",
 }
-# Of sizes that ComfyUI's own loaders do not know.
+# Their sizes are not supported by ComfyUI's own loaders.
 NOT_FOR_COMFYUI = ("clip_vision", "ipadapter")
 LIMIT = 24_000_000
 
@@ -49,7 +49,7 @@ def test_each_file_is_what_its_folder_says(path):
 
 @pytest.fixture
 def install(tmp_path, capsys):
-    """Run the command, and give the files that it says it has written."""
+    """Run the command, and return the files that it reports to have written."""
 
     def run(*options):
         (tmp_path / "models").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The typed call: progress, cancelling, and that nothing leaves the machine."""
+"""The Python call: progress, cancelling, and no network access."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One option for every setting that a node has, and sentences in the words of the options."""
+"""An option for every setting of the nodes, and errors that name options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from animatediff_v2v.pipeline.video import VideoReader, VideoWriter, probe_video
 from ..nodes.declared import schemas
 
 ROOT = Path(__file__).parents[3]
-# The option that sets what an input of a node sets, where it is not called as the input is.
+# The options of node inputs that have another name than the option.
 OPTION_OF = {
     "video": "INPUT",
     "images": "INPUT",
@@ -77,7 +77,7 @@ OF_ONE_NODE = {
     ("ADV2V_IPAdapter", "arrangement"): "--style-arrangement",
     ("ADV2V_IPAdapter", "weights"): "--style-weights",
 }
-# What no option sets, and why.
+# Inputs without an option, and the reason.
 WITHOUT_OPTION = {
     "fps": "the rate follows from the frames that are kept",
     "save_output": "OUTPUT says where",
@@ -175,7 +175,7 @@ def test_the_options_that_sentences_name_exist():
         ("/x/max_memory_gb.mp4 is no video.", "/x/max_memory_gb.mp4 is no video."),
         ("prompt: the weight of 'x' is 99.", "--prompt: the weight of 'x' is 99."),
         ("a, motion_scale is 2.", "a, --motion-scale is 2."),
-        # What the user wrote is no field.
+        # Text that the user wrote is not a field.
         ("There is no file guidance_scale.", "There is no file guidance_scale."),
         ("guidance_scale is no video.", "guidance_scale is no video."),
         ("prompt: '(motion_scale)' is odd.", "--prompt: '(motion_scale)' is odd."),
@@ -412,7 +412,7 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def in_its_folder(tmp_path, monkeypatch):
-    """Relative paths of a test are of its own folder."""
+    """Make the test's own folder the current one, for relative paths."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""That no file of anybody's is lost: outputs that are inputs, and outputs that are there."""
+"""No file is lost: outputs that are inputs, and outputs that already exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from animatediff_v2v.pipeline.output_file import is_same_file
 
 @pytest.fixture
 def folder(clip, tmp_path, monkeypatch):
-    """A folder with the clip under several names, as the current one."""
+    """A folder with the clip under several names, made the current folder."""
     (tmp_path / "source.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "sub").mkdir()
     os.link(tmp_path / "source.mp4", tmp_path / "hard.mp4")
@@ -58,7 +58,7 @@ def test_an_output_that_is_the_input_is_refused_before_anything_is_loaded(
 
 
 def test_a_folder_that_does_not_tell_capitals_from_small_letters(folder, monkeypatch):
-    """As such a file system answers: there is one file under both spellings."""
+    """As on such a file system, both spellings are the same file."""
     stat = os.stat
 
     def stat_of_either(path, **how):

@@ -1,4 +1,4 @@
-"""Presets: what they set, what they leave alone, and when they warn."""
+"""Presets: the settings that they change and keep, and their warnings."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def geglu(weights, name, vector):
 
 
 def temporal_block(weights, sequence, *, key_scale):
-    """What one pixel's vectors along the frames go through: two attentions, then feed-forward."""
+    """Apply a block to one pixel's vectors along the frames: two attentions, then feed-forward."""
     channels = len(sequence[0])
     for number in range(2):
         name = f"transformer_blocks.0.norms.{number}"
@@ -102,7 +102,7 @@ def temporal_block(weights, sequence, *, key_scale):
 
 
 def temporal_transformer(weights, video, *, key_scale=1.0):
-    """The whole module on [frames, channels, height, width]; weights are numpy arrays by name."""
+    """Apply the whole module to [frames, channels, height, width]; weights are arrays by name."""
     frames, _, height, width = video.shape
     entry = [
         group_norm(frame, weights["norm.weight"], weights["norm.bias"], groups=GROUPS, epsilon=1e-6)

@@ -1,4 +1,4 @@
-"""Loading all networks of a job, and the sentences for files that do not do."""
+"""Loading all networks of a job, and the errors for unsuitable files."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def load(checkpoint, **options):
 
 @pytest.fixture
 def without(weights, tmp_path):
-    """Write the checkpoint without the parts whose keys begin so."""
+    """Write the checkpoint without the parts whose keys have these prefixes."""
 
     def write(prefix):
         tensors = load_file(weights / "checkpoint.safetensors")

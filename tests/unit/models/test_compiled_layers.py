@@ -1,4 +1,4 @@
-"""Compiled layers: equal to plain ones, compiled once for all jobs, refused where they cannot be.
+"""Compiled layers: equal to plain ones, compiled once for all jobs, refused where impossible.
 
 What is compiled is counted with a backend that runs the operators as they are: it takes a tenth of
 the time of PyTorch's real compiler, which a layer goes through.
@@ -58,7 +58,7 @@ class Counter:
         return graph.forward
 
     def seen(self, run):
-        """How much is compiled while `run` runs."""
+        """Return the number of compilations while `run` runs."""
         before = self.count
         run()
         return self.count - before
@@ -125,7 +125,7 @@ def test_one_code_serves_all_that_jobs_differ_in(models, models_with_lora, count
 
 @dataclass
 class Job:
-    """A job in few steps, and what it tells."""
+    """A job of a few steps, and its progress messages."""
 
     models: object
 
@@ -221,7 +221,7 @@ POSSIBLE = {
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Make this machine look like another one; give its device."""
+    """Make this machine look like another one; return its device."""
 
     def pretend(device, platform, has_triton, programs):
         monkeypatch.setattr(module.sys, "platform", platform)

@@ -1,4 +1,4 @@
-"""What is alive on a device, counted on one that holds nothing."""
+"""The bytes alive on a device, counted on the meta device."""
 
 import pytest
 import torch

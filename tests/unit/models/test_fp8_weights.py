@@ -1,4 +1,4 @@
-"""Weights in 8 bits: what is lost, what stays, and that the exact network stays as it was."""
+"""Weights in 8 bits: their error, the layers that stay exact, and the unchanged original."""
 
 import copy
 
@@ -67,7 +67,7 @@ def test_a_network_in_8_bits_is_near_the_exact_one_and_half_of_float16(models, f
 
 
 def test_a_copy_shares_no_memory(models):
-    """Else a host that moves one of them would move parts of the other."""
+    """Otherwise a host that moves one of them would move parts of the other."""
     stored = copy_in_fp8(models.unet)
     theirs = {each.data_ptr() for each in models.unet.state_dict().values()}
     assert not theirs & {each.data_ptr() for each in stored.state_dict().values()}

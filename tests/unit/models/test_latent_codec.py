@@ -75,7 +75,7 @@ def test_decoding_gives_frames_before_it_has_done_them_all(models):
 
 
 class Accelerator(str):
-    """A device's name that torch takes for the CPU and our code for something else."""
+    """A device that torch treats as the CPU and the pack as an accelerator."""
 
     type = "accelerator"
 

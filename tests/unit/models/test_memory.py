@@ -1,6 +1,6 @@
-"""How much goes through the networks at a time, and what happens when memory runs out.
+"""The sizes of chunks, and their halving when memory runs out.
 
-The devices only pretend.
+The devices are fakes.
 """
 
 import logging

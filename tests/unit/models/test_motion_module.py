@@ -17,7 +17,7 @@ from . import plain_loops
 
 
 def drawn(network, *, seed):
-    """Fill a network with random numbers that leave no part without effect."""
+    """Fill a network with random numbers, so that every part has an effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():

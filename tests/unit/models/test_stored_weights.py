@@ -1,4 +1,4 @@
-"""Layers that keep their weights in 16 bits: the bits of the result, and what stays as it was."""
+"""Layers that keep their weights in 16 bits: equal results, and unchanged layers."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor

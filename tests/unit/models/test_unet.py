@@ -19,7 +19,7 @@ def inputs(height, width, *, frames=FRAMES, channels=64):
 
 
 def silenced(unet):
-    """A copy whose motion modules add nothing."""
+    """Return a copy whose motion modules add nothing."""
     unet = copy.deepcopy(unet)
     for module in unet.modules():
         if isinstance(module, TemporalTransformer):

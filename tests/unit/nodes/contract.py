@@ -1,4 +1,4 @@
-"""What graphs that people share rely on, and which changes would break them.
+"""The properties of nodes that shared graphs rely on, and the changes that would break graphs.
 
 A saved graph holds node ids, links by the outputs' numbers and the inputs' names, and the values of
 widgets by their position; a prompt for the API holds values by the inputs' names, and leaves out
@@ -12,7 +12,7 @@ from typing import Any
 
 from .declared import Input, Schema
 
-# Of an input's options: what a saved value relies on. The last two add a value of their own.
+# The options of an input that saved values rely on. The last two add a value of their own.
 RELIED_ON = ("default", "min", "max", "options", "force_input", "control_after_generate", "upload")
 
 # Widgets for which web/js/older_graphs.js completes graphs that were saved without them.
@@ -42,7 +42,7 @@ def _input(declared: Input) -> dict[str, Any]:
 
 
 def broken(released: Contract, now: Contract) -> list[str]:
-    """Tell in sentences what a graph made with `released` would miss in `now`."""
+    """Return sentences that say what a graph made with `released` would miss in `now`."""
     return [
         sentence
         for node_id, before in released.items()

@@ -1,4 +1,4 @@
-"""What the nodes declare, read without ComfyUI.
+"""The declarations of the nodes, read without ComfyUI.
 
 A stand-in for the part of ComfyUI's node API that schemas are written in: it keeps what it is
 given. `tests/host` compares the result with what a real ComfyUI makes of the same schemas.
@@ -74,7 +74,7 @@ class Schema:
 
     @property
     def ordered_inputs(self) -> list[Input]:
-        """The inputs as graphs and prompts know them: required ones first."""
+        """Return the inputs in the order of graphs and prompts: required ones first."""
         return sorted(self.inputs, key=lambda each: each.is_optional)
 
 
@@ -128,7 +128,7 @@ def _stand_ins() -> dict[str, Any]:
 
 @contextmanager
 def without_comfyui() -> Iterator[None]:
-    """Put the stand-ins in place; afterwards no module is left that has seen them."""
+    """Install the stand-ins; afterwards, remove all modules that have imported them."""
     stand_ins = _stand_ins()
     before = {name: each for name, each in sys.modules.items() if _is_ours(name, stand_ins)}
     for name in before:
@@ -148,7 +148,7 @@ def _is_ours(name: str, stand_ins: dict[str, Any]) -> bool:
 
 @cache
 def schemas() -> dict[str, Schema]:
-    """Every node's schema by its id, in the order in which the extension lists the nodes."""
+    """Return every node's schema by its id, in the order of the extension's list."""
     with without_comfyui():
         extension = importlib.import_module(f"{PACKAGE}.extension")
         nodes = asyncio.run(extension.AnimateDiffV2VExtension().get_node_list())

@@ -16,7 +16,7 @@ from .contract import contract_of
 from .declared import ANY_FILE, schemas
 
 CORE_NODES = Path(__file__).parents[1] / "core_nodes.json"
-# What a graph's validity does not hang on.
+# Fields that do not affect a graph's validity.
 PROSE = {"tooltip", "description"}
 # The parts of a node that graphs rely on.
 KEPT = ("name", "input", "input_order", "output", "output_name", "output_is_list", "output_node")
@@ -28,12 +28,12 @@ ObjectInfo = dict[str, dict[str, Any]]
 
 
 def core_nodes() -> dict[str, ObjectInfo]:
-    """ComfyUI's own nodes by its version."""
+    """Return ComfyUI's own nodes by its version."""
     return json.loads(CORE_NODES.read_text(encoding="utf-8"))
 
 
 def pack_nodes() -> ObjectInfo:
-    """This pack's nodes, as ComfyUI describes them."""
+    """Return this pack's nodes, as ComfyUI describes them."""
     declared = schemas()
     return {
         name: {"name": name, **_described(node), "output_node": declared[name].is_output_node}
@@ -64,7 +64,7 @@ def _input(declared: dict[str, Any]) -> list[Any]:
 
 
 def essentials(info: dict[str, Any]) -> dict[str, Any]:
-    """One of ComfyUI's own nodes as `core_nodes.json` keeps it: no prose, no lists of files."""
+    """Reduce one of ComfyUI's nodes to its form in `core_nodes.json`: no prose, no files."""
     kept = _without_prose({key: info[key] for key in KEPT})
     for part in ("input", "input_order"):
         kept[part].pop("hidden", None)
@@ -81,7 +81,7 @@ def _without_prose(value: Any) -> Any:
 
 
 def with_files(nodes: ObjectInfo, files: list[str]) -> ObjectInfo:
-    """The same nodes on a machine that has these files, in every folder."""
+    """Return the nodes as on a machine that has these files in every folder."""
     nodes = json.loads(json.dumps(nodes))
     for info in nodes.values():
         for _, entry in _entries(info):
@@ -98,6 +98,6 @@ def _entries(info: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _choices(entry: list[Any]) -> list[Any]:
-    """A combo's choices, which stand in one of two places."""
+    """Return a combo's choices, which can be in two places."""
     kind, *options = entry
     return kind if isinstance(kind, list) else (options or [{}])[0].get("options", [])

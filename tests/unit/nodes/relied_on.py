@@ -1,4 +1,4 @@
-"""What the templates rely on in ComfyUI's own nodes, whatever else those have.
+"""The properties of ComfyUI's own nodes that the templates rely on.
 
 A ComfyUI may give its nodes more inputs, outputs and choices, or make an input optional, and the
 templates still open and run. They do not when something is gone, renamed or moved that they use.
@@ -65,7 +65,7 @@ def _inputs(info: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _holds(name: str, inputs: dict[str, list[Any]], value: Any) -> bool:
-    """Tell whether a widget can hold a value; one within a choice was checked with the choice."""
+    """Return whether a widget can hold a value; one within a choice was checked with the choice."""
     if name not in inputs or name in LISTS_FILES:
         return True
     kind, *more = inputs[name]

@@ -17,13 +17,13 @@ INPUT_FILES = ["example.png"]
 
 
 def validate(tmp_path, graph, core, files):
-    """What `comfy workflow validate` says of a graph, without asking a server."""
+    """Return the report of `comfy workflow validate` on a graph, without a server."""
     info = with_files(pack_nodes() | core, files)
     for name, content in (("graph.json", graph), ("object_info.json", info)):
         (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
     command = [sys.executable, "-m", "comfy_cli", "--json", "workflow", "validate"]
     command += ["--workflow", "graph.json", "--input", "object_info.json"]
-    # It keeps files in the home folder, and would tell its makers that it ran.
+    # It keeps files in the home folder, and would send usage data to its makers.
     home = {name: str(tmp_path) for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA")}
     run = subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""A file's fingerprint goes by its content."""
+"""A file's fingerprint depends on its content."""
 
 import os
 from itertools import pairwise

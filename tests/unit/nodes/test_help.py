@@ -1,4 +1,4 @@
-"""Every node has a help page that tells of all that is on it."""
+"""Every node has a help page that describes all its inputs and outputs."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_the_page_tells_of_everything(schema):
 
 @pytest.mark.parametrize("schema", schemas().values(), ids=lambda schema: schema.node_id)
 def test_the_page_names_ranges(schema):
-    """Each input has an item of its own, and a number's item says from where to where."""
+    """Each input has its own list item, and a number's item states its range."""
     inputs = page(schema.node_id).split("## Outputs")[0]
     items = re.findall(r"^- (`.*?)(?=^- |^$)", inputs, re.MULTILINE | re.DOTALL)
     told = {name: item for item in items for name in re.findall(r"`(\w+)`", item.split(":")[0])}

@@ -1,4 +1,4 @@
-"""The names that nodes take from `host` are there: without a ComfyUI nothing else would tell."""
+"""The names that nodes use from `host` exist; no other test without ComfyUI would notice."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A host that cannot carry the pack hears why in one sentence."""
+"""A host that cannot load the pack is told the reason in one sentence."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ if getattr(pack, "NODE_CLASS_MAPPINGS", None) is None and {has_entrypoint}:
 
 
 def said(host, *, has_entrypoint):
-    """What a host of this make finds in its log."""
+    """Return the log of a host with these properties."""
     script = LOAD.format(host=host, path=str(PACK), has_entrypoint=has_entrypoint)
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == ""

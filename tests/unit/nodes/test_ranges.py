@@ -1,4 +1,4 @@
-"""What a widget can be set to is what the library takes: no more, no less."""
+"""The range of each widget is exactly the range that the library accepts."""
 
 import math
 import re
@@ -53,7 +53,7 @@ def frame_rate(value):
     exact_rate(value)
 
 
-# Input -> what takes its value in the library.
+# Input -> the part of the library that takes its value.
 TAKERS = {
     "select_every_nth_frame": lambda value: FrameSelection(select_every_nth_frame=value),
     "skip_first_frames": lambda value: FrameSelection(skip_first_frames=value),
@@ -109,7 +109,7 @@ def taker_of(node_id, name):
 
 @pytest.fixture
 def taken(tmp_path):
-    """Gives whether the library takes a value of a node's input."""
+    """Return a function that says whether the library accepts a value of a node's input."""
 
     def ask(node_id, name, value):
         try:

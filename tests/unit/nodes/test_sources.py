@@ -1,4 +1,4 @@
-"""What can be said of the nodes' sources without ComfyUI."""
+"""Checks of the nodes' source code that need no ComfyUI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONTRACT = json.loads((PACK / "tests" / "unit" / "node_contract.json").read_text
 
 
 def calls(name):
-    """Every call of `something.name(...)` in the nodes."""
+    """Yield every call of `something.name(...)` in the nodes."""
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == name:
@@ -45,7 +45,7 @@ def test_only_host_imports_comfyui_internals():
 
 
 def constant(path, name):
-    """The value that a module of the nodes gives a name, without importing it."""
+    """Return the value of a constant in a module of the nodes, without importing it."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == name:
             return ast.literal_eval(node.value)

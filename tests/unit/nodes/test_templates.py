@@ -1,4 +1,4 @@
-"""The templates are whole, say what they need, and fit the nodes as they are declared."""
+"""The templates are complete, name their files, and match the declared nodes."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ CORE_NODES = {
 }
 FOLDERS = {"checkpoints", "animatediff_models", "loras"}
 FOLDERS |= {"controlnet", "ipadapter", "clip_vision"}
-# Stored under a name that says nothing; ComfyUI's users know it by this one.
+# Its own file name says nothing; ComfyUI's users know it by this name.
 RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": "image_encoder/model.safetensors"}
 # ComfyUI's own, which know Stable Diffusion's and CLIP's sizes alone.
 NATIVE_LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader"}
@@ -71,7 +71,7 @@ def values_of(node):
 
 
 def fits(declared, value):
-    """Whether a widget can hold a value; a combo of files holds any name."""
+    """Return whether a widget can hold a value; a combo of files can hold any name."""
     options = declared.options
     if declared.type in ("INT", "FLOAT"):
         return options["min"] <= value <= options["max"]
@@ -149,7 +149,7 @@ def test_the_line_in_the_notes_runs_as_written(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_template_is_laid_out(name):
-    """Nothing lies over anything else, and nodes lie wholly in a group or in none."""
+    """Nothing overlaps, and each node is entirely inside a group or outside all groups."""
     graph = workflow(name)
     boxes = [box(node["pos"], node["size"]) for node in graph["nodes"]]
     for one, other in itertools.combinations(boxes, 2):

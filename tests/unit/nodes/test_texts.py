@@ -1,4 +1,4 @@
-"""What users read on the nodes: names, tooltips, search words, translations.
+"""The texts of the nodes: names, tooltips, search words, translations.
 
 `locales/en` repeats what the schemas say; `make golden` writes it anew after a change there. A text
 without a translation is shown in English: the tests warn of it, so that whoever adds an input need
@@ -16,7 +16,7 @@ from .declared import schemas
 from .texts import LOCALES, flat, locale_path, read_locale, texts_of
 
 LANGUAGES = {"en", "zh", "ja", "ko", "de", "fr"}
-# Of these the translation system makes something else than text.
+# The translation system treats these characters specially.
 SPECIAL = re.compile(r"[{}@|]")
 # Numbers and file names are the same in all languages; 2nd and 4th are not.
 FACTS = re.compile(r"(?!\d+(?:nd|rd|th))\b\w*\d\w*|models/\w+|%\w+%")

@@ -14,7 +14,7 @@ Texts = dict[str, dict[str, Any]]
 
 
 def texts_of(schemas: dict[str, Schema]) -> Texts:
-    """Give the English texts, which stand in the schemas."""
+    """Return the English texts, which are in the schemas."""
     return {
         node_id: {
             "display_name": schema.display_name,
@@ -44,7 +44,7 @@ def read_locale(language: str) -> Texts:
 
 
 def flat(texts: Any, path: str = "") -> dict[str, str]:
-    """Give each text by its path, such as ADV2V_Sampler.inputs.steps.tooltip."""
+    """Return each text by its path, such as ADV2V_Sampler.inputs.steps.tooltip."""
     if isinstance(texts, str):
         return {path: texts}
     parts = [flat(value, f"{path}.{key}".lstrip(".")) for key, value in texts.items()]

@@ -29,7 +29,7 @@ def chunked(prompt, *, found=None):
 
 
 def laid_out(chunks):
-    """Each chunk as (token, weight) between its start token and its end tokens."""
+    """Return each chunk as (token, weight) between its start token and its end tokens."""
     layouts = []
     for chunk in chunks:
         tokens = [(E if torch.is_tensor(t.value) else t.value, t.weight) for t in chunk]
@@ -51,7 +51,7 @@ LAYOUTS = [
     ("cat " * 75, [at(1.0, *[CAT] * 75)]),
     ("cat " * 76, [at(1.0, *[CAT] * 75), at(1.0, CAT)]),
     ("cat " * 150, [at(1.0, *[CAT] * 75)] * 2),
-    # Fewer than eight tokens of one weight move on together, eight or more are torn.
+    # Fewer than eight tokens of one weight move to the next chunk together; more are split.
     (
         "cat " * 70 + "(a b c d e f g:1.1)",
         [at(1.0, *[CAT] * 70), at(1.1, *LETTERS[:7])],
@@ -65,7 +65,7 @@ LAYOUTS = [
         [at(1.0, *[CAT] * 75), at(1.2, RED)],
     ),
     ("(cat:1.2) " * 76, [at(1.2, *[CAT] * 75), at(1.2, CAT)]),
-    # What is left of a torn stretch goes on in the next chunk, and what follows it behind it.
+    # The rest of a split run continues in the next chunk, followed by the following text.
     (
         "(" + "cat " * 80 + ":1.2) dog",
         [at(1.2, *[CAT] * 75), at(1.2, *[CAT] * 5) + at(1.0, DOG)],
@@ -81,7 +81,7 @@ LAYOUTS = [
     ("embedding:three,embedding:three, cat", [at(1.0, E, E, E, COMMA, E, E, E, COMMA, CAT)]),
     ("embedding:none.embedding:three", [at(1.0, 269, E, E, E)]),
     ("embedding:three<", [at(1.0, E, E, E, 283)]),
-    # What ComfyUI takes for one long name, and leaves out whole.
+    # Text that ComfyUI treats as one long name, and leaves out entirely.
     ("embedding:three,cat dog", [at(1.0, E, E, E, COMMA, CAT, DOG)]),
     ("embedding:three. cat", [at(1.0, E, E, E, 269, CAT)]),
     ("embedding:three.pt, cat", [at(1.0, E, E, E, COMMA, CAT)]),
@@ -126,7 +126,7 @@ LONG = {
 
 @pytest.mark.parametrize("case", LONG)
 def test_long_words(case):
-    """Each name is looked up once, and nothing is read once more for each name before it."""
+    """Each name is looked up once, and the text is read once, not again for each name."""
     prompt, found = LONG[case]
     asked = []
 

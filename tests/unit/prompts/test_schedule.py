@@ -158,7 +158,7 @@ def test_any_text_is_keyframes_or_a_sentence(text):
         assert "prompt schedule" in str(error)
     else:
         assert keyframes and all(frame >= 0 for frame in keyframes)
-        # Nothing is swallowed that would be a keyframe by itself.
+        # Nothing that is a keyframe by itself becomes part of a prompt.
         assert not any('": "' in prompt or '" : "' in prompt for prompt in keyframes.values())
 
 
@@ -171,7 +171,7 @@ PRINTABLE = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20)
     st.booleans(),
 )
 def test_any_json_is_read_as_json(keyframes, indent, has_brackets):
-    """JSON's own writer, whatever the prompts hold that prompts may hold."""
+    """Prompts with any allowed characters, written by Python's json."""
     clean = {
         frame: re.sub(r"[(){}`\\]|--neg|\d|[:：=]", "", prompt).strip()
         for frame, prompt in keyframes.items()
@@ -250,7 +250,7 @@ APOSTROPHES = "".join(f"{frame}: 'tis a fox\n" for frame in range(MANY))
 
 @pytest.mark.parametrize("case", LONG)
 def test_schedules_of_thousands_of_keyframes(case):
-    """Each is read once; one after the other to the end of its text would take minutes."""
+    """Each is read once; reading on to the end of the text for each would take minutes."""
     assert parse_schedule(LONG[case]) == dict.fromkeys(range(MANY), "fox")
 
 

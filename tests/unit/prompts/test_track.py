@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 
 def encodings(*levels, tokens=77):
-    """One keyframe for each level, all of whose numbers are that level."""
+    """Return a keyframe for each level, filled with that level."""
     return torch.tensor(levels, dtype=torch.float32).view(-1, 1, 1).expand(-1, tokens, 4).clone()
 
 
@@ -61,7 +61,7 @@ def test_repeated(repeats):
 
 
 def test_repeated_tokens_leave_attention_as_it_was():
-    """Why the shorter of two prompts may be repeated to the length of the longer."""
+    """So the shorter of two prompts can be repeated to the length of the longer one."""
     attend = torch.nn.functional.scaled_dot_product_attention
     query, keys, values = torch.randn(3, 1, 7, 4, dtype=torch.float64)
     once = attend(query, keys, values)

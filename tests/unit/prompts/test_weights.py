@@ -5,7 +5,7 @@ from animatediff_v2v.pipeline.prompts.weights import WeightedText, parse_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
-# What comfy/sd1_clip.py of ComfyUI 0.33.0 makes of each: token_weights between its escapes.
+# The results of token_weights in comfy/sd1_clip.py of ComfyUI 0.33.0, with its escapes.
 GOLDEN = {
     "a photo of a cat": [("a photo of a cat", 1.0)],
     "": [],
@@ -122,7 +122,7 @@ def weighted(inner):
 
 @given(st.lists(neutral | in_brackets(neutral) | weighted(neutral), max_size=6))
 def test_texts_and_weights_come_back_out(pieces):
-    """Whatever is put together from text, brackets and weights is taken apart into the same."""
+    """Prompts composed of text, brackets and weights are parsed into the same parts."""
     prompt = "".join(text for text, _ in pieces)
     expected = [(t, 1.0 if w is None else w) for _, parts in pieces for t, w in parts]
     parts = parse_weights(prompt)
@@ -152,7 +152,7 @@ DEEP = {
 
 @pytest.mark.parametrize("case", DEEP)
 def test_tens_of_thousands_of_brackets(case):
-    """They are read in one pass; once for each level would take minutes."""
+    """They are read in one pass; one pass per level would take minutes."""
     prompt, expected = DEEP[case]
     parts = parse_weights(prompt)
     if expected is None:

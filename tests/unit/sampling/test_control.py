@@ -42,7 +42,7 @@ def pictures(frames, seed=0, height=8 * HEIGHT, width=8 * WIDTH):
 
 @pytest.fixture(scope="module")
 def unet():
-    """A plain UNet of diffusers, and ours around the same weights."""
+    """A plain UNet of diffusers, and a MotionUNet with the same weights."""
     return MotionUNet(mini.unet_module(CHANNELS, LAYERS).eval().requires_grad_(False), None)
 
 
@@ -167,7 +167,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize("context", WINDOWS)
 def test_each_window_has_its_own_frames(models, context, controlnet_of_models):
-    """What a frame gets is the average of what its windows give when each is run alone."""
+    """A frame's result is the average of its windows' results when each is run alone."""
     from animatediff_v2v.pipeline.sampling.windows import context_windows, window_weights
 
     frames, sigma, step = 11, SCHEDULE.sigmas[600], 1

@@ -1,4 +1,4 @@
-"""Deep features that are reused: what they equal, whose they are, how much is kept."""
+"""Reused deep features: their values, their windows, and their memory."""
 
 import copy
 import logging
@@ -158,7 +158,7 @@ class Pretended:
 
 
 class Accelerator(str):
-    """A device's name that torch takes for the CPU and our code for something else."""
+    """A device that torch treats as the CPU and the pack as an accelerator."""
 
     type = "accelerator"
 
@@ -175,7 +175,7 @@ def guided(unet, cache, **options):
 
 
 def calls(unet, cache, count=5, frames=10, **options):
-    """Denoise a clip at falling levels; give each call's result."""
+    """Denoise a clip at falling levels; return each call's result."""
     model = guided(unet, cache, **options)
     noisy = draw(frames, 4, 2, 3) * 3
     return [model(noisy, SCHEDULE.sigmas[900 - 80 * step], step) for step in range(count)]
@@ -250,7 +250,7 @@ def test_no_more_is_kept_than_there_is_room_for(frames, caplog):
         calls(unet, cache, count=2, frames=frames)
     kept = list(cache._kept.values())
     assert sum(each.untyped_storage().nbytes() for each in kept) <= 5 * bytes_of_a_pass
-    # Of each window both sides or none, so the fifth pass has no place.
+    # Both passes of a window or none are kept, so there is no room for the fifth pass.
     assert len(kept) == 4
     second = unet.passes[len(unet.passes) // 2 :]
     assert second == [False] * 4 + [True] * (len(second) - 4)
@@ -330,7 +330,7 @@ def test_a_cancelled_job_leaves_nothing_behind(asked_before, models, conditionin
 
 
 def test_unsampling_stays_exact(models, conditioning):
-    """What it finds is remembered for jobs without reuse, too."""
+    """Its result is also reused by jobs without feature reuse."""
     remembered, options = LastResult(), {"noise_type": "unsample", "denoise": 0.8}
     sample(models.unet, conditioning, unsampled_latents=remembered, speed=EVERY_3RD, **options)
     after = sample(models.unet, conditioning, unsampled_latents=remembered, **options)

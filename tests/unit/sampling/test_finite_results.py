@@ -1,4 +1,4 @@
-"""What is not finite stops a job at once, and says what it may come from."""
+"""Results that are not finite stop a job at once, and the error names possible causes."""
 
 import math
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ PROMPTS = Conditioning.of(torch.ones(1, 77, 8), torch.zeros(1, 77, 8))
 
 
 class Failing:
-    """A network whose results are not finite from a call on; every step is one call."""
+    """A network whose results are not finite from a certain call on; every step is one call."""
 
     device, max_frames, beta_schedule = torch.device("cpu"), 32, "linear"
     parameterization = PREDICTS_NOISE

@@ -1,4 +1,4 @@
-"""Guidance and the fusing of windows, against plain loops over a network that only pretends."""
+"""Guidance and the fusing of windows, against plain loops with a fake network."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ POSITIVE, NEGATIVE = 0.8, -0.3
 
 
 class Accelerator(str):
-    """A device's name that torch takes for the CPU and our code for something else."""
+    """A device that torch treats as the CPU and the pack as an accelerator."""
 
     type = "accelerator"
 
@@ -57,7 +57,7 @@ def prompt_of(level, *, tokens=77):
 
 
 def weight(fuse, place, window, frames, overlap):
-    """How much a frame counts at a place in its window."""
+    """Return the weight of a frame at a position in its window."""
     length = len(window)
     if fuse == "pyramid":
         return min(place + 1, length - place)
@@ -72,13 +72,13 @@ def weight(fuse, place, window, frames, overlap):
 
 
 def denoised_by_loops(noisy, sigma, *, step, options, scale, positive, negative):
-    """The weighted average of what each window says of a frame, guided, in float64."""
+    """Return the weighted average of the windows' guided results for each frame, in float64."""
     frames = len(noisy)
     scaled = noisy / math.sqrt(sigma**2 + 1)
     time = int(np.abs(np.log(SCHEDULE.sigmas.double().numpy()) - math.log(sigma)).argmin())
     sums, counts = np.zeros_like(noisy), np.zeros(frames)
     for window in context_windows(frames, options, step=step):
-        # Of a frame that is in a window twice the last place counts, as in AnimateDiff-Evolved.
+        # If a frame is in a window twice, its last position counts, as in AnimateDiff-Evolved.
         for frame, place in {frame: place for place, frame in enumerate(window)}.items():
             with_prompt = pretended_noise(scaled[frame], place, time, positive(frame))
             without = pretended_noise(scaled[frame], place, time, negative(frame))

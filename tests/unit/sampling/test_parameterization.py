@@ -26,7 +26,7 @@ def draw(*shape, seed):
 
 
 def predicted(prediction, clean, noise, sigma):
-    """What a perfect network says of clean + sigma * noise: v = alpha noise - beta clean."""
+    """Return a perfect network's output for clean + sigma * noise: v = alpha noise - beta clean."""
     scale = (sigma**2 + 1) ** -0.5
     return {
         "epsilon": noise,

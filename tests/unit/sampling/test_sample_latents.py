@@ -43,7 +43,7 @@ def v1_unet(models):
 
 
 class Recorder:
-    """A network that predicts no noise and remembers what it was asked."""
+    """A network that predicts no noise and records its inputs."""
 
     device, dtype, parameterization = torch.device("cpu"), torch.float32, PREDICTS_NOISE
 
@@ -62,7 +62,7 @@ class Recorder:
 PROMPTS = Conditioning.of(torch.ones(1, 77, 8), torch.zeros(1, 77, 8))
 
 
-# Frames, what the network knows, the context that is asked for -> windows of the only step.
+# Frames, the longest window of the network, the requested context -> windows of the only step.
 CONTEXTS = [
     (10, 32, None, [10]),
     (32, 32, None, [32]),

@@ -28,7 +28,7 @@ def run(name, denoise, latents, sigmas, *, seed=0):
 
 
 def wavy(noisy, sigma, _step):
-    """The denoiser that the golden numbers were made with."""
+    """Denoise with the function that made the golden numbers."""
     return torch.tanh(noisy) / (1 + 0.1 * sigma) + 0.05 * torch.sin(3 * noisy / (1 + sigma))
 
 
@@ -67,7 +67,7 @@ def exact(latents, sigma, sigma_end):
 
 
 def order_of_convergence(name, *, last):
-    """How many times the error halves when the steps double, down a schedule to level `last`."""
+    """Return how often the error halves when the steps double, down a schedule to level `last`."""
     latents = torch.randn(2, 4, 2, 2, dtype=torch.float64) * 10
     errors = []
     for steps in (40, 80):
@@ -101,12 +101,12 @@ def test_deterministic_samplers_arrive_at_the_exact_solution(name):
 
 
 def consistency_function(noisy, sigma, _step):
-    """What a consistency model learns (arXiv 2303.01469): the end of the ODE from here."""
+    """Return the end of the ODE from here, as a consistency model learns it (arXiv 2303.01469)."""
     return exact(noisy, sigma, torch.zeros(()))
 
 
 def spread(name, denoise, sigmas):
-    """The deviation of many samples."""
+    """Return the standard deviation of many samples."""
     start = torch.randn(16, 4, 20, 20, generator=torch.Generator().manual_seed(3))
     start = start * (sigmas[0] ** 2 + DEVIATION**2).sqrt()
     result = run(name, denoise, start, sigmas, seed=11)
@@ -132,7 +132,7 @@ def test_samples_have_the_deviation_of_the_data(name, denoise, steps):
 
 
 def tcd_level(sigma_next, gamma=0.3):
-    """The level that TCD goes down to before it adds noise: that of floor((1 - gamma) t)."""
+    """Return the level that TCD goes down to before it adds noise: that of floor((1 - gamma) t)."""
     step = int((SCHEDULE.sigmas - sigma_next).abs().argmin())
     return float(SCHEDULE.sigmas[math.floor((1 - gamma) * step)])
 

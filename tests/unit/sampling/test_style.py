@@ -173,7 +173,7 @@ def test_weight_zero_and_two_halves(unet, adapters, family):
 
 
 def alone(unet, adapter, noisy, frame, **options):
-    """What one frame becomes with a style of its own."""
+    """Return the result of one frame with its own style."""
     return denoised(unet, [style(adapter, **options)], noisy[frame : frame + 1])
 
 

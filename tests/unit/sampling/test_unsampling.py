@@ -1,4 +1,4 @@
-"""Unsampling leads back to the source, is remembered by content, and tells its progress."""
+"""Unsampling leads back to the source, is cached by content, and reports progress."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def draw(*shape, seed=0):
 
 
 class Smooth:
-    """A network whose noise is a smooth function of what it sees, as a trained one's is."""
+    """A network whose noise is a smooth function of its input, like a trained one's."""
 
     device, dtype, max_frames, beta_schedule = torch.device("cpu"), torch.float32, 32, "linear"
     parameterization = PREDICTS_NOISE

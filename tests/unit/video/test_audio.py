@@ -34,7 +34,7 @@ def clip_with_sound(path, clips, *, channels=2, sound_seconds=SECONDS, output=AA
 
 
 def lag_seconds(heard, wanted):
-    """By how much `heard` is late, from the peak of the correlation."""
+    """Return the delay of `heard`, from the peak of the correlation."""
     size = 2 * len(wanted)
     spectrum = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(wanted, size))
     peak = int(np.argmax(np.fft.irfft(spectrum)))
@@ -77,7 +77,7 @@ def test_channels(tmp_path, clips, channels):
 
 
 def spread(channels):
-    """Give a filter that copies one channel to as many, without a layout that has a name."""
+    """Return a filter that copies one channel to as many, without a layout that has a name."""
     copies = "|".join(f"c{index}=c0" for index in range(channels))
     return ("-af", f"pan={channels}c|{copies}")
 

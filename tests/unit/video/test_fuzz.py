@@ -1,4 +1,4 @@
-"""A seeded sample of the damaged videos that benchmarks/video_fuzz.py reads by the thousand."""
+"""A seeded sample of the damaged videos in benchmarks/video_fuzz.py, which reads thousands."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A table of clips, made on the spot, that come in as they are."""
+"""A table of generated clips, whose frames are read unchanged."""
 
 from fractions import Fraction
 

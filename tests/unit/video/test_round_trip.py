@@ -1,4 +1,4 @@
-"""What is written comes back: frames, rate, sound."""
+"""Written videos are read back with the same frames, rate and sound."""
 
 import itertools
 from fractions import Fraction

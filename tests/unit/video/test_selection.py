@@ -1,4 +1,4 @@
-"""Which frames are kept: tables, and properties that hold for every clip."""
+"""The selected frames: tables, and properties that hold for every clip."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Every output format, and every way in which writing can go wrong."""
+"""Every output format, and every failure of writing."""
 
 import logging
 import os
@@ -185,7 +185,7 @@ def test_channels_are_kept(tmp_path, name, layout):
     write(path, stripes(12), format=name, audio=Audio(tones.astype(np.float32), 48000))
     heard = read_audio(path, start_seconds=0, duration_seconds=0.48).waveform
     assert heard.shape == (channels, 23040)
-    for index in set(range(channels)) - {3}:  # the bass channel loses what is no bass
+    for index in set(range(channels)) - {3}:  # the bass channel loses higher tones
         assert np.corrcoef(heard[index, 2000:20000], tones[index, 2000:20000])[0, 1] > 0.9
 
 
