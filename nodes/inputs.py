@@ -110,7 +110,8 @@ def method_inputs(**more: Any) -> list[io.Input]:
             default="euler",
             **more,
             tooltip="How noise is removed, as in KSampler. euler is reliable; dpmpp_2m needs fewer "
-            "steps; lcm is for AnimateLCM and LCM LoRAs.",
+            "steps; lcm is for AnimateLCM and LCM LoRAs; those in cfg_pp want a guidance scale of "
+            "1 to 2.",
         ),
         io.Combo.Input(
             "scheduler",

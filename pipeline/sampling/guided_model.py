@@ -72,6 +72,28 @@ class _Pass:
         return tuple(self.window), self.is_negative
 
 
+class _Blend:
+    """The weighted mean of the noise of windows, frame by frame."""
+
+    def __init__(self, like: Tensor, context: ContextOptions) -> None:
+        self._total, self._context = torch.zeros_like(like), context
+        self._weights = torch.zeros(len(like), 1, 1, 1)
+
+    def add(self, window: Window, noise: Tensor, factor: float) -> None:
+        """Add the noise [frames of the window, 4, height, width] of a pass."""
+        weights = window_weights(window, len(self._total), self._context).view(-1, 1, 1, 1)
+        # If a wide stride brings a frame into a window twice, its last row counts, as in
+        # AnimateDiff-Evolved.
+        row_of = {frame: row for row, frame in enumerate(window)}
+        frames, rows = _indices(list(row_of)), _indices(list(row_of.values()))
+        self._total[frames] += (noise * weights)[rows] * factor
+        self._weights[frames] += weights[rows] * factor
+
+    def mean(self) -> Tensor:
+        """Return the mean; nothing can be added after that."""
+        return self._total.div_(self._weights)
+
+
 class GuidedModel:
     """A model that denoises any number of frames, a few windows at a time."""
 
@@ -89,6 +111,7 @@ class GuidedModel:
         cache: FeatureCache | None = None,
         ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
+        keeps_unconditional: bool = False,
     ) -> None:
         """Bind the network to a job.
 
@@ -105,6 +128,8 @@ class GuidedModel:
             cache: Deep features of the job, for calls in which not all layers run.
             ops: The operations to run the network's layers with.
             chunks: Sizes of the chunks that go through the network; None is its device's default.
+            keeps_unconditional: Predict for the negative prompt at any guidance scale, and keep
+                that prediction of the latest call for `unconditional`.
         """
         self._unet = unet
         self._schedule = schedule
@@ -117,6 +142,14 @@ class GuidedModel:
         self._ops = ops
         self._chunk_sizes = chunks
         self._batch = ShrinkingBatch("passes of the UNet")
+        self._keeps_unconditional = keeps_unconditional
+        self._unconditional: Tensor | None = None
+
+    def unconditional(self) -> Tensor:
+        """Return the latest call's result for the negative prompt alone."""
+        if self._unconditional is None:
+            raise RuntimeError("The model has not been called, or keeps no such result.")
+        return self._unconditional
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise [frames, 4, height, width], float32, on the CPU, from level `sigma`.
@@ -129,18 +162,16 @@ class GuidedModel:
         windows = context_windows(len(noisy), self._context, step=step)
         scale = self._guidance.scale_at(sigma, self._schedule)
         passes = list(self._passes(windows, scale))
-        total = torch.zeros_like(noisy)
-        counts = torch.zeros(len(noisy), 1, 1, 1)
+        guided = _Blend(noisy, self._context)
+        negative = _Blend(noisy, self._context) if self._keeps_unconditional else None
         results = self._run(passes, noisy, sigma)
         for one, noise in zip(passes, results, strict=True):
-            weights = window_weights(one.window, len(noisy), self._context).view(-1, 1, 1, 1)
-            # If a wide stride brings a frame into a window twice, its last row counts, as in
-            # AnimateDiff-Evolved.
-            row_of = {frame: row for row, frame in enumerate(one.window)}
-            frames, rows = _indices(list(row_of)), _indices(list(row_of.values()))
-            total[frames] += (noise * weights)[rows] * one.factor
-            counts[frames] += weights[rows] * one.factor
-        return self._schedule.denoised(noisy, total.div_(counts), sigma)
+            guided.add(one.window, noise, one.factor)
+            if negative is not None and one.is_negative:
+                negative.add(one.window, noise, 1.0)
+        if negative is not None:
+            self._unconditional = self._schedule.denoised(noisy, negative.mean(), sigma)
+        return self._schedule.denoised(noisy, guided.mean(), sigma)
 
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
         """Yield the passes of all windows.
@@ -150,7 +181,7 @@ class GuidedModel:
         prompts = self._conditioning
         for window in windows:
             passes = [_Pass(window, prompts.positive, scale, is_negative=False)]
-            if scale != 1.0:
+            if scale != 1.0 or self._keeps_unconditional:
                 passes.append(_Pass(window, prompts.negative, 1.0 - scale, is_negative=True))
             is_whole = not self._cache.holds([one.key for one in passes])
             yield from (replace(one, is_whole=is_whole) for one in passes)

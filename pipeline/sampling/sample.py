@@ -21,7 +21,7 @@ from ..models.ops.select import default_ops
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, CompilingNotice, part
-from .denoise import Denoise
+from .denoise import Denoise, DenoiseBoth
 from .finite_results import check_inputs, stopping
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
@@ -139,14 +139,17 @@ class _Run:
             noisy = _noised(source, noise, sigmas[0], schedule)
         spec = SAMPLERS[settings.sampler]
         report = part(self.progress, start, 1.0)
-        calls = CallCounter(spec, len(sigmas) - 1, report, self.is_cancelled)
-        model: Denoise = self._model(
+        total = spec.model_calls(len(sigmas) - 1)
+        calls = CallCounter(total, sigmas, report, self.is_cancelled)
+        guided = self._model(
             conditioning,
             settings.speed.narrowed(settings.guidance),
             calls,
             styles=[style.track(len(latents)) for style in self.guides.styles],
             cache=FeatureCache(interval=settings.speed.deep_cache_interval),
+            keeps_unconditional=spec.needs_unconditional,
         )
+        model: Denoise = guided
         if not self.guides.source_blend.is_idle:
             model = self.guides.source_blend.around(
                 model, source=source, noise=noise, schedule=schedule
@@ -154,7 +157,8 @@ class _Run:
         del source, noise  # each takes as much memory as the whole video's latents
         model = stopping(model, dtype=self.unet.dtype, guidance_scale=settings.guidance.scale)
         step_noise = spec.step_noise(noisy, settings.seed, sigmas)
-        result = spec.run(calls.counted(model), noisy, sigmas, step_noise, schedule)
+        model = DenoiseBoth(calls.counted(model), guided.unconditional)
+        result = spec.run(model, noisy, sigmas, step_noise, schedule)
         return result / LATENT_SCALE
 
     def _model(
@@ -165,6 +169,7 @@ class _Run:
         *,
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
+        keeps_unconditional: bool = False,
     ) -> GuidedModel:
         return GuidedModel(
             self.unet,
@@ -178,6 +183,7 @@ class _Run:
             cache=cache,
             ops=self.ops,
             chunks=self.chunks,
+            keeps_unconditional=keeps_unconditional,
         )
 
     def _unsampled(
@@ -196,7 +202,8 @@ class _Run:
     ) -> Tensor:
         sampler, steps = self.settings.sampler, len(self.sigmas) - 1
         spec = SAMPLERS[backwards(sampler)]
-        calls = CallCounter(spec, steps, progress, self.is_cancelled, doing="unsampling")
+        total = spec.model_calls(steps)
+        calls = CallCounter(total, self.sigmas, progress, self.is_cancelled, doing="unsampling")
         model = self._model(conditioning.of_source(), Guidance(scale=1.0), calls)
         return unsampled(
             source,

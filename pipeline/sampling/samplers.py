@@ -1,26 +1,50 @@
-"""The samplers: algorithms that lead from noise to latents along a list of noise levels.
-
-Names and results are ComfyUI's (which runs k-diffusion's and UniPC's algorithms); each is written
-from its paper. All work on latents plus noise of standard deviation sigma.
-"""
+"""The samplers by name: ComfyUI's, with its results, and tcd, which ComfyUI does not have."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .denoise import Denoise
 from .names import Sampler
 from .noise_schedule import NoiseSchedule
+from .solvers import (
+    adams,
+    cfg_pp,
+    consistency,
+    dpm_solver,
+    dpm_solver_pp,
+    er_sde,
+    euler,
+    exponential,
+    gradient,
+    sa_solver,
+    uni_pc,
+)
 from .step_noise import StepNoise, brownian_noise, independent_noise
-from .unipc import sample_uni_pc
 
-# Share of a step's noise that TCD draws anew (gamma in the paper); its authors' default.
-TCD_GAMMA = 0.3
+
+def _one_call(steps: int) -> int:
+    return steps
+
+
+def _two_calls(steps: int) -> int:
+    return 2 * steps - 1
+
+
+def _three_calls(steps: int) -> int:
+    return 3 * steps - 2
+
+
+def _calls_ahead(steps: int) -> int:
+    """Count those of Heun++: three in a step, two in the last but one, one in the last."""
+    return max(1, 3 * steps - 3)
+
+
+def _unknown(_steps: int) -> None:
+    """Return None: the number depends on the errors of the steps."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +52,14 @@ class SamplerSpec:
     """A sampler, and what is needed to run it."""
 
     run: Callable[[Denoise, Tensor, Tensor, StepNoise, NoiseSchedule], Tensor]
+    # How often the model is called in a number of steps. The last step takes one call.
+    model_calls: Callable[[int], int | None] = _one_call
     # True if the noise of its steps follows one Brownian path.
     brownian: bool = False
-    # True if it calls the model twice in every step except the last.
-    two_calls: bool = False
     # True if ComfyUI runs it without the lowest noise level above 0.
     skip_penultimate: bool = False
-
-    def model_calls(self, steps: int) -> int:
-        """Return how often the model is called in `steps` steps."""
-        return 2 * steps - 1 if self.two_calls else steps
+    # True if its model must be a `DenoiseBoth`.
+    needs_unconditional: bool = False
 
     def step_noise(self, like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
         """Return the noise for its steps, in the shape of `like`."""
@@ -46,161 +68,65 @@ class SamplerSpec:
         return independent_noise(like, seed)
 
 
-def _euler(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    """Run Euler's method: algorithm 2 of Karras et al. 2022 (arXiv 2206.00364), no churn."""
-    for step, (sigma, sigma_next) in _steps(sigmas):
-        slope = (latents - denoise(latents, sigma, step)) / sigma
-        latents = latents + slope * (sigma_next - sigma)
-    return latents
+_DPMPP_SDE = SamplerSpec(dpm_solver_pp.dpmpp_sde, _two_calls, brownian=True)
+_DPMPP_2M_SDE = SamplerSpec(dpm_solver_pp.dpmpp_2m_sde, brownian=True)
+_DPMPP_2M_SDE_HEUN = SamplerSpec(dpm_solver_pp.dpmpp_2m_sde_heun, brownian=True)
+_DPMPP_3M_SDE = SamplerSpec(dpm_solver_pp.dpmpp_3m_sde, brownian=True)
 
-
-def _heun(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    """Run Heun's method: algorithm 2 of Karras et al. 2022 without churn."""
-    for step, (sigma, sigma_next) in _steps(sigmas):
-        slope = (latents - denoise(latents, sigma, step)) / sigma
-        arrived = latents + slope * (sigma_next - sigma)
-        if sigma_next > 0:
-            slope_there = (arrived - denoise(arrived, sigma_next, step + 1)) / sigma_next
-            arrived = latents + (slope + slope_there) / 2 * (sigma_next - sigma)
-        latents = arrived
-    return latents
-
-
-def _euler_ancestral(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    for step, (sigma, sigma_next) in _steps(sigmas):
-        denoised = denoise(latents, sigma, step)
-        down, up = _ancestral(sigma, sigma_next)
-        latents = denoised + (latents - denoised) / sigma * down
-        if sigma_next > 0:
-            latents = latents + noise(sigma, sigma_next) * up
-    return latents
-
-
-def _ancestral(sigma: Tensor, sigma_next: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the level to go down to, and the noise to add, to arrive at `sigma_next`."""
-    variance = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
-    up = torch.minimum(sigma_next, variance.sqrt())
-    return (sigma_next**2 - up**2).sqrt(), up
-
-
-def _dpmpp_2m(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    """Run DPM-Solver++(2M): algorithm 2 of Lu et al. 2022 (arXiv 2211.01095), data prediction."""
-    previous, h_previous = None, None
-    for step, (sigma, sigma_next) in _distinct_steps(sigmas):
-        denoised = denoise(latents, sigma, step)
-        if sigma_next == 0:
-            return denoised
-        h = sigma.log() - sigma_next.log()
-        estimate = denoised
-        if previous is not None and h_previous is not None:
-            estimate = denoised + (denoised - previous) * h / (2 * h_previous)
-        latents = sigma_next / sigma * latents - torch.expm1(-h) * estimate
-        previous, h_previous = denoised, h
-    return latents
-
-
-def _dpmpp_2m_sde(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    """Run SDE-DPM-Solver++(2M): Lu et al. 2022, appendix; midpoint form, full noise."""
-    previous, h_previous = None, None
-    for step, (sigma, sigma_next) in _distinct_steps(sigmas):
-        denoised = denoise(latents, sigma, step)
-        if sigma_next == 0:
-            return denoised
-        h = sigma.log() - sigma_next.log()
-        pull = -torch.expm1(-2 * h)
-        latents = sigma_next / sigma * torch.exp(-h) * latents + pull * denoised
-        if previous is not None and h_previous is not None:
-            latents = latents + 0.5 * pull * h / h_previous * (denoised - previous)
-        latents = latents + noise(sigma, sigma_next) * sigma_next * pull.sqrt()
-        previous, h_previous = denoised, h
-    return latents
-
-
-def _dpmpp_sde(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    """Run SDE-DPM-Solver++ of second order with its midpoint at half the log step (r = 1/2)."""
-
-    def leap(start: Tensor, target: Tensor, sigma: Tensor, sigma_to: Tensor) -> Tensor:
-        down, up = _ancestral(sigma, sigma_to)
-        moved = target + (start - target) * down / sigma
-        return moved + noise(sigma, sigma_to) * up
-
-    for step, (sigma, sigma_next) in _distinct_steps(sigmas):
-        denoised = denoise(latents, sigma, step)
-        if sigma_next == 0:
-            return denoised
-        middle = (sigma.log() + (sigma_next.log() - sigma.log()) / 2).exp()
-        halfway = leap(latents, denoised, sigma, middle)
-        # With r = 1/2 the first estimate's weight, 1 - 1/(2r), is zero.
-        latents = leap(latents, denoise(halfway, middle, step + 1), sigma, sigma_next)
-    return latents
-
-
-def _lcm(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    """Run multistep consistency sampling: algorithm 1 of Song et al. 2023 (arXiv 2303.01469)."""
-    for step, (sigma, sigma_next) in _steps(sigmas):
-        latents = denoise(latents, sigma, step)
-        if sigma_next > 0:
-            latents = latents + noise(sigma, sigma_next) * sigma_next
-    return latents
-
-
-def _tcd(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, noise: StepNoise, schedule: NoiseSchedule
-) -> Tensor:
-    """Run strategic stochastic sampling: algorithm 4 of Zheng et al. 2024 (arXiv 2402.19159)."""
-    for step, (sigma, sigma_next) in _steps(sigmas):
-        denoised = denoise(latents, sigma, step)
-        if sigma_next == 0:
-            return denoised
-        below = ((1 - TCD_GAMMA) * schedule.timestep(sigma_next)).floor()
-        down = torch.minimum(schedule.sigma(below)[0], sigma_next)
-        latents = denoised + (latents - denoised) / sigma * down
-        latents = latents + noise(sigma, sigma_next) * (sigma_next**2 - down**2).sqrt()
-    return latents
-
-
-def _uni_pc(
-    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
-) -> Tensor:
-    return sample_uni_pc(denoise, latents, torch.unique_consecutive(sigmas))
-
-
-def _steps(sigmas: Tensor) -> enumerate[tuple[Tensor, Tensor]]:
-    return enumerate(itertools.pairwise(sigmas))
-
-
-def _distinct_steps(sigmas: Tensor) -> enumerate[tuple[Tensor, Tensor]]:
-    """Return the steps between distinct levels, for methods that divide by their distance.
-
-    The scheduler `simple` repeats levels if more steps are requested than there are levels.
-    """
-    return _steps(torch.unique_consecutive(sigmas))
-
-
+# The names in `_gpu` draw the same noise as those without: latents are always on the CPU here, so
+# that a seed gives the same result on every device.
 SAMPLERS: dict[Sampler, SamplerSpec] = {
-    "euler": SamplerSpec(_euler),
-    "euler_ancestral": SamplerSpec(_euler_ancestral),
-    "heun": SamplerSpec(_heun, two_calls=True),
-    "dpmpp_2m": SamplerSpec(_dpmpp_2m),
-    "dpmpp_2m_sde": SamplerSpec(_dpmpp_2m_sde, brownian=True),
-    "dpmpp_sde": SamplerSpec(_dpmpp_sde, brownian=True, two_calls=True),
+    "euler": SamplerSpec(euler.euler),
+    "euler_ancestral": SamplerSpec(euler.euler_ancestral),
+    "heun": SamplerSpec(euler.heun, _two_calls),
+    "dpmpp_2m": SamplerSpec(dpm_solver_pp.dpmpp_2m),
+    "dpmpp_2m_sde": _DPMPP_2M_SDE,
+    "dpmpp_sde": _DPMPP_SDE,
     # DDIM without noise is Euler's method in these coordinates (Song et al. 2021, section 4.3).
-    "ddim": SamplerSpec(_euler),
-    "uni_pc": SamplerSpec(_uni_pc, skip_penultimate=True),
-    "lcm": SamplerSpec(_lcm),
-    "tcd": SamplerSpec(_tcd),
+    "ddim": SamplerSpec(euler.euler),
+    "uni_pc": SamplerSpec(uni_pc.uni_pc, skip_penultimate=True),
+    "lcm": SamplerSpec(consistency.lcm),
+    "tcd": SamplerSpec(consistency.tcd),
+    "euler_cfg_pp": SamplerSpec(cfg_pp.euler_cfg_pp, needs_unconditional=True),
+    "euler_ancestral_cfg_pp": SamplerSpec(cfg_pp.euler_ancestral_cfg_pp, needs_unconditional=True),
+    "heunpp2": SamplerSpec(euler.heunpp2, _calls_ahead),
+    "exp_heun_2_x0": SamplerSpec(exponential.exp_heun_2_x0, _two_calls),
+    "exp_heun_2_x0_sde": SamplerSpec(exponential.exp_heun_2_x0_sde, _two_calls),
+    "dpm_2": SamplerSpec(dpm_solver.dpm_2, _two_calls, skip_penultimate=True),
+    "dpm_2_ancestral": SamplerSpec(dpm_solver.dpm_2_ancestral, _two_calls, skip_penultimate=True),
+    "lms": SamplerSpec(adams.lms),
+    "dpm_fast": SamplerSpec(dpm_solver.dpm_fast),
+    "dpm_adaptive": SamplerSpec(dpm_solver.dpm_adaptive, _unknown),
+    "dpmpp_2s_ancestral": SamplerSpec(dpm_solver_pp.dpmpp_2s_ancestral, _two_calls),
+    "dpmpp_2s_ancestral_cfg_pp": SamplerSpec(
+        cfg_pp.dpmpp_2s_ancestral_cfg_pp, _two_calls, needs_unconditional=True
+    ),
+    "dpmpp_sde_gpu": _DPMPP_SDE,
+    "dpmpp_2m_cfg_pp": SamplerSpec(cfg_pp.dpmpp_2m_cfg_pp, needs_unconditional=True),
+    "dpmpp_2m_sde_gpu": _DPMPP_2M_SDE,
+    "dpmpp_2m_sde_heun": _DPMPP_2M_SDE_HEUN,
+    "dpmpp_2m_sde_heun_gpu": _DPMPP_2M_SDE_HEUN,
+    "dpmpp_3m_sde": _DPMPP_3M_SDE,
+    "dpmpp_3m_sde_gpu": _DPMPP_3M_SDE,
+    # The same step, in the coordinates of DDPM.
+    "ddpm": SamplerSpec(euler.euler_ancestral),
+    "ipndm": SamplerSpec(adams.ipndm),
+    "ipndm_v": SamplerSpec(adams.ipndm_v),
+    "deis": SamplerSpec(adams.deis),
+    "res_multistep": SamplerSpec(exponential.res_multistep),
+    "res_multistep_cfg_pp": SamplerSpec(cfg_pp.res_multistep_cfg_pp, needs_unconditional=True),
+    "res_multistep_ancestral": SamplerSpec(exponential.res_multistep_ancestral),
+    "res_multistep_ancestral_cfg_pp": SamplerSpec(
+        cfg_pp.res_multistep_ancestral_cfg_pp, needs_unconditional=True
+    ),
+    "gradient_estimation": SamplerSpec(gradient.gradient_estimation),
+    "gradient_estimation_cfg_pp": SamplerSpec(
+        cfg_pp.gradient_estimation_cfg_pp, needs_unconditional=True
+    ),
+    "er_sde": SamplerSpec(er_sde.er_sde),
+    "seeds_2": SamplerSpec(exponential.seeds_2, _two_calls),
+    "seeds_3": SamplerSpec(exponential.seeds_3, _three_calls),
+    "sa_solver": SamplerSpec(sa_solver.sa_solver),
+    "sa_solver_pece": SamplerSpec(sa_solver.sa_solver_pece, _two_calls),
+    "uni_pc_bh2": SamplerSpec(uni_pc.uni_pc_bh2, skip_penultimate=True),
 }

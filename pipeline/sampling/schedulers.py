@@ -18,6 +18,8 @@ from .noise_schedule import NoiseSchedule
 # A denoise close to 0 uses the last few steps of a long schedule, of this length at most: a longer
 # one would only differ in rounding.
 LONGEST_SCHEDULE = 100_000
+# Share of the way that `linear_quadratic` covers in the first half of its steps.
+_LINEAR_SHARE = 0.025
 
 
 def sampling_sigmas(
@@ -107,6 +109,36 @@ def _beta(schedule: NoiseSchedule, steps: int) -> Tensor:
     return torch.cat([schedule.sigmas[distinct], torch.zeros(1)])
 
 
+def _linear_quadratic(schedule: NoiseSchedule, steps: int) -> Tensor:
+    """Return Movie Gen's levels: small even steps, then growing ones (arXiv 2410.13720).
+
+    With Mochi's threshold: the first half of the steps covers 2.5% of the way, each as much; the
+    other steps follow the parabola that continues them and ends at 0.
+    """
+    if steps == 1:
+        return torch.tensor([schedule.sigma_max, 0.0])
+    linear = steps // 2
+    slope = _LINEAR_SHARE / linear
+    later = torch.arange(steps - linear + 1, dtype=torch.float64)
+    bend = (1 - _LINEAR_SHARE - slope * (steps - linear)) / (steps - linear) ** 2
+    travelled = torch.cat(
+        [
+            torch.arange(linear) * slope,
+            _LINEAR_SHARE + slope * later + bend * later**2,
+        ]
+    )
+    levels = (1 - travelled) * schedule.sigma_max
+    levels[-1] = 0.0
+    return levels.float()
+
+
+def _kl_optimal(schedule: NoiseSchedule, steps: int) -> Tensor:
+    """Return the levels that are best for normal data: Sabour et al. 2024 (arXiv 2404.14507)."""
+    high, low = math.atan(schedule.sigma_max), math.atan(schedule.sigma_min)
+    angles = torch.linspace(high, low, steps, dtype=torch.float64)
+    return torch.cat([angles.tan().float(), torch.zeros(1)])
+
+
 _SCHEDULERS: dict[Scheduler, Callable[[NoiseSchedule, int], Tensor]] = {
     "normal": _normal,
     "karras": _karras,
@@ -115,4 +147,6 @@ _SCHEDULERS: dict[Scheduler, Callable[[NoiseSchedule, int], Tensor]] = {
     "simple": _simple,
     "ddim_uniform": _ddim_uniform,
     "beta": _beta,
+    "linear_quadratic": _linear_quadratic,
+    "kl_optimal": _kl_optimal,
 }

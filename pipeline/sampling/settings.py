@@ -34,7 +34,8 @@ class SamplingSettings:
         """Passes of each frame through the UNet, without windows and second calls."""
         if self.denoise == 0:
             return 0
-        return self.steps * (1 if self.guidance.scale == 1 else 2)
+        is_guided = self.guidance.scale != 1 or self.sampler.endswith("_cfg_pp")
+        return self.steps * (2 if is_guided else 1)
 
     def __post_init__(self) -> None:
         """Refuse values that no sampler takes, before anything is loaded."""

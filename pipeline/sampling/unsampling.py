@@ -20,7 +20,8 @@ from .names import Sampler
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS
 
-# Samplers that draw noise, or need falling levels, are inverted by the most similar other one.
+# Samplers that draw noise, need falling levels or two predictions are inverted by the most similar
+# other one.
 _BACKWARDS: dict[Sampler, Sampler] = {
     "euler_ancestral": "euler",
     "dpmpp_2m_sde": "dpmpp_2m",
@@ -28,6 +29,41 @@ _BACKWARDS: dict[Sampler, Sampler] = {
     "uni_pc": "dpmpp_2m",
     "lcm": "euler",
     "tcd": "euler",
+    "euler_cfg_pp": "euler",
+    "euler_ancestral_cfg_pp": "euler",
+    "heunpp2": "heun",
+    "exp_heun_2_x0": "heun",
+    "exp_heun_2_x0_sde": "heun",
+    "dpm_2": "heun",
+    "dpm_2_ancestral": "heun",
+    "lms": "dpmpp_2m",
+    "dpm_fast": "dpmpp_2m",
+    "dpm_adaptive": "dpmpp_2m",
+    "dpmpp_2s_ancestral": "heun",
+    "dpmpp_2s_ancestral_cfg_pp": "heun",
+    "dpmpp_sde_gpu": "heun",
+    "dpmpp_2m_cfg_pp": "dpmpp_2m",
+    "dpmpp_2m_sde_gpu": "dpmpp_2m",
+    "dpmpp_2m_sde_heun": "dpmpp_2m",
+    "dpmpp_2m_sde_heun_gpu": "dpmpp_2m",
+    "dpmpp_3m_sde": "dpmpp_2m",
+    "dpmpp_3m_sde_gpu": "dpmpp_2m",
+    "ddpm": "euler",
+    "ipndm": "dpmpp_2m",
+    "ipndm_v": "dpmpp_2m",
+    "deis": "dpmpp_2m",
+    "res_multistep": "dpmpp_2m",
+    "res_multistep_cfg_pp": "dpmpp_2m",
+    "res_multistep_ancestral": "dpmpp_2m",
+    "res_multistep_ancestral_cfg_pp": "dpmpp_2m",
+    "gradient_estimation": "dpmpp_2m",
+    "gradient_estimation_cfg_pp": "dpmpp_2m",
+    "er_sde": "dpmpp_2m",
+    "seeds_2": "heun",
+    "seeds_3": "heun",
+    "sa_solver": "dpmpp_2m",
+    "sa_solver_pece": "dpmpp_2m",
+    "uni_pc_bh2": "dpmpp_2m",
 }
 # Replaces a level of 0, by which samplers divide: too low to be visible, but above rounding errors.
 _LOWEST = 1e-3

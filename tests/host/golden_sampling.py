@@ -62,10 +62,14 @@ class WavyModel:
             model_patcher=SimpleNamespace(get_model_object=lambda _name: sampling),
         )
 
-    def __call__(self, noisy, sigma, **_):
+    def __call__(self, noisy, sigma, model_options=None, **_):
         self.calls += 1
         sigma = sigma.reshape(-1, 1, 1, 1)
-        return torch.tanh(noisy) / (1 + 0.1 * sigma) + 0.05 * torch.sin(3 * noisy / (1 + sigma))
+        flat = torch.tanh(noisy) / (1 + 0.1 * sigma)
+        denoised = flat + 0.05 * torch.sin(3 * noisy / (1 + sigma))
+        for function in (model_options or {}).get("sampler_post_cfg_function", []):
+            denoised = function({"denoised": denoised, "uncond_denoised": 0.9 * flat})
+        return denoised
 
 
 def sampled(case):
@@ -77,7 +81,8 @@ def sampled(case):
     start = torch.randn(3, 4, 2, 3, generator=torch.Generator().manual_seed(99))
     model = WavyModel(sampling)
     run = comfy.samplers.sampler_object(name).sampler_function
-    result = run(model, start * sigmas[0], sigmas, extra_args={"seed": int(seed)}, disable=True)
+    arguments = {"extra_args": {"seed": int(seed)}, "callback": None, "disable": True}
+    result = run(model, start * sigmas[0], sigmas, **arguments)
     elements = [rounded(each) for each in result.flatten()[SHOWN].tolist()]
     return [elements, rounded(float(result.norm())), model.calls]
 

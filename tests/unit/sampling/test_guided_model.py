@@ -90,7 +90,15 @@ def denoised_by_loops(noisy, sigma, *, step, options, scale, positive, negative)
     return noisy - sigma * noise
 
 
-def model(unet, *, options=None, guidance=None, conditioning=None, on_passes=lambda _share: None):
+def model(
+    unet,
+    *,
+    options=None,
+    guidance=None,
+    conditioning=None,
+    on_passes=lambda _share: None,
+    keeps_unconditional=False,
+):
     return GuidedModel(
         unet,
         schedule=SCHEDULE,
@@ -98,6 +106,7 @@ def model(unet, *, options=None, guidance=None, conditioning=None, on_passes=lam
         guidance=guidance or Guidance(scale=7.5),
         context=options or ContextOptions(),
         on_passes=on_passes,
+        keeps_unconditional=keeps_unconditional,
     )
 
 
@@ -274,3 +283,26 @@ def test_refused(values, sentence):
     with pytest.raises(AnimateDiffV2VError) as caught:
         Guidance(**values)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.5])
+@pytest.mark.parametrize("options", [ContextOptions(), ContextOptions(length=4, overlap=2)])
+def test_the_unconditional_prediction_is_that_of_the_negative_prompt(scale, options):
+    noisy, sigma = clip(7).double(), torch.tensor(2.0)
+    guided = model(
+        PretendedUNet(),
+        options=options,
+        guidance=Guidance(scale=scale),
+        keeps_unconditional=True,
+    )
+    plain = model(PretendedUNet(), options=options, guidance=Guidance(scale=scale))
+    negative = model(
+        PretendedUNet(),
+        options=options,
+        guidance=Guidance(scale=1.0),
+        conditioning=Conditioning(prompt_of(NEGATIVE), prompt_of(POSITIVE)),
+    )
+    with pytest.raises(RuntimeError, match="has not been called"):
+        guided.unconditional()
+    assert torch.equal(guided(noisy, sigma, 0), plain(noisy, sigma, 0))
+    assert torch.equal(guided.unconditional(), negative(noisy, sigma, 0))

@@ -186,6 +186,7 @@ JOBS = {
     },
     "ancestral": {"sampler": "euler_ancestral", "guidance": Guidance(scale=1.0)},
     "sde": {"sampler": "dpmpp_2m_sde", "scheduler": "karras", "denoise": 0.6},
+    "cfg++": {"sampler": "res_multistep_ancestral_cfg_pp", "guidance": Guidance(scale=1.0)},
     "unipc": {"sampler": "uni_pc", "steps": 3, "guidance": Guidance(scale=5.0, end=0.5)},
     "lcm": {"sampler": "lcm", "beta_schedule": "lcm", "noise_type": "FreeNoise"},
     "odd size": {"latents": clip(6, height=5, width=3)},

@@ -81,7 +81,7 @@ def test_a_denoise_next_to_1_is_1():
 
 
 REFUSED = [
-    ({"scheduler": "kl_optimal"}, "scheduler is 'kl_optimal'; it can be normal, karras,"),
+    ({"scheduler": "polyexponential"}, "scheduler is 'polyexponential'; it can be normal, karras,"),
     ({"steps": 0}, "steps is 0; it must be from 1 to 1000."),
     ({"steps": -3}, "steps is -3; it must be from 1 to 1000."),
     ({"denoise": -0.1}, "denoise is -0.1; it must be from 0 to 1."),
@@ -104,6 +104,14 @@ def test_the_smallest_denoise_there_is():
     schedule = NoiseSchedule("linear")
     sigmas = sampling_sigmas(schedule, scheduler="simple", steps=2, denoise=5e-324)
     assert sigmas.tolist() == pytest.approx([schedule.sigma_min, schedule.sigma_min, 0.0])
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_one_step_starts_at_a_level(scheduler, schedule):
+    """Where ComfyUI's kl_optimal divides by 0."""
+    sigmas = sampling_sigmas(NoiseSchedule(schedule), scheduler=scheduler, steps=1)
+    assert bool(torch.isfinite(sigmas).all()) and float(sigmas[0]) > float(sigmas[-1]) == 0
 
 
 def test_an_unknown_beta_schedule_is_refused():

@@ -1,25 +1,40 @@
 """UniPC, a predictor and corrector of up to third order (Zhao et al. 2023, arXiv 2302.04867).
 
-The B(h) = h form with data prediction, as ComfyUI's `uni_pc`.
+With data prediction, in the forms B(h) = h and B(h) = exp(h) - 1, as ComfyUI's `uni_pc` and
+`uni_pc_bh2`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .denoise import Denoise
+from ..denoise import Denoise
+from ..noise_schedule import NoiseSchedule
+from ..step_noise import StepNoise
 
 MAX_ORDER = 3
 # Stands in for the schedule's last level, zero, whose logarithm the method would need.
 LAST_SIGMA = 0.001
 
 
-def sample_uni_pc(denoise: Denoise, latents: Tensor, sigmas: Tensor) -> Tensor:
-    """Sample along `sigmas` [steps + 1], high to low, from `latents` [frames, 4, height, width]."""
+def uni_pc(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """Run UniPC with B(h) = h."""
+    return _run(denoise, latents, torch.unique_consecutive(sigmas), is_exponential=False)
+
+
+def uni_pc_bh2(
+    denoise: Denoise, latents: Tensor, sigmas: Tensor, _noise: StepNoise, _: NoiseSchedule
+) -> Tensor:
+    """Run UniPC with B(h) = exp(h) - 1."""
+    return _run(denoise, latents, torch.unique_consecutive(sigmas), is_exponential=True)
+
+
+def _run(denoise: Denoise, latents: Tensor, sigmas: Tensor, *, is_exponential: bool) -> Tensor:
     steps = len(sigmas) - 1
     denoised = denoise(latents, sigmas[0], 0)
     if steps == 1:
@@ -30,7 +45,7 @@ def sample_uni_pc(denoise: Denoise, latents: Tensor, sigmas: Tensor) -> Tensor:
     for step in range(1, steps + 1):
         order = min(step, MAX_ORDER, steps - 1, steps + 1 - step)
         sigma, sigma_next = levels[step - 1], levels[step]
-        update = _Update(history[-order:], -sigma_next.log())
+        update = _Update(history[-order:], -sigma_next.log(), is_exponential=is_exponential)
         carried = update.carry(latents, float(sigma_next / sigma))
         latents = carried + update.predicted()
         if step < steps:
@@ -47,9 +62,13 @@ class _Update:
     unit variance, so the signal's factor alpha of the paper is 1 throughout.
     """
 
-    def __init__(self, history: list[tuple[Tensor, Tensor]], target: Tensor) -> None:
+    def __init__(
+        self, history: list[tuple[Tensor, Tensor]], target: Tensor, *, is_exponential: bool
+    ) -> None:
         here, self._latest = history[-1]
         self._h = float(target - here)
+        # B(h) of data prediction, whose h is negative in the paper.
+        self._scale = -math.expm1(-self._h) if is_exponential else self._h
         earlier = history[:-1][::-1]
         ratios = [float(there - here) / self._h for there, _ in earlier]
         self._differences = [
@@ -79,7 +98,7 @@ class _Update:
     def _sum(self, weights: list[float], differences: list[Tensor]) -> Tensor:
         total = torch.zeros_like(self._latest)
         for weight, difference in zip(weights, differences, strict=True):
-            total += weight * self._h * difference
+            total += weight * self._scale * difference
         return total
 
     def _weights(self, count: int) -> list[float]:
@@ -92,7 +111,7 @@ class _Update:
         phi = float(torch.expm1(torch.tensor(backward, dtype=torch.float64))) / backward - 1
         factorial, targets = 1, []
         for k in range(1, count + 1):
-            targets.append(phi * factorial / backward)
+            targets.append(phi * factorial / -self._scale)
             factorial *= k + 1
             phi = phi / backward - 1 / factorial
         solved = torch.linalg.solve(powers, torch.tensor(targets, dtype=torch.float64))
