@@ -27,7 +27,19 @@ from .ops.interface import Ops
 from .ops.select import EAGER_OPS
 from .residuals import NO_RESIDUALS, Residuals, add_each
 
-BetaSchedule = Literal["sqrt_linear", "linear", "lcm"]
+BetaSchedule = Literal[
+    "sqrt_linear",
+    "linear",
+    "lcm",
+    "linear (AnimateDiff-SDXL)",
+    "avg(sqrt_linear,linear)",
+    "lcm avg(sqrt_linear,linear)",
+    "lcm[100_ots]",
+    "lcm >> sqrt_linear",
+    "sqrt",
+    "cosine",
+    "squaredcos_cap_v2",
+]
 
 
 @dataclass(frozen=True)

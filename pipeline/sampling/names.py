@@ -63,5 +63,19 @@ Scheduler = Literal[
     "kl_optimal",
 ]
 NoiseType = Literal["default", "constant", "repeated_context", "FreeNoise", "unsample"]
-BetaScheduleChoice = Literal["autoselect", "sqrt_linear", "linear", "lcm"]
+# autoselect, and the names of models.unet.BetaSchedule.
+BetaScheduleChoice = Literal[
+    "autoselect",
+    "sqrt_linear",
+    "linear",
+    "lcm",
+    "linear (AnimateDiff-SDXL)",
+    "avg(sqrt_linear,linear)",
+    "lcm avg(sqrt_linear,linear)",
+    "lcm[100_ots]",
+    "lcm >> sqrt_linear",
+    "sqrt",
+    "cosine",
+    "squaredcos_cap_v2",
+]
 Arrangement = Literal["average", "concat", "travel", "per_window"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,10 +13,11 @@ from ..choices import checked
 from ..models.unet import PREDICTS_NOISE, BetaSchedule, Parameterization
 
 TRAINING_STEPS = 1000
-_LCM_STEPS = 50  # steps that latent consistency models were distilled from
 # ComfyUI's replacement for 0, which would have an infinite sigma.
 _LAST_VARIANCE = 4.8973451890853435e-08
-_BETA_START, _BETA_END = 0.00085, 0.012
+_BETA_START, _BETA_END, _BETA_END_SDXL = 0.00085, 0.012, 0.02
+_MAX_BETA = 0.999
+_COSINE_OFFSET = 0.008
 
 
 class NoiseSchedule:
@@ -20,8 +25,8 @@ class NoiseSchedule:
 
     `linear` is Stable Diffusion 1.5's own schedule, in which the square roots of the betas rise
     linearly (diffusers: scaled_linear). `sqrt_linear` is AnimateDiff's (diffusers: linear). `lcm`
-    is `linear` at the 50 steps of latent consistency models (arXiv 2310.04378). The names are
-    ComfyUI's and AnimateDiff-Evolved's.
+    is `linear` at the 50 steps of latent consistency models (arXiv 2310.04378). The other names are
+    for networks that were trained otherwise. The names are ComfyUI's and AnimateDiff-Evolved's.
     """
 
     def __init__(
@@ -30,7 +35,7 @@ class NoiseSchedule:
         """Tabulate the sigmas.
 
         Args:
-            beta_schedule: One of the three names.
+            beta_schedule: One of the names.
             parameterization: The quantity that the network predicts.
 
         Raises:
@@ -39,11 +44,11 @@ class NoiseSchedule:
         checked("beta_schedule", beta_schedule, BetaSchedule)
         self.beta_schedule = beta_schedule
         self.prediction = parameterization.prediction
-        self._stride = TRAINING_STEPS // _LCM_STEPS if beta_schedule == "lcm" else 1
-        variance = torch.cumprod(1.0 - _betas(beta_schedule), dim=0)
-        if parameterization.zero_terminal_snr:
-            variance = _to_zero_terminal_snr(variance)
-        sigmas = ((1.0 - variance) / variance).sqrt()[self._stride - 1 :: self._stride]
+        table = _TABLES[beta_schedule]
+        self._is_consistency_model = table.distilled_steps is not None
+        self._stride = TRAINING_STEPS // (table.distilled_steps or TRAINING_STEPS)
+        sigmas = torch.stack([_sigmas(betas(), parameterization) for betas in table.betas]).mean(0)
+        sigmas = sigmas[self._stride - 1 :: self._stride]
         self.sigmas = sigmas.float()
         self._log_sigmas = sigmas.log().float()
 
@@ -78,7 +83,7 @@ class NoiseSchedule:
         """Return the clean latents of `noisy` (latent + sigma * noise), given the prediction.
 
         v_prediction: v = alpha * noise - sqrt(1 - alpha^2) * latent of the latents at unit variance
-        (arXiv 2202.00512, appendix D), where alpha = 1 / sqrt(sigma^2 + 1). The lcm schedule adds
+        (arXiv 2202.00512, appendix D), where alpha = 1 / sqrt(sigma^2 + 1). The lcm schedules add
         the boundary condition of consistency models, arXiv 2310.04378, appendix: c_skip and c_out
         with sigma_data 0.5 and timesteps scaled by 10.
         """
@@ -88,7 +93,7 @@ class NoiseSchedule:
             clean = noisy / (sigma**2 + 1) - predicted * sigma / (sigma**2 + 1).sqrt()
         else:
             clean = noisy - predicted * sigma
-        if self.beta_schedule != "lcm":
+        if not self._is_consistency_model:
             return clean
         scaled = self.timestep(sigma) * 10.0
         skip = 0.25 / (scaled**2 + 0.25)
@@ -105,8 +110,62 @@ def _to_zero_terminal_snr(variance: Tensor) -> Tensor:
     return variance
 
 
-def _betas(beta_schedule: BetaSchedule) -> Tensor:
-    if beta_schedule == "sqrt_linear":
-        return torch.linspace(_BETA_START, _BETA_END, TRAINING_STEPS, dtype=torch.float64)
-    roots = torch.linspace(_BETA_START**0.5, _BETA_END**0.5, TRAINING_STEPS, dtype=torch.float64)
+def _sigmas(betas: Tensor, parameterization: Parameterization) -> Tensor:
+    variance = torch.cumprod(1.0 - betas, dim=0)
+    if parameterization.zero_terminal_snr:
+        variance = _to_zero_terminal_snr(variance)
+    return ((1.0 - variance) / variance).sqrt()
+
+
+def _even(end: float) -> Tensor:
+    return torch.linspace(_BETA_START, end, TRAINING_STEPS, dtype=torch.float64)
+
+
+def _sqrt_linear() -> Tensor:
+    return _even(_BETA_END)
+
+
+def _linear(end: float = _BETA_END) -> Tensor:
+    roots = torch.linspace(_BETA_START**0.5, end**0.5, TRAINING_STEPS, dtype=torch.float64)
     return roots**2
+
+
+def _linear_sdxl() -> Tensor:
+    return _linear(_BETA_END_SDXL)
+
+
+def _sqrt() -> Tensor:
+    return _even(_BETA_END).sqrt()
+
+
+def _cosine() -> Tensor:
+    """Return the betas of Nichol and Dhariwal 2021 (arXiv 2102.09672), equation 17."""
+    shares = torch.arange(TRAINING_STEPS + 1, dtype=torch.float64) / TRAINING_STEPS
+    angles = (shares + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * math.pi / 2
+    variance = angles.cos() ** 2
+    return (1 - variance[1:] / variance[:-1]).clamp(0, _MAX_BETA)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """How the levels of a schedule are made."""
+
+    betas: tuple[Callable[[], Tensor], ...]
+    """The levels of several are averaged."""
+    distilled_steps: int | None = None
+    """Training steps that a consistency model was distilled from; None if it is not one."""
+
+
+_TABLES: dict[BetaSchedule, _Table] = {
+    "sqrt_linear": _Table((_sqrt_linear,)),
+    "linear": _Table((_linear,)),
+    "lcm": _Table((_linear,), 50),
+    "linear (AnimateDiff-SDXL)": _Table((_linear_sdxl,)),
+    "avg(sqrt_linear,linear)": _Table((_linear, _sqrt_linear)),
+    "lcm avg(sqrt_linear,linear)": _Table((_linear, _sqrt_linear), 50),
+    "lcm[100_ots]": _Table((_linear,), 100),
+    "lcm >> sqrt_linear": _Table((_sqrt_linear,), 50),
+    "sqrt": _Table((_sqrt,)),
+    "cosine": _Table((_cosine,)),
+    "squaredcos_cap_v2": _Table((_cosine,)),
+}

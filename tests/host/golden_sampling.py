@@ -31,17 +31,37 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscreteDistilled
 from comfyui_version import __version__ as version
 
 SHOWN = [0, 13, 40, 71]
-# ComfyUI's name of each beta schedule.
-BETAS = {"sqrt_linear": "sqrt_linear", "linear": "linear", "lcm": "linear"}
+# Of AnimateDiff-Evolved's beta schedules: ComfyUI's names, whose levels are averaged, the steps
+# that a model was distilled from, and the last beta.
+BETAS = {
+    "sqrt_linear": (["sqrt_linear"], None, 0.012),
+    "linear": (["linear"], None, 0.012),
+    "lcm": (["linear"], 50, 0.012),
+    "linear (AnimateDiff-SDXL)": (["linear"], None, 0.02),
+    "avg(sqrt_linear,linear)": (["linear", "sqrt_linear"], None, 0.012),
+    "lcm avg(sqrt_linear,linear)": (["linear", "sqrt_linear"], 50, 0.012),
+    "lcm[100_ots]": (["linear"], 100, 0.012),
+    "lcm >> sqrt_linear": (["sqrt_linear"], 50, 0.012),
+    "sqrt": (["sqrt"], None, 0.012),
+    "cosine": (["cosine"], None, 0.012),
+    # ComfyUI's own of this name fails; its formula is that of cosine.
+    "squaredcos_cap_v2": (["cosine"], None, 0.012),
+}
 
 
 def model_sampling(beta_schedule):
-    parent = ModelSamplingDiscreteDistilled
-    if beta_schedule != "lcm":
-        parent = comfy.model_sampling.ModelSamplingDiscrete
-    kind = type("ModelSampling", (parent, comfy.model_sampling.EPS), {})
-    settings = {"beta_schedule": BETAS[beta_schedule], "linear_start": 0.00085, "linear_end": 0.012}
-    return kind(SimpleNamespace(sampling_settings=settings))
+    names, steps, end = BETAS[beta_schedule]
+    parent, options = comfy.model_sampling.ModelSamplingDiscrete, {}
+    if steps is not None:
+        parent, options = ModelSamplingDiscreteDistilled, {"original_timesteps": steps}
+    kind = type("ModelSampling", (parent, comfy.model_sampling.EPS), options)
+    settings = {"linear_start": 0.00085, "linear_end": end}
+    all_of = [
+        kind(SimpleNamespace(sampling_settings=settings | {"beta_schedule": name}))
+        for name in names
+    ]
+    all_of[0].set_sigmas(sum(each.sigmas for each in all_of) / len(all_of))
+    return all_of[0]
 
 
 def sigmas_of(sampling, *, sampler, scheduler, steps, denoise):
@@ -88,7 +108,7 @@ def sampled(case):
 
 
 def levels(case):
-    beta_schedule, scheduler, sampler, steps, denoise = case.split()
+    beta_schedule, scheduler, sampler, steps, denoise = case.rsplit(maxsplit=4)
     sigmas = sigmas_of(
         model_sampling(beta_schedule),
         sampler=sampler,

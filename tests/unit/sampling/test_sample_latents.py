@@ -110,7 +110,7 @@ REFUSED = [
     ({"denoise": math.nan}, "denoise is nan; it must be from 0 to 1."),
     (
         {"beta_schedule": "scaled_linear"},
-        "beta_schedule is 'scaled_linear'; it can be autoselect, sqrt_linear, linear, lcm.",
+        "beta_schedule is 'scaled_linear'; it can be autoselect, sqrt_linear, linear, lcm, linear ",
     ),
     ({"noise_type": "empty"}, "noise_type is 'empty'; it can be default, constant,"),
     ({"seed": -1}, "seed is -1; it must be from 0 to 18446744073709551615."),
