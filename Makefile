@@ -1,4 +1,4 @@
-# The plain commands, for machines without make, stand in README.md.
+# README.md has the plain commands, for machines without make.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
@@ -7,7 +7,7 @@ QUICK := tests/unit/test_package.py tests/unit/test_doctests.py tests/unit/nodes
 	tests/unit/sampling/test_schedulers.py tests/unit/sampling/test_windows.py tests/unit/files/test_lora_formulas.py \
 	tests/unit/video/test_selection.py tests/unit/job/test_presets.py
 LOCKING := .venv-lock
-# What a machine's own settings of pip and uv add would be missing elsewhere.
+# Ignore this machine's settings of pip and uv: other machines do not have them.
 FROM_THE_INDEX := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= UV_NO_CONFIG=1 UV_FIND_LINKS= UV_SYSTEM_CERTS=1
 
 .PHONY: demo test lint types unit quick golden clients test-host test-browser lock check-install clean
@@ -23,20 +23,20 @@ lint: $(VENV)/.ready-to-test
 	$(MAKE) --silent types
 
 types: $(VENV)/.ready-to-test
-	# The import name of this folder, for a type checker that knows no import hooks.
+	# The import name of this folder, for a type checker without support for import hooks.
 	mkdir -p build/typing && ln -sfn ../.. build/typing/animatediff_v2v
 	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api -p animatediff_v2v.cli -p animatediff_v2v.nodes
 
-# Networks this small gain nothing from a second thread: a process a core, each with a share of the tests.
+# Networks this small gain nothing from a second thread: one process per core, each with a share of the tests.
 unit: $(VENV)/.ready-to-test clients
 	$(RUN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
-# What is worth running before each commit: under 90 seconds on two cores. The rest runs in `make test`.
+# The checks to run before each commit: under 90 seconds on two cores. The rest runs in `make test`.
 quick: lint
 	$(RUN)/python -m pytest -q --numprocesses=auto --maxprocesses=4 --dist=worksteal $(QUICK) \
 		-k "not deviation and not thousands and not every_schedule and not comfy_cli"
 
-# Writes anew what tests compare with: the contract and English texts of the nodes always; with COMFYUI_PATH and
+# Regenerates the tables that tests compare with: always the contract and English texts of the nodes; with COMFYUI_PATH and
 # COMFYUI_PYTHON also ComfyUI's own nodes, samplers and noise levels, and with ANIMATEDIFF_EVOLVED_PATH its windows.
 golden: $(VENV)/.ready-to-test
 	WRITE_SNAPSHOTS=1 $(RUN)/python -m pytest -q tests/unit/nodes/test_node_contract.py tests/unit/nodes/test_texts.py \
@@ -77,13 +77,13 @@ $(VENV)/.ready-to-test: $(VENV)/.ready-to-run
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 
-# Newer versions are taken with UPGRADE=--upgrade, or of one package with UPGRADE="--upgrade-package torch".
+# For newer versions, set UPGRADE=--upgrade, or for one package UPGRADE="--upgrade-package torch".
 lock: $(LOCKING)/.ready
 	$(FROM_THE_INDEX) $(LOCKING)/bin/uv pip compile --quiet --universal --python-version 3.10 --all-extras \
 		--no-annotate --custom-compile-command "make lock" $(UPGRADE) \
 		--output-file constraints.txt pyproject.toml
 
-# Resolves the lock for each Python and system that this is for, and requirements.txt in ComfyUIs; installs nothing.
+# Resolves the lock for each supported Python and system, and requirements.txt in ComfyUIs; installs nothing.
 check-install: $(LOCKING)/bin/python
 	@$(FROM_THE_INDEX) $(LOCKING)/bin/python .ci/check_install.py
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PLATFORMS = ("linux", "windows", "macos")
 # PyTorch has no wheels for an older one.
 LOWEST_MACOS = "14.0"
-# What ComfyUIs have installed, and how the version of huggingface_hub begins that it bears.
+# Packages installed in ComfyUIs, and the beginning of the huggingface_hub version that fits.
 HOSTS = {"transformers==4.57.*": "0.", "transformers==5.*": ""}
 HOST_PYTHON = "3.12"
 
@@ -103,7 +103,7 @@ def complaint(resolution: Resolution, root: Path, uv: Path) -> str:
     output = ["--only-binary", ":all:", "--no-header", "--no-annotate"]
     settings = {
         "MACOSX_DEPLOYMENT_TARGET": LOWEST_MACOS,
-        "UV_PYTHON_DOWNLOADS": "never",  # to resolve for a Python it need not be here
+        "UV_PYTHON_DOWNLOADS": "never",  # resolving for a Python does not need it installed
     }
     done = subprocess.run(
         [uv, "pip", "compile", *resolution.sources, *machine, *output],

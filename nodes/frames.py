@@ -87,7 +87,7 @@ def cropped(images: Tensor) -> Tensor:
     height, width = images.shape[1] // 8 * 8, images.shape[2] // 8 * 8
     if not (height and width):
         raise AnimateDiffV2VError(
-            f"The images are {images.shape[2]}x{images.shape[1]} pixels; they must be 8x8 at least."
+            f"The images are {images.shape[2]}x{images.shape[1]} pixels; they must be at least 8x8."
         )
     if (height, width) != tuple(images.shape[1:3]):
         logger.info("The images are cut to %dx%d pixels, multiples of 8.", width, height)

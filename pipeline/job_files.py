@@ -75,8 +75,8 @@ def check_memory_bound(request: Request, *, has_bound: bool) -> None:
         )
     if request.sampling.speed.compile:
         raise AnimateDiffV2VError(
-            "compile is on and memory has a bound (max_memory_gb), but what compiled "
-            "layers take cannot be counted before: switch compile off, or leave out the bound."
+            "compile is on and memory has a limit (max_memory_gb), but the memory of compiled "
+            "layers cannot be counted in advance: switch compile off, or leave out the limit."
         )
 
 

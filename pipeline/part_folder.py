@@ -103,7 +103,7 @@ def _marked(path: Path) -> BinaryIO | None:
         marker.write(json.dumps({"made_by": _MAKER, "machine": _machine()}).encode())
         marker.flush()
     except OSError:
-        with suppress(OSError):  # it cannot be flushed, and is closed all the same
+        with suppress(OSError):  # closing flushes again, which fails again
             marker.close()
         raise
     return marker

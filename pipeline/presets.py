@@ -99,7 +99,7 @@ def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
             "guidance_scale %g is too strong for an AnimateLCM motion module: 1 to 2.2 suit it, as "
             "in the preset turbo.", settings.guidance.scale,
         )  # fmt: skip
-    # By its keys a Lightning module is v2-shaped, and an LCM LoRA is a LoRA like any other.
+    # Not for v2, which may be a Lightning module, nor with a LoRA, which may be an LCM LoRA.
     elif few_steps and family in ("v1", "v3") and not models.has_loras:
         logger.warning(
             "%d steps are for AnimateDiff-Lightning, AnimateLCM or an LCM LoRA; this motion module "

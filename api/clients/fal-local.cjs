@@ -1,8 +1,9 @@
-// Sends fal's JavaScript clients home: `node --require ./fal-local.cjs script.mjs`.
+// Runs a script with fal's JavaScript client on your own server:
+// `node --require ./fal-local.cjs script.mjs`.
 //
-// FAL_LOCAL_URL names the server, http://127.0.0.1:8188 unless told otherwise. The script itself
-// stays as it is. A call to a host of fal's that the server does not stand in for is refused here,
-// so that neither key nor prompt reaches the hosted service by accident.
+// FAL_LOCAL_URL is the server's address, by default http://127.0.0.1:8188. The script needs no
+// change. Calls to fal's hosts that the server does not replace are refused here, so that neither
+// key nor prompt reaches the hosted service by accident.
 "use strict";
 
 const home = (process.env.FAL_LOCAL_URL || "http://127.0.0.1:8188").replace(/\/+$/, "");
@@ -31,7 +32,7 @@ globalThis.fetch = async function fetch(input, options) {
   return outside(rewritten(String(input), (options?.method || "GET").toUpperCase()), options);
 };
 
-// Without a key the clients do not even ask; a server at home may need none.
+// Without a key the clients send nothing, but a local server may not need one.
 if (!process.env.FAL_KEY && !process.env.FAL_KEY_ID) {
   process.env.FAL_KEY = "local:local";
   console.error(

@@ -276,8 +276,8 @@ def _load(patchers: list[WholeModelPatcher], bytes_for_one: float, at_once: int)
 def _keep_while_loaded(patchers: list[WholeModelPatcher]) -> None:
     """Let ComfyUI's list of loaded models keep these patchers alive; it holds weak references.
 
-    A node that runs again then finds them. They are freed when ComfyUI unloads them: for other
-    models, or for "Unload models", which only covers the main device.
+    A node that runs again then finds them. They are freed when ComfyUI unloads them, to make room
+    or on "Unload models". As that only covers the main device, others are not kept.
     """
     for entry in _ours():
         patcher = entry.model

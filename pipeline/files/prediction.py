@@ -31,8 +31,8 @@ def predicted_by(names: Iterable[str], path: Path) -> tuple[Prediction, bool]:
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in get_args(Prediction):
         raise AnimateDiffV2VError(
-            f"{path} predicts {prediction!r}, says the scheduler_config.json beside it; it can be "
-            f"{', '.join(get_args(Prediction))}."
+            f"{path} predicts {prediction!r}, according to its scheduler_config.json; this pack "
+            f"supports {', '.join(get_args(Prediction))}."
         )
     return cast(Prediction, prediction), bool(config.get("rescale_betas_zero_snr", False))
 

@@ -63,7 +63,7 @@ def _by_scale(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         raise ValueError("is missing")
     rows = (weight.shape[0], *[1] * (weight.ndim - 1))
     if scale.numel() != 1 and tuple(scale.shape) != rows:
-        raise ValueError(f"has the shape {list(scale.shape)}, where [] or {list(rows)} is known")
+        raise ValueError(f"has the shape {list(scale.shape)}, not [] or {list(rows)}")
     return weight.float() * (scale.float().reshape(()) if scale.numel() == 1 else scale.float())
 
 

@@ -23,7 +23,7 @@ PASSES_AT_ONCE = 2
 # nothing from one pass.
 SMALL_PASS = 8 * 32 * 32
 # Tokens that go through a transformer at a time on a CPU. Intermediate tensors then fit the caches,
-# and stay below the 32 MiB from which malloc maps each one anew.
+# and stay below the 32 MiB from which malloc maps fresh memory for each one.
 TOKENS_AT_ONCE = 2048
 
 
@@ -119,7 +119,7 @@ class ShrinkingBatch:
                 ) from error
             self._size = len(part) // 2
             logger.warning(
-                "The device's memory ran out: going on with %d %s at a time.",
+                "The device's memory ran out: continuing with %d %s at a time.",
                 self._size, self._what,
             )  # fmt: skip
             return None

@@ -15,14 +15,14 @@ def check_inputs(latents: Tensor, conditioning: Conditioning) -> None:
     """Raise AnimateDiffV2VError unless latents and encoded prompts are finite."""
     if not is_finite(latents):
         raise AnimateDiffV2VError(
-            "The latents to restyle hold numbers that are not finite (NaN or infinite): look at "
-            "what they come from, frames or a VAE in float16."
+            "The latents to restyle hold numbers that are not finite (NaN or infinite): check "
+            "their source, the frames or a VAE in float16."
         )
     for track in (conditioning.positive, conditioning.negative, conditioning.source):
         if track is not None and not is_finite(track.encodings):
             raise AnimateDiffV2VError(
-                "The encoded prompt holds numbers that are not finite (NaN or infinite): look at "
-                "the text encoder, at LoRAs and embeddings in it, and at weights in the prompt."
+                "The encoded prompt holds numbers that are not finite (NaN or infinite): check "
+                "the text encoder, its LoRAs and embeddings, and the weights in the prompt."
             )
 
 
@@ -39,8 +39,8 @@ def stopping(model: Denoise, *, dtype: torch.dtype, guidance_scale: float) -> De
         result = model(noisy, sigma, step)
         if not is_finite(result):
             raise AnimateDiffV2VError(
-                f"Step {step + 1} gives latents that are not finite (NaN or infinite), of which "
-                f"only black frames would come. {_causes(dtype, guidance_scale)}"
+                f"Step {step + 1} gives latents that are not finite (NaN or infinite), which "
+                f"would only give black frames. {_causes(dtype, guidance_scale)}"
             )
         return result
 

@@ -289,13 +289,13 @@ def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None
         length = min(ContextOptions.length, limit)
         overlap = min(ContextOptions.overlap, length // 2)
         logger.info(
-            "%d frames are more than the motion module knows at once (%d): using context windows "
-            "of %d, overlapping by %d.", num_frames, limit, length, overlap,
+            "%d frames are more than the motion module supports at once (%d): using context "
+            "windows of %d, overlapping by %d.", num_frames, limit, length, overlap,
         )  # fmt: skip
         return ContextOptions(length=length, overlap=overlap)
     if limit is not None and context.length > limit:
         raise AnimateDiffV2VError(
-            f"context length is {context.length}, but this motion module knows at most {limit} "
+            f"context length is {context.length}, but this motion module supports at most {limit} "
             f"frames at once: use {limit} or less, 16 is usual."
         )
     return context

@@ -53,8 +53,8 @@ class StyleImages:
         for embeddings in (self.embeddings, self.empty):
             if embeddings.ndim != dimensions or embeddings.shape[-1] != channels:
                 raise AnimateDiffV2VError(
-                    f"{self.adapter.name} takes what a CLIP vision model gives in {channels} "
-                    f"channels, and this one gives {embeddings.shape[-1]}: "
+                    f"{self.adapter.name} needs a CLIP vision model whose output has {channels} "
+                    f"channels, and this one's has {embeddings.shape[-1]}: "
                     f"use {_vision_model(channels, dimensions)}."
                 )
 

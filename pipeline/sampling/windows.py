@@ -108,9 +108,9 @@ def _bit_reversed_fraction(step: int) -> float:
 def _without_wrapping(windows: list[Window], num_frames: int, length: int) -> list[Window]:
     """Move windows that run past the last frame back inside, and drop duplicates.
 
-    The frames at the beginning that such a window contained get a window of their own unless the
-    next window contains the first of them. In 8 frames, with length 4: [[2, 3, 4, 5], [6, 7, 0, 1]]
-    becomes [[2, 3, 4, 5], [4, 5, 6, 7], [0, 1, 2, 3]].
+    If such a window wrapped to the first frames, a window is added for them, unless the next window
+    contains the first of them. In 8 frames, with length 4: [[2, 3, 4, 5], [6, 7, 0, 1]] becomes
+    [[2, 3, 4, 5], [4, 5, 6, 7], [0, 1, 2, 3]].
     """
     kept: list[Window] = []
     queue = [list(window) for window in windows]

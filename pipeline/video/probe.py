@@ -57,7 +57,7 @@ def probe_video(path: str | Path) -> VideoInfo:
         try:
             parts.append(_probe(path, byte_range=byte_range))
         except AnimateDiffV2VError:
-            logger.warning("A part of %s shows no picture and is left out.", path)
+            logger.warning("A part of %s has no readable picture and is left out.", path)
     return joined_info(parts) if parts else _probe(path)
 
 

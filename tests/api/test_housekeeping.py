@@ -103,7 +103,7 @@ def test_in_comfyuis_folder_only_own_files_are_removed(tmp_path, is_comfyui):
     house.sweep()
     assert not ours.exists()
     assert renamed.exists() and holiday.exists()
-    # One that no request knows goes where the folder is the service's alone.
+    # A video of no request is only removed if the folder is the service's own.
     assert stray.exists() == is_comfyui
 
 

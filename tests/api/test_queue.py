@@ -113,7 +113,7 @@ def test_two_equal_requests_get_files_of_their_own(home):
     urls = [home.result(each).json()["video"]["url"] for each in (first, second)]
     files = [home.get(url, key=None) for url in urls]
     assert urls[0] != urls[1]
-    # In ComfyUI the file tells which graph made it, and the graph which request.
+    # In ComfyUI the file contains its graph, and the graph names its request.
     if not home.is_comfyui:
         assert files[0].content == files[1].content
     assert len(set(home.outputs.iterdir())) == len(list(home.outputs.iterdir()))

@@ -53,7 +53,7 @@ def test_a_cancellation_outlives_a_kill(fresh_home):
     home = fresh_home
     home.submit_long()
     waiting = home.submit()
-    # As if the server had died between the note and the deed.
+    # As if the server had died after storing the cancellation, before cancelling.
     with sqlite3.connect(home.data / "api.sqlite") as database:
         database.execute(
             "UPDATE requests SET is_cancelled = 1 WHERE id = ?", (waiting["request_id"],)
@@ -66,7 +66,7 @@ def test_a_complete_video_is_kept_when_its_end_was_not_stored(fresh_home):
     home = fresh_home
     request = home.submit(seed=7)
     made = home.result(request).json()
-    # As if the server had died between the file's name and the note.
+    # As if the server had died after naming the file, before storing the end.
     with sqlite3.connect(home.data / "api.sqlite") as database:
         database.execute(
             "UPDATE requests SET state = 'running', finished = NULL, status = NULL, "

@@ -78,7 +78,7 @@ def test_nothing_is_lost_under_load_and_failures(home):
             assert body["seed"] == soak.seeds[request]
             shown = next(iter(VideoReader(home.outputs / f"{request}.mp4")))
             assert abs(np.mean(shown) - brightness(soak.seeds[request])) < 4
-        else:  # killed or without room each time that it was tried, and told so
+        else:  # each attempt was killed or found the disk full, and the error says so
             assert body["error_type"] in ("runner_disconnected", "storage_full"), body
     assert sum(code != 200 for code, _ in answers.values()) <= KILLS + FULL_DISKS
 

@@ -77,7 +77,7 @@ def styled(sample=None, **more):
 
 def pictures(server, prompt):
     """The frames of the clip that a prompt writes, float [frames, height, width, 3]."""
-    # A format that browsers do not play comes with a preview beside it.
+    # A format that browsers cannot play comes with a preview file.
     path = max(server.files(server.run(prompt)), key=lambda path: path.suffix == ".mkv")
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -193,7 +193,7 @@ FAILURES = [
     ),
     (
         styled(vision={"class_type": "OtherClipVision", "inputs": {}}),
-        "takes what a CLIP vision model gives in 768 channels, and this one gives 1024",
+        "needs a CLIP vision model whose output has 768 channels, and this one's has 1024",
     ),
     (styled(style=ip_adapter(ip_adapter="wrong.safetensors")), "where an IP-Adapter is wanted"),
 ]

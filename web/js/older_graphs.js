@@ -1,5 +1,5 @@
 // Completes graphs that were saved before a node had all of its widgets. Saved values have no names,
-// and the value of the upload button stands behind all others, where the new widgets would read it.
+// and the value of the upload button comes after all others, where the new widgets would read it.
 
 import { app } from "../../../scripts/app.js";
 

@@ -69,7 +69,7 @@ def compiled_layers(
     except exc.TorchDynamoException as error:
         reason = " ".join(str(error).strip().partition("\n\n")[0].split())
         raise AnimateDiffV2VError(
-            f"PyTorch could not compile the UNet's layers for {device.type}, switch compile off: "
+            f"PyTorch could not compile the UNet's layers for {device.type}; switch compile off: "
             f"{reason}"
         ) from error
     finally:

@@ -38,7 +38,7 @@ def _spread_of_parts(
     channel = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
     begin = part * PIXELS * TILES
     start = features + row * pixels * CHANNELS + channel
-    # Squaring distances to one of the values, not the values themselves, avoids cancellation.
+    # Squares are of distances to the first value: squares of the values themselves would cancel.
     origin = tl.load(start + begin.to(tl.int64) * CHANNELS).to(tl.float32)
     distances = tl.zeros([PIXELS, WIDE], tl.float32)
     squares = tl.zeros([PIXELS, WIDE], tl.float32)
@@ -64,9 +64,9 @@ def _factors_of_groups(
     GROUP: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr, PIXELS_OF_PART: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
 ):  # fmt: skip
-    """Compute the factor and the offset of each channel that normalise its group.
+    """Compute a factor and an offset for each channel, with which its group is normalised.
 
-    Means and squared distances of the parts are combined after Chan, Golub and LeVeque, 1979.
+    Means and squared distances of the parts are combined as in Chan, Golub and LeVeque, 1979.
     factors: [2, rows, channels].
     """
     spreads = sums + tl.num_programs(0) * parts * CHANNELS

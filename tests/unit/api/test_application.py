@@ -178,7 +178,7 @@ def test_keys_take_turns(tmp_path):
                 sent.append(((await answer.json())["request_id"], headers))
         for _ in range(30):
             positions = [await position(client, *each) for each in sent]
-            # The last of the long queue is told more until it is its turn to be brought in.
+            # The last request in the long queue gets a later position until its files are fetched.
             if positions[:3] + positions[6:] == [0, 2, 4, 1, 3]:
                 return positions
             await asyncio.sleep(0.02)

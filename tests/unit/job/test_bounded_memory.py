@@ -121,7 +121,7 @@ def test_the_whole_job_stays_within_the_bound(
 
 def test_compiled_layers_are_refused_within_a_bound(files, request_for):
     seen = []
-    with pytest.raises(AnimateDiffV2VError, match="switch compile off, or leave out the bound"):
+    with pytest.raises(AnimateDiffV2VError, match="switch compile off, or leave out the limit"):
         video_to_video(
             request_for(compile=True), load_files(files("meta", 1.0)), progress=seen.append
         )

@@ -144,7 +144,7 @@ def test_what_is_compiled_has_no_bound_and_is_refused_before_anything_is_loaded(
     (tmp_path / "no.safetensors").write_text("no model")
     missing = command(output=output, checkpoint=tmp_path / "no.safetensors", max_memory=4)
     assert main([*missing, "--compile"]) == 2
-    assert "--compile is on and memory has a bound (--max-memory)" in capsys.readouterr().err
+    assert "--compile is on and memory has a limit (--max-memory)" in capsys.readouterr().err
     assert not output.exists()
 
 

@@ -190,7 +190,7 @@ def test_norms_that_span_clips_know_any_number_of_frames(models, counter):
 def test_what_fails_to_compile_is_a_sentence(models, counter):
     torch._dynamo.reset()
     counter.fails = True
-    sentence = "layers for cpu, switch compile off: .*no such register"
+    sentence = "layers for cpu; switch compile off: .*no such register"
     with (
         pytest.raises(AnimateDiffV2VError, match=sentence),
         compiled_layers(CPU) as layers,

@@ -81,7 +81,7 @@ def test_the_log_says_so_once(caplog):
     with caplog.at_level(logging.WARNING):
         list(ShrinkingBatch("frames of the VAE").run(Device(4).run, range(20), 8))
     assert [record.getMessage() for record in caplog.records] == [
-        "The device's memory ran out: going on with 4 frames of the VAE at a time."
+        "The device's memory ran out: continuing with 4 frames of the VAE at a time."
     ]
 
 

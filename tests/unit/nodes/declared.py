@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import Mock
 
 PACKAGE = "animatediff_v2v.nodes"
-# The combos that list files show this name here, between the choices that are always there.
+# Stands for the file names in combos that list files, among their fixed choices.
 ANY_FILE = "<files>"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 

@@ -120,7 +120,7 @@ def test_marks_in_a_checkpoint(marks, expected, weights, tmp_path):
         (V | {"rescale_betas_zero_snr": True}, ("v_prediction", True)),
         ({"prediction_type": "sample"}, ("sample", False)),
         ({}, ("epsilon", False)),
-        ({"prediction_type": "flow"}, "predicts 'flow', says the scheduler_config.json beside it"),
+        ({"prediction_type": "flow"}, "predicts 'flow', according to its scheduler_config.json"),
         ("{", "scheduler_config.json cannot be read"),
     ],
 )  # fmt: skip

@@ -96,8 +96,8 @@ def test_falling_back_on_windows_is_told(caplog):
     with caplog.at_level(logging.INFO):
         sample(Recorder(max_frames=32), clip(40), PROMPTS, steps=1)
     assert [record.getMessage() for record in caplog.records] == [
-        "40 frames are more than the motion module knows at once (32): using context windows of "
-        "16, overlapping by 4."
+        "40 frames are more than the motion module supports at once (32): using context windows "
+        "of 16, overlapping by 4."
     ]
 
 
@@ -117,8 +117,8 @@ REFUSED = [
     ({"seed": SEED.high + 1}, "seed is 18446744073709551616; it must be from 0 to"),
     (
         {"context": ContextOptions(length=33)},  # whatever the clip's length
-        "context length is 33, but this motion module knows at most 32 frames at once: use 32 or "
-        "less, 16 is usual.",
+        "context length is 33, but this motion module supports at most 32 frames at once: use 32 "
+        "or less, 16 is usual.",
     ),
 ]
 

@@ -268,10 +268,10 @@ REFUSED = [
     (
         "base",
         {"embeddings": draw(1, 1280)},
-        "base.safetensors takes what a CLIP vision model gives in 24 channels, and this one gives "
-        "1280: use the one that it was trained with.",
+        "base.safetensors needs a CLIP vision model whose output has 24 channels, and this one's "
+        "has 1280: use the one that it was trained with.",
     ),
-    ("plus", {"embeddings": draw(1, 7, 1024)}, "and this one gives 1024"),
+    ("plus", {"embeddings": draw(1, 7, 1024)}, "and this one's has 1024"),
 ]
 
 
