@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COUNT = 8
+COUNT = 4
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def clips(meaning):
     return meaning.held_out_clips(COUNT)
 
 
-def test_the_codec_gives_back_what_it_got(meaning, clips):
-    assert_holds(meaning.codec_row(clips))
+def test_the_codec_gives_back_what_it_got(meaning):
+    assert_holds(meaning.codec_row(meaning.held_out_clips(8)))
 
 
 def test_the_prompt_gives_the_colours(meaning, clips):
@@ -44,32 +44,32 @@ def test_the_object_stays_what_and_where_it_was(meaning, clips):
 
 
 def test_a_controlnet_holds_the_structure_at_full_denoise(meaning, clips):
-    assert_holds(meaning.control_row(clips[:4]))
+    assert_holds(meaning.control_row(clips[:2]))
 
 
 def test_a_style_image_gives_its_colours(meaning):
     # The three of 32 that it misses, orange for yellow, are among the first eight.
-    assert_holds(meaning.style_image_row(meaning.held_out_clips(16)[8:]))
+    assert_holds(meaning.style_image_row(meaning.held_out_clips(12)[8:]))
 
 
 def test_the_motion_module_calms_the_picture(meaning, clips):
-    assert_holds(meaning.motion_row(clips[:4]))
+    assert_holds(meaning.motion_row(clips[:2]))
 
 
 def test_windows_do_not_show_where_they_meet(meaning, clips):
-    assert_holds(meaning.windows_row(clips[:2]))
+    assert_holds(meaning.windows_row(clips[:1]))
 
 
 def test_denoise_says_how_much_is_left_of_the_source(meaning, clips):
-    assert_holds(meaning.denoise_row(clips[:2]))
+    assert_holds(meaning.denoise_row(clips[:1]))
 
 
 def test_guidance_and_negative_prompt(meaning, clips):
-    assert_holds(meaning.guidance_row(clips[:4]))
+    assert_holds(meaning.guidance_row(clips))
 
 
 def test_style_lora_grows_with_its_strength(meaning, clips):
-    assert_holds(meaning.style_row(clips[:2]))
+    assert_holds(meaning.style_row(clips[:1]))
 
 
 def test_measures_tell_the_truth_of_drawn_scenes(meaning):
