@@ -11,10 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from yarl import URL
 
 from ..pipeline import AnimateDiffV2VError
-
-SWITCH = "ANIMATEDIFF_V2V_API"
-FILE_NAME = "api.json"
-
+from .switch import FILE_NAME, SWITCH
 
 Share = Literal["uploads", "inputs", "outputs", "loras", "database"]
 

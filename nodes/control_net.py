@@ -5,9 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline.models.controlnet import ControlNetwork, load_control_network
+from ..pipeline import models, sampling
 from ..pipeline.ranges import CONTROL_STRENGTH
-from ..pipeline.sampling import Control, Span
 from . import host
 from .fingerprint import file_fingerprint
 from .sockets import CATEGORY, ControlSocket
@@ -49,11 +48,11 @@ class ControlNet(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(chain)
         network, patcher = _loaded(control_net)
-        link = Control(
+        link = sampling.Control(
             network=network,
             frames=images.cpu(),
             strength=strength,
-            span=Span(start, end),
+            span=sampling.Span(start, end),
             mask=None if mask is None else mask.reshape(-1, *mask.shape[-2:]).cpu(),
             repeat_last=repeat_last,
         )
@@ -72,12 +71,12 @@ class ControlNet(io.ComfyNode):
         return file_fingerprint(host.model_path("controlnet", control_net))
 
 
-def _loaded(name: str) -> tuple[ControlNetwork, host.WholeModelPatcher]:
+def _loaded(name: str) -> tuple[models.ControlNetwork, host.WholeModelPatcher]:
     """Load the network that a combo names, unless ComfyUI still holds it."""
     path, devices = host.model_path("controlnet", name), host.Devices.of_comfyui()
     return host.managed(
         ("control", path.name, file_fingerprint(path), devices.unet_dtype),
-        lambda: load_control_network(path, device=devices.offload, dtype=devices.unet_dtype),
+        lambda: models.load_control_network(path, device=devices.offload, dtype=devices.unet_dtype),
         devices,
     )
 

@@ -11,8 +11,9 @@ from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError
+from ..pipeline import video as videos
 from ..pipeline.ranges import CRF, FRAME_RATE, LOOP_COUNT
-from ..pipeline.video import FORMATS, Audio, OutputFormat, VideoWriter, exact_rate
+from ..pipeline.video import FORMATS, OutputFormat, exact_rate
 from . import host
 from .inputs import prefix_input
 from .sockets import CATEGORY
@@ -186,7 +187,7 @@ def write_video(
     """Write IMAGE frames [n, height, width, 3 or 4], float 0..1, and AUDIO into a file."""
     count, height, width, _ = images.shape
     report = host.NodeProgress()
-    with VideoWriter(
+    with videos.VideoWriter(
         path,
         width=width,
         height=height,
@@ -206,11 +207,11 @@ def write_video(
             report.share(writer.frame_count / count)
 
 
-def _audio(audio: dict[str, Any] | None) -> Audio | None:
+def _audio(audio: dict[str, Any] | None) -> videos.Audio | None:
     if audio is None:
         return None
     waveform = audio["waveform"][0].float().cpu().contiguous().numpy()
-    return Audio(waveform, int(audio["sample_rate"]))
+    return videos.Audio(waveform, int(audio["sample_rate"]))
 
 
 def shown(files: list[host.OutputFile], form: OutputFormat) -> Any:

@@ -1,16 +1,23 @@
-"""Runs IMAGE frames through the networks."""
+"""Runs the frames of a graph or of a file through the networks that ComfyUI manages."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError, Guides, SamplingSettings
+from ..pipeline import (
+    AnimateDiffV2VError,
+    Guides,
+    Request,
+    Result,
+    SamplingSettings,
+    video_to_video,
+)
 from ..pipeline.frame_job import FRAMES_PER_CHUNK, FrameJob
 from ..pipeline.progress import Phase
 from ..pipeline.sampling import window_for
@@ -18,6 +25,13 @@ from . import host
 from .conditioning import PromptInputs
 
 logger = logging.getLogger(__name__)
+
+
+class FrameSize(NamedTuple):
+    """The size of the frames in pixels, multiples of 8."""
+
+    width: int
+    height: int
 
 
 def restyle_images(
@@ -80,6 +94,39 @@ def restyle_images(
         guides=lambda: guides,
     )
     return _joined(job.decode(latents), count), latents
+
+
+def restyle_file(
+    request: Request,
+    model: host.ManagedModels,
+    *,
+    size: FrameSize,
+    control: host.Chain,
+    style: host.Chain,
+) -> Result:
+    """Restyle a video file, with one progress bar over all phases."""
+    context, chunk = request.sampling.context, {"frames": FRAMES_PER_CHUNK, **size._asdict()}
+    assert context is not None
+    # Before anything else: this refuses windows that the motion module does not support.
+    window = window_for(model.models.unet, context.length, context).length
+
+    def move_networks(phase: Phase) -> None:
+        if phase == "encode":
+            model.load_encoders(**chunk)
+        if phase == "sample":
+            beside = (*control.patchers, *style.patchers)
+            model.load_unet(frames=window, **size._asdict(), beside=beside)
+        if phase == "decode_latents":
+            model.load_vae(**chunk)
+
+    return video_to_video(
+        request,
+        model.models,
+        guides=Guides(controls=control.links, styles=style.links),
+        progress=host.NodeProgress(),
+        is_cancelled=host.raise_if_interrupted,
+        before_phase=move_networks,
+    )
 
 
 def cropped(images: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError
-from ..pipeline.models.ip_adapter import IpAdapter, load_ip_adapter_network
+from ..pipeline import AnimateDiffV2VError, models, sampling
 from ..pipeline.prompts.style_weights import parse_weights
 from ..pipeline.ranges import STYLE_WEIGHT
-from ..pipeline.sampling import Arrangement, Span, StyleImages
+from ..pipeline.sampling import Arrangement
 from . import host
 from .fingerprint import file_fingerprint
 from .sockets import CATEGORY, StyleSocket
@@ -55,14 +54,14 @@ class IPAdapter(io.ComfyNode):
             return io.NodeOutput(chain)
         network, patcher = _loaded(ip_adapter)
         vision = host.VisionEncoder(clip_vision, as_tokens=network.takes_tokens)
-        link = StyleImages(
+        link = sampling.StyleImages(
             adapter=network,
             embeddings=vision.encode(images),
             empty=vision.empty(),
             weight=weight,
             weights=parse_weights(weights),
             arrangement=arrangement,
-            span=Span(start, end),
+            span=sampling.Span(start, end),
         )
         return io.NodeOutput(chain.plus(link, patcher))
 
@@ -85,12 +84,14 @@ class IPAdapter(io.ComfyNode):
         return file_fingerprint(host.model_path(host.IP_ADAPTERS, ip_adapter))
 
 
-def _loaded(name: str) -> tuple[IpAdapter, host.WholeModelPatcher]:
+def _loaded(name: str) -> tuple[models.IpAdapter, host.WholeModelPatcher]:
     """Load the network that a combo names, unless ComfyUI still holds it."""
     path, devices = host.model_path(host.IP_ADAPTERS, name), host.Devices.of_comfyui()
     return host.managed(
         ("ip adapter", path.name, file_fingerprint(path), devices.unet_dtype),
-        lambda: load_ip_adapter_network(path, device=devices.offload, dtype=devices.unet_dtype),
+        lambda: models.load_ip_adapter_network(
+            path, device=devices.offload, dtype=devices.unet_dtype
+        ),
         devices,
     )
 

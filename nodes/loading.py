@@ -7,10 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..pipeline import LoraEntry, ModelFiles, Models
+from .. import pipeline
+from ..pipeline import LoraEntry, models, prompts
 from ..pipeline.files import find_lora
-from ..pipeline.models import Placement, load_networks
-from ..pipeline.prompts.embeddings import embedding_finder
 from . import host
 from .fingerprint import file_fingerprint
 from .lora_stack import LoraStackEntries, without_idle
@@ -34,7 +33,7 @@ def load_managed(
     """Load the networks that combos name into main memory, for ComfyUI to move."""
     devices = host.Devices.of_comfyui()
     fp8_weights = fp8_weights or devices.fp8_weights
-    files = ModelFiles(
+    files = pipeline.ModelFiles(
         checkpoint=host.model_path("checkpoints", checkpoint),
         motion_module=optional_path(host.MOTION_MODULES, motion_module),
         vae=optional_path("vae", vae),
@@ -46,14 +45,14 @@ def load_managed(
     origins = _origins(files)
     if fp8_weights:
         origins = origins.with_fp8_weights()
-    networks = load_networks(
+    networks = models.load_networks(
         files,
-        Placement(devices.offload, devices.unet_dtype),
+        models.Placement(devices.offload, devices.unet_dtype),
         fp8_weights=fp8_weights,
         ready=host.ready_networks(origins),
     )
-    models = Models.of(networks, files, find_embedding=_find_embedding)
-    return host.ManagedModels(models, devices, origins=origins)
+    loaded = models.Models.of(networks, files, find_embedding=_find_embedding)
+    return host.ManagedModels(loaded, devices, origins=origins)
 
 
 def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
@@ -64,7 +63,7 @@ def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
     )
 
 
-def _origins(files: ModelFiles) -> host.Origins:
+def _origins(files: pipeline.ModelFiles) -> host.Origins:
     """Return what identifies each network: the content of its files, and settings."""
     checkpoint = file_fingerprint(files.checkpoint)
     motion = (files.motion_module and file_fingerprint(files.motion_module), files.motion_scale)
@@ -124,5 +123,5 @@ def named(choice: str | None) -> str | None:
 
 
 def _find_embedding(name: str) -> Tensor | None:
-    finders = map(embedding_finder, host.embedding_folders())
+    finders = map(prompts.embedding_finder, host.embedding_folders())
     return next((found for find in finders if (found := find(name)) is not None), None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..pipeline import AnimateDiffV2VError
-from ..pipeline.files import Kind, identify
+from ..pipeline import AnimateDiffV2VError, files
 from . import host
 
 # The kinds of files that can be used from each model folder.
-WANTED: dict[str, tuple[Kind, ...]] = {
+WANTED: dict[str, tuple[files.Kind, ...]] = {
     "checkpoints": ("checkpoint",),
     "vae": ("VAE", "checkpoint"),
     host.MOTION_MODULES: ("motion module",),
@@ -28,7 +27,7 @@ def check_model_files(chosen: dict[str, tuple[str, str | None]]) -> bool | str:
         if file is None:
             continue
         try:
-            report = identify(host.model_path(folder, file))
+            report = files.identify(host.model_path(folder, file))
         except AnimateDiffV2VError as error:
             return f"{name}: {error}"
         if not report.usable or report.kind not in WANTED[folder]:

@@ -7,9 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline import Models
-from ..pipeline.files import unet_of
-from ..pipeline.models import Placement, build_motion_unet
+from ..pipeline import files, models
 from ..pipeline.ranges import MOTION_SCALE
 from . import host
 from .inputs import MOTION_MODULE_TOOLTIP
@@ -97,24 +95,24 @@ class ModelFromComfy(io.ComfyNode):
             with host.warnings_on_node():
                 logger.warning("%s", ignored)
         devices = host.Devices.of_comfyui()
-        config, tensors = unet_of(host.unet_weights(model), source="The connected MODEL")
-        unet = build_motion_unet(
+        config, tensors = files.unet_of(host.unet_weights(model), source="The connected MODEL")
+        unet = models.build_motion_unet(
             config,
             tensors,
             motion_module=optional_path(host.MOTION_MODULES, motion_module),
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
             motion_scale=motion_scale,
-            placement=Placement(devices.offload, devices.unet_dtype),
+            placement=models.Placement(devices.offload, devices.unet_dtype),
             fp8_weights=devices.fp8_weights,
             parameterization=host.parameterization(model),
         )
-        models = Models(
+        networks = models.Models(
             unet=unet,
             text_encoder=host.HostTextEncoder(clip),
             codec=host.HostCodec(vae),
             has_loras=host.has_weight_patches(model),
         )
-        return io.NodeOutput(host.ManagedModels(models, devices))
+        return io.NodeOutput(host.ManagedModels(networks, devices))
 
     @classmethod
     def validate_inputs(cls, motion_module: str | None) -> bool | str:

@@ -11,18 +11,16 @@ from ..pipeline import (
     AnimateDiffV2VError,
     ContextOptions,
     Guidance,
-    Guides,
     SamplingSettings,
     SpeedOptions,
+    prompts,
+    sampling,
 )
 from ..pipeline.presets import Defaults, Preset, with_preset
-from ..pipeline.prompts import PromptSchedule
 from ..pipeline.ranges import SHARE
-from ..pipeline.sampling import BetaScheduleChoice, NoiseType, Scheduler, SourceBlend
+from ..pipeline.sampling import BetaScheduleChoice, NoiseType, Scheduler
 from ..pipeline.sampling import Sampler as SamplerName
 from . import host
-from .conditioning import PromptInputs
-from .frames import cropped, restyle_images
 from .inputs import (
     _guidance_limit,
     denoise_input,
@@ -76,7 +74,7 @@ class Sampler(io.ComfyNode):
         denoise: float,
         seed: int,
         context_options: ContextOptions | None = None,
-        positive_schedule: PromptSchedule | None = None,
+        positive_schedule: prompts.PromptSchedule | None = None,
         positive_conditioning: list[list[Any]] | None = None,
         negative_conditioning: list[list[Any]] | None = None,
         clip: Any = None,
@@ -95,6 +93,9 @@ class Sampler(io.ComfyNode):
         speed: SpeedOptions | None = None,
     ) -> io.NodeOutput:
         """Restyle the frames."""
+        from .conditioning import PromptInputs  # noqa: PLC0415 - both load the networks
+        from .frames import cropped, restyle_images  # noqa: PLC0415
+
         chosen = with_preset(
             preset,
             Defaults(
@@ -113,7 +114,7 @@ class Sampler(io.ComfyNode):
             context=context_options,
             speed=speed or SpeedOptions(),
         )
-        prompts = PromptInputs(
+        texts = PromptInputs(
             positive,
             negative,
             positive_schedule,
@@ -121,7 +122,7 @@ class Sampler(io.ComfyNode):
             negative_conditioning,
             source=source_prompt if noise_type == "unsample" else None,
         )
-        guides = Guides(
+        guides = sampling.Guides(
             controls=control.links if control else (),
             styles=style.links if style else (),
             source_blend=_source_blend(source_mask, source_blend, source_blend_end),
@@ -130,7 +131,7 @@ class Sampler(io.ComfyNode):
             restyled, latents = restyle_images(
                 model.with_fp8_weights() if settings.speed.fp8_weights else model,
                 cropped(images),
-                prompts=prompts,
+                prompts=texts,
                 settings=settings,
                 guides=guides,
                 guide_patchers=[
@@ -155,13 +156,9 @@ class Sampler(io.ComfyNode):
         return True
 
 
-def _patchers(*chains: host.Chain | None) -> list[host.WholeModelPatcher]:
-    return [patcher for chain in chains if chain for patcher in chain.patchers]
-
-
-def _source_blend(mask: Tensor | None, strength: float, end: float) -> SourceBlend:
+def _source_blend(mask: Tensor | None, strength: float, end: float) -> sampling.SourceBlend:
     shaped = None if mask is None else mask.reshape(-1, *mask.shape[-2:]).cpu()
-    return SourceBlend(mask=shaped, strength=strength, end=end)
+    return sampling.SourceBlend(mask=shaped, strength=strength, end=end)
 
 
 def _inputs() -> list[io.Input]:

@@ -10,8 +10,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError, FrameSelection
+from ..pipeline import video as videos
 from ..pipeline.ranges import FRAMES
-from ..pipeline.video import Fit, VideoReader, exact_rate, read_audio
+from ..pipeline.video import Fit, exact_rate
 from . import host
 from .inputs import (
     _seconds_input,
@@ -108,7 +109,7 @@ def open_reader(
     start_time: float = 0,
     duration: float = 0,
     fit: Fit = "crop",
-) -> VideoReader:
+) -> videos.VideoReader:
     """Open a video with the values of the inputs; raise AnimateDiffV2VError if that fails."""
     selection = FrameSelection(
         select_every_nth_frame=select_every_nth_frame,
@@ -118,7 +119,7 @@ def open_reader(
         start_time_seconds=start_time,
         duration_seconds=duration,
     )
-    return VideoReader(path, selection=selection, width=width, height=height, fit=fit)
+    return videos.VideoReader(path, selection=selection, width=width, height=height, fit=fit)
 
 
 @naming_inputs(**SELECTION_INPUTS)
@@ -131,7 +132,7 @@ def read_selection(path: Path, **settings: Any) -> io.NodeOutput:
     )
 
 
-def read_frames(reader: VideoReader) -> tuple[Tensor, Tensor]:
+def read_frames(reader: videos.VideoReader) -> tuple[Tensor, Tensor]:
     """Read frames, float32 [frames, height, width, 3], 0..1, allocated once, and their masks.
 
     The masks are float32 [frames, height, width], 1 where a frame is transparent. Without alpha
@@ -156,17 +157,17 @@ def read_frames(reader: VideoReader) -> tuple[Tensor, Tensor]:
     return host.as_result(images[:kept]), host.as_result(masks[:kept])
 
 
-def audio_of(reader: VideoReader) -> dict[str, Any] | None:
+def audio_of(reader: videos.VideoReader) -> dict[str, Any] | None:
     """Return the sound of the frames that were read, as AUDIO; None if the video has none."""
     start, duration = reader.time_span
-    audio = read_audio(reader.info.path, start_seconds=start, duration_seconds=duration)
+    audio = videos.read_audio(reader.info.path, start_seconds=start, duration_seconds=duration)
     if audio is None:
         return None
     waveform = torch.from_numpy(audio.waveform).unsqueeze(0)
     return {"waveform": waveform, "sample_rate": audio.sample_rate}
 
 
-def video_info(reader: VideoReader) -> dict[str, float | int]:
+def video_info(reader: videos.VideoReader) -> dict[str, float | int]:
     """Return properties of the file and of the loaded frames, under the names other packs use."""
     info = reader.info
     source_count = info.frame_count or round(info.duration_seconds * info.frame_rate)

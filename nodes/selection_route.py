@@ -13,7 +13,7 @@ from aiohttp import web
 from PIL import Image
 
 from ..pipeline import AnimateDiffV2VError
-from ..pipeline.video import VideoReader, thumbnails
+from ..pipeline import video as videos
 from . import host
 from .selection import open_reader
 
@@ -70,7 +70,7 @@ def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
         raise AnimateDiffV2VError(str(error).replace(str(path), path.name)) from error
 
 
-def _described(reader: VideoReader) -> dict[str, Any]:
+def _described(reader: videos.VideoReader) -> dict[str, Any]:
     count = reader.expected_frame_count
     return {
         "frame_count": count,
@@ -92,9 +92,9 @@ def _number(name: str, text: str) -> float:
     return number
 
 
-def _thumbnails(reader: VideoReader) -> Iterator[dict[str, Any]]:
+def _thumbnails(reader: videos.VideoReader) -> Iterator[dict[str, Any]]:
     until = time.monotonic() + SECONDS_FOR_THUMBNAILS
-    for seconds, picture in thumbnails(reader):
+    for seconds, picture in videos.thumbnails(reader):
         data = BytesIO()
         Image.fromarray(picture).save(data, "JPEG", quality=80)
         source = f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"

@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline import AnimateDiffV2VError, SpeedOptions
-from ..pipeline.models.ops.compiled import check_can_compile
+from ..pipeline import AnimateDiffV2VError, SpeedOptions, models
 from ..pipeline.ranges import DEEP_CACHE_INTERVAL, SHARE
 from . import host
 from .sockets import CATEGORY, SpeedSocket
@@ -64,7 +63,7 @@ class Speed(io.ComfyNode):
             if guidance_start is not None and guidance_end is not None:
                 SpeedOptions(guidance_start=guidance_start, guidance_end=guidance_end)
             if compile:
-                check_can_compile(host.unet_device())
+                models.check_can_compile(host.unet_device())
         except AnimateDiffV2VError as error:
             return str(error)
         return True

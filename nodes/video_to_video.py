@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
 
 from comfy_api.latest import InputImpl, io
 
@@ -11,18 +10,14 @@ from ..pipeline import (
     ContextOptions,
     FrameSelection,
     Guidance,
-    Guides,
     Request,
-    Result,
     SamplingSettings,
     SpeedOptions,
-    video_to_video,
 )
-from ..pipeline.frame_job import FRAMES_PER_CHUNK
+from ..pipeline import video as videos
 from ..pipeline.presets import Defaults, Preset, with_preset
-from ..pipeline.progress import Phase
-from ..pipeline.sampling import Sampler, Scheduler, window_for
-from ..pipeline.video import FORMATS, VideoReader, exact_rate
+from ..pipeline.sampling import Sampler, Scheduler
+from ..pipeline.video import FORMATS, exact_rate
 from . import host
 from .encode_video import shown
 from .fingerprint import file_fingerprint
@@ -58,13 +53,6 @@ FORMAT = FORMATS["mp4-h264"]
 FILENAME_PREFIX = "video/AnimateDiffV2V"
 # The checkpoint that the defaults were chosen for.
 FAVOURITE_CHECKPOINT = "cardosanimev20"
-
-
-class FrameSize(NamedTuple):
-    """The size of the frames in pixels, multiples of 8."""
-
-    width: int
-    height: int
 
 
 class VideoToVideo(io.ComfyNode):
@@ -125,6 +113,8 @@ class VideoToVideo(io.ComfyNode):
         frame_load_cap: int = 0,
     ) -> io.NodeOutput:
         """Load the networks, restyle the video and write the result."""
+        from .frames import FrameSize, restyle_file  # noqa: PLC0415 - loads the networks
+
         path = host.input_path(video)
         with naming_inputs(**SELECTION_INPUTS):
             selection = FrameSelection(
@@ -146,7 +136,7 @@ class VideoToVideo(io.ComfyNode):
             context=context_options or ContextOptions(),
             speed=speed or SpeedOptions(),
         )
-        with VideoReader(path, selection=selection, width=width, height=height) as reader:
+        with videos.VideoReader(path, selection=selection, width=width, height=height) as reader:
             size = FrameSize(reader.width, reader.height)
         target = host.output_file(filename_prefix, FORMAT.extension, **size._asdict())
         request = Request(
@@ -169,7 +159,7 @@ class VideoToVideo(io.ComfyNode):
             fp8_weights=settings.speed.fp8_weights,
         )
         with host.warnings_on_node():
-            result = _run(
+            result = restyle_file(
                 request,
                 model,
                 size=size,
@@ -278,35 +268,3 @@ def favourite_first(names: list[str]) -> list[str]:
 
 def _letters(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
-
-
-def _run(
-    request: Request,
-    model: host.ManagedModels,
-    *,
-    size: FrameSize,
-    control: host.Chain,
-    style: host.Chain,
-) -> Result:
-    context, chunk = request.sampling.context, {"frames": FRAMES_PER_CHUNK, **size._asdict()}
-    assert context is not None
-    # Before anything else: this refuses windows that the motion module does not support.
-    window = window_for(model.models.unet, context.length, context).length
-
-    def move_networks(phase: Phase) -> None:
-        if phase == "encode":
-            model.load_encoders(**chunk)
-        if phase == "sample":
-            beside = (*control.patchers, *style.patchers)
-            model.load_unet(frames=window, **size._asdict(), beside=beside)
-        if phase == "decode_latents":
-            model.load_vae(**chunk)
-
-    return video_to_video(
-        request,
-        model.models,
-        guides=Guides(controls=control.links, styles=style.links),
-        progress=host.NodeProgress(),
-        is_cancelled=host.raise_if_interrupted,
-        before_phase=move_networks,
-    )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..pipeline import AnimateDiffV2VError
-from ..pipeline.files import identify
+from ..pipeline import AnimateDiffV2VError, files
 from . import host
 
 Nodes = Mapping[str, Mapping[str, Any]]
@@ -20,7 +19,7 @@ def check_window_length(length: int, *, node_id: str) -> bool | str:
     """
     for file in _motion_modules(host.submitted_prompt(), node_id):
         try:
-            most = identify(host.model_path(host.MOTION_MODULES, file)).max_frames
+            most = files.identify(host.model_path(host.MOTION_MODULES, file)).max_frames
         except AnimateDiffV2VError:
             continue  # No motion module, or a missing file, which its own node reports.
         if most is not None and length > most:

@@ -7,7 +7,8 @@ from pathlib import PurePosixPath
 
 from ...pipeline import AnimateDiffV2VError
 from ..queue.executor import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES, ModelLibrary
-from ..settings import FILE_NAME, Settings
+from ..settings import Settings
+from ..switch import FILE_NAME
 from ..wire.problems import refused
 
 # The most suitable comes first; compared by letters and digits.

@@ -21,8 +21,8 @@ from yarl import URL
 
 from ...pipeline.errors import AnimateDiffV2VError
 from ..net.addresses import AddressRefused, Lookup, check_literal, open_session
-from ..settings import FILE_NAME as SETTINGS_FILE
 from ..storage.disk import StorageFull
+from ..switch import FILE_NAME as SETTINGS_FILE
 from ..wire.outcome import Answer
 from ..wire.problems import Detail, RequestRefused, unprocessable
 from .outbox import Delivery, Outbox

@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from .devices import Devices, unet_device
-from .folders import (
-    IP_ADAPTERS,
-    MOTION_LORAS,
-    MOTION_MODULES,
-    OutputFile,
-    data_folder,
-    embedding_folders,
-    input_path,
-    input_videos,
-    lora_folders,
-    model_folders,
-    model_names,
-    model_path,
-    output_file,
-    register_model_folders,
-    temporary_folder,
-    uploaded_path,
-    workflow_metadata,
-)
-from .guides import Chain, VisionEncoder, managed
-from .managed_models import ManagedModels, Origins, WholeModelPatcher, as_result, ready_networks
-from .native import (
-    HostCodec,
-    HostTextEncoder,
-    has_weight_patches,
-    parameterization,
-    trim_window,
-    unet_weights,
-)
-from .patches import ignored_patches
-from .progress import NodeProgress, raise_if_interrupted
-from .queue import PromptQueue
-from .routes import add_get_route, add_route, application
-from .submitted import remember_submitted_prompts, submitted_prompt
-from .warnings import warnings_on_node
+from typing import TYPE_CHECKING
+
+from ...pipeline.on_demand import on_demand
+
+if TYPE_CHECKING:
+    from .devices import Devices, unet_device
+    from .folders import (
+        IP_ADAPTERS,
+        MOTION_LORAS,
+        MOTION_MODULES,
+        OutputFile,
+        data_folder,
+        embedding_folders,
+        input_path,
+        input_videos,
+        lora_folders,
+        model_folders,
+        model_names,
+        model_path,
+        output_file,
+        register_model_folders,
+        temporary_folder,
+        uploaded_path,
+        workflow_metadata,
+    )
+    from .guides import Chain, VisionEncoder, managed
+    from .managed_models import ManagedModels, Origins, WholeModelPatcher, as_result, ready_networks
+    from .native import (
+        HostCodec,
+        HostTextEncoder,
+        has_weight_patches,
+        parameterization,
+        trim_window,
+        unet_weights,
+    )
+    from .patches import ignored_patches
+    from .progress import NodeProgress, raise_if_interrupted
+    from .queue import PromptQueue
+    from .routes import add_get_route, add_route, application
+    from .submitted import remember_submitted_prompts, submitted_prompt
+    from .warnings import warnings_on_node
 
 __all__ = [
     "IP_ADAPTERS",
@@ -84,3 +89,68 @@ __all__ = [
     "warnings_on_node",
     "workflow_metadata",
 ]
+
+on_demand(
+    __name__,
+    {
+        "devices": (
+            "Devices",
+            "unet_device",
+        ),
+        "folders": (
+            "IP_ADAPTERS",
+            "MOTION_LORAS",
+            "MOTION_MODULES",
+            "OutputFile",
+            "data_folder",
+            "embedding_folders",
+            "input_path",
+            "input_videos",
+            "lora_folders",
+            "model_folders",
+            "model_names",
+            "model_path",
+            "output_file",
+            "register_model_folders",
+            "temporary_folder",
+            "uploaded_path",
+            "workflow_metadata",
+        ),
+        "guides": (
+            "Chain",
+            "VisionEncoder",
+            "managed",
+        ),
+        "managed_models": (
+            "ManagedModels",
+            "Origins",
+            "WholeModelPatcher",
+            "as_result",
+            "ready_networks",
+        ),
+        "native": (
+            "HostCodec",
+            "HostTextEncoder",
+            "has_weight_patches",
+            "parameterization",
+            "trim_window",
+            "unet_weights",
+        ),
+        "patches": ("ignored_patches",),
+        "progress": (
+            "NodeProgress",
+            "raise_if_interrupted",
+        ),
+        "queue": ("PromptQueue",),
+        "routes": (
+            "add_get_route",
+            "add_route",
+            "application",
+        ),
+        "submitted": (
+            "remember_submitted_prompts",
+            "submitted_prompt",
+        ),
+        "warnings": ("warnings_on_node",),
+    },
+)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ...api.service import Service, open_folder
-from ...api.settings import load_settings
+from ...api.switch import is_configured
 from ...pipeline import AnimateDiffV2VError
 from .. import host
-from .executor import ComfyExecutor
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +30,17 @@ def add_hosted_api() -> None:
     Errors in its settings are logged; the nodes work all the same.
     """
     folder = host.data_folder()
+    if not is_configured(folder):
+        return
+    from ...api.settings import load_settings  # noqa: PLC0415 - slow, and for few users
+
     try:
         settings = load_settings(folder)
         if not settings.enabled:
             return
+        from ...api.service import Service, open_folder  # noqa: PLC0415
+        from .executor import ComfyExecutor  # noqa: PLC0415
+
         service = Service.of(
             open_folder(folder),
             settings=settings,

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from .bundle import Models, load_models
-from .loading import Placement, ReadyNetworks, build_motion_unet, load_networks
-from .text_encoder import TextEncoder
-from .vae import LatentCodec
+from typing import TYPE_CHECKING
+
+from ..on_demand import on_demand
+
+if TYPE_CHECKING:
+    from .bundle import Models, load_models
+    from .controlnet import ControlNetwork, load_control_network
+    from .ip_adapter import IpAdapter, load_ip_adapter_network
+    from .loading import Placement, ReadyNetworks, build_motion_unet, load_networks
+    from .ops.compiled import check_can_compile
+    from .text_encoder import TextEncoder
+    from .vae import LatentCodec
 
 __all__ = [
+    "ControlNetwork",
+    "IpAdapter",
     "LatentCodec",
     "Models",
     "Placement",
     "ReadyNetworks",
     "TextEncoder",
     "build_motion_unet",
+    "check_can_compile",
+    "load_control_network",
+    "load_ip_adapter_network",
     "load_models",
     "load_networks",
 ]
+
+on_demand(
+    __name__,
+    {
+        "bundle": ("Models", "load_models"),
+        "controlnet": ("ControlNetwork", "load_control_network"),
+        "ip_adapter": ("IpAdapter", "load_ip_adapter_network"),
+        "loading": (
+            "Placement",
+            "ReadyNetworks",
+            "build_motion_unet",
+            "load_networks",
+        ),
+        "ops.compiled": ("check_can_compile",),
+        "text_encoder": ("TextEncoder",),
+        "vae": ("LatentCodec",),
+    },
+)

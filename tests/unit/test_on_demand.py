@@ -5,10 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
-PACKAGES = ["pipeline", "pipeline.files", "pipeline.prompts", "pipeline.sampling", "pipeline.video"]
+PACKAGES = [
+    "pipeline",
+    "pipeline.files",
+    "pipeline.models",
+    "pipeline.prompts",
+    "pipeline.sampling",
+    "pipeline.video",
+]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -70,3 +78,42 @@ Request(input="a.mp4", output="b.mp4", prompt="", sampling=SamplingSettings(seed
 """
     late = "print([name for name in ('torch', 'diffusers', 'av', 'scipy') if name in sys.modules])"
     assert run(code + late) == "[]"
+
+
+# What ComfyUI does with a pack as it starts, up to the nodes' schemas; the rest of it stands in.
+START = """
+import asyncio, importlib, runpy, sys
+from types import SimpleNamespace
+from unittest.mock import Mock
+host = {name: Mock() for name in ("comfy", "comfy.cli_args", "server")}
+host["folder_paths"] = SimpleNamespace(
+    models_dir=FOLDER,
+    folder_names_and_paths={},
+    supported_pt_extensions={".safetensors"},
+    add_model_folder_path=lambda name, path: host["folder_paths"].folder_names_and_paths.update(
+        {name: ([path], set())}
+    ),
+    get_filename_list=lambda name: [],
+    get_input_directory=lambda: FOLDER,
+    get_user_directory=lambda: FOLDER,
+)
+host["comfyui_version"] = SimpleNamespace(__version__="0.33.0")
+sys.modules.update(host | runpy.run_path(DECLARED)["node_api"]())
+pack = importlib.import_module("animatediff_v2v")
+extension = asyncio.run(pack.comfy_entrypoint())
+asyncio.run(extension.on_load())
+nodes = asyncio.run(extension.get_node_list())
+print(len([node.define_schema() for node in nodes]) >= 15)
+roots = {name.split(".")[0] for name in sys.modules}
+slow = {"diffusers", "transformers", "scipy", "imageio", "av", "torchsde", "pydantic"}
+print(sorted(roots & slow))
+print([name for name in sys.modules if ".pipeline.models." in name])
+"""
+
+
+def test_comfyui_starts_without_what_runs_the_nodes(tmp_path):
+    """Users who use none of the nodes neither wait for the networks nor keep them in memory."""
+    declared = Path(__file__).parent / "nodes" / "declared.py"
+    said = run(f"FOLDER = {str(tmp_path)!r}\nDECLARED = {str(declared)!r}\n{START}")
+    assert said.splitlines() == ["True", "[]", "[]"]
+    assert (tmp_path / "animatediff_models").is_dir()

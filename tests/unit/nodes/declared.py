@@ -107,14 +107,21 @@ def _node_api() -> SimpleNamespace:
     )
 
 
+def node_api() -> dict[str, Any]:
+    """The modules of ComfyUI that nodes are written with."""
+    return {
+        "comfy_api": Mock(),
+        "comfy_api.latest": Mock(io=_node_api(), ComfyExtension=object),
+    }
+
+
 def _stand_ins() -> dict[str, Any]:
     """ComfyUI's modules, and ours that import many of them: `nodes/host`, and the server's routes.
 
     While schemas are read, nothing but combos needs the host.
     """
     return {
-        "comfy_api": Mock(),
-        "comfy_api.latest": Mock(io=_node_api(), ComfyExtension=object),
+        **node_api(),
         f"{PACKAGE}.host": Mock(
             MOTION_MODULES="animatediff_models",
             MOTION_LORAS="animatediff_motion_lora",
