@@ -6,14 +6,15 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..pipeline import AnimateDiffV2VError, ContextOptions
+from ..pipeline import ContextOptions
 from ..pipeline.ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
 from ..pipeline.sampling import ContextSchedule, FuseMethod
+from .checks import CheckedNode, Problem, problem_of
 from .sockets import CATEGORY, Context
-from .window_checks import check_window_length
+from .window_checks import window_problem
 
 
-class ContextWindows(io.ComfyNode):
+class ContextWindows(CheckedNode):
     """Options for cutting a long video into windows."""
 
     @classmethod
@@ -38,16 +39,16 @@ class ContextWindows(io.ComfyNode):
         return io.NodeOutput(ContextOptions(**options))
 
     @classmethod
-    def validate_inputs(cls, length: int | None, overlap: int | None) -> bool | str:
-        """Refuse impossible windows, and windows that the motion module does not support."""
+    def find_problem(
+        cls, node_id: str, *, length: int | None = None, overlap: int | None = None
+    ) -> Problem | None:
+        """Find impossible windows, and windows that the motion module does not support."""
         if length is None:
-            return True
-        if overlap is not None:
-            try:
-                ContextOptions(length=length, overlap=overlap)
-            except AnimateDiffV2VError as error:
-                return str(error)
-        return check_window_length(length, node_id=cls.hidden.unique_id)
+            return None
+        found = problem_of(lambda: ContextOptions(length=length, overlap=0), "length")
+        if not found and overlap is not None:
+            found = problem_of(lambda: ContextOptions(length=length, overlap=overlap), "overlap")
+        return found or window_problem(length, node_id=node_id)
 
 
 def _context_inputs() -> list[io.Input]:

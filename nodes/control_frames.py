@@ -8,14 +8,14 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError
 from ..pipeline.ranges import CANNY_THRESHOLD, TILE_FACTOR
 from ..pipeline.video import ControlFrameOptions, Preprocessor
 from . import host
+from .checks import CheckedNode, Problem, problem_of
 from .sockets import CATEGORY
 
 
-class ControlFrames(io.ComfyNode):
+class ControlFrames(CheckedNode):
     """Makes edges, brightness, or blurred pictures of frames."""
 
     @classmethod
@@ -61,17 +61,20 @@ class ControlFrames(io.ComfyNode):
         return io.NodeOutput(host.as_result(made))
 
     @classmethod
-    def validate_inputs(
-        cls, low_threshold: float | None, high_threshold: float | None
-    ) -> bool | str:
-        """Refuse thresholds in the wrong order."""
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        low_threshold: float | None = None,
+        high_threshold: float | None = None,
+    ) -> Problem | None:
+        """Find thresholds in the wrong order."""
         if low_threshold is None or high_threshold is None:
-            return True
-        try:
-            ControlFrameOptions(low_threshold=low_threshold, high_threshold=high_threshold)
-        except AnimateDiffV2VError as error:
-            return str(error)
-        return True
+            return None
+        return problem_of(
+            lambda: ControlFrameOptions(low_threshold=low_threshold, high_threshold=high_threshold),
+            "low_threshold",
+        )
 
 
 def _inputs() -> list[io.Input]:

@@ -8,12 +8,14 @@ from torch import Tensor
 from ..pipeline import models, sampling
 from ..pipeline.ranges import CONTROL_STRENGTH
 from . import host
+from .checks import CheckedNode, Problem
 from .fingerprint import file_fingerprint
+from .model_checks import file_problem
 from .sockets import CATEGORY, ControlSocket
-from .span_inputs import check_span, span_inputs
+from .span_inputs import span_inputs, span_problem
 
 
-class ControlNet(io.ComfyNode):
+class ControlNet(CheckedNode):
     """One ControlNet with its control frames; several can be chained."""
 
     @classmethod
@@ -59,9 +61,16 @@ class ControlNet(io.ComfyNode):
         return io.NodeOutput(chain.plus(link, patcher))
 
     @classmethod
-    def validate_inputs(cls, start: float | None, end: float | None) -> bool | str:
-        """Refuse a span that ends before it starts."""
-        return check_span(start, end)
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        control_net: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Problem | None:
+        """Find a missing file, one of the wrong kind, or a span that ends before its start."""
+        return file_problem(control_net=("controlnet", control_net)) or span_problem(start, end)
 
     @classmethod
     def fingerprint_inputs(cls, control_net: str | None, **_others: object) -> str | None:

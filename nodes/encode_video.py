@@ -10,11 +10,11 @@ import torch
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError
 from ..pipeline import video as videos
 from ..pipeline.ranges import CRF, FRAME_RATE, LOOP_COUNT
 from ..pipeline.video import FORMATS, OutputFormat, exact_rate
 from . import host
+from .checks import CheckedNode, Problem, problem_of
 from .inputs import prefix_input
 from .sockets import CATEGORY
 from .wording import naming_inputs
@@ -27,7 +27,7 @@ CRF_OF_FORMAT = CRF.low
 SHOWN_BY_BROWSERS = ("mp4-h264", "mp4-av1", "webm-vp9", "gif", "webp")
 
 
-class EncodeVideo(io.ComfyNode):
+class EncodeVideo(CheckedNode):
     """Writes frames and sound into one file."""
 
     @classmethod
@@ -87,17 +87,16 @@ class EncodeVideo(io.ComfyNode):
         return io.NodeOutput(InputImpl.VideoFromFile(str(video)), ui=shown(files, form))
 
     @classmethod
-    def validate_inputs(cls, format: str | None, crf: int | None) -> bool | str:
-        """Refuse a quality that the format does not have."""
-        if format is None:
-            return True
-        if format not in FORMATS:
-            return f"format is {format!r}; it can be {', '.join(FORMATS)}."
-        try:
-            FORMATS[format].checked_crf(None if crf in (None, CRF_OF_FORMAT) else crf)
-        except AnimateDiffV2VError as error:
-            return f"{error} {CRF_OF_FORMAT} takes the format's usual quality."
-        return True
+    def find_problem(
+        cls, _node_id: str, *, format: str | None = None, crf: int | None = None
+    ) -> Problem | None:
+        """Find a quality that the format does not have."""
+        # ComfyUI refuses other formats.
+        if format is None or format not in FORMATS or crf in (None, CRF_OF_FORMAT):
+            return None
+        found = problem_of(lambda: FORMATS[format].checked_crf(crf), "crf")
+        usual = f" {CRF_OF_FORMAT} takes the format's usual quality."
+        return found and Problem(found.input_name, found.sentence + usual)
 
 
 def _inputs() -> list[io.Input]:

@@ -7,17 +7,19 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline import AnimateDiffV2VError, models, sampling
+from ..pipeline import models, sampling
 from ..pipeline.prompts.style_weights import parse_weights
 from ..pipeline.ranges import STYLE_WEIGHT
 from ..pipeline.sampling import Arrangement
 from . import host
+from .checks import CheckedNode, Problem, problem_of
 from .fingerprint import file_fingerprint
+from .model_checks import file_problem
 from .sockets import CATEGORY, StyleSocket
-from .span_inputs import check_span, span_inputs
+from .span_inputs import span_inputs, span_problem
 
 
-class IPAdapter(io.ComfyNode):
+class IPAdapter(CheckedNode):
     """One IP-Adapter with its images; several can be chained."""
 
     @classmethod
@@ -66,15 +68,18 @@ class IPAdapter(io.ComfyNode):
         return io.NodeOutput(chain.plus(link, patcher))
 
     @classmethod
-    def validate_inputs(
-        cls, start: float | None, end: float | None, weights: str | None = ""
-    ) -> bool | str:
-        """Refuse a span that ends before it starts, and weights that cannot be parsed."""
-        try:
-            parse_weights(weights or "")
-        except AnimateDiffV2VError as error:
-            return str(error)
-        return check_span(start, end)
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        ip_adapter: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        weights: str | None = None,
+    ) -> Problem | None:
+        """Find a wrong file, a span that ends before its start, or weights that are unreadable."""
+        found = file_problem(ip_adapter=(host.IP_ADAPTERS, ip_adapter)) or span_problem(start, end)
+        return found or problem_of(lambda: parse_weights(weights or ""), "weights")
 
     @classmethod
     def fingerprint_inputs(cls, ip_adapter: str | None, **_others: object) -> str | None:

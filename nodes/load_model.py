@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..pipeline.ranges import CLIP_SKIP, MOTION_SCALE
 from . import host
+from .checks import CheckedNode, Problem
 from .inputs import LORA_STACK_TOOLTIP, MOTION_LORA_STACK_TOOLTIP, MOTION_MODULE_TOOLTIP
 from .loading import (
     NO_MOTION_MODULE,
@@ -16,11 +17,11 @@ from .loading import (
     named,
 )
 from .lora_stack import LoraStackEntries
-from .model_checks import check_model_files
+from .model_checks import file_problem
 from .sockets import CATEGORY, LoraStackSocket, Model, MotionLoraStackSocket
 
 
-class LoadModel(io.ComfyNode):
+class LoadModel(CheckedNode):
     """Loads checkpoint, motion module, VAE and LoRAs as one model."""
 
     @classmethod
@@ -74,16 +75,19 @@ class LoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, checkpoint: str | None, motion_module: str | None, vae: str | None
-    ) -> bool | str:
-        """Refuse files that are missing or of the wrong kind."""
-        return check_model_files(
-            {
-                "checkpoint": ("checkpoints", checkpoint),
-                "motion_module": (host.MOTION_MODULES, named(motion_module)),
-                "vae": ("vae", named(vae)),
-            }
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        checkpoint: str | None = None,
+        motion_module: str | None = None,
+        vae: str | None = None,
+    ) -> Problem | None:
+        """Find files that are missing or of the wrong kind."""
+        return file_problem(
+            checkpoint=("checkpoints", checkpoint),
+            motion_module=(host.MOTION_MODULES, named(motion_module)),
+            vae=("vae", named(vae)),
         )
 
     @classmethod

@@ -7,13 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import host
+from .checks import CheckedNode, Problem
 from .fingerprint import file_fingerprint
 from .inputs import video_input
-from .selection import check_selection, read_selection, selection_inputs, selection_outputs
+from .selection import read_selection, selection_inputs, selection_outputs, selection_problem
 from .sockets import CATEGORY
 
 
-class LoadVideo(io.ComfyNode):
+class LoadVideo(CheckedNode):
     """Reads frames, sound and properties of a video."""
 
     @classmethod
@@ -36,19 +37,21 @@ class LoadVideo(io.ComfyNode):
         return read_selection(host.input_path(video), **settings)
 
     @classmethod
-    def validate_inputs(
+    def find_problem(
         cls,
-        video: str | None,
-        skip_first_frames: int | None = 0,
-        force_rate: float | None = 0,
-        start_time: float | None = 0,
-    ) -> bool | str:
-        """Refuse a missing or unreadable file, and a selection that keeps no frame."""
-        return check_selection(
+        _node_id: str,
+        *,
+        video: str | None = None,
+        skip_first_frames: int | None = None,
+        force_rate: float | None = None,
+        start_time: float | None = None,
+    ) -> Problem | None:
+        """Find a missing or unreadable file, or a selection that keeps no frame."""
+        return selection_problem(
             video,
             skip_first_frames=skip_first_frames,
-            force_rate=force_rate,
             start_time=start_time,
+            force_rate=force_rate,
         )
 
     @classmethod

@@ -9,7 +9,9 @@ from comfy_api.latest import io
 
 from ..pipeline.ranges import LORA_STRENGTH
 from . import host
+from .checks import CheckedNode, Problem
 from .fingerprint import file_fingerprint
+from .model_checks import file_problem
 from .sockets import CATEGORY, LoraStackSocket
 
 # Name, model strength, CLIP strength.
@@ -20,7 +22,7 @@ NO_LORA = "None"
 LORA_SLOTS = 10
 
 
-class LoraStack(io.ComfyNode):
+class LoraStack(CheckedNode):
     """Up to ten LoRAs; stacks can be chained. `web/js/lora_slots.js` hides unused slots."""
 
     @classmethod
@@ -66,6 +68,17 @@ class LoraStack(io.ComfyNode):
             for number in range(1, LORA_SLOTS + 1)
         ]
         return io.NodeOutput(without_idle([*(lora_stack or ()), *chosen]))
+
+    @classmethod
+    def find_problem(cls, _node_id: str, **slots: Any) -> Problem | None:
+        """Find a LoRA that is missing or of the wrong kind, in a slot that is used."""
+        chosen = {}
+        for number in range(1, LORA_SLOTS + 1):
+            name = slots.get(f"lora_{number}", NO_LORA)
+            strengths = [slots.get(f"{kind}_strength_{number}", 1.0) for kind in ("model", "clip")]
+            if without_idle([(name, *strengths)]):
+                chosen[f"lora_{number}"] = ("loras", name)
+        return file_problem(**chosen)
 
     @classmethod
     def fingerprint_inputs(cls, **slots: object) -> list[str]:

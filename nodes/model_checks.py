@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from ..pipeline import AnimateDiffV2VError, files
 from . import host
+from .checks import Problem
 
-# The kinds of files that can be used from each model folder.
+# The kinds of files that can be used from each model folder, the usual one first.
 WANTED: dict[str, tuple[files.Kind, ...]] = {
     "checkpoints": ("checkpoint",),
     "vae": ("VAE", "checkpoint"),
+    "loras": ("LoRA", "v3 domain adapter"),
+    "controlnet": ("ControlNet",),
     host.MOTION_MODULES: ("motion module",),
     host.MOTION_LORAS: ("motion LoRA",),
+    host.IP_ADAPTERS: ("IP-Adapter",),
 }
 
 
-def check_model_files(chosen: dict[str, tuple[str, str | None]]) -> bool | str:
-    """Return True if the chosen files exist and are of the right kind, else an error sentence.
+def file_problem(**chosen: tuple[str, str | None]) -> Problem | None:
+    """Return the first chosen file that is missing or of the wrong kind, or None.
 
-    Only headers are read.
+    Only headers are read, except of pickles.
 
     Args:
-        chosen: folder and file name by input name; the file is None when none is chosen, or when
+        **chosen: Folder and file name by input name. The file is None when none is chosen, or when
             it is not known before the graph runs.
     """
     for name, (folder, file) in chosen.items():
-        if file is None:
-            continue
-        try:
-            report = files.identify(host.model_path(folder, file))
-        except AnimateDiffV2VError as error:
-            return f"{name}: {error}"
-        if not report.usable or report.kind not in WANTED[folder]:
-            needed = WANTED[folder][0]
-            return f"{name}: {file} cannot be used here, a {needed} is needed. {report.message}"
-    return True
+        sentence = None if file is None else _wrong(folder, file)
+        if sentence:
+            return Problem(name, sentence)
+    return None
+
+
+def _wrong(folder: str, file: str) -> str | None:
+    wanted = WANTED[folder]
+    try:
+        report = files.identify(host.model_path(folder, file))
+    except AnimateDiffV2VError as error:
+        return str(error)
+    if report.usable and not {report.kind, *report.also}.isdisjoint(wanted):
+        return None
+    article = "an" if wanted[0] == "IP-Adapter" else "a"
+    return f"{file} cannot be used here, {article} {wanted[0]} is needed. {report.message}"

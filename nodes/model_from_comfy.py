@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..pipeline import files, models
 from ..pipeline.ranges import MOTION_SCALE
 from . import host
+from .checks import CheckedNode, Problem
 from .inputs import MOTION_MODULE_TOOLTIP
 from .loading import (
     NO_MOTION_MODULE,
@@ -19,13 +20,13 @@ from .loading import (
     named,
     optional_path,
 )
-from .model_checks import check_model_files
+from .model_checks import file_problem
 from .sockets import CATEGORY, Model, MotionLoraStackSocket
 
 logger = logging.getLogger(__name__)
 
 
-class ModelFromComfy(io.ComfyNode):
+class ModelFromComfy(CheckedNode):
     """Combines a native MODEL, CLIP and VAE with a motion module."""
 
     @classmethod
@@ -115,9 +116,9 @@ class ModelFromComfy(io.ComfyNode):
         return io.NodeOutput(host.ManagedModels(networks, devices))
 
     @classmethod
-    def validate_inputs(cls, motion_module: str | None) -> bool | str:
-        """Refuse a file that is missing or of the wrong kind."""
-        return check_model_files({"motion_module": (host.MOTION_MODULES, named(motion_module))})
+    def find_problem(cls, _node_id: str, *, motion_module: str | None = None) -> Problem | None:
+        """Find a file that is missing or of the wrong kind."""
+        return file_problem(motion_module=(host.MOTION_MODULES, named(motion_module)))
 
     @classmethod
     def fingerprint_inputs(cls, motion_module: str | None, **_others: object) -> list[str]:

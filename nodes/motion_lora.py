@@ -6,13 +6,14 @@ from comfy_api.latest import io
 
 from ..pipeline.ranges import LORA_STRENGTH
 from . import host
+from .checks import CheckedNode, Problem
 from .fingerprint import file_fingerprint
 from .loading import MotionStack
-from .model_checks import check_model_files
+from .model_checks import file_problem
 from .sockets import CATEGORY, MotionLoraStackSocket
 
 
-class MotionLoraStack(io.ComfyNode):
+class MotionLoraStack(CheckedNode):
     """One motion LoRA; stacks can be chained."""
 
     @classmethod
@@ -62,9 +63,9 @@ class MotionLoraStack(io.ComfyNode):
         return io.NodeOutput([*(motion_lora_stack or ()), (motion_lora, strength)])
 
     @classmethod
-    def validate_inputs(cls, motion_lora: str | None) -> bool | str:
-        """Refuse a file that is missing or of the wrong kind."""
-        return check_model_files({"motion_lora": (host.MOTION_LORAS, motion_lora)})
+    def find_problem(cls, _node_id: str, *, motion_lora: str | None = None) -> Problem | None:
+        """Find a file that is missing or of the wrong kind."""
+        return file_problem(motion_lora=(host.MOTION_LORAS, motion_lora))
 
     @classmethod
     def fingerprint_inputs(cls, motion_lora: str | None, **_others: object) -> str | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
-from ..pipeline import AnimateDiffV2VError, prompts
+from ..pipeline import prompts
+from .checks import CheckedNode, Problem, problem_of
 from .sockets import CATEGORY, Schedule
 
 
-class PromptSchedule(io.ComfyNode):
+class PromptSchedule(CheckedNode):
     """Prompts that change over the course of the video."""
 
     @classmethod
@@ -64,13 +67,21 @@ class PromptSchedule(io.ComfyNode):
         return io.NodeOutput(prompts.PromptSchedule(schedule, pre_text, app_text))
 
     @classmethod
-    def validate_inputs(
-        cls, schedule: str | None, pre_text: str | None = "", app_text: str | None = ""
-    ) -> bool | str:
-        """Refuse lines that are not keyframes."""
-        try:
-            if schedule is not None:
-                prompts.PromptSchedule(schedule, pre_text or "", app_text or "")
-        except AnimateDiffV2VError as error:
-            return str(error)
-        return True
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        schedule: str | None = None,
+        pre_text: str | None = None,
+        app_text: str | None = None,
+    ) -> Problem | None:
+        """Find lines that are not keyframes."""
+        if schedule is None:
+            return None
+        found = problem_of(lambda: prompts.PromptSchedule(schedule), "schedule")
+        for name, texts in (("pre_text", (pre_text, "")), ("app_text", (pre_text, app_text))):
+            before, after = (each or "" for each in texts)
+            found = found or problem_of(
+                partial(prompts.PromptSchedule, schedule, before, after), name
+            )
+        return found

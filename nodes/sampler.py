@@ -8,7 +8,6 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipeline import (
-    AnimateDiffV2VError,
     ContextOptions,
     Guidance,
     SamplingSettings,
@@ -21,6 +20,7 @@ from ..pipeline.ranges import SHARE
 from ..pipeline.sampling import BetaScheduleChoice, NoiseType, Scheduler
 from ..pipeline.sampling import Sampler as SamplerName
 from . import host
+from .checks import CheckedNode, Problem, problem_of
 from .inputs import (
     _guidance_limit,
     denoise_input,
@@ -36,7 +36,7 @@ from .sockets import CATEGORY, Context, Model, Schedule, SpeedSocket
 from .speed import SPEED_TOOLTIP
 
 
-class Sampler(io.ComfyNode):
+class Sampler(CheckedNode):
     """Encodes, restyles and decodes frames."""
 
     @classmethod
@@ -143,17 +143,17 @@ class Sampler(io.ComfyNode):
         return io.NodeOutput(host.as_result(restyled), {"samples": host.as_result(latents)})
 
     @classmethod
-    def validate_inputs(
-        cls, guidance_start: float | None = 0.0, guidance_end: float | None = 1.0
-    ) -> bool | str:
-        """Refuse guidance that ends before it starts."""
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        guidance_start: float | None = None,
+        guidance_end: float | None = None,
+    ) -> Problem | None:
+        """Find guidance that ends before it starts."""
         if guidance_start is None or guidance_end is None:
-            return True
-        try:
-            Guidance(start=guidance_start, end=guidance_end)
-        except AnimateDiffV2VError as error:
-            return str(error)
-        return True
+            return None
+        return problem_of(lambda: Guidance(start=guidance_start, end=guidance_end), "guidance_end")
 
 
 def _source_blend(mask: Tensor | None, strength: float, end: float) -> sampling.SourceBlend:

@@ -14,6 +14,7 @@ from ..pipeline import video as videos
 from ..pipeline.ranges import FRAMES
 from ..pipeline.video import Fit, exact_rate
 from . import host
+from .checks import Problem
 from .inputs import (
     _seconds_input,
     duration_input,
@@ -185,16 +186,27 @@ def video_info(reader: videos.VideoReader) -> dict[str, float | int]:
     }
 
 
-def check_selection(video: str | None, **settings: Any) -> bool | str:
-    """Return True if a selection of an uploaded file has frames, else an error sentence.
+def selection_problem(video: str | None, **settings: Any) -> Problem | None:
+    """Return the input because of which no frame of an uploaded file can be read, or None.
 
     Values that are not known before the graph runs are None.
     """
     if video is None:
-        return True
+        return None
     known = {name: value for name, value in settings.items() if value is not None}
+    sentence = _refusal(video, known)
+    if sentence is None:
+        return None
+    for name in known:
+        others = {each: value for each, value in known.items() if each != name}
+        if _refusal(video, others) is None:
+            return Problem(name, sentence)
+    return Problem("video", sentence)
+
+
+def _refusal(video: str, settings: dict[str, Any]) -> str | None:
     try:
-        open_reader(host.input_path(video), **known).close()
+        open_reader(host.input_path(video), **settings).close()
     except AnimateDiffV2VError as error:
         return str(error)
-    return True
+    return None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pipeline import AnimateDiffV2VError
 from ..pipeline.ranges import SHARE
 from ..pipeline.sampling import Span
+from .checks import Problem, problem_of
 
 
 def span_inputs(what: str) -> list[io.Input]:
@@ -37,12 +37,8 @@ def span_inputs(what: str) -> list[io.Input]:
     ]
 
 
-def check_span(start: float | None, end: float | None) -> bool | str:
-    """Refuse a span that ends before it starts; None is a linked input. For validate_inputs."""
+def span_problem(start: float | None, end: float | None) -> Problem | None:
+    """Return the problem of a span that ends before it starts; None is a linked input."""
     if start is None or end is None:
-        return True
-    try:
-        Span(start, end)
-    except AnimateDiffV2VError as error:
-        return str(error)
-    return True
+        return None
+    return problem_of(lambda: Span(start, end), "end")

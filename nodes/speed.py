@@ -6,9 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pipeline import AnimateDiffV2VError, SpeedOptions, models
+from ..pipeline import SpeedOptions, models
 from ..pipeline.ranges import DEEP_CACHE_INTERVAL, SHARE
 from . import host
+from .checks import CheckedNode, Problem, problem_of
 from .sockets import CATEGORY, SpeedSocket
 
 SPEED_TOOLTIP = (
@@ -17,7 +18,7 @@ SPEED_TOOLTIP = (
 )
 
 
-class Speed(io.ComfyNode):
+class Speed(CheckedNode):
     """Options that save time or memory and may change the result."""
 
     @classmethod
@@ -52,21 +53,24 @@ class Speed(io.ComfyNode):
         return io.NodeOutput(SpeedOptions(**options))
 
     @classmethod
-    def validate_inputs(
+    def find_problem(
         cls,
-        guidance_start: float | None,
-        guidance_end: float | None,
-        compile: bool | None = False,
-    ) -> bool | str:
-        """Refuse guidance that ends before it starts, and compiling where it is not possible."""
-        try:
-            if guidance_start is not None and guidance_end is not None:
-                SpeedOptions(guidance_start=guidance_start, guidance_end=guidance_end)
-            if compile:
-                models.check_can_compile(host.unet_device())
-        except AnimateDiffV2VError as error:
-            return str(error)
-        return True
+        _node_id: str,
+        *,
+        guidance_start: float | None = None,
+        guidance_end: float | None = None,
+        compile: bool | None = None,
+    ) -> Problem | None:
+        """Find guidance that ends before it starts, or compiling where it is not possible."""
+        found = None
+        if guidance_start is not None and guidance_end is not None:
+            found = problem_of(
+                lambda: SpeedOptions(guidance_start=guidance_start, guidance_end=guidance_end),
+                "guidance_end",
+            )
+        if compile and not found:
+            found = problem_of(lambda: models.check_can_compile(host.unet_device()), "compile")
+        return found
 
 
 def _inputs() -> list[io.Input]:

@@ -19,6 +19,7 @@ from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.sampling import Sampler, Scheduler
 from ..pipeline.video import FORMATS, exact_rate
 from . import host
+from .checks import CheckedNode, Problem
 from .encode_video import shown
 from .fingerprint import file_fingerprint
 from .inputs import (
@@ -43,8 +44,8 @@ from .inputs import (
 )
 from .loading import MotionStack, load_managed, model_fingerprints, named
 from .lora_stack import LoraStackEntries
-from .model_checks import check_model_files
-from .selection import SELECTION_INPUTS, check_selection
+from .model_checks import file_problem
+from .selection import SELECTION_INPUTS, selection_problem
 from .sockets import CATEGORY, Context, LoraStackSocket, MotionLoraStackSocket, SpeedSocket
 from .speed import SPEED_TOOLTIP
 from .wording import naming_inputs
@@ -55,7 +56,7 @@ FILENAME_PREFIX = "video/AnimateDiffV2V"
 FAVOURITE_CHECKPOINT = "cardosanimev20"
 
 
-class VideoToVideo(io.ComfyNode):
+class VideoToVideo(CheckedNode):
     """Restyles a video file."""
 
     @classmethod
@@ -175,18 +176,18 @@ class VideoToVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, video: str | None, base_model: str | None, motion_module: str | None
-    ) -> bool | str:
-        """Refuse files that are missing, unreadable, or of the wrong kind."""
-        readable = check_selection(video)
-        if readable is not True:
-            return f"video: {readable}"
-        return check_model_files(
-            {
-                "base_model": ("checkpoints", base_model),
-                "motion_module": (host.MOTION_MODULES, named(motion_module)),
-            }
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        video: str | None = None,
+        base_model: str | None = None,
+        motion_module: str | None = None,
+    ) -> Problem | None:
+        """Find files that are missing, unreadable, or of the wrong kind."""
+        return selection_problem(video) or file_problem(
+            base_model=("checkpoints", base_model),
+            motion_module=(host.MOTION_MODULES, named(motion_module)),
         )
 
     @classmethod

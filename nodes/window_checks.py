@@ -7,15 +7,13 @@ from typing import Any
 
 from ..pipeline import AnimateDiffV2VError, files
 from . import host
+from .checks import Nodes, Problem
 
-Nodes = Mapping[str, Mapping[str, Any]]
 
+def window_problem(length: int, *, node_id: str) -> Problem | None:
+    """Return the problem if a motion module that uses node `node_id`'s windows takes fewer frames.
 
-def check_window_length(length: int, *, node_id: str) -> bool | str:
-    """Return True if all motion modules that use node `node_id`'s windows support `length` frames.
-
-    Otherwise return a sentence that names the module. One that is not known before the graph runs
-    is checked by the sampler.
+    A module that is not known before the graph runs is checked by the sampler.
     """
     for file in _motion_modules(host.submitted_prompt(), node_id):
         try:
@@ -23,11 +21,12 @@ def check_window_length(length: int, *, node_id: str) -> bool | str:
         except AnimateDiffV2VError:
             continue  # No motion module, or a missing file, which its own node reports.
         if most is not None and length > most:
-            return (
-                f"length: {length} frames are more than {file} supports at once: use {most} or "
-                "less, 16 is usual."
+            return Problem(
+                "length",
+                f"{length} frames are more than {file} supports at once: use {most} or "
+                "less, 16 is usual.",
             )
-    return True
+    return None
 
 
 def _motion_modules(nodes: Nodes, node_id: str) -> Iterator[str]:

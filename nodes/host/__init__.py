@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .progress import NodeProgress, raise_if_interrupted
     from .queue import PromptQueue
     from .routes import add_get_route, add_route, application
-    from .submitted import remember_submitted_prompts, submitted_prompt
+    from .submitted import current_node_id, remember_submitted_prompts, submitted_prompt
     from .warnings import warnings_on_node
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "add_route",
     "application",
     "as_result",
+    "current_node_id",
     "data_folder",
     "embedding_folders",
     "has_weight_patches",
@@ -148,6 +149,7 @@ on_demand(
             "application",
         ),
         "submitted": (
+            "current_node_id",
             "remember_submitted_prompts",
             "submitted_prompt",
         ),

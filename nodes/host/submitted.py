@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 # Node id -> {"class_type": ..., "inputs": {name: value, or [node id, output] where linked}}
@@ -23,6 +24,12 @@ def remember_submitted_prompts() -> None:
 def submitted_prompt() -> Prompt:
     """Return the prompt that is being validated, in API format; empty outside a validation."""
     return _submitted.get() or {}
+
+
+def current_node_id() -> str | None:
+    """Return the id of the node that is being validated or executed, if any."""
+    context = get_executing_context()
+    return None if context is None else context.node_id
 
 
 def _remember(body: dict[str, Any]) -> dict[str, Any]:

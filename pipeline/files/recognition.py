@@ -43,6 +43,7 @@ class FileReport:
         max_frames: the largest number of frames that a motion module takes at once; else None.
         usable: True if this pack can use it.
         message: a sentence that says what to use it as, or why it cannot be used.
+        also: other kinds that it can be used as.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class FileReport:
     max_frames: int | None
     usable: bool
     message: str
+    also: tuple[Kind, ...] = ()
 
 
 def identify(path: str | Path) -> FileReport:
@@ -79,6 +81,7 @@ def identify(path: str | Path) -> FileReport:
         max_frames=found.max_frames,
         usable=found.usable,
         message=_message(found),
+        also=found.also,
     )
 
 

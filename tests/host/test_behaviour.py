@@ -160,12 +160,30 @@ def frames_of(path):
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
+def lora_stack(name):
+    inputs = {"lora_1": "style_lora.safetensors", "lora_2": name}
+    return {"class_type": "ADV2V_LoraStack", "inputs": inputs}
+
+
+def motion_lora():
+    inputs = {"motion_lora": "gone.safetensors", "strength": 1.0}
+    return {"class_type": "ADV2V_MotionLoraStack", "inputs": inputs}
+
+
+def guided(**files):
+    """A graph with a ControlNet or an IP-Adapter of another file."""
+    names = {"control": "control_net", "style": "ip_adapter"}
+    ((node, file),) = files.items()
+    changed = {**GUIDES[node], "inputs": {**GUIDES[node]["inputs"], names[node]: file}}
+    return graph(sample=sampler(**{node: [node, 0]}), **(GUIDES | {node: changed}))
+
+
 def refusal(server, prompt):
-    """Return the sentences with which a prompt is refused before it runs, by input."""
+    """Return the one sentence with which a prompt is refused before it runs, by its input."""
     status, answer = server.post("/prompt", {"prompt": prompt})
     assert status == 400, answer
-    (errors,) = (node["errors"] for node in answer["node_errors"].values())
-    return {error["extra_info"]["input_name"]: error["details"] for error in errors}
+    ((error,),) = (node["errors"] for node in answer["node_errors"].values())
+    return {error["extra_info"]["input_name"]: error["details"]}
 
 
 def failure(server, prompt):
@@ -388,6 +406,19 @@ def mixed_up(server):
             "motion_module",
             "motion module is needed",
         ),
+        (graph(model=load_model(vae="wrong.safetensors")), "vae", "not installed"),
+        (
+            graph(model=load_model(lora_stack=["stack", 0]), stack=lora_stack("wrong.safetensors")),
+            "lora_2",
+            "a LoRA is needed",
+        ),
+        (guided(control="wrong.safetensors"), "control_net", "not installed"),
+        (guided(style="wrong.safetensors"), "ip_adapter", "not installed"),
+        (
+            graph(model=load_model(motion_lora_stack=["moves", 0]), moves=motion_lora()),
+            "motion_lora",
+            "not installed",
+        ),
         (one_node(base_model="wrong.safetensors"), "base_model", "motion module. Use it"),
         (one_node(motion_module="gone.safetensors"), "motion_module", "not installed"),
         (one_node(video="gone.mp4"), "video", "There is no video 'gone.mp4'"),
@@ -401,13 +432,12 @@ def mixed_up(server):
 def test_wrong_files_are_refused_before_running(server, mixed_up, prompt, name, sentence):
     said = refusal(server, prompt)[name]
     assert sentence in said
-    # The sentence begins with the input at fault, and ComfyUI puts the name of each before it.
-    assert said.startswith(f"{name} - {name}: ") or "guidance" in name
+    assert said.startswith(f"{name} - ")
 
 
 def test_an_error_while_running_is_one_sentence_and_the_next_run_works(server, mixed_up):
-    stack = {"class_type": "ADV2V_LoraStack", "inputs": {"lora_1": "wrong.safetensors"}}
-    prompt = graph(model=load_model(lora_stack=["stack", 0]), stack=stack)
+    stack = {"__value__": [["wrong.safetensors", 1.0, 1.0]]}
+    prompt = graph(model=load_model(lora_stack=stack))
     sentence = failure(server, prompt)
     assert "wrong.safetensors is an" in sentence and "where a LoRA is wanted" in sentence
     assert sentence.strip().count("\n") == 0

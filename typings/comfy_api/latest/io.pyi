@@ -129,6 +129,7 @@ class Combo(_Type):
         ) -> None: ...
 
 class Schema:
+    node_id: str
     def __init__(
         self,
         *,
