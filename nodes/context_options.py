@@ -27,7 +27,18 @@ class ContextWindows(CheckedNode):
             description="How a long video is cut into windows that fit the motion module, and how "
             "they are blended. Without this node, a video that fits the motion module is processed "
             "as a whole, and a longer one in windows of 16 frames that overlap by 4.",
-            search_aliases=["context length", "context window", "sliding window", "long video"],
+            search_aliases=[
+                "context length",
+                "context window",
+                "sliding window",
+                "long video",
+                "animatediff",
+                "ade",
+                "evolved",
+                "looped uniform",
+                "standard static",
+                "freenoise",
+            ],
             hidden=[io.Hidden.unique_id],
             inputs=_context_inputs(),
             outputs=[Context.Output(display_name="context_options", tooltip="For the Sampler.")],

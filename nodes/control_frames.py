@@ -27,7 +27,15 @@ class ControlFrames(CheckedNode):
             category=CATEGORY,
             description="Make control frames for a ControlNet: edges, brightness, or the picture "
             "without its details. No model is needed; other kinds come from other packs.",
-            search_aliases=["canny", "preprocessor", "edge detection", "luminance", "tile"],
+            search_aliases=[
+                "canny",
+                "preprocessor",
+                "edge detection",
+                "luminance",
+                "tile",
+                "animatediff",
+                "controlnet preprocessor",
+            ],
             inputs=_inputs(),
             outputs=[
                 io.Image.Output(display_name="images", tooltip="One control frame for each frame.")

@@ -27,7 +27,16 @@ class ControlNet(CheckedNode):
             category=CATEGORY,
             description="Keep the structure of a video with a ControlNet and a control frame for "
             "each frame. Chain several of these nodes to combine ControlNets.",
-            search_aliases=["apply controlnet", "load controlnet", "t2i adapter", "canny", "depth"],
+            search_aliases=[
+                "apply controlnet",
+                "load controlnet",
+                "t2i adapter",
+                "canny",
+                "depth",
+                "animatediff",
+                "advanced controlnet",
+                "acn",
+            ],
             inputs=_inputs(),
             outputs=[ControlSocket.Output(display_name="control", tooltip="For the Sampler.")],
         )

@@ -31,7 +31,15 @@ class IPAdapter(CheckedNode):
             category=CATEGORY,
             description="Give a video the style or the subject of images, the same throughout or "
             "changing from image to image.",
-            search_aliases=["ipadapter", "style transfer", "image prompt", "style travel"],
+            search_aliases=[
+                "ipadapter",
+                "style transfer",
+                "image prompt",
+                "style travel",
+                "animatediff",
+                "ipadapter plus",
+                "ipadapter batch",
+            ],
             inputs=_inputs(),
             outputs=[StyleSocket.Output(display_name="style", tooltip="For the Sampler.")],
         )

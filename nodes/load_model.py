@@ -39,6 +39,9 @@ class LoadModel(CheckedNode):
                 "load checkpoint",
                 "animatelcm",
                 "sd1.5",
+                "ade",
+                "evolved",
+                "lightning",
             ],
             inputs=_load_inputs(),
             outputs=[

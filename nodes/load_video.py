@@ -26,7 +26,16 @@ class LoadVideo(CheckedNode):
             category=CATEGORY,
             description="Read the selected frames of a video, by their exact time stamps, with the "
             "sound of the same time span.",
-            search_aliases=["import video", "video upload", "vhs load video", "select every nth"],
+            search_aliases=[
+                "import video",
+                "video upload",
+                "vhs load video",
+                "select every nth",
+                "animatediff",
+                "vhs",
+                "load video upload",
+                "load video path",
+            ],
             inputs=[video_input(), *selection_inputs()],
             outputs=selection_outputs(),
         )

@@ -35,7 +35,17 @@ class LoraStack(CheckedNode):
             category=CATEGORY,
             description="Choose LoRAs and their strengths: a new slot appears when the last one "
             "is used. Chain several of these nodes for more than ten.",
-            search_aliases=["lora", "lora loader", "style", "lycoris", "locon", "multi lora"],
+            search_aliases=[
+                "lora",
+                "lora loader",
+                "style",
+                "lycoris",
+                "locon",
+                "multi lora",
+                "animatediff",
+                "load lora",
+                "lora stacker",
+            ],
             inputs=[
                 *slots,
                 LoraStackSocket.Input(

@@ -38,7 +38,14 @@ class ModelFromComfy(CheckedNode):
             category=CATEGORY,
             description="Add a motion module to a Stable Diffusion 1.5 MODEL from ComfyUI's own "
             "loaders, keeping the LoRAs and other weight patches that are already in it.",
-            search_aliases=["apply animatediff model", "use evolved sampling", "native model"],
+            search_aliases=[
+                "apply animatediff model",
+                "use evolved sampling",
+                "native model",
+                "ade",
+                "evolved",
+                "gen2",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -25,7 +25,17 @@ class MotionLoraStack(CheckedNode):
             category=CATEGORY,
             description="Choose a motion LoRA, such as a pan or a zoom, and its strength. Chain "
             "several of these nodes for more.",
-            search_aliases=["camera motion", "pan", "zoom", "tilt", "roll", "motion lora"],
+            search_aliases=[
+                "camera motion",
+                "pan",
+                "zoom",
+                "tilt",
+                "roll",
+                "motion lora",
+                "load animatediff lora",
+                "ade",
+                "evolved",
+            ],
             inputs=[
                 io.Combo.Input(
                     "motion_lora",

@@ -27,6 +27,11 @@ class PromptSchedule(CheckedNode):
                 "batch prompt schedule",
                 "keyframes",
                 "animate prompt",
+                "animatediff",
+                "ade",
+                "evolved",
+                "fizznodes",
+                "prompt scheduling",
             ],
             inputs=[
                 io.String.Input(

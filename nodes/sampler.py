@@ -48,7 +48,18 @@ class Sampler(CheckedNode):
             category=CATEGORY,
             description="Restyle frames: encode them, add noise, denoise them together as one "
             "video, decode them.",
-            search_aliases=["animatediff", "video to video", "vid2vid", "ksampler", "restyle"],
+            search_aliases=[
+                "animatediff",
+                "video to video",
+                "vid2vid",
+                "ksampler",
+                "restyle",
+                "ade",
+                "evolved",
+                "sample settings",
+                "noise layers",
+                "freenoise",
+            ],
             inputs=[*_inputs(), *_optional_inputs()],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The restyled frames."),

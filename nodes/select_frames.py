@@ -31,7 +31,15 @@ class SelectFrames(io.ComfyNode):
             category=CATEGORY,
             description="Read the selected frames of a VIDEO, by their exact time stamps, with the "
             "sound of the same time span. The video is streamed: only the kept frames take memory.",
-            search_aliases=["get video components", "video to images", "select every nth"],
+            search_aliases=[
+                "get video components",
+                "video to images",
+                "select every nth",
+                "animatediff",
+                "vhs",
+                "select every nth image",
+                "split images",
+            ],
             inputs=[
                 io.Video.Input(
                     "video", tooltip="A VIDEO, for example from ComfyUI's own Load Video."

@@ -37,6 +37,7 @@ class Speed(CheckedNode):
                 "guidance interval",
                 "low vram",
                 "torch compile",
+                "animatediff",
             ],
             inputs=_inputs(),
             outputs=[

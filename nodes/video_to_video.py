@@ -68,7 +68,15 @@ class VideoToVideo(CheckedNode):
             category=CATEGORY,
             description="Restyle a whole video in one node. Frames are streamed from file to file, "
             "so longer videos do not need more memory.",
-            search_aliases=["animatediff", "vid2vid", "restyle video", "video style transfer"],
+            search_aliases=[
+                "animatediff",
+                "vid2vid",
+                "restyle video",
+                "video style transfer",
+                "vhs",
+                "evolved",
+                "v2v",
+            ],
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=_inputs(),
