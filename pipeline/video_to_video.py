@@ -49,14 +49,12 @@ def video_to_video(
 ) -> Result:
     """Restyle a video file into another one.
 
-    The output appears under its name only when it is complete; a failed run leaves no partial file.
-    If another file has taken that name in the meantime, the output's name gets a number.
+    The output gets its name only when complete, and a number if the name has been taken meanwhile.
 
     Args:
         request: The input, the output, and what to make of it.
         models: Loaded networks, or the files to load them from.
-        guides: Controls and styles that are loaded already, in addition to those of the request;
-            the source blend is the request's.
+        guides: Loaded controls and styles, used besides the request's; source_blend is ignored.
         progress: Called after every chunk of frames and every pass of the UNet.
         is_cancelled: Called as often; True stops the job.
         before_phase: Called before the networks of a phase are used, for a host that moves them.
