@@ -17,6 +17,7 @@ from ..pipeline.output_file import check_can_replace
 from ..pipeline.part_folder import PartFolder
 
 DEMO_FOLDER = Path(__file__).parent
+CLIP_NAME = "miniature_clip.mp4"
 _NATIVE_SUFFIX = "_native"
 # ComfyUI cannot use these: it only supports vision models of certain sizes.
 _ONLY_WIDENED = ("clip_vision", "ipadapter")
@@ -47,23 +48,13 @@ def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = Fal
             with the repository, not with a wheel), or when a file cannot be written.
     """
     comfyui = checked_comfyui(comfyui)
-    models = sorted((DEMO_FOLDER / "models").rglob("*.safetensors"))
-    clip = DEMO_FOLDER / "clip.mp4"
-    if not models or not clip.exists():
-        raise AnimateDiffV2VError(
-            f"The miniature is not in {DEMO_FOLDER}: it comes with a clone of the repository."
-        )
-    usable = [path for path in models if path.parent.name not in _ONLY_WIDENED]
-    targets = {path: comfyui / path.relative_to(DEMO_FOLDER) for path in usable}
-    targets[clip] = comfyui / "input" / "miniature_clip.mp4"
-    for source, target in targets.items():
-        _write(target, partial(shutil.copyfile, source), overwrite=overwrite)
-    written = [*targets.values()]
+    sources = _sources()
+    written = copy_miniature(comfyui / "models", comfyui / "input", overwrite=overwrite)
     if not native:
         return written
     from .widened_files import WIDENED_FOLDERS, save_widened  # noqa: PLC0415 - loads PyTorch
 
-    for path in models:
+    for path in sources:
         folder = path.parent.name
         if folder in WIDENED_FOLDERS:
             suffix = "" if folder in _ONLY_WIDENED else _NATIVE_SUFFIX
@@ -71,6 +62,29 @@ def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = Fal
             _write(target, partial(save_widened, path), overwrite=overwrite)
             written.append(target)
     return written
+
+
+def copy_miniature(models: Path, inputs: Path, *, overwrite: bool = False) -> list[Path]:
+    """Copy the miniature's model files and its video into these folders; return the paths written.
+
+    Raises:
+        AnimateDiffV2VError: as of install_models.
+    """
+    usable = [path for path in _sources() if path.parent.name not in _ONLY_WIDENED]
+    targets = {path: models / path.parent.name / path.name for path in usable}
+    targets[DEMO_FOLDER / "clip.mp4"] = inputs / CLIP_NAME
+    for source, target in targets.items():
+        _write(target, partial(shutil.copyfile, source), overwrite=overwrite)
+    return [*targets.values()]
+
+
+def _sources() -> list[Path]:
+    models = sorted((DEMO_FOLDER / "models").rglob("*.safetensors"))
+    if not models or not (DEMO_FOLDER / "clip.mp4").exists():
+        raise AnimateDiffV2VError(
+            f"The miniature is not in {DEMO_FOLDER}: it comes with a clone of the repository."
+        )
+    return models
 
 
 def _write(target: Path, write: Callable[[Path], object], *, overwrite: bool) -> None:

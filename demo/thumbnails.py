@@ -19,6 +19,8 @@ DEMO = Path(__file__).parent
 TEMPLATES = DEMO.parent / "workflows"
 # The template browser shows square thumbnails; they are drawn larger for smooth lines and text.
 SIDE, DRAWN, EDGE = 512, 1024, 64
+# It lays a badge over the upper left corner, a fifth of the height.
+BADGE = 170
 GROUND, INK, SOFT = "#1d2430", "#f2f4f8", "#9aa6b8"
 # The colours of the groups in the templates.
 COLOURS = {
@@ -51,7 +53,13 @@ class Card:
 
 
 CARDS = {
-    "Video to Video": Card(
+    "01 Try it now": Card(
+        "Try it now",
+        "a miniature, no download, no GPU",
+        "green",
+        [[("Get the miniature", "result")], [("AnimateDiff Video to Video", "restyle")]],
+    ),
+    "03 Video to Video": Card(
         "Video to Video",
         "restyle a clip, keep its sound",
         "green",
@@ -60,13 +68,13 @@ CARDS = {
             [("Load Model", "model"), ("Encode Video", "result")],
         ],
     ),
-    "Video to Video (one node)": Card(
+    "02 Video to Video (one node)": Card(
         "Video to Video",
         "in one node, from file to file",
         "yellow",
         [[("AnimateDiff Video to Video", "restyle")]],
     ),
-    "LoRA Stack": Card(
+    "09 LoRA Stack": Card(
         "LoRA Stack",
         "several LoRAs, their own strengths",
         "outlined",
@@ -75,13 +83,13 @@ CARDS = {
             [("Load Model", "model"), ("Sampler", "restyle")],
         ],
     ),
-    "Turbo (few steps)": Card(
+    "04 Turbo (few steps)": Card(
         "Turbo",
         "AnimateLCM: 8 steps, not 25",
         "4_steps",
         [[("AnimateLCM", "model"), ("8 steps, lcm", "restyle")], [("Encode Video", "result")]],
     ),
-    "Long Video (context windows)": Card(
+    "06 Long Video": Card(
         "Long Video",
         "windows that overlap, any length",
         "green",
@@ -89,14 +97,14 @@ CARDS = {
         frames=8,
         windows=4,
     ),
-    "Prompt Travel": Card(
+    "05 Prompt Travel": Card(
         "Prompt Travel",
         "a prompt that changes on the way",
         lambda: [help_pictures.video(), *help_pictures.prompt_schedule().values()],
         [[("Prompt Schedule", "prompts"), ("Sampler", "restyle")]],
         prompts=True,
     ),
-    "ControlNet": Card(
+    "07 ControlNet": Card(
         "ControlNet",
         "new colours, the same outlines",
         lambda: [
@@ -110,7 +118,7 @@ CARDS = {
         ],
         frames=6,
     ),
-    "Style Image": Card(
+    "08 Style Image": Card(
         "Style Image",
         "the style of a picture, by IP-Adapter",
         lambda: [*help_pictures.ip_adapter().values()][:2],
@@ -119,7 +127,7 @@ CARDS = {
             [("Load CLIP Vision", "model"), ("Sampler", "restyle")],
         ],
     ),
-    "Native nodes (MODEL, CLIP, VAE, VIDEO)": Card(
+    "10 Native nodes": Card(
         "Native nodes",
         "MODEL, CLIP, VAE, VIDEO",
         "green",
@@ -141,9 +149,9 @@ def main() -> None:
 def draw(card: Card) -> Image.Image:
     picture = Image.new("RGB", (DRAWN, DRAWN), GROUND)
     pen = ImageDraw.Draw(picture)
-    pen.text((EDGE, 64), card.title, font=letters(68), fill=INK)
-    pen.text((EDGE, 152), card.subtitle, font=letters(40), fill=SOFT)
-    y = 236
+    pen.text((EDGE, BADGE), card.title, font=letters(68), fill=INK)
+    pen.text((EDGE, BADGE + 84), card.subtitle, font=letters(40), fill=SOFT)
+    y = BADGE + 156
     for frames in shown(card):
         y += strip(picture, y, frames, card.frames) + 20
     y += 12
@@ -154,7 +162,7 @@ def draw(card: Card) -> Image.Image:
         y += 36
     if card.prompts:
         y += prompts(pen, y)
-    nodes(pen, max(y + 16, 640), card.nodes)
+    nodes(pen, max(y + 8, 690), card.nodes)
     return picture
 
 

@@ -14,6 +14,7 @@ from .ip_adapter import IPAdapter
 from .load_model import LoadModel
 from .load_video import LoadVideo
 from .lora_stack import LoraStack
+from .miniature_route import add_miniature_route
 from .model_from_comfy import ModelFromComfy
 from .motion_lora import MotionLoraStack
 from .prompt_schedule import PromptSchedule
@@ -32,6 +33,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
         register_model_folders()
         remember_submitted_prompts()
         add_selection_route()
+        add_miniature_route()
         add_hosted_api()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

@@ -81,7 +81,7 @@ def restyle_images(
     job = FrameJob(
         models,
         settings,
-        progress=host.NodeProgress(),
+        progress=host.NodeProgress(models.codec),
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
     )
@@ -123,7 +123,7 @@ def restyle_file(
         request,
         model.models,
         guides=Guides(controls=control.links, styles=style.links),
-        progress=host.NodeProgress(),
+        progress=host.NodeProgress(model.models.codec),
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
     )

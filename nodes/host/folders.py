@@ -73,6 +73,16 @@ def embedding_folders() -> list[Path]:
     return [folder for folder in model_folders("embeddings") if folder.is_dir()]
 
 
+def models_folder() -> Path:
+    """Return ComfyUI's own folder of models, in which each kind has a folder."""
+    return Path(folder_paths.models_dir)
+
+
+def input_folder() -> Path:
+    """Return ComfyUI's input folder."""
+    return Path(folder_paths.get_input_directory())
+
+
 def input_videos() -> list[str]:
     """List the videos in ComfyUI's input folder."""
     folder = Path(folder_paths.get_input_directory())

@@ -106,6 +106,8 @@ class HostCodec(LatentCodec):
     """ComfyUI's VAE as the pipeline's latent codec; it manages its memory itself."""
 
     FRAMES_AT_ONCE = 8
+    # ComfyUI itself loads no other sizes.
+    is_smaller_than_sd15 = False
 
     def __init__(self, vae: Any) -> None:
         """Wrap a value of ComfyUI's VAE type.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.latent_formats
 import comfy.model_management as memory
@@ -18,11 +18,16 @@ from PIL import Image
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from ...pipeline.models.vae import LatentCodec
+
 # Type, picture, and the size that ComfyUI scales it to; None leaves it unscaled.
 Preview = tuple[str, Any, int | None]
 
 FRAME_RATE = 8
 MAX_FRAMES = 32
+# Decoding takes longer than ComfyUI's previewers.
+MAX_DECODED_FRAMES = 8
 LONGER_SIDE = 256
 # Previews take at most a tenth of the time, with at least this pause between them.
 SECONDS_BETWEEN = 0.5
@@ -30,13 +35,19 @@ REST_AFTER_WORK = 9
 
 
 class Previews:
-    """Makes previews of latents with ComfyUI's preview method."""
+    """Makes previews of latents with ComfyUI's preview method, or with an unusual VAE itself."""
 
-    def __init__(self) -> None:
-        """Get ComfyUI's previewer; with the preview method "none" there is none."""
+    def __init__(self, codec: LatentCodec | None = None) -> None:
+        """Get ComfyUI's previewer; with the preview method "none" there is none.
+
+        Args:
+            codec: The codec of the latents. ComfyUI's previewers know the latents of Stable
+                Diffusion 1.5; what a smaller VAE encodes would have other colours.
+        """
         self._previewer = latent_preview.get_previewer(
             memory.get_torch_device(), comfy.latent_formats.SD15()
         )
+        self._codec = codec if codec is not None and codec.is_smaller_than_sd15 else None
         self._next = 0.0
 
     def of(self, latents: Tensor) -> Preview | None:
@@ -47,7 +58,10 @@ class Previews:
         started = time.monotonic()
         if self._previewer is None or started < self._next:
             return None
-        preview = _preview(self._previewer, latents.to(memory.get_torch_device()), started)
+        if self._codec is not None:
+            preview = _animated(_decoded(self._codec, latents), started)
+        else:
+            preview = _preview(self._previewer, latents.to(memory.get_torch_device()), started)
         ended = time.monotonic()
         self._next = ended + max(SECONDS_BETWEEN, REST_AFTER_WORK * (ended - started))
         return preview
@@ -57,7 +71,19 @@ def _preview(previewer: latent_preview.LatentPreviewer, latents: Tensor, now: fl
     if len(latents) == 1 or _is_animated_by_another_pack(previewer):
         return previewer.decode_latent_to_preview_image("JPEG", latents)
     parts = torch.split(latents[spread(len(latents))], 1)
-    frames = [_picture(previewer, latent) for latent in parts]
+    return _animated([_picture(previewer, latent) for latent in parts], now)
+
+
+def _decoded(codec: LatentCodec, latents: Tensor) -> list[Image.Image]:
+    shown = latents[spread(len(latents), MAX_DECODED_FRAMES)]
+    chunks = codec.decode(comfy.latent_formats.SD15().process_out(shown))
+    frames = torch.cat([chunk.cpu() for chunk in chunks])
+    return [_enlarged(Image.fromarray(frame)) for frame in (frames * 255).byte().numpy()]
+
+
+def _animated(frames: list[Image.Image], now: float) -> Preview:
+    if len(frames) == 1:
+        return "JPEG", frames[0], None
     # The canvas draws only the first frame: start at another one each time, as if it played.
     first = int(now * FRAME_RATE) % len(frames)
     return "JPEG", AnimatedPicture.of(frames[first:] + frames[:first]), None
@@ -70,7 +96,10 @@ def _is_animated_by_another_pack(previewer: latent_preview.LatentPreviewer) -> b
 
 
 def _picture(previewer: latent_preview.LatentPreviewer, latents: Tensor) -> Image.Image:
-    picture = previewer.decode_latent_to_preview(latents)
+    return _enlarged(previewer.decode_latent_to_preview(latents))
+
+
+def _enlarged(picture: Image.Image) -> Image.Image:
     scale = LONGER_SIDE / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     return picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -108,6 +137,6 @@ class AnimatedPicture(WebPImageFile):
         fp.write(self._data)
 
 
-def spread(count: int) -> Tensor:
-    """Return the indices of at most MAX_FRAMES frames, evenly spread over `count`."""
-    return torch.linspace(0, count - 1, min(count, MAX_FRAMES)).round().long()
+def spread(count: int, most: int = MAX_FRAMES) -> Tensor:
+    """Return the indices of at most `most` frames, evenly spread over `count`."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()

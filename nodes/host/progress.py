@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import comfy.model_management as memory
 import comfy.utils
 
 from ...pipeline import Progress
 from .previews import Previews
 from .queue import say
+
+if TYPE_CHECKING:
+    from ...pipeline.models.vae import LatentCodec
 
 PROGRESS_UNITS = 1000
 
@@ -21,10 +26,10 @@ def raise_if_interrupted() -> bool:
 class NodeProgress:
     """The pipeline's progress callback: the bar of the running node, with a preview."""
 
-    def __init__(self) -> None:
-        """Create the bar, at 0."""
+    def __init__(self, codec: LatentCodec | None = None) -> None:
+        """Create the bar, at 0; `codec` is that of the latents to preview."""
         self._bar = comfy.utils.ProgressBar(PROGRESS_UNITS)
-        self._previews = Previews()
+        self._previews = Previews(codec)
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress of the job."""

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # float16, or up to eight smaller frames. It is halved when memory runs out.
 PIXELS_PER_PASS = 2 * 512 * 512
 FRAMES_PER_PASS = 8
+# The most channels of its VAE.
+SD15_CHANNELS = 512
 FRAMES_OF_THE_VAE = "frames of the VAE"
 
 
@@ -40,6 +42,11 @@ def default_frames_per_pass(height: int, width: int) -> int:
 
 class LatentCodec(Protocol):
     """A codec between frames and latents."""
+
+    @property
+    def is_smaller_than_sd15(self) -> bool:
+        """True when its VAE has fewer channels than Stable Diffusion 1.5's: its latents differ."""
+        ...
 
     def encode(self, frames: Tensor) -> Tensor:
         """Return the latents [n, 4, height / 8, width / 8], float32, on the CPU, unscaled.
@@ -77,6 +84,12 @@ class VaeCodec:
         self._frames_per_pass = frames_per_pass
         # An attribute, because the chunks of a video arrive in separate calls.
         self._encoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
+
+    @property
+    def is_smaller_than_sd15(self) -> bool:
+        """True when the VAE has fewer channels than Stable Diffusion 1.5's: its latents differ."""
+        channels: list[int] = self.vae.config.block_out_channels
+        return max(channels) < SD15_CHANNELS
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-GRAPH = "Long Video (context windows)"
+GRAPH = "06 Long Video"
 
 
 def test_windows_longer_than_the_motion_module_are_refused_in_the_graph(frontend):

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
 
+import pytest
+from animatediff_v2v.demo.install import CLIP_NAME
+
+from ..host.comfy_server import PACK
 from .conftest import TEMPLATES
 
-GRAPH = "Video to Video"
+ONE = "ADV2V_VideoToVideo"
+GRAPH, ONE_NODE, TRY_IT_NOW = TEMPLATES[2], TEMPLATES[1], TEMPLATES[0]
+MINIATURE = ("checkpoints/miniature", "animatediff_models/miniature_motion")
+# Left, top, right and bottom of each node, titles included, in units of the graph.
+BOXES = """() => {
+  const { scale } = app.canvas.ds;
+  return app.graph.nodes.map((node) => {
+    const card = document.querySelector(`[data-node-id="${node.id}"]`);
+    const size = card && card.getBoundingClientRect();
+    const [width, height] = card
+      ? [size.width / scale, size.height / scale]
+      : [node.size[0], node.size[1] + LiteGraph.NODE_TITLE_HEIGHT];
+    const [x, y] = [node.pos[0], node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT];
+    return [node.type, x, y, x + width, y + height];
+  });
+}"""
+# What a node shows beyond its own edge; ComfyUI's canvas makes nodes grow instead.
+SPILT = """() => [...document.querySelectorAll("[data-node-id]")].filter((card) => {
+  const { bottom } = card.getBoundingClientRect();
+  return [...card.querySelectorAll("video, textarea, .comfy-markdown-content")]
+    .some((each) => each.getBoundingClientRect().bottom > bottom + 1);
+}).map((card) => card.innerText.split("\\n")[0])"""
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -20,6 +45,22 @@ def test_template_opens_without_a_warning(frontend, name):
     for sign in (".p-dialog", ".p-toast-message", "[data-testid=error-overlay]"):
         shown = page.locator(sign)
         assert not shown.count(), shown.first.inner_text()
+    for kind, widget in (("ADV2V_LoadVideo", "video"), ("LoadVideo", "file"), (ONE, "video")):
+        if page.evaluate("(kind) => app.graph.nodes.some(({ type }) => type === kind)", kind):
+            frontend.choose(kind, widget, "picture.mp4")
+            page.wait_for_function(
+                "() => [...document.querySelectorAll('video')].some("
+                "(video) => video.readyState >= 1)"
+            )
+    page.wait_for_timeout(1500)
+    frontend.shot(f"{name} with a clip")
+    overlapping = [
+        (one[0], other[0])
+        for one, other in itertools.combinations(page.evaluate(BOXES), 2)
+        if one[1] < other[3] and other[1] < one[3] and one[2] < other[4] and other[2] < one[4]
+    ]
+    assert not overlapping
+    assert not page.evaluate(SPILT)
 
 
 def test_clip_goes_in_and_video_plays(frontend, tmp_path, server):
@@ -55,3 +96,81 @@ def test_clip_goes_in_and_video_plays(frontend, tmp_path, server):
     assert seen["progress"][-1] == 1 and len(set(seen["progress"])) > 3
     assert seen["previews"] > 0
     frontend.shot("result")
+
+
+def test_a_graph_from_before_a_widget_keeps_its_values(frontend):
+    """The value of the upload button stood where the value of width stands now."""
+    frontend.open_template(ONE_NODE)
+    saved = frontend.page.evaluate("app.graph.serialize()")
+    for node in saved["nodes"]:
+        if node["type"] == ONE:
+            assert node["widgets_values"][-4:] == [0, 0, 0, "image"]
+            node["widgets_values"] = [*node["widgets_values"][:-4], "image"]
+    frontend.page.evaluate("(graph) => app.loadGraphData(graph)", saved)
+    (shown,) = frontend.shown(ONE)
+    names = ("filename_prefix", "width", "height", "frame_load_cap", "upload")
+    assert [shown[name] for name in names] == ["video/AnimateDiffV2V", 0, 0, 0, "image"]
+
+
+def test_templates_are_listed_by_number(frontend):
+    offered = frontend.page.evaluate(
+        "async () => (await import('/scripts/api.js')).api.getWorkflowTemplates()"
+    )
+    assert offered["animatediff-v2v"] == TEMPLATES
+
+
+def test_the_miniature_comes_and_runs(frontend, server):
+    page, models = frontend.page, server.folder / "models"
+    for name in MINIATURE:
+        (models / f"{name}.safetensors").unlink(missing_ok=True)
+    (server.folder / "input" / CLIP_NAME).unlink(missing_ok=True)
+    page.evaluate("app.refreshComboInNodes()")
+    frontend.open_template(TRY_IT_NOW)
+    frontend.shot("try it now, before")
+    button = f"{FIND}.find(({{ name }}) => name === 'get_miniature')"
+    if frontend.renderer == "nodes 2.0":
+        page.get_by_role("button", name="Get the miniature").click()
+    else:
+        page.evaluate(f"{button}.callback()")
+    page.wait_for_function(f"() => !{button}")
+    for name in MINIATURE:
+        file = f"{name}.safetensors"
+        assert (models / file).read_bytes() == (PACK / "demo" / "models" / file).read_bytes()
+    # The rest is as the template has it; this is as much as shows that it runs.
+    frontend.choose(ONE, "frame_load_cap", 8)
+    frontend.choose(ONE, "num_inference_steps", 2 + len(frontend.renderer) % 2)
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('video')].some("
+        "(video) => video.src.includes('AnimateDiffV2V') && video.readyState >= 2)"
+    )
+    frontend.shot("try it now, after")
+
+
+FIND = f"app.graph.nodes.find(({{ type }}) => type === '{ONE}').widgets"
+FORM = ["video", "prompt", "base_model", "denoise"]
+
+
+@pytest.mark.parametrize("width", [1600, 412])
+def test_the_form_of_app_mode(frontend, width):
+    """Clip, prompt, checkpoint and strength, and the button, on a screen and on a phone."""
+    page = frontend.page
+    frontend.open_template(ONE_NODE)
+    before = page.viewport_size
+    page.set_viewport_size({"width": width, "height": 915})
+    frontend.command("Comfy.ToggleLinear")
+    try:
+        if width < 600:  # A phone shows the form and the result one at a time.
+            page.get_by_text("Edit & Run").click()
+        fields = page.get_by_test_id("app-mode-widget-item")
+        fields.first.wait_for()
+        frontend.shot(f"app mode {width}")
+        assert [each.inner_text().split("\n")[0] for each in fields.all()] == FORM
+        for field in fields.all():
+            box = field.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert page.get_by_test_id("linear-run-button").count()
+    finally:
+        page.set_viewport_size(before)
+        frontend.command("Comfy.ToggleLinear")
+        page.wait_for_timeout(500)

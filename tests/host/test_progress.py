@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from itertools import pairwise
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from .comfy_server import message
 from .conftest import FRAMES, SIZE
-from .test_behaviour import encode_video, failure, graph, load_video, one_node, sampler
+from .test_behaviour import encode_video, failure, frames_of, graph, load_video, one_node, sampler
 
 WINDOWS = {
     "class_type": "ADV2V_ContextOptions",
@@ -76,6 +77,31 @@ def test_all_frames_play_while_sampling(server):
             shapes.append((picture.size, picture.convert("RGB").tobytes()))
     assert shapes[0][0] == (256, 256 * SIZE[1] // SIZE[0] + 1)
     assert len({pixels for _, pixels in shapes}) > 1
+
+
+def test_the_miniatures_colours_are_those_of_the_result(server):
+    """Its latents are not Stable Diffusion 1.5's, whose colours ComfyUI's previewers know."""
+    prompt = one_node(
+        seed=409,
+        prompt="a green circle on a purple background",
+        denoise=0.5,
+        num_inference_steps=8,
+        guidance_scale=5.0,
+        scheduler="karras",
+    )
+    with server.watched() as watcher:
+        entry = server.run(prompt, client=watcher.client)
+        watcher.until(lambda: watcher.of("execution_success"))
+        _, data = watcher.pictures[-1]
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.n_frames == FRAMES // 2
+        shown = mean_colour(frame.convert("RGB") for frame in ImageSequence.Iterator(picture))
+    made = mean_colour(frames_of(server.files(entry)[0]))
+    assert np.abs(shown - made).max() < 25, (shown, made)
+
+
+def mean_colour(pictures):
+    return np.mean([np.asarray(each, np.float32).mean((0, 1)) for each in pictures], axis=0)
 
 
 def test_one_frame_is_shown_as_comfyui_shows_it(server):

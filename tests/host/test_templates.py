@@ -21,7 +21,7 @@ from .comfy_server import PACK, PACK_NAME, message
 from .conftest import FRAME_RATE, FRAMES, SAMPLE_RATE, SIZE
 
 TEMPLATES = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
-GRAPH = "Video to Video"
+GRAPH = "03 Video to Video"
 KEPT = FRAMES // 2
 LORA = "style_lora.safetensors"
 # The miniature, the clip and the few steps of a test.
@@ -174,7 +174,7 @@ PROMPT = "a green circle on a purple background"
 
 def test_native_nodes_show_what_the_packs_own_loader_shows(server, opened):
     own = with_values(opened(GRAPH), "ADV2V_Sampler", positive=PROMPT, negative="")
-    native = opened("Native nodes (MODEL, CLIP, VAE, VIDEO)")
+    native = opened("10 Native nodes")
     native = with_values(native, "LoraLoader", strength_model=0.0, strength_clip=0.0)
     texts = [key for key, node in native.items() if node["class_type"] == "CLIPTextEncode"]
     (sampler,) = (node for node in native.values() if node["class_type"] == "ADV2V_Sampler")
@@ -196,7 +196,7 @@ def test_a_style_image_gives_its_colours(server, opened):
     picture = Image.new("RGB", (256, 256), "#9a38bd")
     ImageDraw.Draw(picture).ellipse((60, 70, 190, 200), fill="#2ea845")
     picture.save(server.folder / "input" / "green_on_purple.png")
-    prompt = with_values(opened("Style Image"), "LoadImage", image="green_on_purple.png")
+    prompt = with_values(opened("08 Style Image"), "LoadImage", image="green_on_purple.png")
     prompt = with_values(prompt, "ADV2V_IPAdapter", weight=1.0)
     prompt = with_values(prompt, "ADV2V_Sampler", positive="", negative="")
     made = pictures(server.files(server.run(prompt))[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import runpy
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from animatediff_v2v.cli.main import main
+from animatediff_v2v.demo.install import copy_miniature
+from animatediff_v2v.pipeline import AnimateDiffV2VError
 from animatediff_v2v.pipeline.files import identify
 from safetensors import safe_open
 
@@ -131,3 +134,14 @@ def test_the_demo_shows_what_its_prompts_say(tmp_path, monkeypatch):
             seen = measures.look(frame.astype(np.float32) / 255)
             assert measures.colour_name(seen.object_colour) == words[1]
             assert measures.colour_name(seen.background_colour) == words[5]
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    def fill(source, target):
+        target.write_bytes(source.read_bytes()[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    with pytest.raises(AnimateDiffV2VError, match="cannot be written: No space left on device"):
+        copy_miniature(tmp_path / "models", tmp_path / "input")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

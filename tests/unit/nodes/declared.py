@@ -129,7 +129,14 @@ def _stand_ins() -> dict[str, Any]:
             model_names=lambda _folder: [ANY_FILE],
             input_videos=lambda: [ANY_FILE],
         ),
-        **{f"{PACKAGE}.{name}": Mock() for name in ("hosted_api.mount", "selection_route")},
+        **{
+            f"{PACKAGE}.{name}": Mock()
+            for name in (
+                "hosted_api.mount",
+                "miniature_route",
+                "selection_route",
+            )
+        },
     }
 
 

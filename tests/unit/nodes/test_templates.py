@@ -1,29 +1,32 @@
 """The templates are complete, name their files, and match the declared nodes."""
 
-import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from animatediff_v2v.demo.install import CLIP_NAME
 from PIL import Image
 
 from .declared import ANY_FILE, schemas
 
 PACK = Path(__file__).parents[3]
 TEMPLATES = {path.stem: path for path in (PACK / "workflows").glob("*.json")}
+# By their use: the most useful first. ComfyUI lists them by name.
 NAMES = {
-    "ControlNet",
-    "LoRA Stack",
-    "Long Video (context windows)",
-    "Native nodes (MODEL, CLIP, VAE, VIDEO)",
-    "Prompt Travel",
-    "Style Image",
-    "Turbo (few steps)",
-    "Video to Video",
-    "Video to Video (one node)",
+    "01 Try it now",
+    "02 Video to Video (one node)",
+    "03 Video to Video",
+    "04 Turbo (few steps)",
+    "05 Prompt Travel",
+    "06 Long Video",
+    "07 ControlNet",
+    "08 Style Image",
+    "09 LoRA Stack",
+    "10 Native nodes",
 }
+TRY_IT_NOW = "01 Try it now"
 CORE_NODES = {
     "CLIPTextEncode",
     "CLIPVisionLoader",
@@ -43,15 +46,14 @@ RENAMED = {"CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": "image_encoder/model.s
 NATIVE_LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader"}
 # In custom_nodes: an installation through ComfyUI puts no command on the path.
 INSTALL = "python -m animatediff-v2v.cli demo --install-models .."
-# The nodes' titles stand above their places.
-TITLE_PIXELS = 30
+V2V = "ADV2V_VideoToVideo"
 
 
 def workflow(name):
     return json.loads(TEMPLATES[name].read_text(encoding="utf-8"))
 
 
-def values_of(node):
+def values_of(node, after_generate="randomize"):
     """The saved values of one of our nodes by the inputs' names.
 
     Optional inputs that the node has gained since are missing, unless it has an upload button: the
@@ -65,7 +67,7 @@ def values_of(node):
             break
         values[each.name] = (each, saved.pop(0))
         if each.options.get("control_after_generate"):
-            assert saved.pop(0) == "randomize"
+            assert saved.pop(0) == after_generate
     assert saved == ["image"] * uploads, f"{node['type']}: open the template and save it anew"
     return values
 
@@ -109,14 +111,24 @@ def test_template_fits_the_nodes(name):
         assert (
             outputs == [(each.display_name, each.type) for each in schema.outputs][: len(outputs)]
         )
-        for declared, value in values_of(node).values():
+        # A first result that can be compared with its description.
+        after_generate = "fixed" if name == TRY_IT_NOW else "randomize"
+        for declared, value in values_of(node, after_generate).values():
             assert fits(declared, value), f"{node['type']}.{declared.name}: {value!r}"
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_template_says_where_its_models_are(name):
+def note_of(name):
     nodes = workflow(name)["nodes"]
     (note,) = (node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote")
+    # By this the page knows notes of this pack, which it shows at reading size.
+    assert "(https://github.com/animatediff-v2v/" in note
+    assert note.startswith(f"# {name[3:]}\n")
+    return note
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {TRY_IT_NOW}))
+def test_template_says_where_its_models_are(name):
+    nodes, note = workflow(name)["nodes"], note_of(name)
     models = [model for node in nodes for model in node["properties"].get("models", ())]
     assert (
         {"checkpoints", "animatediff_models"} <= {each["directory"] for each in models} <= FOLDERS
@@ -128,15 +140,30 @@ def test_template_says_where_its_models_are(name):
         assert model["name"] in values
         assert f"({model['url']})" in note and f"`models/{model['directory']}`" in note
     takes_native = any(node["type"] in NATIVE_LOADERS for node in nodes)
-    assert (f"`{INSTALL} --native` (2 GB)" if takes_native else f"`{INSTALL}`") in note
-    assert f"# {name}\n" in note
+    assert (f"`{INSTALL} --native` (2 GB)" if takes_native else f"**{TRY_IT_NOW}**") in note
 
 
-def test_the_line_in_the_notes_runs_as_written(tmp_path):
+def test_try_it_now_names_files_that_its_button_brings():
+    """Every file is of the miniature, and no value asks for a download."""
+    assert "**Get the miniature**" in note_of(TRY_IT_NOW)
+    (node,) = (each for each in workflow(TRY_IT_NOW)["nodes"] if each["type"] == V2V)
+    assert "models" not in node["properties"]
+    values = {name: value for name, (_, value) in values_of(node, "fixed").items()}
+    brought = {path.name for path in (PACK / "demo" / "models").rglob("*.safetensors")}
+    assert {values["base_model"], values["motion_module"]} <= brought
+    assert values["video"] == CLIP_NAME
+    # What demo/README.md recommends for the miniature.
+    recommended = {"num_inference_steps": 8, "denoise": 0.5, "guidance_scale": 5.0}
+    assert {name: values[name] for name in recommended} == recommended
+    assert (values["scheduler"], values["negative_prompt"]) == ("karras", "")
+
+
+def test_the_line_in_the_readme_runs_as_written(tmp_path):
     folder = tmp_path / "custom_nodes"
     folder.mkdir()
     (tmp_path / "models").mkdir()
     (folder / "animatediff-v2v").symlink_to(PACK, target_is_directory=True)
+    assert f"`{INSTALL}`" in (PACK / "README.md").read_text(encoding="utf-8")
     program, *rest = INSTALL.split()
     assert program == "python"
     run = subprocess.run(
@@ -145,32 +172,6 @@ def test_the_line_in_the_notes_runs_as_written(tmp_path):
     assert (run.returncode, run.stderr) == (0, "")
     assert (tmp_path / "models" / "checkpoints" / "miniature.safetensors").is_file()
     assert (tmp_path / "input" / "miniature_clip.mp4").is_file()
-
-
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_template_is_laid_out(name):
-    """Nothing overlaps, and each node is entirely inside a group or outside all groups."""
-    graph = workflow(name)
-    boxes = [box(node["pos"], node["size"]) for node in graph["nodes"]]
-    for one, other in itertools.combinations(boxes, 2):
-        assert not overlap(one, other)
-    for group in graph["groups"]:
-        x, y, width, height = group["bounding"]
-        outer = (x, y, x + width, y + height)
-        for inner in boxes:
-            inside = outer[0] <= inner[0] and inner[2] <= outer[2]
-            inside &= outer[1] <= inner[1] and inner[3] <= outer[3]
-            assert inside or not overlap(outer, inner), group["title"]
-
-
-def box(position, size):
-    x, y = position
-    return x, y - TITLE_PIXELS, x + size[0], y + size[1]
-
-
-def overlap(one, other):
-    across = one[0] < other[2] and other[0] < one[2]
-    return across and one[1] < other[3] and other[1] < one[3]
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
