@@ -62,7 +62,7 @@ def test_template_is_valid(name, version, tmp_path):
 
 
 def test_a_missing_model_and_a_wrong_value_are_told(tmp_path):
-    graph = workflow("Video to Video")
+    graph = workflow("03 Video to Video")
     (sampler,) = (node for node in graph["nodes"] if node["type"] == "ADV2V_Sampler")
     sampler["widgets_values"][sampler["widgets_values"].index("euler")] = "magic"
     (model, *others) = models(graph)
