@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def number_in_front_of(prompt_id: str | None, waiting: Sequence[tuple[float, str]]) -> float | None:
-    """Return a number between those of a waiting prompt and of the one in front of it.
+    """Return a queue number that puts a new prompt directly in front of a waiting one.
 
     None when the prompt is not waiting.
 

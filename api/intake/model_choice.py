@@ -130,7 +130,7 @@ def motion_lora_for(motion: str, library: ModelLibrary) -> str:
 
 
 def named(wanted: str, names: Iterable[str]) -> list[str]:
-    """Return the file of exactly that name, or else all with the same letters and digits.
+    """Return the file with exactly that name, or else all files with its letters and digits.
 
     >>> named("cardosAnimev20", ["b.ckpt", "cardosAnime_v20.safetensors"])
     ['cardosAnime_v20.safetensors']

@@ -106,7 +106,7 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 
 class AnimatedPicture(WebPImageFile):
-    """An animated WebP that ComfyUI's server takes for a picture, and that saves only as WebP.
+    """An animated WebP that ComfyUI's server accepts as a picture; it always saves as WebP.
 
     The server only knows JPEG and PNG, but browsers detect the type from the data.
     """

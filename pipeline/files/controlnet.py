@@ -84,7 +84,7 @@ def _controlnet(weights: Mapping[str, torch.Tensor], path: Path) -> ControlWeigh
 
 
 def _shuffles(path: Path) -> bool:
-    """Return whether a file is ControlNet Shuffle, by its name as in ComfyUI: no key tells."""
+    """Return whether a file is ControlNet Shuffle, by its name, as in ComfyUI."""
     name = path.parent.name if path.name.startswith("diffusion_pytorch_model") else path.name
     return "shuffle" in name.lower()
 

@@ -161,7 +161,7 @@ def timing_from_times(
 
 
 def rate_readings(rate: Fraction) -> list[Fraction]:
-    """Return possible meanings of a rate in a header: 19001/317 may be a rounded 60000/1001."""
+    """Return the exact rates that a header's rate may stand for: 19001/317 may mean 60000/1001."""
     exact = _rate_within_reason(rate)
     return [rate] if rate.denominator <= 10 or rate.denominator == 1001 else [exact, rate]
 

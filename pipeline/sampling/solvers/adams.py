@@ -88,9 +88,9 @@ def _even(levels: Sequence[float], target: float) -> Sequence[float]:
 def _uneven(levels: Sequence[float], target: float) -> Sequence[float]:
     """Return Adams-Bashforth's weights for uneven steps, as published.
 
-    Two terms are not those of the polynomial through all slopes, from which they differ where the
-    steps are uneven: the second difference's factor, and the oldest slope's weight. All who use
-    the method have them.
+    For uneven steps, two terms differ from those of the polynomial through all slopes: the factor
+    of the second difference, and the weight of the oldest slope. All implementations of the method
+    have them.
     """
     points = [target, *levels]
     steps = [points[index] - points[index + 1] for index in range(len(levels))]

@@ -10,7 +10,7 @@ from ..noise_schedule import NoiseSchedule
 from ..step_noise import StepNoise
 from .steps import steps
 
-# Share of a step's noise that TCD draws anew (gamma in the paper); its authors' default.
+# The share of a step's noise that TCD redraws (gamma in the paper); its authors' default.
 TCD_GAMMA = 0.3
 
 

@@ -88,8 +88,8 @@ def dpm_adaptive(
 ) -> Tensor:
     """Run DPM-Solver-23 with steps as long as the error allows: the paper's appendix C.
 
-    Of the levels only the first and the last above 0 count, at which it ends, except that a single
-    step goes to 0. Three model calls are made for each step that is tried.
+    Only the first level and the last one above 0 are used: it ends at the latter, except that a
+    single step goes to 0. Each attempted step makes three model calls.
     """
     if len(sigmas) == 2:
         return denoise(latents, sigmas[0], 0)

@@ -10,7 +10,7 @@ from ..noise_schedule import NoiseSchedule
 from ..step_noise import StepNoise
 from .steps import distinct_steps
 
-# Rectangles of the integrals over 1 / phi, which have no closed form; as many as the authors take.
+# Rectangles of the integrals over 1 / phi, which have no closed form; as many as the authors use.
 _RECTANGLES = 200
 
 

@@ -39,8 +39,8 @@ def heunpp2(
 ) -> Tensor:
     """Run Heun++: slopes at up to two levels ahead, each weighted by its level.
 
-    The slope at the n-th of N levels has the weight sigma_n / (N * sigma_0), that of the current
-    level what remains of 1. The method is that of the MIT-licensed extension
+    The slope at the n-th of N levels has the weight sigma_n / (N * sigma_0); the current level's
+    makes the sum of the weights 1. The method is that of the MIT-licensed extension
     sd-webui-samplers-scheduler; N is 3, 2 before the last step, and 1 in the last.
     """
     last = len(sigmas) - 1
