@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -148,12 +148,24 @@ def without_comfyui() -> Iterator[None]:
     for name in before:
         del sys.modules[name]
     sys.modules.update(stand_ins)
+    # `from . import host` takes a package's attribute before its module.
+    package = importlib.import_module(PACKAGE)
+    attributes = {name: each for name, each in vars(package).items() if _is_submodule(each)}
+    for name in attributes:
+        delattr(package, name)
     try:
         yield
     finally:
+        for name in [name for name, each in vars(package).items() if _is_submodule(each)]:
+            delattr(package, name)
+        vars(package).update(attributes)
         for name in [name for name in sys.modules if _is_ours(name, stand_ins)]:
             del sys.modules[name]
         sys.modules.update(before)
+
+
+def _is_submodule(value: Any) -> bool:
+    return isinstance(value, ModuleType) and value.__name__.startswith(f"{PACKAGE}.")
 
 
 def _is_ours(name: str, stand_ins: dict[str, Any]) -> bool:
