@@ -54,7 +54,8 @@ class _Validation:
     def __get__(self, _instance: object, owner: type[CheckedNode]) -> MethodType:
         # ComfyUI also looks the method up on the class that defines it.
         problems = {} if owner is CheckedNode else _problems(owner)
-        names = dict.fromkeys(["cls", *(each.input_name for each in problems.values())])
+        wrong = dict.fromkeys(each.input_name for each in problems.values())
+        names = ["cls", *(wrong or owner.wider_than_widget)]
 
         def validate(_cls: type, **_values: object) -> bool | str:
             problem = problems.get(host.current_node_id() or "")
@@ -75,6 +76,8 @@ class CheckedNode(io.ComfyNode):
     """
 
     find_problem: ClassVar[Callable[..., Problem | None]]
+    wider_than_widget: ClassVar[tuple[str, ...]] = ()
+    """Inputs that also take values beyond their widgets' range; `find_problem` checks them."""
     validate_inputs = _Validation()
 
 

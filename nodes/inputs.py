@@ -22,6 +22,7 @@ from ..pipeline.request import NEGATIVE_PROMPT
 from ..pipeline.sampling import Sampler as SamplerName
 from ..pipeline.sampling import Scheduler
 from . import host
+from .checks import Problem, problem_of
 from .sockets import ControlSocket, StyleSocket
 
 MOTION_MODULE_TOOLTIP = (
@@ -36,6 +37,9 @@ MOTION_LORA_STACK_TOOLTIP = (
     "are made for v2 modules."
 )
 
+
+# A slider up to STEPS.high would have its useful values in a few pixels.
+MOST_STEPS_OF_WIDGET = 150
 
 NTH_TOOLTIP = (
     "Keep every nth frame: 2 halves the frames, the work and the frame rate. The duration stays "
@@ -70,10 +74,15 @@ def steps_input(name: str) -> io.Input:
         name,
         default=25,
         min=STEPS.low,
-        max=STEPS.high,
+        max=MOST_STEPS_OF_WIDGET,
         tooltip="Denoising steps. More give a finer result and take proportionally longer; 20 to "
         "30 is usual, 4 to 8 with AnimateLCM or Lightning.",
     )
+
+
+def steps_problem(name: str, steps: int | None) -> Problem | None:
+    """Return the problem of a number of steps that no widget and no API call may have."""
+    return None if steps is None else problem_of(lambda: STEPS.check(name, steps), name)
 
 
 def guidance_input() -> io.Input:

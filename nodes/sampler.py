@@ -31,6 +31,7 @@ from .inputs import (
     prompt_inputs,
     seed_input,
     steps_input,
+    steps_problem,
 )
 from .sockets import CATEGORY, Context, Model, Schedule, SpeedSocket
 from .speed import SPEED_TOOLTIP
@@ -38,6 +39,8 @@ from .speed import SPEED_TOOLTIP
 
 class Sampler(CheckedNode):
     """Encodes, restyles and decodes frames."""
+
+    wider_than_widget = ("steps",)
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -158,12 +161,14 @@ class Sampler(CheckedNode):
         cls,
         _node_id: str,
         *,
+        steps: int | None = None,
         guidance_start: float | None = None,
         guidance_end: float | None = None,
     ) -> Problem | None:
-        """Find guidance that ends before it starts."""
-        if guidance_start is None or guidance_end is None:
-            return None
+        """Find a wrong number of steps, or guidance that ends before it starts."""
+        found = steps_problem("steps", steps)
+        if found or guidance_start is None or guidance_end is None:
+            return found
         return problem_of(lambda: Guidance(start=guidance_start, end=guidance_end), "guidance_end")
 
 

@@ -40,6 +40,7 @@ from .inputs import (
     seed_input,
     size_input,
     steps_input,
+    steps_problem,
     video_input,
 )
 from .loading import MotionStack, load_managed, model_fingerprints, named
@@ -58,6 +59,8 @@ FAVOURITE_CHECKPOINT = "cardosanimev20"
 
 class VideoToVideo(CheckedNode):
     """Restyles a video file."""
+
+    wider_than_widget = ("num_inference_steps",)
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -188,14 +191,19 @@ class VideoToVideo(CheckedNode):
         cls,
         _node_id: str,
         *,
+        num_inference_steps: int | None = None,
         video: str | None = None,
         base_model: str | None = None,
         motion_module: str | None = None,
     ) -> Problem | None:
-        """Find files that are missing, unreadable, or of the wrong kind."""
-        return selection_problem(video) or file_problem(
-            base_model=("checkpoints", base_model),
-            motion_module=(host.MOTION_MODULES, named(motion_module)),
+        """Find a wrong number of steps, and files that are missing or of the wrong kind."""
+        return (
+            selection_problem(video)
+            or steps_problem("num_inference_steps", num_inference_steps)
+            or file_problem(
+                base_model=("checkpoints", base_model),
+                motion_module=(host.MOTION_MODULES, named(motion_module)),
+            )
         )
 
     @classmethod

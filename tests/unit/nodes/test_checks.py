@@ -140,6 +140,9 @@ def test_a_file_of_another_kind_is_one_error_on_its_widget(server, node_id, name
         ("ADV2V_ContextOptions", {"length": 8, "overlap": 8}, "overlap", "must be from 0 to 7"),
         ("ADV2V_ContextOptions", {"length": 0}, "length", "must be from"),
         ("ADV2V_Sampler", {"guidance_start": 0.6, "guidance_end": 0.4}, "guidance_end", "is 0.4"),
+        ("ADV2V_Sampler", {"steps": 1001}, "steps", "from 1 to 1000"),
+        ("ADV2V_Sampler", {"steps": 0}, "steps", "from 1 to 1000"),
+        ("ADV2V_VideoToVideo", {"num_inference_steps": "0"}, "num_inference_steps", "from 1 to"),
         ("ADV2V_Speed", {"guidance_start": 0.6, "guidance_end": 0.4}, "guidance_end", "is 0.4"),
         ("ADV2V_EncodeVideo", {"format": "gif", "crf": 20}, "crf", "-1 takes the format's"),
         ("ADV2V_EncodeVideo", {"crf": 60}, "crf", "-1 takes the format's"),
@@ -151,6 +154,18 @@ def test_a_file_of_another_kind_is_one_error_on_its_widget(server, node_id, name
 def test_a_wrong_value_is_one_error_on_its_widget(server, node_id, inputs, name, sentence):
     ((blamed, said),) = errors(server, node_id, **inputs)
     assert blamed == name and sentence in said
+
+
+@pytest.mark.parametrize(
+    ("node_id", "name"),
+    [("ADV2V_Sampler", "steps"), ("ADV2V_VideoToVideo", "num_inference_steps")],
+)
+def test_more_steps_than_the_slider_has_are_accepted(server, node_id, name):
+    """ComfyUI compares values with the widget's range unless `validate_inputs` names them."""
+    widget = next(each for each in NODES[node_id].inputs if each.name == name)
+    assert widget.options["max"] == 150
+    assert errors(server, node_id, **{name: 1000}) == []
+    assert name in inspect.getfullargspec(server.nodes[node_id].validate_inputs).args
 
 
 def test_a_lora_without_strength_is_not_checked(server):
