@@ -20,7 +20,7 @@ from ..pipeline import (
 )
 from ..pipeline.frame_job import FRAMES_PER_CHUNK, FrameJob
 from ..pipeline.progress import Phase
-from ..pipeline.sampling import window_for
+from ..pipeline.sampling import CustomSampling, window_for
 from . import host
 from .conditioning import PromptInputs
 
@@ -44,6 +44,7 @@ def restyle_images(
     guide_patchers: Sequence[host.WholeModelPatcher],
     clip: Any,
     vae: Any,
+    custom: CustomSampling | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Restyle frames, with one progress bar over all phases.
 
@@ -56,6 +57,7 @@ def restyle_images(
         guide_patchers: The networks of `guides`, which are loaded together with the UNet.
         clip: ComfyUI's CLIP in place of the model's text encoder, or None.
         vae: ComfyUI's VAE in place of the model's, or None.
+        custom: A sampler or noise levels in place of those of the settings.
 
     Returns:
         The frames as float32 of the same shape, and their latents.
@@ -84,6 +86,7 @@ def restyle_images(
         progress=host.NodeProgress(models.codec),
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
+        custom=custom,
     )
     latents = job.restyle(
         _chunks(images),

@@ -105,11 +105,17 @@ class Sampler(CheckedNode):
         source_blend_end: float = 0.5,
         source_prompt: str = "",
         speed: SpeedOptions | None = None,
+        sampler_object: Any = None,
+        sigmas: Tensor | None = None,
     ) -> io.NodeOutput:
         """Restyle the frames."""
         from .conditioning import PromptInputs  # noqa: PLC0415 - both load the networks
         from .frames import cropped, restyle_images  # noqa: PLC0415
 
+        custom = sampling.CustomSampling(
+            sampler=None if sampler_object is None else host.HostSampler(sampler_object),
+            sigmas=sigmas,
+        )
         chosen = with_preset(
             preset,
             Defaults(
@@ -118,7 +124,7 @@ class Sampler(CheckedNode):
         )
         settings = SamplingSettings(
             seed=seed,
-            steps=chosen.steps,
+            steps=custom.steps or chosen.steps,
             guidance=Guidance(scale=chosen.guidance_scale, start=guidance_start, end=guidance_end),
             sampler=chosen.sampler,
             scheduler=chosen.scheduler,
@@ -153,6 +159,7 @@ class Sampler(CheckedNode):
                 ],
                 clip=clip,
                 vae=vae,
+                custom=custom,
             )
         return io.NodeOutput(host.as_result(restyled), {"samples": host.as_result(latents)})
 
@@ -296,4 +303,16 @@ def _guiding_inputs() -> list[io.Input]:
             "change most.",
         ),
         SpeedSocket.Input("speed", optional=True, tooltip=SPEED_TOOLTIP),
+        io.Sampler.Input(
+            "sampler_object",
+            optional=True,
+            tooltip="A sampler of ComfyUI or another pack, such as KSamplerSelect's, instead of "
+            "the sampler chosen here.",
+        ),
+        io.Sigmas.Input(
+            "sigmas",
+            optional=True,
+            tooltip="Noise levels from a scheduler of ComfyUI or another pack, such as "
+            "AlignYourStepsScheduler, instead of steps, scheduler and denoise.",
+        ),
     ]

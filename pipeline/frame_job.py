@@ -27,7 +27,7 @@ from .progress import (
     stop_if,
 )
 from .request import Timings
-from .sampling import Conditioning, Guides, SamplingSettings, sample_latents
+from .sampling import Conditioning, CustomSampling, Guides, SamplingSettings, sample_latents
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class FrameJob:
         is_cancelled: IsCancelled = never,
         before_phase: BeforePhase = lambda _phase: None,
         clock: Clock | None = None,
+        custom: CustomSampling | None = None,
     ) -> None:
         """Prepare a job.
 
@@ -64,11 +65,13 @@ class FrameJob:
             before_phase: Called with "encode", "sample" and "decode_latents" before the networks
                 of that phase are used.
             clock: Measures the phases.
+            custom: A sampler or noise levels in place of those of the settings.
         """
         self._models, self._settings = models, settings
         self._progress, self._is_cancelled = progress, is_cancelled
         self._before_phase = before_phase
         self._clock = clock or Clock()
+        self._custom = custom or CustomSampling()
         self._scale = PhaseScale(passes=settings.passes)
 
     def restyle(
@@ -134,6 +137,7 @@ class FrameJob:
             conditioning,
             settings,
             guides=guides,
+            custom=self._custom,
             chunks=models.chunks,
             unsampled_latents=models.unsampled_latents,
             progress=self._report_sampling,

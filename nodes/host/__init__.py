@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...pipeline.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from .custom_sampler import HostSampler
     from .devices import Devices, unet_device
     from .folders import (
         IP_ADAPTERS,
@@ -53,6 +54,7 @@ __all__ = [
     "Chain",
     "Devices",
     "HostCodec",
+    "HostSampler",
     "HostTextEncoder",
     "ManagedModels",
     "NodeProgress",
@@ -98,6 +100,7 @@ __all__ = [
 on_demand(
     __name__,
     {
+        "custom_sampler": ("HostSampler",),
         "devices": (
             "Devices",
             "unet_device",

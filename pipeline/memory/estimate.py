@@ -16,8 +16,8 @@ from ..models.vae import VaeCodec
 from ..sampling import Conditioning, ContextOptions, Control, Guidance
 from ..sampling.guided_model import GuidedModel
 from ..sampling.noise_schedule import NoiseSchedule
-from ..sampling.sample import BATCHED_FRAMES, window_for
 from ..sampling.settings import SamplingSettings
+from ..sampling.windows import BATCHED_FRAMES, window_for
 from .tracer import LiveBytes, live_bytes, to_meta_copy
 
 # A prompt of 300 words is assumed; each further chunk takes 20 MB in two passes.

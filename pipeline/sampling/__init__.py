@@ -8,17 +8,18 @@ from ..on_demand import on_demand
 
 if TYPE_CHECKING:
     from .control import Control
+    from .custom import CustomSampler, CustomSampling
     from .guidance import Guidance
     from .guided_model import Conditioning
     from .guides import Guides
     from .names import Arrangement, BetaScheduleChoice, NoiseType, Sampler, Scheduler
-    from .sample import sample_latents, window_for
+    from .sample import sample_latents
     from .settings import SamplingSettings
     from .source_blend import SourceBlend
     from .span import Span
     from .speed import SpeedOptions
     from .style import StyleImages
-    from .windows import ContextOptions, ContextSchedule, FuseMethod
+    from .windows import ContextOptions, ContextSchedule, FuseMethod, window_for
 
 __all__ = [
     "Arrangement",
@@ -27,6 +28,8 @@ __all__ = [
     "ContextOptions",
     "ContextSchedule",
     "Control",
+    "CustomSampler",
+    "CustomSampling",
     "FuseMethod",
     "Guidance",
     "Guides",
@@ -46,6 +49,7 @@ on_demand(
     __name__,
     {
         "control": ("Control",),
+        "custom": ("CustomSampler", "CustomSampling"),
         "guidance": ("Guidance",),
         "guided_model": ("Conditioning",),
         "guides": ("Guides",),
@@ -56,7 +60,7 @@ on_demand(
             "Sampler",
             "Scheduler",
         ),
-        "sample": ("sample_latents", "window_for"),
+        "sample": ("sample_latents",),
         "settings": ("SamplingSettings",),
         "source_blend": ("SourceBlend",),
         "span": ("Span",),
@@ -66,6 +70,7 @@ on_demand(
             "ContextOptions",
             "ContextSchedule",
             "FuseMethod",
+            "window_for",
         ),
     },
 )

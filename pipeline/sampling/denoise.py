@@ -19,16 +19,36 @@ class Denoise(Protocol):
         ...
 
 
+class HasUnconditional(Protocol):
+    """A model that can keep its prediction for the negative prompt alone."""
+
+    def keep_unconditional(self) -> None:
+        """Compute and keep that prediction from now on, at any guidance scale."""
+        ...
+
+    def unconditional(self) -> Tensor:
+        """Return that prediction of the latest call."""
+        ...
+
+
 class DenoiseBoth:
     """A model that also has the prediction for the negative prompt alone, for CFG++."""
 
-    def __init__(self, denoise: Denoise, unconditional: Callable[[], Tensor]) -> None:
-        """Join a model and a function that returns the unconditional result of its latest call."""
-        self._denoise, self.unconditional = denoise, unconditional
+    def __init__(self, denoise: Denoise, guided: HasUnconditional) -> None:
+        """Join a model, and the one inside it that has the unconditional prediction."""
+        self._denoise, self._guided = denoise, guided
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise as the model does."""
         return self._denoise(noisy, sigma, step)
+
+    def keep_unconditional(self) -> None:
+        """Compute and keep the unconditional prediction from now on."""
+        self._guided.keep_unconditional()
+
+    def unconditional(self) -> Tensor:
+        """Return the unconditional prediction of the latest call."""
+        return self._guided.unconditional()
 
 
 def predict_once(denoise: Denoise) -> Predict:
@@ -50,6 +70,7 @@ def predict_both(denoise: Denoise) -> Predict:
     if not isinstance(denoise, DenoiseBoth):
         raise TypeError("A sampler with CFG++ needs a model that is a DenoiseBoth.")
     both = denoise
+    both.keep_unconditional()
 
     def predict(noisy: Tensor, sigma: Tensor, step: int) -> tuple[Tensor, Tensor]:
         denoised = both(noisy, sigma, step)

@@ -111,7 +111,6 @@ class GuidedModel:
         cache: FeatureCache | None = None,
         ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
-        keeps_unconditional: bool = False,
     ) -> None:
         """Bind the network to a job.
 
@@ -128,8 +127,6 @@ class GuidedModel:
             cache: Deep features of the job, for calls in which not all layers run.
             ops: The operations to run the network's layers with.
             chunks: Sizes of the chunks that go through the network; None is its device's default.
-            keeps_unconditional: Predict for the negative prompt at any guidance scale, and keep
-                that prediction of the latest call for `unconditional`.
         """
         self._unet = unet
         self._schedule = schedule
@@ -142,8 +139,15 @@ class GuidedModel:
         self._ops = ops
         self._chunk_sizes = chunks
         self._batch = ShrinkingBatch("passes of the UNet")
-        self._keeps_unconditional = keeps_unconditional
+        self._keeps_unconditional = False
         self._unconditional: Tensor | None = None
+
+    def keep_unconditional(self) -> None:
+        """Predict for the negative prompt at any guidance scale from now on, and keep the result.
+
+        It takes as much memory as the latents.
+        """
+        self._keeps_unconditional = True
 
     def unconditional(self) -> Tensor:
         """Return the latest call's result for the negative prompt alone."""

@@ -79,6 +79,19 @@ class NoiseSchedule:
         """Return the noise level at a share of the schedule: 0 is the noisiest, 1 the last step."""
         return float(self.sigma(torch.tensor((1.0 - share) * (TRAINING_STEPS - 1))))
 
+    def noise_factor(self, sigma: Tensor) -> Tensor:
+        """Return the factor of unit noise that makes latents of level `sigma` from clean ones.
+
+        At the schedule's top it is that of the noise that the model was trained on.
+        """
+        if float(sigma) >= self.sigma_max * (1 - 1e-5):
+            return (1 + sigma**2).sqrt()
+        return sigma
+
+    def noised(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Add noise of unit variance to clean latents, so that they are at level `sigma`."""
+        return latents + noise * self.noise_factor(sigma)
+
     def denoised(self, noisy: Tensor, predicted: Tensor, sigma: Tensor) -> Tensor:
         """Return the clean latents of `noisy` (latent + sigma * noise), given the prediction.
 

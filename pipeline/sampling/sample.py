@@ -21,6 +21,7 @@ from ..models.ops.select import default_ops
 from ..models.unet import BetaSchedule, MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, CompilingNotice, part
+from .custom import NO_CUSTOM_SAMPLING, CustomSampler, CustomSampling
 from .denoise import Denoise, DenoiseBoth
 from .finite_results import check_inputs, stopping
 from .guidance import Guidance
@@ -29,16 +30,13 @@ from .guides import NO_GUIDES, Guides
 from .initial_noise import initial_noise
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS
-from .schedulers import sampling_sigmas
 from .settings import SamplingSettings
 from .style import StyleTrack
 from .unsampling import backwards, content_key, unsampled
-from .windows import ContextOptions
+from .windows import ContextOptions, window_for
 
 logger = logging.getLogger(__name__)
 
-# Frames in a pass without a motion module, when frames are independent.
-BATCHED_FRAMES = 16
 # Factor from the VAE's latents to those that Stable Diffusion 1.5 was trained on.
 LATENT_SCALE = 0.18215
 # Unsampling runs without guidance, sampling mostly with it, which doubles the work.
@@ -53,6 +51,7 @@ def sample_latents(
     settings: SamplingSettings,
     *,
     guides: Guides = NO_GUIDES,
+    custom: CustomSampling = NO_CUSTOM_SAMPLING,
     chunks: ChunkSizes | None = None,
     unsampled_latents: LastResult | None = None,
     progress: ReportProgress = silent,
@@ -70,6 +69,7 @@ def sample_latents(
         conditioning: The encoded prompts.
         settings: Steps, seed, windows and so on. A `denoise` of 0 returns a copy of the latents.
         guides: ControlNets, IP-Adapters, and how much of the source is kept.
+        custom: A sampler or noise levels in place of those of the settings.
         chunks: How much goes through the UNet at a time; None is the default of its device.
             Compiled operations always take all tokens.
         unsampled_latents: Keeps the result of noise_type "unsample" for the next call on this UNet.
@@ -86,20 +86,14 @@ def sample_latents(
     """
     _check_arguments(unet, latents, conditioning, settings, guides)
     schedule = NoiseSchedule(_beta_schedule(unet, settings), unet.parameterization)
-    sigmas = sampling_sigmas(
-        schedule,
-        scheduler=settings.scheduler,
-        steps=settings.steps,
-        denoise=settings.denoise,
-        skip_penultimate=SAMPLERS[settings.sampler].skip_penultimate,
-    )
+    sigmas = custom.levels(schedule, settings)
     if len(sigmas) < 2:
         return latents.clone()
     notice = CompilingNotice(progress)
     with _ops(unet, settings, notice) as ops:
         window = window_for(unet, len(latents), settings.context)
         run = _Run(
-            unet, settings, guides, schedule, sigmas, window, ops, chunks,
+            unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
             notice.report, is_cancelled,
         )  # fmt: skip
         return run.sample(latents, conditioning, unsampled_latents or LastResult())
@@ -112,6 +106,7 @@ class _Run:
     unet: MotionUNet
     settings: SamplingSettings
     guides: Guides
+    custom_sampler: CustomSampler | None
     schedule: NoiseSchedule
     sigmas: Tensor
     context: ContextOptions
@@ -136,30 +131,43 @@ class _Run:
                 noise_type=settings.noise_type,
                 context=self.context,
             )
-            noisy = _noised(source, noise, sigmas[0], schedule)
-        spec = SAMPLERS[settings.sampler]
-        report = part(self.progress, start, 1.0)
-        total = spec.model_calls(len(sigmas) - 1)
-        calls = CallCounter(total, sigmas, report, self.is_cancelled)
+            noisy = schedule.noised(source, noise, sigmas[0])
+        total = None
+        if self.custom_sampler is None:
+            total = SAMPLERS[settings.sampler].model_calls(len(sigmas) - 1)
+        calls = CallCounter(total, sigmas, part(self.progress, start, 1.0), self.is_cancelled)
         guided = self._model(
             conditioning,
             settings.speed.narrowed(settings.guidance),
             calls,
             styles=[style.track(len(latents)) for style in self.guides.styles],
             cache=FeatureCache(interval=settings.speed.deep_cache_interval),
-            keeps_unconditional=spec.needs_unconditional,
         )
         model: Denoise = guided
         if not self.guides.source_blend.is_idle:
             model = self.guides.source_blend.around(
                 model, source=source, noise=noise, schedule=schedule
             )
-        del source, noise  # each takes as much memory as the whole video's latents
         model = stopping(model, dtype=self.unet.dtype, guidance_scale=settings.guidance.scale)
+        both = DenoiseBoth(calls.counted(model), guided)
+        del model
+        if self.custom_sampler is not None:
+            if settings.noise_type == "unsample":
+                noise = (noisy - source) / schedule.noise_factor(sigmas[0])
+            del noisy
+            result = self.custom_sampler(
+                both,
+                source=source,
+                noise=noise,
+                sigmas=sigmas,
+                schedule=schedule,
+                settings=settings,
+            )
+            return result / LATENT_SCALE
+        del source, noise  # each takes as much memory as the whole video's latents
+        spec = SAMPLERS[settings.sampler]
         step_noise = spec.step_noise(noisy, settings.seed, sigmas)
-        model = DenoiseBoth(calls.counted(model), guided.unconditional)
-        result = spec.run(model, noisy, sigmas, step_noise, schedule)
-        return result / LATENT_SCALE
+        return spec.run(both, noisy, sigmas, step_noise, schedule) / LATENT_SCALE
 
     def _model(
         self,
@@ -169,7 +177,6 @@ class _Run:
         *,
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
-        keeps_unconditional: bool = False,
     ) -> GuidedModel:
         return GuidedModel(
             self.unet,
@@ -183,7 +190,6 @@ class _Run:
             cache=cache,
             ops=self.ops,
             chunks=self.chunks,
-            keeps_unconditional=keeps_unconditional,
         )
 
     def _unsampled(
@@ -265,44 +271,3 @@ def _check_latents(latents: Tensor) -> None:
 def _beta_schedule(unet: MotionUNet, settings: SamplingSettings) -> BetaSchedule:
     choice = settings.beta_schedule
     return unet.beta_schedule if choice == "autoselect" else choice
-
-
-def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None) -> ContextOptions:
-    """Return the window options that `num_frames` frames are sampled with.
-
-    Args:
-        unet: The network.
-        num_frames: Frames of the video.
-        context: The requested options; None is one window if the motion module supports that many
-            frames, else windows of 16 that overlap by 4.
-
-    Raises:
-        AnimateDiffV2VError: windows longer than the module's positional encoding.
-    """
-    limit = unet.max_frames
-    if context is None:
-        # Without a motion module, frames are independent and can be cut anywhere.
-        if num_frames <= (limit or BATCHED_FRAMES):
-            return ContextOptions(length=num_frames, overlap=0)
-        if limit is None:
-            return ContextOptions(length=BATCHED_FRAMES, overlap=0, schedule="batched")
-        length = min(ContextOptions.length, limit)
-        overlap = min(ContextOptions.overlap, length // 2)
-        logger.info(
-            "%d frames are more than the motion module supports at once (%d): using context "
-            "windows of %d, overlapping by %d.", num_frames, limit, length, overlap,
-        )  # fmt: skip
-        return ContextOptions(length=length, overlap=overlap)
-    if limit is not None and context.length > limit:
-        raise AnimateDiffV2VError(
-            f"context length is {context.length}, but this motion module supports at most {limit} "
-            f"frames at once: use {limit} or less, 16 is usual."
-        )
-    return context
-
-
-def _noised(latents: Tensor, noise: Tensor, sigma: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Add noise of level `sigma`; at the schedule's top, as much as the model was trained on."""
-    if float(sigma) >= schedule.sigma_max * (1 - 1e-5):
-        return latents + noise * (1 + sigma**2).sqrt()
-    return latents + noise * sigma

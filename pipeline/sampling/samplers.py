@@ -58,8 +58,6 @@ class SamplerSpec:
     brownian: bool = False
     # True if ComfyUI runs it without the lowest noise level above 0.
     skip_penultimate: bool = False
-    # True if its model must be a `DenoiseBoth`.
-    needs_unconditional: bool = False
 
     def step_noise(self, like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
         """Return the noise for its steps, in the shape of `like`."""
@@ -87,8 +85,8 @@ SAMPLERS: dict[Sampler, SamplerSpec] = {
     "uni_pc": SamplerSpec(uni_pc.uni_pc, skip_penultimate=True),
     "lcm": SamplerSpec(consistency.lcm),
     "tcd": SamplerSpec(consistency.tcd),
-    "euler_cfg_pp": SamplerSpec(cfg_pp.euler_cfg_pp, needs_unconditional=True),
-    "euler_ancestral_cfg_pp": SamplerSpec(cfg_pp.euler_ancestral_cfg_pp, needs_unconditional=True),
+    "euler_cfg_pp": SamplerSpec(cfg_pp.euler_cfg_pp),
+    "euler_ancestral_cfg_pp": SamplerSpec(cfg_pp.euler_ancestral_cfg_pp),
     "heunpp2": SamplerSpec(euler.heunpp2, _calls_ahead),
     "exp_heun_2_x0": SamplerSpec(exponential.exp_heun_2_x0, _two_calls),
     "exp_heun_2_x0_sde": SamplerSpec(exponential.exp_heun_2_x0_sde, _two_calls),
@@ -98,11 +96,9 @@ SAMPLERS: dict[Sampler, SamplerSpec] = {
     "dpm_fast": SamplerSpec(dpm_solver.dpm_fast),
     "dpm_adaptive": SamplerSpec(dpm_solver.dpm_adaptive, _unknown),
     "dpmpp_2s_ancestral": SamplerSpec(dpm_solver_pp.dpmpp_2s_ancestral, _two_calls),
-    "dpmpp_2s_ancestral_cfg_pp": SamplerSpec(
-        cfg_pp.dpmpp_2s_ancestral_cfg_pp, _two_calls, needs_unconditional=True
-    ),
+    "dpmpp_2s_ancestral_cfg_pp": SamplerSpec(cfg_pp.dpmpp_2s_ancestral_cfg_pp, _two_calls),
     "dpmpp_sde_gpu": _DPMPP_SDE,
-    "dpmpp_2m_cfg_pp": SamplerSpec(cfg_pp.dpmpp_2m_cfg_pp, needs_unconditional=True),
+    "dpmpp_2m_cfg_pp": SamplerSpec(cfg_pp.dpmpp_2m_cfg_pp),
     "dpmpp_2m_sde_gpu": _DPMPP_2M_SDE,
     "dpmpp_2m_sde_heun": _DPMPP_2M_SDE_HEUN,
     "dpmpp_2m_sde_heun_gpu": _DPMPP_2M_SDE_HEUN,
@@ -114,15 +110,11 @@ SAMPLERS: dict[Sampler, SamplerSpec] = {
     "ipndm_v": SamplerSpec(adams.ipndm_v),
     "deis": SamplerSpec(adams.deis),
     "res_multistep": SamplerSpec(exponential.res_multistep),
-    "res_multistep_cfg_pp": SamplerSpec(cfg_pp.res_multistep_cfg_pp, needs_unconditional=True),
+    "res_multistep_cfg_pp": SamplerSpec(cfg_pp.res_multistep_cfg_pp),
     "res_multistep_ancestral": SamplerSpec(exponential.res_multistep_ancestral),
-    "res_multistep_ancestral_cfg_pp": SamplerSpec(
-        cfg_pp.res_multistep_ancestral_cfg_pp, needs_unconditional=True
-    ),
+    "res_multistep_ancestral_cfg_pp": SamplerSpec(cfg_pp.res_multistep_ancestral_cfg_pp),
     "gradient_estimation": SamplerSpec(gradient.gradient_estimation),
-    "gradient_estimation_cfg_pp": SamplerSpec(
-        cfg_pp.gradient_estimation_cfg_pp, needs_unconditional=True
-    ),
+    "gradient_estimation_cfg_pp": SamplerSpec(cfg_pp.gradient_estimation_cfg_pp),
     "er_sde": SamplerSpec(er_sde.er_sde),
     "seeds_2": SamplerSpec(exponential.seeds_2, _two_calls),
     "seeds_3": SamplerSpec(exponential.seeds_3, _three_calls),

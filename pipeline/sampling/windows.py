@@ -6,15 +6,24 @@ The schedules and weights of AnimateDiff-Evolved, whose windows come from neggle
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..choices import check_types, checked, in_range
+from ..errors import AnimateDiffV2VError
 from ..ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..models.unet import MotionUNet
+
+logger = logging.getLogger(__name__)
+
+# Frames in a pass without a motion module, when frames are independent.
+BATCHED_FRAMES = 16
 
 ContextSchedule = Literal["standard_static", "standard_uniform", "looped_uniform", "batched"]
 FuseMethod = Literal["pyramid", "flat", "overlap-linear"]
@@ -50,6 +59,40 @@ class ContextOptions:
             self.length - 1,
             hint=f"less than the window's {self.length} frames",
         )
+
+
+def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None) -> ContextOptions:
+    """Return the window options that `num_frames` frames are sampled with.
+
+    Args:
+        unet: The network.
+        num_frames: Frames of the video.
+        context: The requested options; None is one window if the motion module supports that many
+            frames, else windows of 16 that overlap by 4.
+
+    Raises:
+        AnimateDiffV2VError: windows longer than the module's positional encoding.
+    """
+    limit = unet.max_frames
+    if context is None:
+        # Without a motion module, frames are independent and can be cut anywhere.
+        if num_frames <= (limit or BATCHED_FRAMES):
+            return ContextOptions(length=num_frames, overlap=0)
+        if limit is None:
+            return ContextOptions(length=BATCHED_FRAMES, overlap=0, schedule="batched")
+        length = min(ContextOptions.length, limit)
+        overlap = min(ContextOptions.overlap, length // 2)
+        logger.info(
+            "%d frames are more than the motion module supports at once (%d): using context "
+            "windows of %d, overlapping by %d.", num_frames, limit, length, overlap,
+        )  # fmt: skip
+        return ContextOptions(length=length, overlap=overlap)
+    if limit is not None and context.length > limit:
+        raise AnimateDiffV2VError(
+            f"context length is {context.length}, but this motion module supports at most {limit} "
+            f"frames at once: use {limit} or less, 16 is usual."
+        )
+    return context
 
 
 def context_windows(num_frames: int, options: ContextOptions, *, step: int = 0) -> list[Window]:

@@ -93,7 +93,8 @@ class _Type:
 
 def _node_api() -> SimpleNamespace:
     names = (
-        "Int Float String Boolean Combo Image Mask Latent Audio Video Model Clip Vae Conditioning"
+        "Int Float String Boolean Combo Image Mask Latent Audio Video Model Clip Vae Conditioning "
+        "Sampler Sigmas"
     )
     return SimpleNamespace(
         **{name: _Type(name.upper()) for name in names.split()},

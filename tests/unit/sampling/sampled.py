@@ -5,7 +5,7 @@ from __future__ import annotations
 from animatediff_v2v.pipeline.sampling import Guides, SamplingSettings, sample_latents
 
 _GUIDES = ("controls", "styles", "source_blend")
-_CALL = ("chunks", "unsampled_latents", "progress", "is_cancelled")
+_CALL = ("custom", "chunks", "unsampled_latents", "progress", "is_cancelled")
 
 
 def sample(unet, latents, conditioning, **options):

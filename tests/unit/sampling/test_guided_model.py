@@ -97,7 +97,6 @@ def model(
     guidance=None,
     conditioning=None,
     on_passes=lambda _share: None,
-    keeps_unconditional=False,
 ):
     return GuidedModel(
         unet,
@@ -106,7 +105,6 @@ def model(
         guidance=guidance or Guidance(scale=7.5),
         context=options or ContextOptions(),
         on_passes=on_passes,
-        keeps_unconditional=keeps_unconditional,
     )
 
 
@@ -293,7 +291,6 @@ def test_the_unconditional_prediction_is_that_of_the_negative_prompt(scale, opti
         PretendedUNet(),
         options=options,
         guidance=Guidance(scale=scale),
-        keeps_unconditional=True,
     )
     plain = model(PretendedUNet(), options=options, guidance=Guidance(scale=scale))
     negative = model(
@@ -304,5 +301,6 @@ def test_the_unconditional_prediction_is_that_of_the_negative_prompt(scale, opti
     )
     with pytest.raises(RuntimeError, match="has not been called"):
         guided.unconditional()
+    guided.keep_unconditional()
     assert torch.equal(guided(noisy, sigma, 0), plain(noisy, sigma, 0))
     assert torch.equal(guided.unconditional(), negative(noisy, sigma, 0))

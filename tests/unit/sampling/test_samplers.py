@@ -37,18 +37,29 @@ STOCHASTIC = [
 DEVIATION = 0.7
 
 
-def run(name, denoise, latents, sigmas, *, seed=0, unconditional=None):
-    """Sample; the unconditional prediction is the model's own unless another one is given."""
-    spec = SAMPLERS[name]
-    latest = []
+class Both:
+    """A model whose unconditional prediction is its own unless another one is given."""
 
-    def guided(noisy, sigma, step):
-        result = denoise(noisy, sigma, step)
-        latest[:] = [unconditional(noisy, sigma) if unconditional else result]
+    def __init__(self, denoise, unconditional=None):
+        self._denoise, self._other = denoise, unconditional
+        self._latest = None
+
+    def __call__(self, noisy, sigma, step):
+        result = self._denoise(noisy, sigma, step)
+        self._latest = self._other(noisy, sigma) if self._other else result
         return result
 
-    both = DenoiseBoth(guided, lambda: latest[0])
-    return spec.run(both, latents, sigmas, spec.step_noise(latents, seed, sigmas), SCHEDULE)
+    def keep_unconditional(self):
+        pass
+
+    def unconditional(self):
+        return self._latest
+
+
+def run(name, denoise, latents, sigmas, *, seed=0, unconditional=None):
+    spec, model = SAMPLERS[name], Both(denoise, unconditional)
+    noise = spec.step_noise(latents, seed, sigmas)
+    return spec.run(DenoiseBoth(model, model), latents, sigmas, noise, SCHEDULE)
 
 
 def wavy(noisy, sigma, _step):
