@@ -174,6 +174,38 @@ def test_the_line_in_the_readme_runs_as_written(tmp_path):
     assert (tmp_path / "input" / "miniature_clip.mp4").is_file()
 
 
+# The templates with a form for App mode: clip, prompt, checkpoint, denoise, by node and widget.
+ONE_NODE_FORM = [(V2V, name) for name in ("video", "prompt", "base_model", "denoise")]
+FORMS = {
+    TRY_IT_NOW: (ONE_NODE_FORM, [V2V]),
+    "02 Video to Video (one node)": (ONE_NODE_FORM, [V2V]),
+    "04 Turbo (few steps)": (
+        [
+            ("ADV2V_LoadVideo", "video"),
+            ("ADV2V_Sampler", "positive"),
+            ("ADV2V_LoadModel", "checkpoint"),
+            ("ADV2V_Sampler", "denoise"),
+        ],
+        ["ADV2V_EncodeVideo"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_form_of_app_mode_has_widgets_that_are_there(name):
+    graph = workflow(name)
+    kinds = {node["id"]: node["type"] for node in graph["nodes"]}
+    form = graph["extra"].get("linearData", {"inputs": [], "outputs": []})
+    fields = [(kinds[node], widget) for node, widget, _ in form["inputs"]]
+    outputs = [kinds[node] for node in form["outputs"]]
+    assert (fields, outputs) == FORMS.get(name, ([], []))
+    for kind, widget in fields:
+        (declared,) = (each for each in schemas()[kind].inputs if each.name == widget)
+        assert declared.is_widget
+    # The page has room for one line.
+    assert all(len(more["description"]) <= 25 for _, _, more in form["inputs"])
+
+
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_template_has_a_thumbnail(name):
     path = TEMPLATES[name].with_suffix(".jpg")
