@@ -95,7 +95,8 @@ class EncodeVideo(CheckedNode):
             # A folder of pictures is not a file that the frontend could show or VIDEO could hold.
             files = [preview, target] if form.extension else [preview]
         video = files[-1].path
-        return io.NodeOutput(InputImpl.VideoFromFile(str(video)), ui=shown(files, form))
+        result = shown(files, form, path=target.path)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(video)), ui=result)
 
     @classmethod
     def find_problem(
@@ -224,8 +225,8 @@ def _audio(audio: dict[str, Any] | None) -> videos.Audio | None:
     return videos.Audio(waveform, int(audio["sample_rate"]))
 
 
-def shown(files: list[host.OutputFile], form: OutputFormat) -> Any:
-    """Return what the frontend shows: a player, or an animated picture."""
+def shown(files: list[host.OutputFile], form: OutputFormat, *, path: Path) -> dict[str, Any]:
+    """Return what the frontend shows of a result: a player or an animated picture; and its path."""
     results = [
         ui.SavedResult(
             file.path.name,
@@ -236,5 +237,7 @@ def shown(files: list[host.OutputFile], form: OutputFormat) -> Any:
     ]
     # The frontend puts animated pictures into a video player, which cannot play a gif.
     if form.name == "gif":
-        return ui.SavedImages(results, is_animated=False)
-    return ui.PreviewVideo(results)
+        preview: Any = ui.SavedImages(results, is_animated=False)
+    else:
+        preview = ui.PreviewVideo(results)
+    return {**preview.as_dict(), "paths": [str(path)]}

@@ -183,7 +183,7 @@ class VideoToVideo(CheckedNode):
             InputImpl.VideoFromFile(str(result.path)),
             result.seed,
             json.dumps(timings),
-            ui=shown([target], FORMAT).as_dict() | {"timings": (timings,)},
+            ui=shown([target], FORMAT, path=target.path) | {"timings": (timings,)},
         )
 
     @classmethod

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 PALETTE_FILE = "palette.png"
 METADATA_FILE = "metadata.txt"
 PICTURE_FOLDER = "pictures"
+PICTURE_NAME = "%05d.png"
 
 BT709_TAGS = (
     *("-color_range", "tv", "-colorspace", "bt709"),
@@ -82,7 +83,7 @@ def encode_arguments(
         inputs += ["-f", "ffmetadata", "-i", METADATA_FILE]
         outputs += ["-map_metadata", "1"]
     name = output_name(form)
-    return [*inputs, *outputs, name if form.extension else f"{name}/%05d.png"]
+    return [*inputs, *outputs, name if form.extension else f"{name}/{PICTURE_NAME}"]
 
 
 def join_arguments(

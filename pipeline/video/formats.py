@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..errors import AnimateDiffV2VError
+from .picture_metadata import add_png_metadata, add_webp_metadata
 
 FormatName = Literal[
     "mp4-h264",
@@ -54,6 +55,8 @@ class OutputFormat:
         highest_frame_rate: the highest frame rate that players support.
         loops_itself: the file stores its number of loops, so frames are not written repeatedly.
         holds_metadata: text can be stored in it.
+        add_metadata: stores text in a finished file (of a folder, in its first picture), where
+            ffmpeg does not do it.
     """
 
     name: FormatName
@@ -78,6 +81,7 @@ class OutputFormat:
     highest_frame_rate: int = 1000
     loops_itself: bool = False
     holds_metadata: bool = True
+    add_metadata: Callable[[Path, Mapping[str, str]], None] | None = None
 
     @property
     def has_alpha(self) -> bool:
@@ -242,7 +246,7 @@ _ALL = (
         default_crf=15,
         highest_crf=100,
         loops_itself=True,
-        holds_metadata=False,
+        add_metadata=add_webp_metadata,
     ),
     OutputFormat(
         name="png",
@@ -254,7 +258,7 @@ _ALL = (
         pixel_format="rgb24",
         alpha_pixel_format="rgba",
         is_yuv=False,
-        holds_metadata=False,
+        add_metadata=add_png_metadata,
     ),
 )
 

@@ -22,6 +22,7 @@ from .audio_file import StoredAudio, store_audio, usable_audio
 from .command import (
     METADATA_FILE,
     PICTURE_FOLDER,
+    PICTURE_NAME,
     RawPictures,
     encode_arguments,
     join_arguments,
@@ -192,6 +193,9 @@ class VideoWriter:
         whole = self._folder / output_name(self.format)
         if self._audio is not None:
             whole = self._join(self._audio)
+        if self._metadata and self.format.add_metadata is not None:
+            first = whole if self.format.extension else whole / (PICTURE_NAME % 1)
+            self.format.add_metadata(first, self._metadata)
         if self.path.is_dir():
             self.path.rmdir()
         elif not self._overwrite and is_there(self.path):
@@ -225,10 +229,11 @@ class VideoWriter:
 
     def _encode(self) -> EncoderProcess:
         assert self._pictures is not None
-        if self._metadata and self.format.holds_metadata:
+        by_encoder = bool(self._metadata) and self.format.add_metadata is None
+        if by_encoder and self.format.holds_metadata:
             text = metadata_text(self._metadata)
             (self._folder / METADATA_FILE).write_text(text, encoding="utf-8", newline="\n")
-        elif self._metadata:
+        elif by_encoder:
             logger.info("%s files hold no metadata; it is left out.", self.format.name)
         if not self.format.extension:
             (self._folder / PICTURE_FOLDER).mkdir()
@@ -237,7 +242,7 @@ class VideoWriter:
             pictures=self._pictures,
             crf=self._crf,
             loop_count=self._loop_count,
-            has_metadata=bool(self._metadata) and self.format.holds_metadata,
+            has_metadata=by_encoder and self.format.holds_metadata,
             hardware=self._hardware,
         )
         return EncoderProcess(arguments, folder=self._folder, target=self.path)

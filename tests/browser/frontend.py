@@ -109,6 +109,37 @@ class Frontend:
             kind,
         )
 
+    def connect(self, kind, output, other, name):
+        """Link an output of a node with an input of another."""
+        find = NODE.replace("=== type", "=== {}")
+        self.page.evaluate(
+            f"([from, output, to, name]) => {{ const node = {find.format('to')};"
+            f" {find.format('from')}.connect(output, node, node.findInputSlot(name)); }}",
+            [kind, output, other, name],
+        )
+
+    def run(self):
+        """Queue the graph and wait until it has run; return the error, if there was one."""
+        self.page.evaluate(
+            "async () => { const { api } = await import('/scripts/api.js'); window.ended = null;"
+            " const listen = (event, tell) => api.addEventListener("
+            "event, ({ detail }) => { window.ended = tell(detail); }, { once: true });"
+            " listen('execution_success', () => 'success');"
+            " listen('execution_error', (detail) => detail.exception_message); }"
+        )
+        self.page.get_by_test_id("queue-button").click()
+        self.page.wait_for_function("() => window.ended")
+        return self.page.evaluate("window.ended")
+
+    def previews(self):
+        """Return the tags and names of files of the videos and pictures in all nodes."""
+        return self.page.evaluate(
+            "() => [...document.querySelectorAll('.dom-widget, [data-node-id]')].flatMap("
+            "(card) => [...card.querySelectorAll('video, img')]).filter("
+            "(each) => each.checkVisibility() && each.src.includes('/view')).map((each) => "
+            "[each.tagName, new URL(each.src).searchParams.get('filename')])"
+        )
+
     def select(self, *kinds):
         self.page.evaluate(
             "(types) => app.canvas.selectItems("

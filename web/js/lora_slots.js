@@ -2,6 +2,7 @@
 // saved graphs store widget values by index; without this script all slots are visible.
 
 import { app } from "../../../scripts/app.js";
+import { after } from "./hooks.js";
 
 const NODE = "ADV2V_LoraStack";
 const EMPTY = "None";
@@ -19,15 +20,6 @@ app.registerExtension({
     show();
   },
 });
-
-function after(object, name, then) {
-  const before = object[name];
-  object[name] = function (...values) {
-    const result = before?.apply(this, values);
-    then();
-    return result;
-  };
-}
 
 function showSlots(node) {
   const used = usedSlots(node);

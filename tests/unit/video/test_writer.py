@@ -24,6 +24,7 @@ from animatediff_v2v.pipeline.video import (
     read_audio,
 )
 from animatediff_v2v.pipeline.video import writer as writer_module
+from PIL import Image
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 150, 40)]
 # The best quality, so that what is left of an error is the conversion's.
@@ -117,7 +118,10 @@ def test_yuv_is_tagged_bt709_limited(tmp_path, clips, name):
     assert "unknown" not in clips.description(path)
 
 
-@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.holds_metadata])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, form in FORMATS.items() if form.holds_metadata and not form.add_metadata],
+)
 def test_metadata_comes_back(tmp_path, name):
     path = tmp_path / f"clip{FORMATS[name].extension}"
     texts = {"workflow": '{"a=b;#\\": "line\nbreak, ünïcode 影片"}', "prompt": "x" * 300_000}
@@ -125,6 +129,28 @@ def test_metadata_comes_back(tmp_path, name):
     with av.open(str(path)) as container:
         stored = {key.lower(): value for key, value in container.metadata.items()}
     assert {key: stored.get(key) for key in texts} == texts
+
+
+@pytest.mark.parametrize("text", ["x" * 70_001, "", "ünïcode 影片"])
+@pytest.mark.parametrize(("name", "count"), [("webp", 1), ("webp", 3), ("png", 3)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_pictures_hold_metadata_as_comfyui_reads_it(tmp_path, name, count, text, channels):
+    frames = np.concatenate([stripes(count)] * 2, axis=3)[..., :channels]
+    paths = [tmp_path / f"{each}{FORMATS[name].extension}" for each in ("with", "without")]
+    for path, metadata in zip(paths, ({"workflow": "{}", "prompt": text}, None), strict=True):
+        write(path, frames, format=name, metadata=metadata)
+    files = [path if path.is_file() else path / "00001.png" for path in paths]
+    with Image.open(files[0]) as picture, Image.open(files[1]) as plain:
+        assert (picture.n_frames, picture.mode) == (plain.n_frames, plain.mode)
+        for index in range(picture.n_frames):
+            picture.seek(index)
+            plain.seek(index)
+            assert picture.tobytes() == plain.tobytes()
+        if name == "png":
+            assert picture.text == {"workflow": "{}", "prompt": text}
+        else:
+            stored = {value.encode("latin-1").decode() for value in picture.getexif().values()}
+            assert stored == {"workflow:{}", f"prompt:{text}"}
 
 
 def test_metadata_that_are_no_text_are_no_obstacle(tmp_path):
