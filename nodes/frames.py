@@ -18,11 +18,12 @@ from ..pipeline import (
     SamplingSettings,
     video_to_video,
 )
-from ..pipeline.frame_job import FRAMES_PER_CHUNK, FrameJob
+from ..pipeline.frame_job import FRAMES_PER_CHUNK, Clock, FrameJob
 from ..pipeline.progress import Phase
 from ..pipeline.sampling import CustomSampling, window_for
 from . import host
 from .conditioning import PromptInputs
+from .run_times import Work, remember_run
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ def restyle_images(
         codec=host.HostCodec(vae) if vae else model.models.codec,
     )
     # First, because it refuses windows that the motion module cannot take.
-    window = min(count, window_for(models.unet, count, settings.context).length)
+    context = window_for(models.unet, count, settings.context)
+    window = min(count, context.length)
     chunk = {"frames": FRAMES_PER_CHUNK, "width": width, "height": height}
 
     def move_networks(phase: Phase) -> None:
@@ -80,9 +82,11 @@ def restyle_images(
         elif not vae:
             model.load_vae(**chunk)
 
+    clock = Clock()
     job = FrameJob(
         models,
         settings,
+        clock=clock,
         progress=host.NodeProgress(models.codec),
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
@@ -96,7 +100,10 @@ def restyle_images(
         ),
         guides=lambda: guides,
     )
-    return _joined(job.decode(latents), count), latents
+    restyled = _joined(job.decode(latents), count)
+    work = Work.of(count, width=width, height=height, settings=settings, context=context)
+    remember_run(model.checkpoint, work, vars(clock.timings()))
+    return restyled, latents
 
 
 def restyle_file(
@@ -122,7 +129,7 @@ def restyle_file(
         if phase == "decode_latents":
             model.load_vae(**chunk)
 
-    return video_to_video(
+    result = video_to_video(
         request,
         model.models,
         guides=Guides(controls=control.links, styles=style.links),
@@ -130,6 +137,9 @@ def restyle_file(
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
     )
+    work = Work.of(result.frame_count, **size._asdict(), settings=request.sampling, context=context)
+    remember_run(model.checkpoint, work, vars(result.timings))
+    return result
 
 
 def cropped(images: Tensor) -> Tensor:

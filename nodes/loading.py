@@ -52,7 +52,7 @@ def load_managed(
         ready=host.ready_networks(origins),
     )
     loaded = models.Models.of(networks, files, find_embedding=_find_embedding)
-    return host.ManagedModels(loaded, devices, origins=origins)
+    return host.ManagedModels(loaded, devices, origins=origins, checkpoint=checkpoint)
 
 
 def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:

@@ -15,6 +15,7 @@ from PIL import Image
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline import video as videos
 from . import host
+from .forecast import describe_forecast
 from .selection import open_reader
 
 ROUTE = "/animatediff_v2v/selection"
@@ -32,6 +33,8 @@ NUMBERS = {
 LARGEST_NUMBER = 1_000_000
 # Videos with few key frames are slow to seek; an incomplete strip is better than a late one.
 SECONDS_FOR_THUMBNAILS = 3
+THUMBNAIL_HEIGHT = 160
+MOST_THUMBNAILS = 6
 
 
 def add_selection_route() -> None:
@@ -52,7 +55,9 @@ def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
 
     Returns:
         A dict in which frame_count and duration_seconds are None if only decoding can tell, and
-        thumbnails has some of the kept frames: their time in seconds, and a picture as a data URI.
+        thumbnails has some of the kept frames: their time in seconds, and a picture as a data URI;
+        with thumbnails=0 there are none. With the settings of a run there is a forecast; see
+        describe_forecast.
 
     Raises:
         AnimateDiffV2VError: for a wrong value, an unreadable file, or one outside the input folder.
@@ -64,22 +69,26 @@ def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
     settings["fit"] = query.get("fit", "crop")
     try:
         with open_reader(path, **settings) as reader:
-            return _described(reader)
+            return _described(reader, query)
     except AnimateDiffV2VError as error:
         # Do not disclose the server's folders to the frontend.
         raise AnimateDiffV2VError(str(error).replace(str(path), path.name)) from error
 
 
-def _described(reader: videos.VideoReader) -> dict[str, Any]:
-    count = reader.expected_frame_count
-    return {
+def _described(reader: videos.VideoReader, query: Mapping[str, str]) -> dict[str, Any]:
+    count, width, height = reader.expected_frame_count, reader.width, reader.height
+    described: dict[str, Any] = {
         "frame_count": count,
         "frame_rate": float(reader.frame_rate),
         "duration_seconds": float(count / reader.frame_rate) if count else None,
-        "width": reader.width,
-        "height": reader.height,
-        "thumbnails": list(_thumbnails(reader)),
+        "width": width,
+        "height": height,
+        "thumbnails": [] if query.get("thumbnails") == "0" else list(_thumbnails(reader)),
     }
+    if count and "steps" in query:
+        forecast = describe_forecast(query, frame_count=count, width=width, height=height)
+        described["forecast"] = forecast
+    return described
 
 
 def _number(name: str, text: str) -> float:
@@ -94,7 +103,9 @@ def _number(name: str, text: str) -> float:
 
 def _thumbnails(reader: videos.VideoReader) -> Iterator[dict[str, Any]]:
     until = time.monotonic() + SECONDS_FOR_THUMBNAILS
-    for seconds, picture in videos.thumbnails(reader):
+    for seconds, picture in videos.thumbnails(
+        reader, height=THUMBNAIL_HEIGHT, most=MOST_THUMBNAILS
+    ):
         data = BytesIO()
         Image.fromarray(picture).save(data, "JPEG", quality=80)
         source = f"data:image/jpeg;base64,{b64encode(data.getvalue()).decode()}"

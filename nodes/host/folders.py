@@ -138,8 +138,9 @@ def output_file(
 ) -> OutputFile:
     """Choose the next free numbered name for `prefix` in the output (or temporary) folder."""
     root = folder_paths.get_output_directory() if save else folder_paths.get_temp_directory()
+    # With a slash at the end, ComfyUI counts from 1 each time.
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, root, width, height
+        prefix.rstrip("/\\"), root, width, height
     )
     path = Path(folder) / f"{name}_{counter:05}_{extension}"
     return OutputFile(path=path, subfolder=subfolder, is_temporary=not save)

@@ -81,7 +81,14 @@ class WholeModelPatcher(ModelPatcher):
 class ManagedModels:
     """A job's networks, each under ComfyUI's memory manager."""
 
-    def __init__(self, models: Models, devices: Devices, *, origins: Origins | None = None) -> None:
+    def __init__(
+        self,
+        models: Models,
+        devices: Devices,
+        *,
+        origins: Origins | None = None,
+        checkpoint: str = "",
+    ) -> None:
         """Wrap the networks of `models`, which are on `devices.offload` if they are new.
 
         The text encoder computes in float32, as ComfyUI's does. ComfyUI's own CLIP and VAE are not
@@ -91,8 +98,9 @@ class ManagedModels:
             models: the networks.
             devices: the devices and dtypes to use.
             origins: lets `ready_networks` find the networks again.
+            checkpoint: the name of its file; empty for ComfyUI's own models.
         """
-        self.models = models
+        self.models, self.checkpoint = models, checkpoint
         self._devices, self._origins = devices, origins
         self._text: WholeModelPatcher | None = None
         self._vae: WholeModelPatcher | None = None
@@ -123,7 +131,7 @@ class ManagedModels:
             stored = _unmanaged(copy_in_fp8(unet)).to(self._devices.offload)
         # Not the original's unsampled latents: these weights would give slightly different ones.
         models = replace(self.models, unet=stored, unsampled_latents=LastResult())
-        return ManagedModels(models, self._devices, origins=origins)
+        return ManagedModels(models, self._devices, origins=origins, checkpoint=self.checkpoint)
 
     @property
     def text_channels(self) -> int:

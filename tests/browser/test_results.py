@@ -65,7 +65,7 @@ def test_the_result_of_the_one_node_follows_its_live_previews(frontend):
 def test_previews_play_muted_in_a_loop_and_follow_the_menu(frontend):
     page = frontend.page
     encode(frontend)
-    frontend.choose(ENCODE, "filename_prefix", "menu/")
+    frontend.choose(ENCODE, "filename_prefix", "menu/result")
     file = run(frontend)[-1][1]
     both = {"clip.mp4": [True, True, True], file: [True, True, True]}
     page.wait_for_function(f"() => ({PLAYING})().every(([, isPlaying]) => isPlaying)")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-STACK, LOAD = "ADV2V_LoraStack", "ADV2V_LoadVideo"
+STACK, LOAD, JOB = "ADV2V_LoraStack", "ADV2V_LoadVideo", "ADV2V_VideoToVideo"
+MODEL, SAMPLER, CONTEXT = "ADV2V_LoadModel", "ADV2V_Sampler", "ADV2V_ContextOptions"
+CHECKPOINT = "checkpoint.safetensors"
 LORA = "style_lora.safetensors"
 
 
@@ -76,6 +78,94 @@ def test_strip_survives(frontend):
 def test_strip_says_what_is_wrong(frontend):
     frontend.add(LOAD, video="clip.mp4", skip_first_frames=99)
     frontend.wait_for_strip("No frame of clip.mp4 is selected")
+
+
+def test_strip_forgets_the_former_video_when_the_next_one_is_broken(frontend, server):
+    (server.folder / "input" / "broken.mp4").write_bytes(b"no video")
+    frontend.add(LOAD, video="clip.mp4")
+    frontend.wait_for_strip("8 frames")
+    frontend.page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
+    assert [name for _, name in frontend.previews()] == ["clip.mp4"]
+    frontend.choose(LOAD, "video", "broken.mp4")
+    frontend.wait_for_strip("broken.mp4")
+    assert frontend.strips()[0][1] == 0
+    assert "clip.mp4" not in [name for _, name in frontend.previews()]
+    frontend.choose(LOAD, "video", "clip.mp4")
+    frontend.wait_for_strip("8 frames")
+    frontend.page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
+
+
+def test_pictures_of_the_strip_are_large_enough(frontend):
+    frontend.add(LOAD, video="picture.mp4")
+    frontend.page.wait_for_function(
+        "() => document.querySelectorAll('[data-testid=animatediff-v2v-selection] img').length"
+    )
+    frontend.show(LOAD)
+    heights = frontend.page.evaluate(
+        "[...document.querySelectorAll('[data-testid=animatediff-v2v-selection] img')]"
+        ".map((each) => each.getBoundingClientRect().height / app.canvas.ds.scale)"
+    )
+    assert min(heights) >= 70 and len(heights) >= 2
+    frontend.shot("strip")
+
+
+def test_one_node_tells_what_it_will_do(frontend):
+    frontend.add(JOB, video="clip.mp4", base_model="another.safetensors")
+    frontend.wait_for_strip("8 frames · 8 fps · 1 s · 96 × 64\n1 window · time unknown")
+    frontend.choose(JOB, "base_model", CHECKPOINT)
+    frontend.choose(JOB, "num_inference_steps", 2)
+    assert frontend.run() == "success"
+    frontend.choose(JOB, "num_inference_steps", 3)
+    frontend.wait_for_strip("8 frames · 8 fps · 1 s · 96 × 64\n1 window · takes ")
+    frontend.show(JOB)
+    frontend.shot("one node")
+
+
+def test_sampler_tells_what_it_will_do(frontend):
+    frontend.add(SAMPLER)
+    frontend.add(LOAD, video="clip.mp4")
+    frontend.connect(LOAD, 0, SAMPLER, "images")
+    wait_for_forecast(frontend, "8 frames · 1 s · 1 window · time unknown before a first run")
+    frontend.add(CONTEXT, length=4, overlap=0)
+    frontend.connect(CONTEXT, 0, SAMPLER, "context_options")
+    wait_for_forecast(frontend, "8 frames · 1 s · 2 windows")
+    frontend.add(MODEL, checkpoint=CHECKPOINT)
+    frontend.connect(MODEL, 0, SAMPLER, "model")
+    # It was measured with the one node.
+    wait_for_forecast(frontend, "8 frames · 1 s · 2 windows · takes ")
+    frontend.show(SAMPLER)
+    frontend.shot("sampler")
+    frontend.choose(LOAD, "video", "missing.mp4")
+    wait_for_forecast(frontend, "missing.mp4")
+
+
+def wait_for_forecast(frontend, says):
+    frontend.page.wait_for_function(
+        "(says) => document.querySelector('[data-testid=animatediff-v2v-forecast]')"
+        "?.textContent.includes(says)",
+        arg=says,
+    )
+
+
+def test_sockets_have_colours_in_every_palette(frontend):
+    page = frontend.page
+    frontend.add(SAMPLER)
+    frontend.show(SAMPLER)
+    for palette in ("light", "dark"):
+        frontend.set("Comfy.ColorPalette", palette)
+        page.wait_for_timeout(500)
+        colours = page.evaluate(
+            "[app.canvas.default_connection_color_byType.ADV2V_MODEL,"
+            " LGraphCanvas.link_type_colors.ADV2V_MODEL]"
+        )
+        assert colours == ["#9575cd"] * 2
+        if frontend.renderer != "canvas":
+            seen = page.evaluate(
+                "[...document.querySelectorAll('[data-node-id] *')].flatMap((each) =>"
+                " { const { backgroundColor, fill } = getComputedStyle(each);"
+                " return [backgroundColor, fill]; })"
+            )
+            assert "rgb(149, 117, 205)" in seen
 
 
 def enter_subgraph(frontend, kind):

@@ -1,61 +1,30 @@
-// Shows in Load Video, while its settings change, what it will load: frame count, rate, duration,
-// size, and some of the kept frames.
+// Shows in Load Video and in the one node, while their settings change, what they will load: frame
+// count, rate, duration, size, and some of the kept frames.
 
 import { app } from "../../../scripts/app.js";
-import { api } from "../../../scripts/api.js";
+import { forecastText, settingsOf } from "./forecast.js";
+import { addPolledWidget, valueOf } from "./polled_widget.js";
+import { removeVideo } from "./previews.js";
+import { number, selectionOf } from "./selection.js";
 
-const NODE = "ADV2V_LoadVideo";
-const SETTINGS = [
-  "video",
-  "select_every_nth_frame",
-  "skip_first_frames",
-  "frame_load_cap",
-  "force_rate",
-  "width",
-  "height",
-  "start_time",
-  "duration",
-  "fit",
-];
-const HEIGHT_PIXELS = 120;
+const LOAD = "ADV2V_LoadVideo";
+const JOB = "ADV2V_VideoToVideo";
+const HEIGHT_PIXELS = 190;
 const WIDTH_PIXELS = 280; // while the node is not on the screen yet
 const GAP_PIXELS = 2;
-const TEXT_PIXELS = 18;
-// The two renderers, loaded graphs and undo each report changes in their own way, or not at all.
-// Polling works for all of them, and a value that is the same in two polls is no longer being edited.
-const POLL_MILLISECONDS = 250;
+const LINE_PIXELS = 16;
+const LOWEST_PICTURE_PIXELS = 70;
 
 app.registerExtension({
   name: "AnimateDiffV2V.SelectionStrip",
   nodeCreated(node) {
-    if (node.comfyClass === NODE) addStrip(node);
+    if ([LOAD, JOB].includes(node.comfyClass)) addPolledWidget(node, "selection", new Strip());
   },
 });
 
-function addStrip(node) {
-  const strip = new Strip(node);
-  const widget = node.addDOMWidget("selection", "ADV2V_SELECTION", strip.element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => HEIGHT_PIXELS,
-    getMaxHeight: () => HEIGHT_PIXELS,
-  });
-  widget.serialize = false;
-  const timer = setInterval(() => {
-    if (strip.element.isConnected) strip.poll();
-    else if (strip.isRemoved) clearInterval(timer);
-  }, POLL_MILLISECONDS);
-  const onRemoved = node.onRemoved;
-  node.onRemoved = function (...values) {
-    strip.isRemoved = true;
-    return onRemoved?.apply(this, values);
-  };
-}
-
 class Strip {
-  constructor(node) {
-    this.node = node;
-    this.isRemoved = false;
+  constructor() {
+    this.height = HEIGHT_PIXELS;
     this.element = document.createElement("div");
     this.text = document.createElement("div");
     this.pictures = document.createElement("div");
@@ -68,52 +37,34 @@ class Strip {
       minHeight: `${HEIGHT_PIXELS}px`,
       overflow: "hidden",
       fontSize: "11px",
-      lineHeight: "1.3",
+      lineHeight: `${LINE_PIXELS}px`,
       color: "var(--input-text, #ddd)",
     });
-    Object.assign(this.text.style, { flex: "none", textAlign: "center" });
+    Object.assign(this.text.style, { flex: "none", textAlign: "center", whiteSpace: "pre-line" });
     Object.assign(this.pictures.style, {
       display: "grid",
       alignContent: "start",
       gap: `${GAP_PIXELS}px`,
     });
-    this.seen = "";
-    this.shown = "";
-    this.isAsking = false;
   }
 
-  // Undo creates new nodes, but Nodes 2.0 keeps showing the elements of the old ones.
-  shownNode() {
-    if (!this.isRemoved) return this.node;
-    const successor = app.canvas.graph?.getNodeById(this.node.id);
-    return successor?.comfyClass === NODE ? successor : this.node;
+  queryOf(node) {
+    this.forget(node);
+    const { pairs, sentence } = selectionOf(node);
+    if (!pairs) return { sentence };
+    const settings = node.comfyClass === JOB && settingsOf(node, valueOf(node, "base_model"));
+    return { query: new URLSearchParams([...pairs, ...(settings || [])]) };
   }
 
-  // Asks the server when the values have not changed since the last poll.
-  async poll() {
-    const node = this.shownNode();
-    const query = queryOf(node);
-    const isSettled = query === this.seen;
-    this.seen = query;
-    if (!isSettled || query === this.shown || this.isAsking) return;
-    this.shown = query;
-    if (!query) {
-      this.say(isLinked(node) ? "Known only when the graph runs, because a setting is linked." : "");
-      return;
+  // The frontend keeps the former file's player when it cannot play the new file.
+  forget(node) {
+    const video = valueOf(node, "video");
+    const shown = node.videoContainer?.querySelector("video")?.src;
+    if (shown && this.video !== undefined && this.video !== video) {
+      const file = new URL(shown).searchParams.get("filename");
+      if (!video?.includes(file)) removeVideo(node);
     }
-    this.isAsking = true;
-    this.pictures.style.opacity = "0.5";
-    try {
-      const answer = await api.fetchApi(`/animatediff_v2v/selection?${query}`);
-      const selection = await answer.json();
-      if (selection.error) this.say(selection.error);
-      else this.show(selection);
-    } catch {
-      this.say("ComfyUI's server does not answer.");
-    } finally {
-      this.isAsking = false;
-      this.pictures.style.opacity = "1";
-    }
+    this.video = video;
   }
 
   say(sentence) {
@@ -122,29 +73,19 @@ class Strip {
   }
 
   show(selection) {
-    this.text.textContent = figures(selection);
+    const lines = [figures(selection), forecastText(selection)].filter(Boolean);
+    this.text.textContent = lines.join("\n");
     const width = this.element.clientWidth || WIDTH_PIXELS;
-    const { columns, height } = grid(selection, width, HEIGHT_PIXELS - TEXT_PIXELS);
+    const left = HEIGHT_PIXELS - lines.length * LINE_PIXELS - 4;
+    const { columns, height, count } = grid(selection, width, left);
     this.pictures.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
-    this.pictures.replaceChildren(...selection.thumbnails.map((each) => picture(each, height)));
+    const pictures = spread(selection.thumbnails, count).map((each) => picture(each, height));
+    this.pictures.replaceChildren(...pictures);
   }
-}
 
-function queryOf(node) {
-  if (isLinked(node)) return "";
-  const values = SETTINGS.map((name) => [name, valueOf(node, name)]);
-  if (!values[0][1]) return "";
-  return new URLSearchParams(values.filter(([, value]) => value != null)).toString();
-}
-
-function valueOf(node, name) {
-  return node.widgets?.find((widget) => widget.name === name)?.value;
-}
-
-function isLinked(node) {
-  return (node.inputs ?? []).some(
-    ({ name }, number) => SETTINGS.includes(name) && node.isInputConnected(number),
-  );
+  wait(isWaiting) {
+    this.pictures.style.opacity = isWaiting ? "0.5" : "1";
+  }
 }
 
 function figures({ frame_count, frame_rate, duration_seconds, width, height }) {
@@ -157,16 +98,33 @@ function figures({ frame_count, frame_rate, duration_seconds, width, height }) {
   ].join(" · ");
 }
 
-// Returns the layout in one or two rows, whichever makes the pictures larger.
+// Returns the layout with the most pictures that are large enough, or with a single one.
 function grid({ thumbnails, width, height }, widthPixels, heightPixels) {
-  const [best] = [1, 2]
+  for (let count = thumbnails.length; count > 1; count -= 1) {
+    const best = layout(count, widthPixels, heightPixels, height / width);
+    if (best.height >= LOWEST_PICTURE_PIXELS) return best;
+  }
+  return layout(1, widthPixels, heightPixels, height / width);
+}
+
+// Returns the layout in one, two or three rows, whichever makes the pictures larger.
+function layout(count, widthPixels, heightPixels, aspect) {
+  const [best] = [1, 2, 3]
     .map((rows) => {
-      const columns = Math.max(1, Math.ceil(thumbnails.length / rows));
+      const columns = Math.ceil(count / rows);
       const most = Math.floor(heightPixels / rows) - GAP_PIXELS;
-      return { columns, height: Math.min(most, (widthPixels / columns) * (height / width)) };
+      return { count, columns, height: Math.min(most, (widthPixels / columns) * aspect) };
     })
     .sort((one, other) => other.height - one.height);
   return best;
+}
+
+// Returns so many of the items, from the first to the last: 3 of 8 are those at 0, 4 and 7.
+function spread(items, count) {
+  const last = items.length - 1;
+  return Array.from({ length: Math.min(count, items.length) }, (_, number) =>
+    count === 1 ? items[0] : items[Math.round((number * last) / (count - 1))],
+  );
 }
 
 function picture({ seconds, src }, mostPixels) {
@@ -180,8 +138,4 @@ function picture({ seconds, src }, mostPixels) {
     objectFit: "contain",
   });
   return image;
-}
-
-function number(value, digits) {
-  return String(Number(value.toFixed(digits)));
 }

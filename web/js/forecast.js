@@ -1,0 +1,106 @@
+// Shows in the Sampler, before it runs: frames, windows, seconds of video, and the time that it takes.
+
+import { app } from "../../../scripts/app.js";
+import { addPolledWidget, isAnyLinked, valueOf } from "./polled_widget.js";
+import { number, selectionOf, UNKNOWN } from "./selection.js";
+
+const SAMPLER = "ADV2V_Sampler";
+const LOAD = "ADV2V_LoadVideo";
+// Names in the query, and those of the two nodes' widgets.
+const SETTINGS = {
+  steps: ["steps", "num_inference_steps"],
+  guidance_scale: ["guidance_scale"],
+  preset: ["preset"],
+  denoise: ["denoise"],
+};
+const WINDOWS = ["length", "overlap", "stride", "schedule", "fuse", "closed_loop"];
+const HEIGHT_PIXELS = 20;
+
+app.registerExtension({
+  name: "AnimateDiffV2V.Forecast",
+  nodeCreated(node) {
+    if (node.comfyClass === SAMPLER) addPolledWidget(node, "forecast", new Line());
+  },
+});
+
+// Returns the settings that decide how long a node takes, as pairs for the query; null if one of
+// them is known only when the graph runs.
+export function settingsOf(node, checkpoint) {
+  const names = Object.values(SETTINGS).flat();
+  const context = contextOf(node);
+  if (isAnyLinked(node, names) || context === null) return null;
+  const pairs = Object.entries(SETTINGS).map(([name, widgets]) => [
+    name,
+    widgets.map((widget) => valueOf(node, widget)).find((value) => value != null),
+  ]);
+  return [...pairs, ["context", context], ["checkpoint", checkpoint ?? ""]];
+}
+
+export function forecastText({ frame_count: count, forecast }) {
+  if (!forecast) return "";
+  const windows = forecast.windows === 1 ? "1 window" : `${forecast.windows} windows`;
+  const time =
+    forecast.seconds == null ? "time unknown before a first run" : `takes ${duration(forecast.seconds)}`;
+  return count == null ? "" : `${windows} · ${time}`;
+}
+
+function contextOf(node) {
+  const slot = node.findInputSlot("context_options");
+  if (slot < 0 || !node.isInputConnected(slot)) return "{}";
+  const options = node.getInputNode(slot);
+  if (options?.comfyClass !== "ADV2V_ContextOptions" || isAnyLinked(options, WINDOWS)) return null;
+  return JSON.stringify(Object.fromEntries(WINDOWS.map((name) => [name, valueOf(options, name)])));
+}
+
+class Line {
+  constructor() {
+    this.height = HEIGHT_PIXELS;
+    this.element = document.createElement("div");
+    this.element.dataset.testid = "animatediff-v2v-forecast";
+    Object.assign(this.element.style, {
+      textAlign: "center",
+      fontSize: "11px",
+      lineHeight: `${HEIGHT_PIXELS}px`,
+      whiteSpace: "nowrap",
+      overflow: "hidden",
+      textOverflow: "ellipsis",
+      color: "var(--input-text, #ddd)",
+    });
+  }
+
+  queryOf(node) {
+    const slot = node.findInputSlot("images");
+    if (!node.isInputConnected(slot)) return { sentence: "" };
+    const source = node.getInputNode(slot);
+    const selection = source?.comfyClass === LOAD ? selectionOf(source) : { sentence: UNKNOWN };
+    if (selection.sentence != null) return selection;
+    const model = node.getInputNode(node.findInputSlot("model"));
+    const settings = settingsOf(node, model && valueOf(model, "checkpoint"));
+    if (!settings) return { sentence: UNKNOWN };
+    // The frames are shown by the node that loads them.
+    const query = [...selection.pairs, ...settings, ["windows", "fitting"], ["thumbnails", 0]];
+    return { query: new URLSearchParams(query) };
+  }
+
+  show(answer) {
+    const { frame_count: count, duration_seconds: seconds } = answer;
+    if (count == null) return this.say("Frames are counted while the graph runs.");
+    const frames = count === 1 ? "1 frame" : `${count} frames`;
+    return this.say(`${frames} · ${number(seconds, 2)} s · ${forecastText(answer)}`);
+  }
+
+  say(sentence) {
+    this.element.textContent = this.element.title = sentence;
+  }
+
+  wait(isWaiting) {
+    this.element.style.opacity = isWaiting ? "0.5" : "1";
+  }
+}
+
+function duration(seconds) {
+  if (seconds < 1) return "less than 1 s";
+  if (seconds < 90) return `about ${Math.round(seconds)} s`;
+  if (seconds < 5400) return `about ${Math.round(seconds / 60)} min`;
+  return `about ${number(seconds / 3600, 1)} h`;
+}

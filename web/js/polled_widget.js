@@ -1,0 +1,81 @@
+// An element in a node that shows what the server says of the node's settings, while they change.
+
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+import { after } from "./hooks.js";
+
+// The two renderers, loaded graphs and undo each report changes in their own way, or not at all.
+// Polling works for all of them, and a value that is the same in two polls is no longer being edited.
+const POLL_MILLISECONDS = 250;
+const ROUTE = "/animatediff_v2v/selection";
+
+// `view` has an element, its height in pixels, queryOf(node), which returns the query or a sentence
+// that says why there is none, and show(answer), say(sentence) and wait(isWaiting).
+export function addPolledWidget(node, name, view) {
+  const { element, height } = view;
+  const widget = node.addDOMWidget(name, `ADV2V_${name.toUpperCase()}`, element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => height,
+    getMaxHeight: () => height,
+  });
+  widget.serialize = false;
+  const poll = new Poll(node, view);
+  const timer = setInterval(() => {
+    if (element.isConnected) poll.run();
+    else if (poll.isRemoved) clearInterval(timer);
+  }, POLL_MILLISECONDS);
+  after(node, "onRemoved", () => {
+    poll.isRemoved = true;
+  });
+}
+
+export function valueOf(node, name) {
+  return node.widgets?.find((widget) => widget.name === name)?.value;
+}
+
+export function isAnyLinked(node, names) {
+  return (node.inputs ?? []).some(
+    ({ name }, number) => names.includes(name) && node.isInputConnected(number),
+  );
+}
+
+class Poll {
+  constructor(node, view) {
+    Object.assign(this, { node, view, seen: "", shown: "", isAsking: false, isRemoved: false });
+  }
+
+  // Undo creates new nodes, but Nodes 2.0 keeps showing the elements of the old ones.
+  shownNode() {
+    if (!this.isRemoved) return this.node;
+    const successor = app.canvas.graph?.getNodeById(this.node.id);
+    return successor?.comfyClass === this.node.comfyClass ? successor : this.node;
+  }
+
+  async run() {
+    const { query, sentence } = this.view.queryOf(this.shownNode());
+    const asked = query ? `${query}` : `: ${sentence}`;
+    const isSettled = asked === this.seen;
+    this.seen = asked;
+    if (!isSettled || asked === this.shown || this.isAsking) return;
+    this.shown = asked;
+    if (query) await this.ask(query);
+    else this.view.say(sentence);
+  }
+
+  async ask(query) {
+    this.isAsking = true;
+    this.view.wait(true);
+    try {
+      const response = await api.fetchApi(`${ROUTE}?${query}`);
+      const answer = await response.json();
+      if (answer.error) this.view.say(answer.error);
+      else this.view.show(answer);
+    } catch {
+      this.view.say("ComfyUI's server does not answer.");
+    } finally {
+      this.isAsking = false;
+      this.view.wait(false);
+    }
+  }
+}

@@ -1,0 +1,42 @@
+// Gives the pack's socket types colours; a colour palette that names a type has precedence.
+
+import { app } from "../../../scripts/app.js";
+
+// Relatives of ComfyUI's own types have similar colours: MODEL, CONDITIONING, CONTROL_NET.
+const COLOURS = {
+  ADV2V_MODEL: "#9575cd",
+  ADV2V_CONTEXT_OPTIONS: "#4dd0e1",
+  ADV2V_PROMPT_SCHEDULE: "#ffb74d",
+  ADV2V_MOTION_LORA_STACK: "#aed581",
+  ADV2V_CONTROL: "#26a69a",
+  ADV2V_STYLE: "#f06292",
+  ADV2V_SPEED: "#90a4ae",
+  LORA_STACK: "#dce775",
+  VHS_VIDEOINFO: "#bcaaa4",
+};
+
+app.registerExtension({
+  name: "AnimateDiffV2V.SocketColours",
+  setup() {
+    for (const colours of [app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors])
+      for (const [type, colour] of Object.entries(COLOURS)) setDefault(colours, type, colour);
+    // Nodes 2.0; palettes set these variables on the root element itself.
+    const style = document.createElement("style");
+    const variables = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
+    style.textContent = `:root { ${variables.join(" ")} }`;
+    document.head.append(style);
+  },
+});
+
+// The frontend empties the colours of types that its palette does not name, with each palette.
+function setDefault(colours, type, colour) {
+  let chosen = colours[type];
+  Object.defineProperty(colours, type, {
+    configurable: true,
+    enumerable: true,
+    get: () => chosen || colour,
+    set: (value) => {
+      chosen = value;
+    },
+  });
+}
