@@ -85,7 +85,8 @@ START = """
 import asyncio, importlib, runpy, sys
 from types import SimpleNamespace
 from unittest.mock import Mock
-host = {name: Mock() for name in ("comfy", "comfy.cli_args", "server")}
+names = "comfy comfy.cli_args comfy_execution comfy_execution.utils server"
+host = {name: Mock() for name in names.split()}
 host["folder_paths"] = SimpleNamespace(
     models_dir=FOLDER,
     folder_names_and_paths={},

@@ -86,7 +86,9 @@ def test_every_sampler_arrives(prediction, sampler, zero_snr):
         unet, draw(3, 4, 4, 4, seed=3), PROMPTS,
         seed=1, steps=6, sampler=sampler, guidance=Guidance(scale=3.0),
     )  # fmt: skip
-    assert (found - clean).norm() / clean.norm() < 0.02
+    # As in ComfyUI, these two end at the lowest level, whose noise is 0.16 of these latents.
+    limit = 0.25 if sampler in ("dpm_fast", "dpm_adaptive") else 0.02
+    assert (found - clean).norm() / clean.norm() < limit
 
 
 @pytest.mark.parametrize(
