@@ -25,6 +25,13 @@ def _named(choices: Any) -> str:
     return ", ".join(get_args(choices))
 
 
+PRESET_HELP = (
+    "defaults for steps, guidance scale, sampler and scheduler: "
+    "quality (25, 7, euler, normal), turbo (8, 2.2, lcm, sgm_uniform; AnimateLCM or an LCM "
+    f"LoRA), lightning (4, 1, euler, sgm_uniform; AnimateDiff-Lightning); {_named(Preset)}"
+)
+
+
 def add_model_files(files: Group) -> None:
     """Add the options for model files and devices."""
     files.add_argument("--checkpoint", required=True, help="Stable Diffusion 1.5 checkpoint")
@@ -100,9 +107,7 @@ def add_picture(picture: Group) -> None:
     picture.add_argument(
         "--preset",
         default="quality",
-        help="defaults for steps, guidance scale, sampler and scheduler: "
-        "quality (25, 7, euler, normal), turbo (8, 2.2, lcm, sgm_uniform; AnimateLCM or an LCM "
-        f"LoRA), lightning (4, 1, euler, sgm_uniform; AnimateDiff-Lightning); {_named(Preset)}",
+        help=PRESET_HELP,
     )
     picture.add_argument("--steps", type=int, help="denoising steps")
     picture.add_argument("--guidance-scale", type=float, help="how strictly the prompt is followed")

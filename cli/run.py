@@ -68,7 +68,7 @@ def add_command(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     check_companions(parsed)
-    request, files = _request(parsed), _model_files(parsed)
+    request, files = _request(parsed), model_files(parsed)
     check_target(request.output, FORMATS[request.format])
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     check_memory_bound(request, has_bound=files.max_memory_gb is not None)
@@ -166,7 +166,8 @@ def _schedule(parsed: argparse.Namespace) -> PromptSchedule | None:
     )
 
 
-def _model_files(parsed: argparse.Namespace) -> ModelFiles:
+def model_files(parsed: argparse.Namespace) -> ModelFiles:
+    """Return the model files that the options of `add_model_files` name."""
     return ModelFiles(
         checkpoint=parsed.checkpoint,
         motion_module=None if parsed.motion_module == "none" else parsed.motion_module,
