@@ -13,6 +13,7 @@ from torch import Tensor
 from ..pipeline import (
     AnimateDiffV2VError,
     Guides,
+    Models,
     Request,
     Result,
     SamplingSettings,
@@ -64,11 +65,7 @@ def restyle_images(
         The frames as float32 of the same shape, and their latents.
     """
     count, height, width, _ = images.shape
-    models = replace(
-        model.models,
-        text_encoder=host.HostTextEncoder(clip) if clip else model.models.text_encoder,
-        codec=host.HostCodec(vae) if vae else model.models.codec,
-    )
+    models = _with_host_networks(model.models, clip=clip, vae=vae)
     # First, because it refuses windows that the motion module cannot take.
     context = window_for(models.unet, count, settings.context)
     window = min(count, context.length)
@@ -84,14 +81,9 @@ def restyle_images(
 
     clock = Clock()
     job = FrameJob(
-        models,
-        settings,
-        clock=clock,
-        progress=host.NodeProgress(models.codec),
-        is_cancelled=host.raise_if_interrupted,
-        before_phase=move_networks,
-        custom=custom,
-    )
+        models, settings, clock=clock, custom=custom, before_phase=move_networks,
+        progress=host.NodeProgress(models.codec), is_cancelled=host.raise_if_interrupted,
+    )  # fmt: skip
     latents = job.restyle(
         _chunks(images),
         frame_count=count,
@@ -104,6 +96,14 @@ def restyle_images(
     work = Work.of(count, width=width, height=height, settings=settings, context=context)
     remember_run(model.checkpoint, work, vars(clock.timings()))
     return restyled, latents
+
+
+def _with_host_networks(models: Models, *, clip: Any, vae: Any) -> Models:
+    return replace(
+        models,
+        text_encoder=host.HostTextEncoder(clip) if clip else models.text_encoder,
+        codec=host.HostCodec(vae) if vae else models.codec,
+    )
 
 
 def restyle_file(

@@ -1,4 +1,4 @@
-// Shows in the Sampler, before it runs: frames, windows, seconds of video, and the time that it takes.
+// Shows in the Sampler, before it runs: frames, seconds of video, windows, and the time it takes.
 
 import { app } from "../../../scripts/app.js";
 import { addPolledWidget, isAnyLinked, valueOf } from "./polled_widget.js";
@@ -26,7 +26,7 @@ app.registerExtension({
 // Returns the settings that decide how long a node takes, as pairs for the query; null if one of
 // them is known only when the graph runs.
 export function settingsOf(node, checkpoint) {
-  const names = Object.values(SETTINGS).flat();
+  const names = [...Object.values(SETTINGS).flat(), "sigmas"];
   const context = contextOf(node);
   if (isAnyLinked(node, names) || context === null) return null;
   const pairs = Object.entries(SETTINGS).map(([name, widgets]) => [
@@ -36,12 +36,12 @@ export function settingsOf(node, checkpoint) {
   return [...pairs, ["context", context], ["checkpoint", checkpoint ?? ""]];
 }
 
-export function forecastText({ frame_count: count, forecast }) {
+export function forecastText({ forecast }) {
   if (!forecast) return "";
   const windows = forecast.windows === 1 ? "1 window" : `${forecast.windows} windows`;
-  const time =
-    forecast.seconds == null ? "time unknown before a first run" : `takes ${duration(forecast.seconds)}`;
-  return count == null ? "" : `${windows} · ${time}`;
+  const { seconds } = forecast;
+  const time = seconds == null ? "time unknown before a first run" : `takes ${duration(seconds)}`;
+  return `${windows} · ${time}`;
 }
 
 function contextOf(node) {

@@ -5,7 +5,7 @@ import { api } from "../../../scripts/api.js";
 import { after } from "./hooks.js";
 
 // The two renderers, loaded graphs and undo each report changes in their own way, or not at all.
-// Polling works for all of them, and a value that is the same in two polls is no longer being edited.
+// Polling works for all, and a value that is the same in two polls is no longer being edited.
 const POLL_MILLISECONDS = 250;
 const ROUTE = "/animatediff_v2v/selection";
 

@@ -1,9 +1,10 @@
-// What can be done with a preview, in the menu of its node; the words are those of other video packs.
+// What can be done with a preview, in the menu of its node, in the words of other video packs.
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { outputOf } from "./node_outputs.js";
-import { hasPreview, mediaOf, stateOf, synchronise, toggleHidden, togglePause } from "./previews.js";
+import { hasPreview, mediaOf, stateOf } from "./previews.js";
+import { synchronise, toggleHidden, togglePause } from "./previews.js";
 
 app.registerExtension({
   name: "AnimateDiffV2V.PreviewMenu",
@@ -44,7 +45,8 @@ async function copy(text) {
   // Pages that come over http from another machine have no clipboard.
   if (navigator.clipboard) await navigator.clipboard.writeText(text);
   else copySelection(text);
-  app.extensionManager.toast.add({ severity: "success", summary: "Copied", detail: text, life: 3000 });
+  const said = { severity: "success", summary: "Copied", detail: text, life: 3000 };
+  app.extensionManager.toast.add(said);
 }
 
 function copySelection(text) {

@@ -1,4 +1,5 @@
-// Plays the videos that nodes show by themselves, muted, in a loop; pauses, hides and synchronises them.
+// Plays the videos that nodes show by themselves, muted, in a loop; pauses, hides and
+// synchronises them.
 
 import { app } from "../../../scripts/app.js";
 import { after } from "./hooks.js";
@@ -92,9 +93,10 @@ function onDrawn(node) {
 }
 
 function start(node, media) {
+  const state = stateOf(node);
   // Only once for each element: who turns the sound on in Nodes 2.0 keeps it.
-  if (isVideo(media) && stateOf(node).media !== media) Object.assign(media, { muted: true, loop: true });
-  stateOf(node).media = media;
+  if (isVideo(media) && state.media !== media) Object.assign(media, { muted: true, loop: true });
+  state.media = media;
   apply(node);
 }
 

@@ -1,5 +1,5 @@
-// Shows each result as what it is. The frontend keeps what it has shown before on a node, a video or
-// a picture, and shows a result of the other kind above it or not at all.
+// Shows each result as what it is. The frontend keeps what it has shown before on a node, a video
+// or a picture, and shows a result of the other kind above it or not at all.
 
 import { app } from "../../../scripts/app.js";
 import { after, before } from "./hooks.js";

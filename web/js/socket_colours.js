@@ -18,11 +18,14 @@ const COLOURS = {
 app.registerExtension({
   name: "AnimateDiffV2V.SocketColours",
   setup() {
-    for (const colours of [app.canvas.default_connection_color_byType, LGraphCanvas.link_type_colors])
-      for (const [type, colour] of Object.entries(COLOURS)) setDefault(colours, type, colour);
+    const types = Object.entries(COLOURS);
+    for (const [type, colour] of types) {
+      setDefault(app.canvas.default_connection_color_byType, type, colour);
+      setDefault(LGraphCanvas.link_type_colors, type, colour);
+    }
     // Nodes 2.0; palettes set these variables on the root element itself.
     const style = document.createElement("style");
-    const variables = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
+    const variables = types.map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
     style.textContent = `:root { ${variables.join(" ")} }`;
     document.head.append(style);
   },
