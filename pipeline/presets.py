@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # Upper limits of what suits distilled motion modules.
 MOST_DISTILLED_STEPS = 8
 MOST_DISTILLED_GUIDANCE = 3.0
+# Of CFG++, whose paper stays below 1: each step takes on the whole guidance.
+MOST_CFG_PP_GUIDANCE = 3.0
 # With fewer frames at once, motion modules fail.
 FEWEST_FRAMES = 8
 
@@ -88,7 +90,14 @@ def few_frames(num_frames: int, settings: SamplingSettings, models: Models) -> s
 
 
 def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
-    """Log a warning if settings, from a preset or not, do not suit the motion module."""
+    """Log a warning if settings, from a preset or not, do not suit each other or the networks."""
+    is_cfg_pp = settings.sampler.endswith("_cfg_pp")
+    if is_cfg_pp and settings.guidance.scale > MOST_CFG_PP_GUIDANCE:
+        logger.warning(
+            "guidance_scale %g is too strong for the sampler %s: 1 to 2 suit it.",
+            settings.guidance.scale, settings.sampler,
+        )  # fmt: skip
+        return
     family = models.motion_family
     if family is None:
         return

@@ -74,6 +74,24 @@ def test_warnings(preset, family, has_loras, warning, caplog):
 
 
 @pytest.mark.parametrize(
+    ("sampler", "scale", "warns"),
+    [
+        ("euler_cfg_pp", 7.0, True),
+        ("res_multistep_ancestral_cfg_pp", 3.5, True),
+        ("euler_cfg_pp", 2.0, False),
+        ("euler", 7.0, False),
+    ],
+)
+@pytest.mark.parametrize("family", ["v2", None])
+def test_cfg_pp_wants_little_guidance(sampler, scale, warns, family, caplog):
+    settings = SamplingSettings(seed=0, sampler=sampler, guidance=Guidance(scale=scale))
+    with caplog.at_level(logging.WARNING):
+        warn_of_mismatch(settings, SimpleNamespace(motion_family=family, has_loras=False))
+    sentence = f"guidance_scale {scale:g} is too strong for the sampler {sampler}: 1 to 2 suit it."
+    assert [record.getMessage() for record in caplog.records] == [sentence] * warns
+
+
+@pytest.mark.parametrize(
     ("frames", "length", "family", "sentence"),
     [
         (1, 16, "v2", "1 frames are few for a motion module, which was trained on 16"),
