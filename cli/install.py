@@ -28,8 +28,8 @@ def add_command(commands: Any) -> None:
     demo.add_argument(
         "--native",
         action="store_true",
-        help="also write the files for the templates Native nodes and Style Image: the miniature "
-        "at the sizes that ComfyUI's own loaders accept, 2 GB",
+        help="also write the files for the templates 08 Style Image and 10 Native nodes: the "
+        "miniature at the sizes that ComfyUI's own loaders accept, 2 GB",
     )
     demo.add_argument(
         "--overwrite",

@@ -52,7 +52,7 @@ class Frontend:
         self.command("Comfy.NewBlankWorkflow")
         self.page.wait_for_function("() => app.graph.nodes.length === 0")
 
-    def open_template(self, name):
+    def open_template(self, name, *, fit=True):
         """Choose a template in the template browser."""
         self.command("Comfy.BrowseTemplates")
         self.page.get_by_text(PACK, exact=True).first.click()
@@ -64,7 +64,8 @@ class Frontend:
             arg=name,
         )
         self.page.wait_for_timeout(500)
-        self.command("Comfy.Canvas.FitView")
+        if fit:
+            self.command("Comfy.Canvas.FitView")
 
     def add(self, kind, **values):
         """Add a node and set its widgets."""

@@ -119,6 +119,24 @@ def test_templates_are_listed_by_number(frontend):
     assert offered["animatediff-v2v"] == TEMPLATES
 
 
+def test_a_template_opens_as_large_as_the_window(frontend):
+    page, before = frontend.page, frontend.page.viewport_size
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    page.wait_for_timeout(500)
+    frontend.open_template(GRAPH, fit=False)
+    try:
+        scale, (left, top) = page.evaluate("[app.canvas.ds.scale, [...app.canvas.ds.offset]]")
+        assert 0.7 <= scale <= 0.75
+        boxes = page.evaluate(BOXES)
+        # To the right of the menu on the left, below that at the top.
+        assert (min(box[1] for box in boxes) + left) * scale >= 60
+        assert (min(box[2] for box in boxes) + top) * scale >= 88
+        assert (max(box[3] for box in boxes) + left) * scale <= 1600
+        assert (max(box[4] for box in boxes) + top) * scale <= 1000
+    finally:
+        page.set_viewport_size(before)
+
+
 def test_the_miniature_comes_and_runs(frontend, server):
     page, models = frontend.page, server.folder / "models"
     for name in MINIATURE:

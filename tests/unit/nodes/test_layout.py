@@ -107,6 +107,8 @@ def test_links_run_from_left_to_right_and_behind_no_node(workflow):
 
 
 def test_the_whole_graph_is_seen_where_it_opens(workflow):
+    # By this the page knows templates of this pack, which it opens as large as it can.
+    assert workflow["extra"]["animatediff_v2v_template"] is True
     view = workflow["extra"]["ds"]
     assert view["scale"] >= SMALLEST_SCALE
     for node in workflow["nodes"]:
