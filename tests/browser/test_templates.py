@@ -26,12 +26,22 @@ BOXES = """() => {
     return [node.type, x, y, x + width, y + height];
   });
 }"""
-# What a node shows beyond its own edge; ComfyUI's canvas makes nodes grow instead.
-SPILT = """() => [...document.querySelectorAll("[data-node-id]")].filter((card) => {
-  const { bottom } = card.getBoundingClientRect();
-  return [...card.querySelectorAll("video, textarea, .comfy-markdown-content")]
-    .some((each) => each.getBoundingClientRect().bottom > bottom + 1);
-}).map((card) => card.innerText.split("\\n")[0])"""
+# What hangs out of its node.
+SPILT = """() => {
+  const page = app.canvas.canvas.getBoundingClientRect(), { scale, offset } = app.canvas.ds;
+  const bottoms = app.graph.nodes.map(({ id, pos, size }) => {
+    const card = document.querySelector(`[data-node-id="${id}"]`);
+    const box = card?.getBoundingClientRect();
+    const [x, y] = [0, 1].map((axis) => (pos[axis] + offset[axis]) * scale);
+    return box ?? new DOMRect(page.x + x, page.y + y, size[0] * scale, size[1] * scale);
+  });
+  return [...document.querySelectorAll("video, textarea, .comfy-markdown-content")]
+    .map((each) => [each, each.getBoundingClientRect()])
+    .filter(([each, box]) => box.width && bottoms.some(({ left, right, top, bottom }) =>
+      box.left >= left - 1 && box.right <= right + 1
+        && box.top > top && box.top < bottom && box.bottom > bottom + 2))
+    .map(([each]) => each.outerHTML.slice(0, 80));
+}"""
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
