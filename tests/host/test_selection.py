@@ -245,14 +245,14 @@ def test_selection_is_told_before_running(server, selection):
     assert told["frame_rate"] == float(rate)
     assert told["duration_seconds"] == pytest.approx(seconds)
     assert (told["height"], told["width"]) == frames.shape[1:3]
-    assert len(told["thumbnails"]) == min(8, len(frames))
+    assert len(told["thumbnails"]) == min(6, len(frames))
     assert told["thumbnails"][0]["seconds"] == pytest.approx(
         selection.get("start_time", 0) + selection.get("skip_first_frames", 0) / FRAME_RATE
     )
     for each in told["thumbnails"]:
         kind, data = each["src"].split(",")
         picture = Image.open(io.BytesIO(base64.b64decode(data)))
-        assert kind == "data:image/jpeg;base64" and picture.height == 64
+        assert kind == "data:image/jpeg;base64" and picture.height == 160
 
 
 @pytest.mark.parametrize(
