@@ -10,7 +10,7 @@ LOCKING := .venv-lock
 # Ignore this machine's settings of pip and uv: other machines do not have them.
 FROM_THE_INDEX := PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS= UV_NO_CONFIG=1 UV_FIND_LINKS= UV_SYSTEM_CERTS=1
 
-.PHONY: demo test lint types unit quick golden clients test-host test-browser lock check-install clean
+.PHONY: demo docs test lint types unit quick golden clients test-host test-browser lock check-install clean
 
 demo: $(VENV)/.ready-to-run
 	$(RUN)/python demo/run.py
@@ -66,6 +66,11 @@ test-host: $(VENV)/.ready-to-test
 test-browser: $(VENV)/.ready-to-test
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[browser]"
 	$(RUN)/python -m pytest tests/browser
+
+# The pages of docs/ and web/docs as a site in build/docs, without a dead link.
+docs: $(VENV)/.ready-to-run
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --quiet --strict
 
 $(VENV)/.ready-to-run: pyproject.toml constraints.txt
 	@echo "Installing PyTorch and the other packages into $(VENV): up to 2.9 GB to download, which takes minutes."

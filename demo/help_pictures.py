@@ -48,7 +48,8 @@ PICTURES = Path(__file__).parents[1] / "web" / "docs" / "pictures"
 CHECKPOINT = MODELS / "checkpoints" / "miniature.safetensors"
 MOTION_MODULE = MODELS / "animatediff_models" / "miniature_motion.safetensors"
 PLACE = {"device": torch.device("cpu"), "dtype": torch.float32}
-COLUMNS, SIDE, GAP, LINE = 6, 96, 4, 20
+# The help panel of ComfyUI is 270 pixels wide; twice that, for screens with small pixels.
+COLUMNS, SIDE, GAP, LINE, TEXT_SIZE = 3, 176, 4, 32, 26
 GROUND, INK = "#1d2430", "#f2f4f8"
 
 Frames = NDArray[np.uint8]
@@ -116,9 +117,7 @@ def restyled(
 
 def load_video() -> Rows:
     return {
-        f"select_every_nth_frame {nth}: the first frames": video(
-            select_every_nth_frame=nth, frame_load_cap=COLUMNS
-        )
+        f"select_every_nth_frame {nth}": video(select_every_nth_frame=nth, frame_load_cap=COLUMNS)
         for nth in (1, 4, 8)
     }
 
@@ -134,17 +133,15 @@ def select_frames() -> Rows:
 
 def load_model() -> Rows:
     return {
-        "the clip": source(),
-        "without a motion module each frame is painted for itself": restyled(
-            networks=models(motion=False)
-        ),
-        "with it the clip is calm": restyled(),
+        "the source": source(),
+        "without a motion module": restyled(networks=models(motion=False)),
+        "with a motion module": restyled(),
     }
 
 
 def lora_stack() -> Rows:
     return {
-        f"a LoRA for outlines, strength {strength:g}": restyled(YELLOW, networks=models(strength))
+        f"LoRA strength {strength:g}": restyled(YELLOW, networks=models(strength))
         for strength in (0.0, 0.5, 1.0)
     }
 
@@ -160,20 +157,20 @@ def model_from_comfy() -> Rows:
         save_file(widened_motion_module(load_file(MOTION_MODULE)), motion)
         native = load_models(checkpoint, motion_module=motion, **PLACE)
         made = restyled(networks=native)
-    return {"the clip": source(), "a checkpoint of ComfyUI's own loader": made}
+    return {"the source": source(), "restyled, ComfyUI's own MODEL": made}
 
 
 def sampler() -> Rows:
     rows = {f"denoise {denoise:g}": restyled(denoise=denoise) for denoise in (0.3, 0.5, 0.8)}
-    return {"the clip": source()} | rows
+    return {"the source": source()} | rows
 
 
 def context_options() -> Rows:
     frames = video()
     return {
-        f"48 frames in windows of {length}, overlap {overlap}": restyled(
+        f"windows of {length}, overlap {overlap}": restyled(
             frames=frames, context=ContextOptions(length=length, overlap=overlap)
-        )[12:18]
+        )[14:17]
         for length, overlap in ((4, 0), (16, 4))
     }
 
@@ -185,11 +182,7 @@ def prompt_schedule() -> Rows:
     negative = encoded_prompts(encoder, "").negative
     travelling = Conditioning(encode_schedule(prompts, encoder.encode), negative)
     context = ContextOptions(length=16, overlap=8)
-    return {
-        f"0: {prompts[0]}   24: a yellow ...   47: a green ...": restyled(
-            travelling, frames=frames, context=context
-        )
-    }
+    return {"0: red   24: yellow   47: green": restyled(travelling, frames=frames, context=context)}
 
 
 def control_frames() -> Rows:
@@ -197,7 +190,7 @@ def control_frames() -> Rows:
         name: ControlFrameOptions(preprocessor=name) for name in ("canny", "luminance", "tile")
     }
     rows = {name: np.stack([maker.of(f) for f in source()]) for name, maker in makers.items()}
-    return {"the clip": source()} | rows
+    return {"the source": source()} | rows
 
 
 def controlnet() -> Rows:
@@ -205,23 +198,23 @@ def controlnet() -> Rows:
     edges = control_frames()["canny"]
     control = Control(network=load_control_network(path, **PLACE), frames=torch.from_numpy(edges))
     return {
-        "the clip": source(),
-        "denoise 1 alone: nothing holds the clip": restyled(denoise=1.0),
-        "denoise 1 with a ControlNet on its edges": restyled(denoise=1.0, controls=[control]),
+        "the source": source(),
+        "denoise 1": restyled(denoise=1.0),
+        "denoise 1, with a ControlNet": restyled(denoise=1.0, controls=[control]),
     }
 
 
 def ip_adapter() -> Rows:
-    rows = {"the clip": source()}
+    rows = {"the source": source()}
     scene = replace(random_scene(np.random.default_rng(3)), style=None)
     for says, colour, background in (
-        ("no words, but this picture", "yellow", "purple"),
-        ("and this one", "green", "red"),
+        ("style image, and results", "yellow", "purple"),
+        ("another one", "green", "red"),
     ):
         picture = draw(replace(scene, colour=colour, background=background), 0.5)
         made = restyled("", styles=[style_of(picture)])
         shown = np.concatenate([(picture[np.newaxis] * 255).astype(np.uint8), moments(made)[1:]])
-        rows[f"{says}, and what becomes of the clip"] = shown
+        rows[says] = shown
     return rows
 
 
@@ -235,7 +228,7 @@ def style_of(picture: NDArray[np.float32]) -> StyleImages:
 
 def speed() -> Rows:
     ways = {
-        "all that is to be computed, 20 steps": SpeedOptions(),
+        "exact": SpeedOptions(),
         "deep_cache_interval 3": SpeedOptions(deep_cache_interval=3),
         "guidance_end 0.8": SpeedOptions(guidance_end=0.8),
     }
@@ -243,7 +236,7 @@ def speed() -> Rows:
 
 
 def encode_video() -> Rows:
-    rows = {"what comes in": source()}
+    rows = {"frames": source()}
     with tempfile.TemporaryDirectory() as folder:
         for crf in (19, 51):
             path = Path(folder, f"{crf}.mp4")
@@ -257,7 +250,11 @@ def encode_video() -> Rows:
 
 
 def video_to_video() -> Rows:
-    return {"the clip": source(), GREEN: restyled(), YELLOW: restyled(YELLOW)}
+    return {
+        "the source": source(),
+        "a green square ...": restyled(),
+        "a yellow square ...": restyled(YELLOW),
+    }
 
 
 MAKERS: dict[str, Callable[[], Rows]] = {
@@ -292,10 +289,11 @@ def sheet(rows: Rows) -> Image.Image:
     """Draw the videos, one per row, below their captions."""
     width = COLUMNS * (SIDE + GAP) + GAP
     picture = Image.new("RGB", (width, len(rows) * (LINE + SIDE + GAP) + GAP), GROUND)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT_SIZE)
     for row, (says, frames) in enumerate(rows.items()):
         y = GAP + row * (LINE + SIDE + GAP)
-        pen.text((GAP + 2, y + 1), says, font=font, fill=INK)
+        assert pen.textlength(says, font=font) < width - 2 * GAP, says
+        pen.text((GAP + 2, y - 1), says, font=font, fill=INK)
         for column, frame in enumerate(moments(frames)):
             small = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
             picture.paste(small, (GAP + column * (SIDE + GAP), y + LINE))

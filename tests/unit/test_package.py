@@ -183,6 +183,9 @@ def test_the_registry_finds_what_it_needs():
     path = comfy["Icon"].removeprefix(address.replace("github.com", "raw.githubusercontent.com"))
     with Image.open(ROOT / path) as icon:
         assert icon.width == icon.height <= 400
+    path = comfy["Banner"].removeprefix(address.replace("github.com", "raw.githubusercontent.com"))
+    with Image.open(ROOT / path) as banner:
+        assert banner.width * 9 == banner.height * 21
 
 
 def test_the_registrys_lint_is_ours_too():
