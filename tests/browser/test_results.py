@@ -59,6 +59,10 @@ def test_the_result_of_the_one_node_follows_its_live_previews(frontend):
         assert tag == "VIDEO" and file.startswith(f"{seed}{number}_")
     frontend.page.wait_for_timeout(1500)
     assert [name for _, name in frontend.previews()] == [file]
+    # The live preview is gone.
+    assert not frontend.page.locator(
+        "[data-node-id] img[src^=blob], .dom-widget img[src^=blob]"
+    ).count()
     frontend.shot("result of the one node")
 
 

@@ -115,7 +115,6 @@ def test_one_node_tells_what_it_will_do(frontend):
     frontend.choose(JOB, "base_model", CHECKPOINT)
     frontend.choose(JOB, "num_inference_steps", 2)
     assert frontend.run() == "success"
-    frontend.choose(JOB, "num_inference_steps", 3)
     frontend.wait_for_strip("8 frames · 8 fps · 1 s · 96 × 64\n1 window · takes ")
     frontend.show(JOB)
     frontend.shot("one node")

@@ -8,6 +8,11 @@ import { after } from "./hooks.js";
 // Polling works for all, and a value that is the same in two polls is no longer being edited.
 const POLL_MILLISECONDS = 250;
 const ROUTE = "/animatediff_v2v/selection";
+// A run changes what the server expects of the next one.
+let runs = 0;
+api.addEventListener("execution_success", () => {
+  runs += 1;
+});
 
 // `view` has an element, its height in pixels, queryOf(node), which returns the query or a sentence
 // that says why there is none, and show(answer), say(sentence) and wait(isWaiting).
@@ -54,7 +59,7 @@ class Poll {
 
   async run() {
     const { query, sentence } = this.view.queryOf(this.shownNode());
-    const asked = query ? `${query}` : `: ${sentence}`;
+    const asked = query ? `${runs} ${query}` : sentence;
     const isSettled = asked === this.seen;
     this.seen = asked;
     if (!isSettled || asked === this.shown || this.isAsking) return;

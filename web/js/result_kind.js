@@ -9,7 +9,6 @@ import { removePictures, removeVideo } from "./previews.js";
 const NODES = new Set(["ADV2V_EncodeVideo", "ADV2V_VideoToVideo"]);
 const VIDEO = /\.(mp4|webm|mov|mkv)$/i;
 const GIF = /\.gif$/i;
-const MILLISECONDS_UNTIL_DISCARDED = 1000;
 const latest = new WeakMap(); // the live preview of each node
 
 app.registerExtension({
@@ -31,22 +30,10 @@ function showResult(node, output) {
   endLivePreview(node);
 }
 
-// The frontend shows live previews instead of the result while it has any, and discards them later.
+// The frontend shows a live preview instead of the result, or below it, until the node's next run.
 function endLivePreview(node) {
-  const previews = app.nodePreviewImages;
-  const urls = previews[locator(node)];
-  if (!urls?.length) return;
-  // A list without length is passed over, and the frontend can still release its addresses.
-  previews[locator(node)] = { length: 0, [Symbol.iterator]: () => urls.values() };
-  // Newer frontends have another list.
-  setTimeout(() => showAgain(node), MILLISECONDS_UNTIL_DISCARDED);
-}
-
-function showAgain(node) {
-  const address = node.videoContainer?.querySelector("video")?.src ?? "";
-  if (LiteGraph.vueNodesMode || address.includes(filename(node))) return;
-  node.images = undefined;
-  node.setDirtyCanvas(true);
+  const { $pinia } = document.getElementById("vue-app")?.__vue_app__?.config.globalProperties ?? {};
+  $pinia?._s.get("nodeOutput")?.revokePreviewsByLocatorId?.(locator(node));
 }
 
 // The canvas takes live previews for videos while the node has a video, and fails to play them.
