@@ -50,7 +50,7 @@ def test_a_result_of_another_kind_replaces_what_was_shown(frontend):
 def test_the_result_of_the_one_node_follows_its_live_previews(frontend):
     # Files and seeds of the other renderer would be cached.
     seed = len(frontend.renderer)
-    frontend.add(JOB, video="clip.mp4", num_inference_steps=3)
+    frontend.add(JOB, video="clip.mp4", num_inference_steps=2, frame_load_cap=4)
     frontend.command("Comfy.Canvas.FitView")
     for number in (1, 2):
         frontend.choose(JOB, "seed", seed + number)
