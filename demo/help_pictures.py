@@ -257,6 +257,15 @@ def video_to_video() -> Rows:
     }
 
 
+def apply_motion() -> Rows:
+    """Restyle as KSampler does, without a ComfyUI: results are equal up to rounding."""
+    return {
+        "the clip": source(),
+        "KSampler alone: each frame by itself": restyled(networks=models(motion=False)),
+        "KSampler with Apply AnimateDiff": restyled(),
+    }
+
+
 MAKERS: dict[str, Callable[[], Rows]] = {
     maker.__name__: maker
     for maker in (
@@ -274,6 +283,7 @@ MAKERS: dict[str, Callable[[], Rows]] = {
         speed,
         encode_video,
         video_to_video,
+        apply_motion,
     )
 }
 

@@ -136,6 +136,15 @@ CARDS = {
             [("Model from MODEL", "restyle"), ("Save Video", "result")],
         ],
     ),
+    "11 Apply AnimateDiff (KSampler)": Card(
+        "Apply AnimateDiff",
+        "ComfyUI's own KSampler",
+        "green",
+        [
+            [("Load Checkpoint", "model"), ("Apply AnimateDiff", "restyle")],
+            [("KSampler", "restyle"), ("VAE Decode", "result")],
+        ],
+    ),
 }
 
 

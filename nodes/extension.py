@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .apply_motion import ApplyMotion
 from .context_options import ContextWindows
 from .control_frames import ControlFrames
 from .control_net import ControlNet
@@ -54,4 +55,5 @@ class AnimateDiffV2VExtension(ComfyExtension):
             Sampler,
             EncodeVideo,
             VideoToVideo,
+            ApplyMotion,
         ]

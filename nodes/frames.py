@@ -67,7 +67,7 @@ def restyle_images(
     count, height, width, _ = images.shape
     models = _with_host_networks(model.models, clip=clip, vae=vae)
     # First, because it refuses windows that the motion module cannot take.
-    context = window_for(models.unet, count, settings.context)
+    context = window_for(models.unet.max_frames, count, settings.context)
     window = min(count, context.length)
     chunk = {"frames": FRAMES_PER_CHUNK, "width": width, "height": height}
 
@@ -118,7 +118,7 @@ def restyle_file(
     context, chunk = request.sampling.context, {"frames": FRAMES_PER_CHUNK, **size._asdict()}
     assert context is not None
     # Before anything else: this refuses windows that the motion module does not support.
-    window = window_for(model.models.unet, context.length, context).length
+    window = window_for(model.models.unet.max_frames, context.length, context).length
 
     def move_networks(phase: Phase) -> None:
         if phase == "encode":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...pipeline.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from .applied_motion import AppliedMotion
     from .custom_sampler import HostSampler
     from .devices import Devices, unet_device
     from .folders import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         trim_window,
         unet_weights,
     )
+    from .native_model import compute_dtype, unet_shapes, with_beta_schedule
     from .patches import ignored_patches
     from .progress import NodeProgress, raise_if_interrupted
     from .queue import PromptQueue
@@ -51,6 +53,7 @@ __all__ = [
     "IP_ADAPTERS",
     "MOTION_LORAS",
     "MOTION_MODULES",
+    "AppliedMotion",
     "Chain",
     "Devices",
     "HostCodec",
@@ -67,6 +70,7 @@ __all__ = [
     "add_route",
     "application",
     "as_result",
+    "compute_dtype",
     "current_node_id",
     "data_folder",
     "embedding_folders",
@@ -91,15 +95,18 @@ __all__ = [
     "temporary_folder",
     "trim_window",
     "unet_device",
+    "unet_shapes",
     "unet_weights",
     "uploaded_path",
     "warnings_on_node",
+    "with_beta_schedule",
     "workflow_metadata",
 ]
 
 on_demand(
     __name__,
     {
+        "applied_motion": ("AppliedMotion",),
         "custom_sampler": ("HostSampler",),
         "devices": (
             "Devices",
@@ -145,6 +152,11 @@ on_demand(
             "parameterization",
             "trim_window",
             "unet_weights",
+        ),
+        "native_model": (
+            "compute_dtype",
+            "unet_shapes",
+            "with_beta_schedule",
         ),
         "patches": ("ignored_patches",),
         "progress": (

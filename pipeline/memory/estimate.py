@@ -108,4 +108,4 @@ def longest_window(models: Models, settings: SamplingSettings, frames: int | Non
     context = settings.context
     if frames is None:
         frames = limit if context is None else context.length
-    return min(frames, window_for(models.unet, frames, context).length)
+    return min(frames, window_for(models.unet.max_frames, frames, context).length)

@@ -10,7 +10,13 @@ if TYPE_CHECKING:
     from .bundle import Models, load_models
     from .controlnet import ControlNetwork, load_control_network
     from .ip_adapter import IpAdapter, load_ip_adapter_network
-    from .loading import Placement, ReadyNetworks, build_motion_unet, load_networks
+    from .loading import (
+        Placement,
+        ReadyNetworks,
+        build_motion_unet,
+        load_motion,
+        load_networks,
+    )
     from .ops.compiled import check_can_compile
     from .text_encoder import TextEncoder
     from .vae import LatentCodec
@@ -28,6 +34,7 @@ __all__ = [
     "load_control_network",
     "load_ip_adapter_network",
     "load_models",
+    "load_motion",
     "load_networks",
 ]
 
@@ -41,6 +48,7 @@ on_demand(
             "Placement",
             "ReadyNetworks",
             "build_motion_unet",
+            "load_motion",
             "load_networks",
         ),
         "ops.compiled": ("check_can_compile",),

@@ -16,6 +16,7 @@ from ..files import (
     CheckpointWeights,
     LoraEntry,
     LoraReport,
+    MotionFamily,
     MotionModuleWeights,
     load_checkpoint,
     load_motion_module,
@@ -155,16 +156,46 @@ def build_motion_unet(
     )
     motion, family = None, None
     if motion_module is not None:
-        weights = load_motion_module(motion_module)
-        if motion_loras:
-            weights, reports = merge_motion_loras(motion_module=weights, loras=motion_loras)
-            _log_reports(reports)
-        motion, family = _motion(weights, unet, placement), weights.family
-        motion.set_motion_scale(motion_scale)
+        motion, family = load_motion(
+            motion_module,
+            unet.config,
+            motion_loras=motion_loras,
+            motion_scale=motion_scale,
+            placement=placement,
+        )
     result = MotionUNet(unet, motion, family=family, parameterization=parameterization)
     if fp8_weights:
         store_in_fp8(result)
     return result.to(first_device)
+
+
+def load_motion(
+    motion_module: Path,
+    unet_config: Mapping[str, Any],
+    *,
+    motion_loras: Sequence[LoraEntry] = (),
+    motion_scale: float = 1.0,
+    placement: Placement,
+) -> tuple[MotionModules, MotionFamily]:
+    """Load the motion modules of a file, and their family.
+
+    Args:
+        motion_module: The file.
+        unet_config: Keyword arguments of diffusers' UNet2DConditionModel, for the sizes.
+        motion_loras: Merged into the motion modules, in this order.
+        motion_scale: Above 1 sharpens attention over time; 1 is as trained.
+        placement: The device and the dtype.
+
+    Raises:
+        AnimateDiffV2VError: the file is missing, is of another kind, or of another size.
+    """
+    weights = load_motion_module(motion_module)
+    if motion_loras:
+        weights, reports = merge_motion_loras(motion_module=weights, loras=motion_loras)
+        _log_reports(reports)
+    motion = _motion(weights, unet_config, placement)
+    motion.set_motion_scale(motion_scale)
+    return motion, weights.family
 
 
 def _check_width(text_config: Mapping[str, Any], checkpoint: CheckpointWeights, path: Path) -> None:
@@ -261,9 +292,7 @@ def _text_model(config: Mapping[str, Any]) -> ClipTextModel:
 
 
 def _motion(
-    weights: MotionModuleWeights,
-    unet: UNet2DConditionModel,
-    placement: Placement,
+    weights: MotionModuleWeights, unet_config: Mapping[str, Any], placement: Placement
 ) -> MotionModules:
     tables = weights.positional_encoding
     if tables is None:
@@ -271,8 +300,8 @@ def _motion(
 
     def build() -> MotionModules:
         return MotionModules(
-            block_channels=tuple(unet.config.block_out_channels),
-            layers_per_block=unet.config.layers_per_block,
+            block_channels=tuple(unet_config["block_out_channels"]),
+            layers_per_block=unet_config["layers_per_block"],
             max_frames=weights.max_frames,
             mid=weights.has_mid_block,
         )
@@ -283,7 +312,7 @@ def _motion(
     if expected != {name: tensor.shape for name, tensor in tensors.items()}:
         raise AnimateDiffV2VError(
             "The motion module is of another size than the checkpoint's UNet "
-            f"({', '.join(map(str, unet.config.block_out_channels))} channels): "
+            f"({', '.join(map(str, unet_config['block_out_channels']))} channels): "
             "use one that was made for this kind of model."
         )
     return _filled(build, tensors, placement, stored=placement.device.type == "cpu")

@@ -20,7 +20,7 @@ from ..files.prediction import Prediction
 from .batching import ChunkSizes, default_chunk_tokens
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
 from .motion_module import MotionModules
-from .ops.eager import cross_attention_kv
+from .ops.eager import cross_attention_kv, prompt_of_each_video
 from .ops.frame_norm import span_frames
 from .ops.image_prompt import ImagePrompt, number_cross_attentions
 from .ops.interface import Ops
@@ -147,7 +147,7 @@ class MotionUNet(nn.Module):
         embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
         embedding = functional.silu(embedding)
         if len(context) == len(sample):
-            context = _of_each_video(context, num_frames)
+            context = prompt_of_each_video(context, num_frames)
         tokens_at_once = chunks.tokens if chunks else default_chunk_tokens(sample.device)
         inputs = _Inputs(embedding, context, images, num_frames, ops, tokens_at_once)
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
@@ -261,18 +261,3 @@ class _Inputs:
         if motion is not None:
             module = motion.motion_modules[layer]
             yield lambda features: ops.motion(module, features, num_frames, tokens_at_once)
-
-
-def _of_each_video(context: Tensor, num_frames: int) -> Tensor:
-    """Return one prompt for each video if all its frames share it, so that keys are computed once.
-
-    Args:
-        context: [batch * num_frames, tokens, channels].
-        num_frames: Frames of each video.
-    """
-    videos = context.view(-1, num_frames, *context.shape[1:])
-    return (
-        videos[:, 0].contiguous()
-        if torch.equal(videos, videos[:, :1].expand_as(videos))
-        else context
-    )

@@ -91,7 +91,7 @@ def sample_latents(
         return latents.clone()
     notice = CompilingNotice(progress)
     with _ops(unet, settings, notice) as ops:
-        window = window_for(unet, len(latents), settings.context)
+        window = window_for(unet.max_frames, len(latents), settings.context)
         run = _Run(
             unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
             notice.report, is_cancelled,

@@ -18,7 +18,6 @@ from ..ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models.unet import MotionUNet
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +60,13 @@ class ContextOptions:
         )
 
 
-def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None) -> ContextOptions:
+def window_for(
+    limit: int | None, num_frames: int, context: ContextOptions | None
+) -> ContextOptions:
     """Return the window options that `num_frames` frames are sampled with.
 
     Args:
-        unet: The network.
+        limit: Most frames that the motion module supports at once; None without one.
         num_frames: Frames of the video.
         context: The requested options; None is one window if the motion module supports that many
             frames, else windows of 16 that overlap by 4.
@@ -73,7 +74,6 @@ def window_for(unet: MotionUNet, num_frames: int, context: ContextOptions | None
     Raises:
         AnimateDiffV2VError: windows longer than the module's positional encoding.
     """
-    limit = unet.max_frames
     if context is None:
         # Without a motion module, frames are independent and can be cut anywhere.
         if num_frames <= (limit or BATCHED_FRAMES):

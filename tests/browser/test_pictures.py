@@ -22,7 +22,7 @@ STACK, MOTION, MODEL = "ADV2V_LoraStack", "ADV2V_MotionLoraStack", "ADV2V_LoadMo
 CORE, WINDOWS, TRAVEL = "ADV2V_ModelFromComfy", "ADV2V_ContextOptions", "ADV2V_PromptSchedule"
 SAMPLER, JOB = "ADV2V_Sampler", "ADV2V_VideoToVideo"
 FRAMES, CONTROL, STYLE = "ADV2V_ControlFrames", "ADV2V_ControlNet", "ADV2V_IPAdapter"
-SPEED = "ADV2V_Speed"
+SPEED, APPLY = "ADV2V_Speed", "ADV2V_ApplyMotion"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
 CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
@@ -112,6 +112,18 @@ GRAPHS = {
             (LOAD, 0, ENCODE, "images"),
             (LOAD, 1, ENCODE, "audio"),
             (LOAD, 2, ENCODE, "fps"),
+        ],
+    ),
+    "apply_motion": (
+        [
+            [("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINT["checkpoint"]}), (WINDOWS, {})],
+            [(APPLY, {"motion_module": "mm_sd_v15_v2.ckpt"})],
+            [("KSampler", {})],
+        ],
+        [
+            ("CheckpointLoaderSimple", 0, APPLY, "model"),
+            (WINDOWS, 0, APPLY, "context_options"),
+            (APPLY, 0, "KSampler", "model"),
         ],
     ),
     "video_to_video": ([[(JOB, CLIP | {"prompt": PROMPT["positive"]})]], []),

@@ -47,6 +47,8 @@ SMALL = {
     "CheckpointLoaderSimple": {"ckpt_name": "miniature_native.safetensors"},
     "LoraLoader": {"lora_name": "miniature_outlined_native.safetensors"},
     "ADV2V_ModelFromComfy": {"motion_module": "miniature_motion_native.safetensors"},
+    "ADV2V_ApplyMotion": {"motion_module": "miniature_motion_native.safetensors"},
+    "KSampler": {"steps": 2},
 }
 # The denoise, guidance and clip with which the miniature shows what it can.
 AS_SHOWN = {

@@ -99,6 +99,21 @@ def cross_attention_kv(
     return [sources(layer.attn2) for layer in block.transformer_blocks]
 
 
+def prompt_of_each_video(context: Tensor, num_frames: int) -> Tensor:
+    """Return one prompt for each video if all its frames share it, so that keys are computed once.
+
+    Args:
+        context: [batch * num_frames, tokens, channels].
+        num_frames: Frames of each video.
+    """
+    videos = context.reshape(-1, num_frames, *context.shape[1:])
+    return (
+        videos[:, 0].contiguous()
+        if torch.equal(videos, videos[:, :1].expand_as(videos))
+        else context
+    )
+
+
 def transformer(
     block: Any,
     features: Tensor,
@@ -115,8 +130,27 @@ def transformer(
         num_frames: Frames of each video.
         tokens_at_once: Pixels to process at a time, but at least one row; None for all.
     """
-    rows, channels, height, width = features.shape
     normed = group_norm(block.norm, features, num_frames)
+    return transform(block, features, normed, prompts, tokens_at_once)
+
+
+def transform(
+    block: Any,
+    features: Tensor,
+    normed: Tensor,
+    prompts: CrossAttentionKV,
+    tokens_at_once: int | None,
+) -> Tensor:
+    """Run a spatial transformer after its norm; see `transformer`.
+
+    Args:
+        block: diffusers' Transformer2DModel, or layers under the same names.
+        features: [rows, channels, height, width].
+        normed: The features after the block's norm.
+        prompts: The result of `cross_attention_kv`.
+        tokens_at_once: Pixels to process at a time, but at least one row; None for all.
+    """
+    rows, channels, height, width = features.shape
 
     def change(part: slice) -> Tensor:
         tokens = normed[part].permute(0, 2, 3, 1).reshape(-1, height * width, channels)

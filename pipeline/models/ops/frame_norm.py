@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,12 +17,12 @@ class FrameSpanningGroupNorm(nn.GroupNorm):
         super().__init__(norm.num_groups, norm.num_channels, eps=norm.eps, device="meta")
         self.weight, self.bias = norm.weight, norm.bias
 
-    def over_frames(self, features: Tensor, num_frames: int) -> Tensor:
-        """Normalise [batch * num_frames, channels, ...] over frames, group channels and pixels."""
-        rows, channels = features.shape[:2]
-        videos = features.reshape(rows // num_frames, num_frames, channels, -1)
-        normed: Tensor = self(videos.transpose(1, 2))
-        return normed.transpose(1, 2).reshape(features.shape)
+
+def norm_over_frames(norm: Callable[[Tensor], Tensor], features: Tensor, num_frames: int) -> Tensor:
+    """Normalise [batch * num_frames, channels, ...] over frames, group channels and pixels."""
+    rows, channels = features.shape[:2]
+    videos = features.reshape(rows // num_frames, num_frames, channels, -1)
+    return norm(videos.transpose(1, 2)).transpose(1, 2).reshape(features.shape)
 
 
 def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
@@ -34,7 +35,7 @@ def group_norm(norm: Any, features: Tensor, num_frames: int) -> Tensor:
         num_frames: Frames of each video.
     """
     if isinstance(norm, FrameSpanningGroupNorm):
-        return norm.over_frames(features, num_frames)
+        return norm_over_frames(norm, features, num_frames)
     return functional.group_norm(features, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 

@@ -90,6 +90,7 @@ WITHOUT_OPTION = {
     "negative_conditioning": "encoded prompts exist in ComfyUI alone",
 }
 NODES_WITHOUT_OPTIONS = {
+    "ADV2V_ApplyMotion": "it is for ComfyUI's own samplers",
     "ADV2V_ModelFromComfy": "it takes models that ComfyUI has loaded",
 }
 

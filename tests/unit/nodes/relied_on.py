@@ -51,8 +51,14 @@ def _assert_node(node: dict[str, Any], info: dict[str, Any]) -> None:
         for entry in node["inputs"]
         if "widget" in entry and entry["type"] != UPLOAD_BUTTON
     ]
+    saved = list(node["widgets_values"])
+    for index, name in enumerate(widgets):
+        # The button that changes a seed after each run has a value, and no input of its own.
+        _, *options = inputs.get(name, [""])
+        if options and options[0].get("control_after_generate"):
+            del saved[index + 1]
     # A widget within another one's choice has that one's name before its own.
-    for name, value in zip(widgets, node["widgets_values"], strict=False):
+    for name, value in zip(widgets, saved, strict=False):
         taken = [values[each] for each in values if f".{each}".endswith(f".{name}")]
         assert taken == [value], f"{kind}.{name} takes {taken}, not {value!r}"
     if not any(output["links"] for output in node["outputs"]):

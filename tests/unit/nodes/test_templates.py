@@ -25,6 +25,7 @@ NAMES = {
     "08 Style Image",
     "09 LoRA Stack",
     "10 Native nodes",
+    "11 Apply AnimateDiff (KSampler)",
 }
 TRY_IT_NOW = "01 Try it now"
 CORE_NODES = {
@@ -32,11 +33,14 @@ CORE_NODES = {
     "CLIPVisionLoader",
     "CheckpointLoaderSimple",
     "CreateVideo",
+    "KSampler",
     "LoadImage",
     "LoadVideo",
     "LoraLoader",
     "MarkdownNote",
     "SaveVideo",
+    "VAEDecode",
+    "VAEEncode",
 }
 FOLDERS = {"checkpoints", "animatediff_models", "loras"}
 FOLDERS |= {"controlnet", "ipadapter", "clip_vision"}

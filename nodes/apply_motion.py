@@ -1,0 +1,173 @@
+"""A motion module for ComfyUI's own samplers."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from comfy_api.latest import io
+
+from ..pipeline import ContextOptions, files, models
+from ..pipeline.ranges import MOTION_SCALE, SHARE
+from ..pipeline.sampling import BetaScheduleChoice, Span
+from . import host
+from .checks import CheckedNode, Problem, problem_of
+from .inputs import MOTION_MODULE_TOOLTIP
+from .loading import MotionStack, model_fingerprint, motion_lora_entries
+from .model_checks import file_problem
+from .sockets import CATEGORY, Context, MotionLoraStackSocket
+
+USE_EXISTING = "use existing"
+
+
+class ApplyMotion(CheckedNode):
+    """Lets ComfyUI's own samplers denoise a batch as one video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="ADV2V_ApplyMotion",
+            display_name="Apply AnimateDiff",
+            category=CATEGORY,
+            description="Add a motion module to a Stable Diffusion 1.5 MODEL, so that KSampler and "
+            "ComfyUI's other samplers denoise a batch of latents as one video. ControlNets, "
+            "IP-Adapters, LoRAs, masks and patches of ComfyUI and of other packs act.",
+            search_aliases=[
+                "ade use evolved sampling",
+                "ade animatediff loader",
+                "ksampler",
+                "motion model",
+                "text to video",
+            ],
+            inputs=_inputs(),
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="For KSampler and ComfyUI's other samplers. Each latent of a batch is "
+                    "a frame.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        *,
+        model: Any,
+        motion_module: str,
+        motion_lora_stack: MotionStack | None = None,
+        context_options: ContextOptions | None = None,
+        motion_scale: float = 1.0,
+        beta_schedule: str = "autoselect",
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> io.NodeOutput:
+        """Load the motion module and attach it to a copy of the MODEL."""
+        Span(start, end)
+        config, _ = files.unet_of(host.unet_shapes(model), source="The connected MODEL")
+        offload = host.Devices.of_comfyui().offload
+        motion, family = models.load_motion(
+            host.model_path(host.MOTION_MODULES, motion_module),
+            config,
+            motion_loras=motion_lora_entries(motion_lora_stack or ()),
+            motion_scale=motion_scale,
+            placement=models.Placement(offload, host.compute_dtype(model)),
+        )
+        if beta_schedule != USE_EXISTING:
+            model = host.with_beta_schedule(model, _beta_schedule(beta_schedule, family))
+        applied = host.AppliedMotion(
+            motion,
+            spans_frames=family == "v1",
+            context=context_options,
+            start=start,
+            end=end,
+        )
+        return io.NodeOutput(applied.apply_to(model, offload))
+
+    @classmethod
+    def find_problem(
+        cls,
+        _node_id: str,
+        *,
+        motion_module: str | None = None,
+        start: float | None = 0.0,
+        end: float | None = 1.0,
+    ) -> Problem | None:
+        """Return a file that is missing or of the wrong kind, or a span that ends too early."""
+        found = file_problem(motion_module=(host.MOTION_MODULES, motion_module))
+        if found or start is None or end is None:
+            return found
+        return problem_of(lambda: Span(start, end), "end")
+
+    @classmethod
+    def fingerprint_inputs(cls, motion_module: str | None, **_others: object) -> list[str]:
+        """Load again when the file has changed."""
+        return model_fingerprint(host.MOTION_MODULES, motion_module)
+
+
+def _beta_schedule(choice: str, family: files.MotionFamily) -> str:
+    if choice != "autoselect":
+        return choice
+    return "lcm" if family == "animatelcm" else "sqrt_linear"
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Model.Input(
+            "model",
+            tooltip="A Stable Diffusion 1.5 MODEL, with any LoRAs and patches. Those that come "
+            "after this node act as well.",
+        ),
+        io.Combo.Input(
+            "motion_module",
+            options=host.model_names(host.MOTION_MODULES),
+            tooltip=MOTION_MODULE_TOOLTIP,
+        ),
+        MotionLoraStackSocket.Input(
+            "motion_lora_stack",
+            optional=True,
+            tooltip="Motion LoRAs to merge into the motion module.",
+        ),
+        Context.Input(
+            "context_options",
+            optional=True,
+            tooltip="How a long video is cut into windows. If nothing is connected, a video that "
+            "fits the motion module (24 or 32 frames) is processed as a whole, and a longer one in "
+            "windows of 16 that overlap by 4.",
+        ),
+        io.Float.Input(
+            "motion_scale",
+            optional=True,
+            default=1.0,
+            min=MOTION_SCALE.low,
+            max=MOTION_SCALE.high,
+            step=0.05,
+            tooltip="Sharpens the attention between frames: above 1 gives more motion, below 1 "
+            "less. 1 is as trained.",
+        ),
+        io.Combo.Input(
+            "beta_schedule",
+            options=["autoselect", USE_EXISTING, *get_args(BetaScheduleChoice)[1:]],
+            default="autoselect",
+            optional=True,
+            advanced=True,
+            tooltip="The noise schedule that the networks were trained on; autoselect takes the "
+            "motion module's, use existing leaves the MODEL's. What the MODEL predicts, such as "
+            "v_prediction or lcm from ModelSamplingDiscrete, is kept.",
+        ),
+        _share("start", 0.0, "from which the motion module acts; before it"),
+        _share("end", 1.0, "up to which the motion module acts; after it"),
+    ]
+
+
+def _share(name: str, default: float, acts: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=default,
+        min=SHARE.low,
+        max=SHARE.high,
+        step=0.01,
+        optional=True,
+        advanced=True,
+        tooltip=f"Fraction of the noise schedule {acts}, each frame is denoised by itself.",
+    )

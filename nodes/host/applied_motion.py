@@ -1,0 +1,199 @@
+"""Motion modules inside ComfyUI's own sampling.
+
+Public means of ComfyUI alone: wrappers of a MODEL (`add_wrapper_with_key`), additional models
+(`set_additional_models`) and object patches (`add_object_patch`). ComfyUI calls the UNet with all
+frames of all conditionings as one batch; here that batch is cut into windows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrapperExecutor, WrappersMP
+from torch import Tensor
+
+from ...pipeline import AnimateDiffV2VError, ContextOptions
+from ...pipeline.models.motion_module import MotionModules
+from ...pipeline.models.ops.frame_norm import span_frames
+from ...pipeline.sampling import window_for
+from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
+from .managed_models import patcher_of
+from .native_unet import NativeUNet
+from .progress import raise_if_interrupted
+
+KEY = "animatediff_v2v"
+_EVERY_LEVEL = (math.inf, 0.0)
+
+
+@dataclass(frozen=True)
+class AppliedMotion:
+    """The motion modules of a MODEL and how they act."""
+
+    motion: MotionModules
+    spans_frames: bool
+    """True for v1 motion modules: every group norm spans the frames of a window."""
+    context: ContextOptions | None = None
+    """None is one window if the motion module supports so many frames; see `window_for`."""
+    start: float = 0.0
+    """Share of the noise schedule at which the motion modules begin to act; 0 is pure noise."""
+    end: float = 1.0
+    """Share at which they end."""
+
+    def apply_to(self, model: Any, offload: torch.device) -> Any:
+        """Return a copy of the MODEL that samples with the motion modules.
+
+        Raises:
+            AnimateDiffV2VError: the MODEL has motion modules already, of this pack or another.
+        """
+        if model.get_additional_models_with_key(KEY):
+            raise AnimateDiffV2VError(
+                "The connected MODEL has a motion module already: connect the MODEL from before "
+                "the other Apply AnimateDiff."
+            )
+        if getattr(model, "injections", None):
+            raise AnimateDiffV2VError(
+                f"Another pack has put networks into the connected MODEL "
+                f"({', '.join(model.injections)}): connect the MODEL from before its node."
+            )
+        if self.spans_frames:
+            span_frames(self.motion)
+        applied = model.clone()
+        patcher = patcher_of(self.motion, model.load_device, offload, None)
+        applied.set_additional_models(KEY, [patcher])
+        run = _Sampling(self)
+        applied.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, run.prepare)
+        applied.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, run.predict)
+        return applied
+
+
+class _Sampling:
+    """The wrappers through which ComfyUI samples with the motion modules."""
+
+    def __init__(self, applied: AppliedMotion) -> None:
+        self._applied = applied
+        self._levels = _EVERY_LEVEL
+        self._windows: dict[int, ContextOptions] = {}
+
+    def prepare(self, execute: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let ComfyUI make room for a window instead of all frames, before sampling starts."""
+        applied = self._applied
+        to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+        self._levels = (to_sigma(applied.start), to_sigma(applied.end))
+        frames, *shape = noise_shape
+        length = min(frames, self._window(frames).length)
+        return execute(model, [length, *shape], *args, **kwargs)
+
+    def _window(self, frames: int) -> ContextOptions:
+        """Return the window options for a video, which are looked up and logged once."""
+        if frames not in self._windows:
+            limit = self._applied.motion.max_frames
+            self._windows[frames] = window_for(limit, frames, self._applied.context)
+        return self._windows[frames]
+
+    def predict(self, execute: Any, *arguments: Any, **named: Any) -> Any:
+        """Take the place of the UNet's pass, within the wrappers of other packs.
+
+        Args:
+            execute: The rest of ComfyUI's call: wrappers that were added later, and the UNet.
+            arguments: Those of ComfyUI's UNet.
+            named: More of them.
+        """
+        unet = execute.class_obj
+        rest = WrapperExecutor.new_class_executor(
+            partial(self._predict, unet), unet, execute.wrappers, execute.idx + 1
+        )
+        return rest.execute(*arguments, **named)
+
+    def _predict(self, unet: UNetModel, *arguments: Any, **_named: Any) -> Tensor:
+        """Predict the noise of all frames and conditionings, window by window.
+
+        Args:
+            unet: ComfyUI's network.
+            arguments: The latents [conditionings * frames, channels, height, width], the training
+                steps and the prompts [conditionings * frames, ...], None, the residuals of
+                ControlNets, and transformer_options.
+        """
+        sample, timesteps, context, _, control, options = arguments
+        _refuse_gligen(options)
+        conditionings = len(options.get("cond_or_uncond", (0,)))
+        frames = len(sample) // conditionings
+        applied = self._applied
+
+        def predict(rows: WindowRows) -> Tensor:
+            raise_if_interrupted()
+            run = NativeUNet(
+                unet,
+                applied.motion if self._is_active(options) else None,
+                num_frames=len(rows.window),
+                spans_frames=applied.spans_frames,
+                options=_options_of(options, rows),
+            )
+            return run(
+                rows.of_batch(sample),
+                rows.of_batch(timesteps),
+                rows.of_batch(context),
+                _control_of(control, rows),
+            )
+
+        return predict_by_window(
+            predict,
+            sample,
+            conditionings=conditionings,
+            options=self._window(frames),
+            step=_sampling_step(options),
+        )
+
+    def _is_active(self, options: dict[str, Any]) -> bool:
+        highest, lowest = self._levels
+        return "sigmas" not in options or lowest <= float(options["sigmas"].max()) <= highest
+
+
+def _options_of(options: dict[str, Any], rows: WindowRows) -> dict[str, Any]:
+    """Return ComfyUI's transformer_options for a window.
+
+    `ad_params` is AnimateDiff-Evolved's: patches of other packs cut their images and masks by it.
+    """
+    return {
+        **options,
+        **{name: rows.of_frames(options[name]) for name in ("sigmas",) if name in options},
+        "ad_params": {
+            "full_length": rows.num_frames,
+            "context_length": len(rows.window),
+            "sub_idxs": None if rows.is_whole else rows.window,
+        },
+    }
+
+
+def _control_of(control: Any, rows: WindowRows) -> Any:
+    """Return the residuals of a window, in lists of their own: the UNet empties them."""
+    if not control:
+        return None
+    return {
+        name: [rows.of_batch(residual) for residual in residuals]
+        for name, residuals in control.items()
+    }
+
+
+def _sampling_step(options: dict[str, Any]) -> int:
+    """Return the index of the sampling step, by which uniform windows shift.
+
+    A sampler's second call in a step lies between two levels and counts for the nearer one.
+    """
+    levels = options.get("sample_sigmas")
+    if levels is None or "sigmas" not in options:
+        return 0
+    return int((levels - options["sigmas"].max().to(levels)).abs().argmin())
+
+
+def _refuse_gligen(options: dict[str, Any]) -> None:
+    patches = options.get("patches", {}).get("middle_patch", ())
+    if any(getattr(patch, "__module__", "").startswith("comfy.gligen") for patch in patches):
+        raise AnimateDiffV2VError(
+            "GLIGEN cannot be used with Apply AnimateDiff: remove GLIGEN Textbox Apply, and use "
+            "Conditioning (Set Area) instead."
+        )

@@ -1,0 +1,113 @@
+"""ComfyUI's spatial transformers, run by this pack's operations where nothing is patched."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from comfy.ldm.modules import attention as comfy_attention
+from torch import Tensor
+
+from ...pipeline.models.batching import default_chunk_tokens
+from ...pipeline.models.ops.eager import cross_attention_kv, transform
+from ...pipeline.models.ops.linear import linear
+
+_PATCHES = (
+    "attn1_patch",
+    "attn1_output_patch",
+    "attn2_patch",
+    "attn2_output_patch",
+    "middle_patch",
+)
+# Attention that users ask for by a flag or by their machine; PyTorch's gives the same up to
+# rounding.
+_USUAL_ATTENTION = ("attention_basic", "attention_pytorch", "attention_sub_quad")
+
+
+def can_run(block: Any, features: Tensor, options: dict[str, Any]) -> bool:
+    """Return whether a transformer is without patches and its weights can be used as they are."""
+    return (
+        not _is_patched(block, options)
+        and comfy_attention.optimized_attention.__name__ in _USUAL_ATTENTION
+        and all(_is_plain(layer, features) for layer in _weighted(block))
+    )
+
+
+def _is_patched(block: Any, options: dict[str, Any]) -> bool:
+    patches, replaced = options.get("patches", {}), options.get("patches_replace", {})
+    if options.get("optimized_attention_override") or any(map(patches.get, _PATCHES)):
+        return True
+    kind, index = options["block"]
+    keys = [(kind, index)]
+    keys += [(kind, index, layer) for layer in range(len(block.transformer_blocks))]
+    return any(key in replaced.get(name, {}) for name in ("attn1", "attn2") for key in keys)
+
+
+def _weighted(block: Any) -> list[Any]:
+    return [layer for layer in block.modules() if getattr(layer, "weight", None) is not None]
+
+
+def _is_plain(layer: Any, features: Tensor) -> bool:
+    """Return whether a layer computes with its weight as it is, without casts or patches."""
+    weight = layer.weight
+    return (
+        not getattr(layer, "comfy_cast_weights", False)
+        and not getattr(layer, "weight_function", ())
+        and not getattr(layer, "bias_function", ())
+        and type(weight.data) is torch.Tensor
+        and weight.dtype == features.dtype
+        and weight.device == features.device
+    )
+
+
+def run_transformer(block: Any, features: Tensor, normed: Tensor, context: Tensor) -> Tensor:
+    """Run a transformer.
+
+    Args:
+        block: ComfyUI's SpatialTransformer.
+        features: [rows, channels, height, width].
+        normed: The features after the block's norm.
+        context: [prompts, tokens, channels]; consecutive rows share a prompt.
+    """
+    fast: Any = _fast(block)
+    prompts = cross_attention_kv(fast, context, (), rows=len(features))
+    return transform(fast, features, normed, prompts, default_chunk_tokens(features.device))
+
+
+class _Linear:
+    """A linear layer, or a 1x1 convolution, on tokens."""
+
+    def __init__(self, layer: Any) -> None:
+        self.weight, self.bias = layer.weight.flatten(1), layer.bias
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        return linear(tokens, self.weight, self.bias)
+
+
+def _fast(block: Any) -> SimpleNamespace:
+    """Return a view of the transformer's layers for this pack's operations."""
+    return SimpleNamespace(
+        proj_in=_Linear(block.proj_in),
+        proj_out=_Linear(block.proj_out),
+        transformer_blocks=[_fast_layer(layer) for layer in block.transformer_blocks],
+    )
+
+
+def _fast_layer(layer: Any) -> SimpleNamespace:
+    gated, _, projection = layer.ff.net
+    return SimpleNamespace(
+        attn1=_fast_attention(layer.attn1),
+        attn2=_fast_attention(layer.attn2),
+        norm1=layer.norm1,
+        norm2=layer.norm2,
+        norm3=layer.norm3,
+        ff=SimpleNamespace(
+            net=[SimpleNamespace(proj=_Linear(gated.proj)), None, _Linear(projection)]
+        ),
+    )
+
+
+def _fast_attention(attention: Any) -> SimpleNamespace:
+    parts = {name: _Linear(getattr(attention, name)) for name in ("to_q", "to_k", "to_v")}
+    return SimpleNamespace(heads=attention.heads, to_out=[_Linear(attention.to_out[0])], **parts)

@@ -1,0 +1,99 @@
+"""Context windows over a batch that holds the video once for each conditioning.
+
+Hosts with samplers of their own batch prompts like that: [conditionings * frames, ...], the frames
+of one conditioning after those of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .windows import ContextOptions, Window, context_windows, window_weights
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class WindowRows:
+    """The rows of a batch that belong to a window, for every conditioning."""
+
+    window: Window
+    num_frames: int
+    """Frames of the video."""
+    conditionings: int
+    """How often the batch holds the video."""
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the window is the whole video in order."""
+        return self.window == list(range(self.num_frames))
+
+    @property
+    def indices(self) -> list[int]:
+        """Indices of the rows: [0, 1, 4, 5] for the window [0, 1] of 4 frames, twice in a batch."""
+        starts = range(0, self.conditionings * self.num_frames, self.num_frames)
+        return [start + frame for start in starts for frame in self.window]
+
+    def of_batch(self, value: Value) -> Value:
+        """Return the window's rows of a tensor [conditionings * num_frames, ...].
+
+        Anything else, such as a single row for the whole batch, is returned as it is.
+        """
+        return self._rows(value, self.conditionings * self.num_frames, self.indices)
+
+    def of_frames(self, value: Value) -> Value:
+        """Return the window's rows of a tensor [num_frames, ...]; see `of_batch`."""
+        return self._rows(value, self.num_frames, self.window)
+
+    def _rows(self, value: Value, length: int, indices: list[int]) -> Value:
+        if self.is_whole or not isinstance(value, Tensor) or value.dim() == 0:
+            return value
+        return value[indices] if len(value) == length else value
+
+
+def predict_by_window(
+    predict: Callable[[WindowRows], Tensor],
+    sample: Tensor,
+    *,
+    conditionings: int,
+    options: ContextOptions,
+    step: int,
+) -> Tensor:
+    """Return the predictions of all windows, averaged where they overlap.
+
+    Args:
+        predict: Returns the prediction for the rows of a window, [conditionings * window, ...].
+        sample: [conditionings * frames, 4, height, width], for the shape and the device.
+        conditionings: How often the batch holds the video.
+        options: Length and overlap of the windows, and how they are blended.
+        step: The sampling step, by which uniform windows shift.
+
+    Returns:
+        [conditionings * frames, 4, height, width]; float32 if there are several windows.
+    """
+    num_frames = len(sample) // conditionings
+    windows = context_windows(num_frames, options, step=step)
+    each_rows = [WindowRows(window, num_frames, conditionings) for window in windows]
+    if len(each_rows) == 1 and each_rows[0].is_whole:
+        return predict(each_rows[0])
+    total: Tensor | None = None
+    counts = torch.zeros(num_frames, 1, 1, 1, device=sample.device)
+    for rows in each_rows:
+        noise = predict(rows).float()
+        noise = noise.view(conditionings, len(rows.window), *noise.shape[1:])
+        if total is None:
+            total = noise.new_zeros(conditionings, num_frames, *noise.shape[2:])
+        weights = window_weights(rows.window, num_frames, options).to(sample.device)
+        weights = weights.view(-1, 1, 1, 1)
+        # If a wide stride brings a frame into a window twice, its last row counts.
+        last_row = {frame: row for row, frame in enumerate(rows.window)}
+        frames, of_window = list(last_row), list(last_row.values())
+        total[:, frames] += (noise * weights)[:, of_window]
+        counts[frames] += weights[of_window]
+    assert total is not None
+    return (total / counts).flatten(0, 1)

@@ -1,0 +1,161 @@
+# ruff: noqa: E402, I001 (ComfyUI must be told what to do before its modules are imported)
+"""Sample with KSampler through Apply AnimateDiff: run by ComfyUI's interpreter, not by pytest.
+
+Usage: python applied_sampling.py CASES.json FOLDER
+
+FOLDER holds checkpoint.safetensors, motion_module.safetensors, still.safetensors (a motion module
+that changes nothing), controlnet.safetensors, lora.safetensors and inputs.safetensors. What a case
+gives is written to results/<case>.safetensors: `samples`, and for a patch of ComfyUI's also
+`expected`, which is ComfyUI's own sampling of the patched MODEL.
+"""
+
+import importlib
+import json
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+sys.path.insert(0, str(Path.cwd()))
+
+import comfy.options
+
+comfy.options.args_parsing = False
+
+import comfy.cli_args
+
+comfy.cli_args.args.cpu = True
+
+import asyncio
+
+import comfy.sample
+import comfy.utils
+import folder_paths
+import nodes
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from reference_models import load_control, load_model
+
+PACK = Path(__file__).parents[2]
+# Where the patches are; all of comfy_extras would take longer to import.
+EXTRAS = ("attention_multiply", "freelunch", "hooks", "hypertile", "model_advanced")
+EXTRAS += ("model_downscale", "pag", "sag", "tomesd")
+
+
+def our_node():
+    spec = spec_from_file_location(
+        "animatediff_v2v", PACK / "__init__.py", submodule_search_locations=[str(PACK)]
+    )
+    sys.modules["animatediff_v2v"] = module_from_spec(spec)
+    return importlib.import_module("animatediff_v2v.nodes.apply_motion").ApplyMotion
+
+
+def call(name, **inputs):
+    node = nodes.NODE_CLASS_MAPPINGS[name]
+    if hasattr(node, "define_schema"):
+        return node.execute(**inputs).result
+    return getattr(node(), node.FUNCTION)(**inputs)
+
+
+class Run:
+    """A case with the networks and inputs of all."""
+
+    def __init__(self, folder):
+        self.inputs = comfy.utils.load_torch_file(str(folder / "inputs.safetensors"))
+        self.model = load_model(str(folder / "checkpoint.safetensors"))
+        self.control = load_control(str(folder / "controlnet.safetensors"))
+        self.node = our_node()
+        self.contexts = importlib.import_module("animatediff_v2v.pipeline").ContextOptions
+
+    def samples(self, case, *, motion):
+        model = self.model
+        for name, values in case["patches"]:
+            model = call(name, model=model, **values)[0]
+        if motion is not None:
+            window = case["window"] and self.contexts(**case["window"])
+            options = case["options"] | {"context_options": window or None}
+            model = self.node.execute(model=model, motion_module=motion, **options).result[0]
+        positive, negative = self.prompts(case)
+        latents = self.inputs["latents"][: case["frames"]]
+        mask = self.inputs["masks"][: case["frames"]] if case["masked"] else None
+        torch.manual_seed(0)
+        return comfy.sample.sample(
+            model,
+            comfy.sample.prepare_noise(latents, 7),
+            case["steps"],
+            case["cfg"],
+            case["sampler"],
+            case["scheduler"],
+            positive,
+            negative,
+            latents,
+            denoise=case["denoise"],
+            noise_mask=mask,
+            disable_pbar=True,
+            seed=7,
+        )
+
+    def prompts(self, case):
+        positive, negative = ([[self.inputs[n], {}]] for n in ("positive", "negative"))
+        kind = case["prompts"]
+        if kind == "each frame":
+            positive = [[self.inputs["each"][: case["frames"]], {}]]
+        if kind == "control":
+            frames = self.inputs["frames"][: case["frames"]]
+            given = {"control_net": self.control, "image": frames, "strength": 0.8}
+            given |= {"start_percent": 0.0, "end_percent": 1.0}
+            return call("ControlNetApplyAdvanced", positive=positive, negative=negative, **given)
+        if kind == "area":
+            area = {"width": 32, "height": 64, "x": 24, "y": 0, "strength": 1.5}
+            return positive + call("ConditioningSetArea", conditioning=negative, **area)[
+                0
+            ], negative
+        if kind == "mask":
+            given = {"strength": 1.0, "set_cond_area": "default"}
+            masks = self.inputs["masks"][: case["frames"]]
+            masked = call("ConditioningSetMask", conditioning=negative, mask=masks, **given)[0]
+            return positive + masked, negative
+        if kind == "time":
+            parts = [
+                call("ConditioningSetTimestepRange", conditioning=each, start=start, end=end)[0]
+                for each, start, end in ((positive, 0.0, 0.5), (negative, 0.5, 1.0))
+            ]
+            return parts[0] + parts[1], negative
+        if kind == "hooks":
+            hooks = call("CreateHookLoraModelOnly", lora_name="lora.safetensors", strength_model=1)[
+                0
+            ]
+            keyframes = call(
+                "CreateHookKeyframe", strength_mult=0.2, start_percent=0.0, prev_hook_kf=None
+            )[0]
+            hooks = call("SetHookKeyframes", hooks=hooks, hook_kf=keyframes)[0]
+            given = {"strength": 1.0, "set_cond_area": "default", "hooks": hooks}
+            return call(
+                "PairConditioningSetProperties",
+                positive_NEW=positive,
+                negative_NEW=negative,
+                **given,
+            )
+        return positive, negative
+
+
+def main():
+    cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    for name in EXTRAS:
+        path = Path.cwd() / "comfy_extras" / f"nodes_{name}.py"
+        assert asyncio.run(nodes.load_custom_node(str(path), module_parent="comfy_extras")), name
+    (folder / "results").mkdir(exist_ok=True)
+    for kind in ("animatediff_models", "loras"):
+        folder_paths.add_model_folder_path(kind, str(folder))
+    run = Run(folder)
+    for name, case in cases.items():
+        with torch.inference_mode():
+            found = {"samples": run.samples(case, motion=case["motion"])}
+            if case["motion"] == "still.safetensors":
+                found["expected"] = run.samples(case, motion=None)
+        found = {key: each.contiguous() for key, each in found.items()}
+        comfy.utils.save_torch_file(found, str(folder / "results" / f"{name}.safetensors"))
+
+
+main()

@@ -1,0 +1,221 @@
+"""KSampler through Apply AnimateDiff gives what this pack's sampler gives with the same tiny files.
+
+A motion module that changes nothing shows that patches, prompts and hooks of ComfyUI act as they do
+without it: each patch is sampled with and without the node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from animatediff_v2v.pipeline.files import load_checkpoint
+from animatediff_v2v.pipeline.models import Placement, build_motion_unet
+from animatediff_v2v.pipeline.models.controlnet import load_control_network
+from animatediff_v2v.pipeline.prompts.track import PromptTrack
+from animatediff_v2v.pipeline.sampling import (
+    Conditioning,
+    ContextOptions,
+    Control,
+    Guidance,
+    Guides,
+    SamplingSettings,
+    SourceBlend,
+    sample_latents,
+)
+from safetensors.torch import load_file, save_file
+
+from .conftest import PATHS
+
+SCRIPT = Path(__file__).with_name("applied_sampling.py")
+FRAMES, SIZE, TEXT = 6, 8, 64
+LIMIT = 1e-4
+MOVING, STILL = "motion_module.safetensors", "still.safetensors"
+WINDOW = {"length": 4, "overlap": 2}
+
+
+def case(**values):
+    defaults = {"motion": MOVING, "patches": [], "options": {}, "window": {}, "prompts": ""}
+    defaults |= {"frames": 4, "masked": False, "denoise": 1.0, "cfg": 5.0, "steps": 3}
+    return defaults | {"sampler": "euler", "scheduler": "normal"} | values
+
+
+def patch(name, *more, **inputs):
+    return case(motion=STILL, patches=[(name, inputs), *more])
+
+
+# Against this pack's own sampler.
+OURS = {
+    "whole": case(),
+    "dpmpp_2m": case(sampler="dpmpp_2m", scheduler="karras", denoise=0.7),
+    "without_negative": case(cfg=1.0),
+    "static": case(frames=6, window=WINDOW),
+    "uniform": case(frames=6, window=WINDOW | {"schedule": "standard_uniform", "stride": 2}),
+    "looped": case(
+        frames=6,
+        window=WINDOW | {"schedule": "looped_uniform", "closed_loop": True, "fuse": "flat"},
+        sampler="heun",
+    ),
+    "each_frame": case(frames=6, prompts="each frame", window=WINDOW),
+    "control": case(frames=6, prompts="control", window=WINDOW),
+    "masked": case(masked=True, denoise=0.8),
+    "motion_scale": case(options={"motion_scale": 1.4}),
+    "v1": case(motion="v1.safetensors", frames=6, window=WINDOW),
+    "linear": case(options={"beta_schedule": "linear"}),
+    "lcm": case(options={"beta_schedule": "lcm"}, sampler="lcm", scheduler="sgm_uniform", cfg=1.0),
+}
+PAG = ("PerturbedAttentionGuidance", {"scale": 3.0})
+FREE_U = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
+# Against ComfyUI's own sampling of each frame by itself.
+PATCHES = {
+    "still": case(motion=STILL),
+    "free_u": patch("FreeU_V2", **FREE_U),
+    "pag": patch("PerturbedAttentionGuidance", scale=3.0),
+    "free_u_and_pag": patch("FreeU_V2", PAG, **FREE_U),
+    "sag": patch("SelfAttentionGuidance", scale=0.5, blur_sigma=2.0),
+    "hyper_tile": patch("HyperTile", tile_size=32, swap_size=2, max_depth=0, scale_depth=False),
+    "tome": patch("TomePatchModel", ratio=0.3),
+    "deep_shrink": patch(
+        "PatchModelAddDownscale",
+        block_number=1,
+        downscale_factor=2.0,
+        start_percent=0.0,
+        end_percent=0.35,
+        downscale_after_skip=True,
+        downscale_method="bicubic",
+        upscale_method="bicubic",
+    ),
+    "rescale_cfg": patch("RescaleCFG", multiplier=0.7),
+    "attention_multiply": patch("UNetSelfAttentionMultiply", q=1.2, k=0.9, v=1.0, out=1.1),
+    "lora": patch("LoraLoaderModelOnly", lora_name="lora.safetensors", strength_model=0.8),
+    "v": patch("ModelSamplingDiscrete", sampling="v_prediction", zsnr=True),
+    "area": case(motion=STILL, prompts="area"),
+    "mask": case(motion=STILL, prompts="mask"),
+    "time": case(motion=STILL, prompts="time", steps=4),
+    "hooks": case(motion=STILL, prompts="hooks"),
+}
+for each in PATCHES.values():
+    each["options"] = {"beta_schedule": "use existing"}
+# The same in windows, where a frame by itself gives the same again.
+WINDOWED = {
+    f"{name}_windows": PATCHES[name] | {"frames": 6, "window": WINDOW}
+    for name in ("still", "free_u", "pag", "area", "mask", "hooks", "attention_multiply")
+}
+# Steps from a noise level of 4,519 leave few digits.
+LIMITS = {"v": 5e-4}
+
+
+def draw(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, random_weights):
+    folder = tmp_path_factory.mktemp("applied")
+    random_weights.write_weights(folder)
+    motion = load_file(folder / MOVING)
+    still = {n: t * 0 if "proj_out" in n else t for n, t in motion.items()}
+    save_file(still, folder / STILL)
+    v1 = {n: t[:, :24].clone() if n.endswith(".pe") else t for n, t in motion.items()}
+    v1 = {n: t for n, t in v1.items() if not n.startswith("mid_block.")}
+    save_file(v1, folder / "v1.safetensors")
+    lora = {
+        f"diffusion_model.input_blocks.1.1.transformer_blocks.0.{part}.lora_{side}.weight": tensor
+        for part in ("attn1.to_v", "ff.net.2")
+        for side, tensor in (
+            ("up", draw(64, 4, seed=8)),
+            ("down", draw(4, 64 if part == "attn1.to_v" else 256, seed=9)),
+        )
+    }
+    save_file(lora, folder / "lora.safetensors")
+    pixels = SIZE * 8
+    inputs = {
+        "latents": draw(FRAMES, 4, SIZE, SIZE, seed=1),
+        "positive": draw(1, 77, TEXT, seed=2),
+        "negative": draw(1, 77, TEXT, seed=3),
+        "each": draw(FRAMES, 77, TEXT, seed=4),
+        "masks": draw(FRAMES, pixels, pixels, seed=6).sigmoid(),
+        "frames": draw(FRAMES, pixels, pixels, 3, seed=5).sigmoid(),
+    }
+    save_file(inputs, folder / "inputs.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module", params=PATHS or [None], ids=lambda path: Path(path or "none").name)
+def sampled(request, folder, tmp_path_factory):
+    """What KSampler gives for each case, and what is expected where ComfyUI itself knows it."""
+    if request.param is None:
+        pytest.skip("COMFYUI_PATH names no ComfyUI")
+    cases = tmp_path_factory.mktemp("cases") / "cases.json"
+    cases.write_text(json.dumps(OURS | PATCHES | WINDOWED))
+    python = os.environ.get("COMFYUI_PYTHON", sys.executable)
+    command = [python, str(SCRIPT), str(cases), str(folder)]
+    done = subprocess.run(command, cwd=request.param, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = OURS | PATCHES | WINDOWED
+    return {name: load_file(folder / "results" / f"{name}.safetensors") for name in names}
+
+
+def ours(case, folder):
+    inputs = load_file(folder / "inputs.safetensors")
+    place = {"device": torch.device("cpu"), "dtype": torch.float32}
+    weights, frames = load_checkpoint(folder / "checkpoint.safetensors"), case["frames"]
+    unet = build_motion_unet(
+        weights.unet_config,
+        weights.unet,
+        motion_module=folder / case["motion"],
+        motion_scale=case["options"].get("motion_scale", 1.0),
+        placement=Placement(**place),
+    )
+    each = case["prompts"] == "each frame"
+    positive = PromptTrack(inputs["positive"])
+    if each:
+        positive = PromptTrack(inputs["each"][:frames], tuple(range(frames)))
+    controls = []
+    if case["prompts"] == "control":
+        network = load_control_network(folder / "controlnet.safetensors", **place)
+        controls = [Control(network=network, frames=inputs["frames"][:frames], strength=0.8)]
+    mask = inputs["masks"][:frames] if case["masked"] else None
+    return sample_latents(
+        unet,
+        inputs["latents"][:frames],
+        Conditioning(positive, PromptTrack(inputs["negative"])),
+        SamplingSettings(
+            seed=7,
+            steps=case["steps"],
+            guidance=Guidance(scale=case["cfg"]),
+            sampler=case["sampler"],
+            scheduler=case["scheduler"],
+            denoise=case["denoise"],
+            beta_schedule=case["options"].get("beta_schedule", "autoselect"),
+            context=ContextOptions(**case["window"]) if case["window"] else None,
+        ),
+        guides=Guides(controls=controls, source_blend=SourceBlend(mask=mask)),
+    )
+
+
+def error_of(result, expected):
+    return float((result - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_equals_our_sampler(name, sampled, folder):
+    error = error_of(sampled[name]["samples"], ours(OURS[name], folder))
+    print(f"{name}: relative error {error:.1e}")
+    assert error < LIMIT
+
+
+@pytest.mark.parametrize("name", PATCHES | WINDOWED)
+def test_patches_act_as_without_a_motion_module(name, sampled):
+    found = sampled[name]
+    error = error_of(found["samples"], found["expected"])
+    print(f"{name}: relative error {error:.1e}")
+    assert error < LIMITS.get(name, LIMIT)
+    if name.removesuffix("_windows") != "still":
+        plain = sampled["still_windows" if name.endswith("_windows") else "still"]["samples"]
+        assert error_of(found["samples"], plain) > 0.001, "the patch does nothing"

@@ -1,0 +1,3 @@
+from torch import Tensor
+
+def timestep_embedding(timesteps: Tensor, dim: int, *, repeat_only: bool) -> Tensor: ...
