@@ -54,7 +54,8 @@ def our_node():
 def call(name, **inputs):
     node = nodes.NODE_CLASS_MAPPINGS[name]
     if hasattr(node, "define_schema"):
-        return node.execute(**inputs).result
+        outcome = node.execute(**inputs)
+        return getattr(outcome, "result", outcome)
     return getattr(node(), node.FUNCTION)(**inputs)
 
 
