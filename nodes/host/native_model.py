@@ -72,5 +72,5 @@ def with_beta_schedule(model: Any, beta_schedule: Any) -> Any:
     return changed
 
 
-class _LcmSampling(ModelSamplingDiscreteDistilled, LCM):  # type: ignore[misc]
+class _LcmSampling(ModelSamplingDiscreteDistilled, LCM):
     """ComfyUI's sampling of latent consistency models."""

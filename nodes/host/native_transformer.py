@@ -39,7 +39,7 @@ def _is_patched(block: Any, options: dict[str, Any]) -> bool:
     if options.get("optimized_attention_override") or any(map(patches.get, _PATCHES)):
         return True
     kind, index = options["block"]
-    keys = [(kind, index)]
+    keys: list[tuple[Any, ...]] = [(kind, index)]
     keys += [(kind, index, layer) for layer in range(len(block.transformer_blocks))]
     return any(key in replaced.get(name, {}) for name in ("attn1", "attn2") for key in keys)
 

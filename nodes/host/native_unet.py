@@ -78,8 +78,11 @@ class NativeUNet:
         self._context = context
         self._embedding = self._embedded(timesteps, sample.dtype)
         features, skips = sample, []
-        motions = _flat(self._motion and self._motion.down_blocks)
-        for index, block in enumerate(unet.input_blocks):
+        motions, blocks = (
+            _flat(self._motion and self._motion.down_blocks),
+            list[Any](unet.input_blocks),
+        )
+        for index, block in enumerate(blocks):
             options["block"] = ("input", index)
             has_motion = isinstance(block[0], ResBlock)
             motion = next(motions, None) if has_motion else None
@@ -92,7 +95,12 @@ class NativeUNet:
         features = self._middle(features)
         features = _with_control(features, control, "middle")
         for patch in self._patches.get("middle_block_after_patch", ()):
-            arguments = {"h": features, "x": sample, "emb": self._embedding, "context": context}
+            arguments: dict[str, Any] = {
+                "h": features,
+                "x": sample,
+                "emb": self._embedding,
+                "context": context,
+            }
             arguments |= {"y": None, "timesteps": timesteps, "transformer_options": options}
             features = patch(arguments)["h"]
         motions = _flat(self._motion and self._motion.up_blocks)

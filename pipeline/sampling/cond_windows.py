@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .windows import ContextOptions, Window, context_windows, window_weights
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -39,18 +37,18 @@ class WindowRows:
         starts = range(0, self.conditionings * self.num_frames, self.num_frames)
         return [start + frame for start in starts for frame in self.window]
 
-    def of_batch(self, value: Value) -> Value:
+    def of_batch(self, value: Any) -> Any:
         """Return the window's rows of a tensor [conditionings * num_frames, ...].
 
         Anything else, such as a single row for the whole batch, is returned as it is.
         """
         return self._rows(value, self.conditionings * self.num_frames, self.indices)
 
-    def of_frames(self, value: Value) -> Value:
+    def of_frames(self, value: Any) -> Any:
         """Return the window's rows of a tensor [num_frames, ...]; see `of_batch`."""
         return self._rows(value, self.num_frames, self.window)
 
-    def _rows(self, value: Value, length: int, indices: list[int]) -> Value:
+    def _rows(self, value: Any, length: int, indices: list[int]) -> Any:
         if self.is_whole or not isinstance(value, Tensor) or value.dim() == 0:
             return value
         return value[indices] if len(value) == length else value
