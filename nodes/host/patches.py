@@ -36,7 +36,7 @@ def ignored_patches(model: Any) -> str | None:
     use = f" Use instead: {'; '.join(advice)}." if advice else ""
     return (
         f"The connected MODEL has patches that have no effect here: {', '.join(kinds)}.{use} Its "
-        "LoRAs and merges are kept."
+        "LoRAs and merges are kept. Apply AnimateDiff with a KSampler applies such patches."
     )
 
 

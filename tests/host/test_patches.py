@@ -35,7 +35,7 @@ PATCHES = {
     "img_to_img": ("ModelSamplingDiscrete", {"sampling": "img_to_img", "zsnr": False}),
 }
 IGNORED = "The connected MODEL has patches that have no effect here: "
-TAKEN = "Its LoRAs and merges are kept."
+TAKEN = "Its LoRAs and merges are kept. Apply AnimateDiff with a KSampler applies such patches."
 GUIDANCE = "guidance_scale, guidance_start and guidance_end of the Sampler"
 # For each chain of nodes, the warning; "" where nothing is ignored.
 SAID = {
