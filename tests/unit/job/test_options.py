@@ -88,6 +88,8 @@ WITHOUT_OPTION = {
     "style": "--ip-adapter is repeated for several",
     "positive_conditioning": "encoded prompts exist in ComfyUI alone",
     "negative_conditioning": "encoded prompts exist in ComfyUI alone",
+    "sampler_object": "samplers as objects exist in ComfyUI alone",
+    "sigmas": "noise levels as objects exist in ComfyUI alone",
 }
 NODES_WITHOUT_OPTIONS = {
     "ADV2V_ApplyMotion": "it is for ComfyUI's own samplers",
@@ -442,7 +444,7 @@ def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["rn"], "COMMAND is 'rn'; it can be run, inspect,"),
+        (["rn"], "COMMAND is 'rn'; it can be run, gallery, inspect,"),
         (["run", "a", "b", "c", *NETWORKS], "Unexpected 'c'; put quotes around"),
         (["run", "a", "b", *NETWORKS, "--steps"], "--steps needs a value; give one after it."),
         (["run", "a", "b", *NETWORKS, "--json=1"], "--json takes no value, but is given '1'"),
