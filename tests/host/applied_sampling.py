@@ -17,6 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))
 
+# Older ComfyUIs put comfy/utils.py in front of it when their nodes are imported.
+import utils.install_util  # noqa: F401
+
 import comfy.options
 
 comfy.options.args_parsing = False
