@@ -294,6 +294,13 @@ def by_guider(name: str, **more: Any) -> Callable[[Bench, Graph, Any], torch.Ten
                 "cfg_cond2_negative": 4.0,
                 "style": "regular",
             },
+            "PerpNegGuider": {
+                "positive": positive,
+                "negative": negative,
+                "empty_conditioning": plain_prompts(bench, graph, seed=12)[0],
+                "cfg": graph.cfg,
+                "neg_scale": 1.0,
+            },
         }[name]
         return bench(
             "SamplerCustomAdvanced",
@@ -461,6 +468,7 @@ GRAPHS = {
     "CFGGuider": Graph(sample=by_guider("CFGGuider"), sampler="dpmpp_2m"),
     "BasicGuider": Graph(sample=by_guider("BasicGuider")),
     "DualCFGGuider": Graph(sample=by_guider("DualCFGGuider")),
+    "PerpNegGuider": Graph(sample=by_guider("PerpNegGuider")),
     "ControlNet": Graph(prompts=controlled((0.9, 0.0, 1.0))),
     "ControlNets, two with spans": Graph(prompts=controlled((0.9, 0.0, 0.5), (0.7, 0.3, 1.0))),
     "ControlNet in windows": Graph(
@@ -499,6 +507,7 @@ GRAPHS = {
         size=16,
     ),
     "RescaleCFG": Graph(before=patched("RescaleCFG", multiplier=0.7)),
+    "CFG-Zero": Graph(before=patched("CFGZeroStar")),
     "IP-Adapter": Graph(before=with_ip_adapter),
     "IP-Adapter in windows": Graph(
         before=with_ip_adapter, frames=8, window=windowed("standard_static")
