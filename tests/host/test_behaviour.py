@@ -387,7 +387,8 @@ def mixed_up(server):
     (folder / "checkpoints" / "wrong.safetensors").write_bytes(motion)
     (folder / "loras" / "wrong.safetensors").write_bytes(motion)
     checkpoint = (folder / "checkpoints" / "checkpoint.safetensors").read_bytes()
-    (folder / "animatediff_models" / "wrong.safetensors").write_bytes(checkpoint)
+    for kind in ("animatediff_models", "controlnet", "ipadapter"):
+        (folder / kind / "wrong.safetensors").write_bytes(checkpoint)
     (folder / "checkpoints" / "page.safetensors").write_text("<!DOCTYPE html><html></html>")
 
 
@@ -412,8 +413,8 @@ def mixed_up(server):
             "lora_2",
             "a LoRA is needed",
         ),
-        (guided(control="wrong.safetensors"), "control_net", "not installed"),
-        (guided(style="wrong.safetensors"), "ip_adapter", "not installed"),
+        (guided(control="wrong.safetensors"), "control_net", "a ControlNet is needed"),
+        (guided(style="wrong.safetensors"), "ip_adapter", "an IP-Adapter is needed"),
         (
             graph(model=load_model(motion_lora_stack=["moves", 0]), moves=motion_lora()),
             "motion_lora",

@@ -65,7 +65,7 @@ def test_the_one_node_takes_them_too(server):
     [
         (
             {"guidance_start": 0.6, "guidance_end": 0.5},
-            "guidance_start",
+            "guidance_end",
             "it must be from 0.6 to 1",
         ),
         ({"deep_cache_interval": 0}, "deep_cache_interval", ""),
