@@ -36,6 +36,8 @@ class Strip {
       gap: "4px",
       minHeight: `${HEIGHT_PIXELS}px`,
       overflow: "hidden",
+      // The canvas renderer gives it less room than it takes: what lies below must stay clickable.
+      pointerEvents: "none",
       fontSize: "11px",
       lineHeight: `${LINE_PIXELS}px`,
       color: "var(--input-text, #ddd)",
