@@ -7,14 +7,14 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..pipeline import ContextOptions, files, models
-from ..pipeline.ranges import MOTION_SCALE, SHARE
+from ..pipeline.ranges import SHARE
 from ..pipeline.sampling import BetaScheduleChoice, Span
 from . import host
 from .checks import CheckedNode, Problem, problem_of
-from .inputs import MOTION_MODULE_TOOLTIP
+from .inputs import MOTION_MODULE_TOOLTIP, context_input, motion_scale_input
 from .loading import MotionStack, model_fingerprint, motion_lora_entries
 from .model_checks import file_problem
-from .sockets import CATEGORY, Context, MotionLoraStackSocket
+from .sockets import CATEGORY, MotionLoraStackSocket
 
 USE_EXISTING = "use existing"
 
@@ -128,23 +128,8 @@ def _inputs() -> list[io.Input]:
             optional=True,
             tooltip="Motion LoRAs to merge into the motion module.",
         ),
-        Context.Input(
-            "context_options",
-            optional=True,
-            tooltip="How a long video is cut into windows. If nothing is connected, a video that "
-            "fits the motion module (24 or 32 frames) is processed as a whole, and a longer one in "
-            "windows of 16 that overlap by 4.",
-        ),
-        io.Float.Input(
-            "motion_scale",
-            optional=True,
-            default=1.0,
-            min=MOTION_SCALE.low,
-            max=MOTION_SCALE.high,
-            step=0.05,
-            tooltip="Sharpens the attention between frames: above 1 gives more motion, below 1 "
-            "less. 1 is as trained.",
-        ),
+        context_input(),
+        motion_scale_input(),
         io.Combo.Input(
             "beta_schedule",
             options=["autoselect", USE_EXISTING, *get_args(BetaScheduleChoice)[1:]],

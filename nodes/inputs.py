@@ -11,6 +11,7 @@ from ..pipeline.ranges import (
     FORCED_FRAME_RATE,
     FRAMES,
     GUIDANCE_SCALE,
+    MOTION_SCALE,
     NTH_FRAME,
     SECONDS,
     SEED,
@@ -23,7 +24,7 @@ from ..pipeline.sampling import Sampler as SamplerName
 from ..pipeline.sampling import Scheduler
 from . import host
 from .checks import Problem, problem_of
-from .sockets import ControlSocket, StyleSocket
+from .sockets import Context, ControlSocket, StyleSocket
 
 MOTION_MODULE_TOOLTIP = (
     "Makes the frames move as one video. Files belong in models/animatediff_models: mm_sd_v15_v2, "
@@ -276,4 +277,29 @@ def video_input() -> io.Input:
         options=host.input_videos(),
         upload=io.UploadType.video,
         tooltip="A video in ComfyUI's input folder. Drop a file on the node, or use its button.",
+    )
+
+
+def motion_scale_input() -> io.Input:
+    """Return the widget that scales the attention between frames."""
+    return io.Float.Input(
+        "motion_scale",
+        optional=True,
+        default=1.0,
+        min=MOTION_SCALE.low,
+        max=MOTION_SCALE.high,
+        step=0.05,
+        tooltip="Sharpens the attention between frames: above 1 gives more motion, below 1 less. "
+        "1 is as trained.",
+    )
+
+
+def context_input() -> io.Input:
+    """Return the socket for the options of context windows."""
+    return Context.Input(
+        "context_options",
+        optional=True,
+        tooltip="How a long video is cut into windows. If nothing is connected, a video that fits "
+        "the motion module (24 or 32 frames) is processed as a whole, and a longer one in windows "
+        "of 16 that overlap by 4.",
     )

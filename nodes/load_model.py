@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..pipeline.ranges import CLIP_SKIP, MOTION_SCALE
+from ..pipeline.ranges import CLIP_SKIP
 from . import host
 from .checks import CheckedNode, Problem
-from .inputs import LORA_STACK_TOOLTIP, MOTION_LORA_STACK_TOOLTIP, MOTION_MODULE_TOOLTIP
+from .inputs import (
+    LORA_STACK_TOOLTIP,
+    MOTION_LORA_STACK_TOOLTIP,
+    MOTION_MODULE_TOOLTIP,
+    motion_scale_input,
+)
 from .loading import (
     NO_MOTION_MODULE,
     VAE_FROM_CHECKPOINT,
@@ -122,16 +127,7 @@ def _load_inputs() -> list[io.Input]:
             "washed-out colours: vae-ft-mse-840000-ema-pruned.",
         ),
         LoraStackSocket.Input("lora_stack", optional=True, tooltip=LORA_STACK_TOOLTIP),
-        io.Float.Input(
-            "motion_scale",
-            optional=True,
-            default=1.0,
-            min=MOTION_SCALE.low,
-            max=MOTION_SCALE.high,
-            step=0.05,
-            tooltip="Sharpens the attention between frames: above 1 gives more motion, below 1 "
-            "less. 1 is as trained.",
-        ),
+        motion_scale_input(),
         io.Int.Input(
             "clip_skip",
             optional=True,

@@ -8,10 +8,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..pipeline import files, models
-from ..pipeline.ranges import MOTION_SCALE
 from . import host
 from .checks import CheckedNode, Problem
-from .inputs import MOTION_MODULE_TOOLTIP
+from .inputs import MOTION_MODULE_TOOLTIP, motion_scale_input
 from .loading import (
     NO_MOTION_MODULE,
     MotionStack,
@@ -72,16 +71,7 @@ class ModelFromComfy(CheckedNode):
                     optional=True,
                     tooltip="Motion LoRAs to merge into the motion module.",
                 ),
-                io.Float.Input(
-                    "motion_scale",
-                    optional=True,
-                    default=1.0,
-                    min=MOTION_SCALE.low,
-                    max=MOTION_SCALE.high,
-                    step=0.05,
-                    tooltip="Sharpens the attention between frames: above 1 gives more motion, "
-                    "below 1 less. 1 is as trained.",
-                ),
+                motion_scale_input(),
             ],
             outputs=[Model.Output(display_name="model", tooltip="For the Sampler.")],
         )

@@ -23,6 +23,7 @@ from . import host
 from .checks import CheckedNode, Problem, problem_of
 from .inputs import (
     _guidance_limit,
+    context_input,
     denoise_input,
     guidance_input,
     guide_inputs,
@@ -33,7 +34,7 @@ from .inputs import (
     steps_input,
     steps_problem,
 )
-from .sockets import CATEGORY, Context, Model, Schedule, SpeedSocket
+from .sockets import CATEGORY, Model, Schedule, SpeedSocket
 from .speed import SPEED_TOOLTIP
 
 
@@ -203,13 +204,7 @@ def _inputs() -> list[io.Input]:
 
 def _optional_inputs() -> list[io.Input]:
     return [
-        Context.Input(
-            "context_options",
-            optional=True,
-            tooltip="How a long video is cut into windows. If nothing is connected, a video that "
-            "fits the motion module (24 or 32 frames) is processed as a whole, and a longer one in "
-            "windows of 16 that overlap by 4.",
-        ),
+        context_input(),
         Schedule.Input(
             "positive_schedule",
             optional=True,
