@@ -138,6 +138,7 @@ function picture({ seconds, src }, mostPixels) {
     width: "100%",
     maxHeight: `${mostPixels}px`,
     objectFit: "contain",
+    pointerEvents: "auto", // for its title
   });
   return image;
 }
