@@ -162,7 +162,8 @@ def preset_input() -> io.Input:
     )
 
 
-def _guidance_limit(name: str, default: float) -> io.Input:
+def guidance_limit_input(name: str, default: float) -> io.Input:
+    """Return the widget for the start or the end of guidance, as a fraction of the schedule."""
     return io.Float.Input(
         f"guidance_{name}",
         default=default,

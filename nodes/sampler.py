@@ -22,10 +22,10 @@ from ..pipeline.sampling import Sampler as SamplerName
 from . import host
 from .checks import CheckedNode, Problem, problem_of
 from .inputs import (
-    _guidance_limit,
     context_input,
     denoise_input,
     guidance_input,
+    guidance_limit_input,
     guide_inputs,
     method_inputs,
     preset_input,
@@ -251,7 +251,7 @@ def _optional_inputs() -> list[io.Input]:
             tooltip="The noise schedule that the networks were trained on; autoselect takes the "
             "motion module's.",
         ),
-        *(_guidance_limit(name, default) for name, default in (("start", 0.0), ("end", 1.0))),
+        *(guidance_limit_input(name, default) for name, default in (("start", 0.0), ("end", 1.0))),
         preset_input(),
         *_guiding_inputs(),
     ]
