@@ -49,7 +49,7 @@ def test_dead_links_are_found(tmp_path):
 
 
 def test_the_wish_list_names_what_is_there():
-    """What the right column of the tables names is an input, an output, a choice or a socket."""
+    """Each name in the right column is an input, an output, a choice or a socket."""
     text = (ROOT / "docs" / "coming-from-animatediff-evolved.md").read_text(encoding="utf-8")
     known = {"LORA_STACK", "VHS_VIDEOINFO", "IMAGE", "input", "animatediff-v2v run"}
     for schema in schemas().values():

@@ -66,7 +66,7 @@ class Counter:
 
 @pytest.fixture(scope="module")
 def counter():
-    """What compiles in these tests; as in a process, what one has compiled the others have."""
+    """Count compilations. As in a process, each test finds what earlier ones compiled."""
     counter, compile_by = Counter(), torch.compile
     torch._dynamo.reset()
     module._layers.cache_clear()

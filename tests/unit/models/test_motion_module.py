@@ -66,7 +66,7 @@ def test_clips_of_a_batch_do_not_see_each_other():
 
 
 def test_frames_are_normalised_one_by_one():
-    """Where the original and diffusers differ: a frame's scale does not change its neighbours."""
+    """Scaling a frame leaves its neighbours alone, as in the original; in diffusers it does not."""
     network = transformer(64).double()
     video = torch.randn(4, 64, 3, 3, dtype=torch.float64)
     louder = video.clone()

@@ -110,7 +110,7 @@ def test_the_smallest_denoise_there_is():
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_one_step_starts_at_a_level(scheduler, schedule):
-    """Where ComfyUI's kl_optimal divides by 0."""
+    """One step is enough for every scheduler; ComfyUI's kl_optimal divides by 0."""
     sigmas = sampling_sigmas(NoiseSchedule(schedule), scheduler=scheduler, steps=1)
     assert bool(torch.isfinite(sigmas).all()) and float(sigmas[0]) > float(sigmas[-1]) == 0
 
