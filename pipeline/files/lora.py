@@ -170,9 +170,10 @@ def _add_file(
         families[_family(module)] += bool(used)
         unmatched.extend(key for parameter, key in module.keys.items() if parameter not in used)
     if not families.total():
+        example = f", for example {next(iter(weights))}" if weights else ""
         raise AnimateDiffV2VError(
-            f"{path} changes nothing in this model: none of its {len(weights)} keys names a layer "
-            f"of it, {next(iter(weights), 'as there are none')} for instance."
+            f"{path} changes nothing in this model: none of its {len(weights)} keys matches a "
+            f"layer{example}."
         )
     names = ", ".join(name for name, count in families.most_common() if count)
     return LoraReport(path, names, families.total(), tuple(unmatched))

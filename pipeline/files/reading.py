@@ -102,7 +102,7 @@ def _format(path: Path) -> Literal["safetensors", "pickle"]:
         return "pickle"
     raise AnimateDiffV2VError(
         f"{path} is not a model file: it is neither safetensors nor a PyTorch checkpoint. "
-        "Choose another, or download it again if it was one."
+        "Choose another file, or download this one again."
     )
 
 

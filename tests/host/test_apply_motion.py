@@ -148,7 +148,7 @@ def folder(tmp_path_factory, random_weights):
 
 @pytest.fixture(scope="module", params=PATHS or [None], ids=lambda path: Path(path or "none").name)
 def sampled(request, folder, tmp_path_factory):
-    """Return KSampler's latents for each case, and the expected ones that ComfyUI itself computes."""
+    """Return KSampler's latents for each case, and those expected of ComfyUI itself."""
     if request.param is None:
         pytest.skip("COMFYUI_PATH names no ComfyUI")
     cases = tmp_path_factory.mktemp("cases") / "cases.json"
