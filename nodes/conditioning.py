@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -52,40 +54,54 @@ class PromptInputs:
         conditionings = (self.positive_conditioning, self.negative_conditioning)
         return self.source is not None or None in conditionings
 
-    def encoded(self, text_encoder: TextEncoder, *, frames: int, channels: int) -> Conditioning:
-        """Encode the prompts; see prompt_track for `frames` and `channels`."""
+    @property
+    def needs_native(self) -> bool:
+        """True if a CONDITIONING has parts or extras that only ComfyUI's own sampling has."""
+        conditionings = (self.positive_conditioning, self.negative_conditioning)
+        return any(len(each) > 1 or _extras(each) for each in conditionings if each)
+
+    def encoded(
+        self, text_encoder: TextEncoder, *, frames: int, channels: int, native: bool = False
+    ) -> Conditioning:
+        """Encode the prompts; see prompt_track for `frames`, `channels` and `native`."""
+        track = partial(prompt_track, frames=frames, channels=channels, native=native)
         return Conditioning(
-            self._positive(text_encoder, frames, channels),
-            self._negative(text_encoder, frames, channels),
+            self._positive(text_encoder, frames, track),
+            self._negative(text_encoder, track),
             None if self.source is None else PromptTrack(text_encoder.encode(self.source)),
         )
 
-    def _positive(self, text_encoder: TextEncoder, frames: int, channels: int) -> PromptTrack:
+    def native(
+        self, encoded: Conditioning, frames: int
+    ) -> list[tuple[PromptTrack, list[list[Any]]]]:
+        """Return the CONDITIONING that each encoded prompt stands for, for ComfyUI's sampling."""
+        given = [
+            (encoded.positive, self.positive_conditioning),
+            (encoded.negative, self.negative_conditioning),
+        ]
+        given += [(encoded.source, None)] if encoded.source else []
+        return [(track, each or _conditioning(track, frames)) for track, each in given]
+
+    def _positive(
+        self, text_encoder: TextEncoder, frames: int, track: Callable[..., PromptTrack]
+    ) -> PromptTrack:
         if self.positive_conditioning is not None:
-            return prompt_track(
-                self.positive_conditioning,
-                name="positive_conditioning",
-                frames=frames,
-                channels=channels,
-            )
+            return track(self.positive_conditioning, name="positive_conditioning")
         if self.positive_schedule is None:
             return PromptTrack(text_encoder.encode(self.positive))
         keyframes = self.positive_schedule.keyframes(frames)
         return encode_schedule(keyframes, text_encoder.encode)
 
-    def _negative(self, text_encoder: TextEncoder, frames: int, channels: int) -> PromptTrack:
+    def _negative(
+        self, text_encoder: TextEncoder, track: Callable[..., PromptTrack]
+    ) -> PromptTrack:
         if self.negative_conditioning is None:
             return PromptTrack(text_encoder.encode(self.negative))
-        return prompt_track(
-            self.negative_conditioning,
-            name="negative_conditioning",
-            frames=frames,
-            channels=channels,
-        )
+        return track(self.negative_conditioning, name="negative_conditioning")
 
 
 def prompt_track(
-    conditioning: list[list[Any]], *, name: str, frames: int, channels: int
+    conditioning: list[list[Any]], *, name: str, frames: int, channels: int, native: bool = False
 ) -> PromptTrack:
     """Turn a CONDITIONING into the tokens that the UNet attends to in each frame.
 
@@ -94,29 +110,46 @@ def prompt_track(
         name: the input that it comes from, for error messages.
         frames: number of frames of the video.
         channels: width of a token that the UNet expects.
+        native: True if ComfyUI samples, which honours extras and any number of parts; then the
+            track holds the first part.
 
     Raises:
         AnimateDiffV2VError: for several parts, another number of frames, or another model's tokens.
     """
-    if len(conditioning) != 1:
+    if len(conditioning) != 1 and not (native and conditioning):
         raise AnimateDiffV2VError(
-            f"{name} holds {len(conditioning)} parts, and this sampler takes one: join prompts "
-            "with Conditioning (Concat) or (Average) instead of (Combine)."
+            f"{name} holds {len(conditioning)} parts, and this model takes one: join prompts "
+            "with Conditioning (Concat) or (Average) instead of (Combine), or load the model with "
+            "AnimateDiff Model from MODEL."
         )
+    for part, _ in conditioning:
+        _check_encodings(part, name=name, frames=frames, channels=channels)
     encodings, extras = conditioning[0]
-    _check_encodings(encodings, name=name, frames=frames, channels=channels)
-    found = {key for key, value in extras.items() if value is not None}
-    ignored = sorted(found - HARMLESS)
-    if ignored:
+    ignored = _extras(conditioning)
+    if ignored and not native:
         use = "; ".join(INSTEAD[key] for key in ignored if key in INSTEAD)
         logger.warning(
-            "%s carries %s, which this sampler ignores.%s",
+            "%s carries %s, which the model of Load AnimateDiff Model ignores.%s With AnimateDiff "
+            "Model from MODEL it acts.",
             name,
             ", ".join(_described(key, extras[key]) for key in ignored),
             f" Use instead: {use}." if use else "",
         )
     keyframes = tuple(range(len(encodings)))
     return PromptTrack(encodings.float().cpu(), keyframes)
+
+
+def _extras(conditioning: list[list[Any]]) -> list[str]:
+    """Return the names of extras that make a difference."""
+    found = {
+        key for _, extras in conditioning for key, value in extras.items() if value is not None
+    }
+    return sorted(found - HARMLESS)
+
+
+def _conditioning(track: PromptTrack, frames: int) -> list[list[Any]]:
+    """Return a CONDITIONING of encoded prompts, with a row for each frame if they change."""
+    return [[track.encodings if track.is_constant else track.at(range(frames)), {}]]
 
 
 def _described(key: str, value: Any) -> str:

@@ -21,7 +21,7 @@ from ..pipeline import (
 )
 from ..pipeline.frame_job import FRAMES_PER_CHUNK, Clock, FrameJob
 from ..pipeline.progress import Phase
-from ..pipeline.sampling import CustomSampling, window_for
+from ..pipeline.sampling import CustomSampling, sample_latents, window_for
 from . import host
 from .conditioning import PromptInputs
 from .run_times import Work, remember_run
@@ -69,11 +69,14 @@ def restyle_images(
     # First, because it refuses windows that the motion module cannot take.
     context = window_for(models.unet.max_frames, count, settings.context)
     window = min(count, context.length)
+    is_native = model.native is not None and (model.is_patched or prompts.needs_native)
     chunk = {"frames": FRAMES_PER_CHUNK, "width": width, "height": height}
 
     def move_networks(phase: Phase) -> None:
         if phase == "encode":
             model.load_encoders(text=prompts.has_text and not clip, vae=not vae, **chunk)
+        elif phase == "sample" and is_native:
+            model.unload_unet()
         elif phase == "sample":
             model.load_unet(frames=window, width=width, height=height, beside=guide_patchers)
         elif not vae:
@@ -83,12 +86,14 @@ def restyle_images(
     job = FrameJob(
         models, settings, clock=clock, custom=custom, before_phase=move_networks,
         progress=host.NodeProgress(models.codec), is_cancelled=host.raise_if_interrupted,
+        sample=host.NativeSampling(model.native, prompts.native, beside=guide_patchers)
+        if is_native else sample_latents,
     )  # fmt: skip
     latents = job.restyle(
         _chunks(images),
         frame_count=count,
         conditioning=lambda frames: prompts.encoded(
-            models.text_encoder, frames=frames, channels=model.text_channels
+            models.text_encoder, frames=frames, channels=model.text_channels, native=is_native
         ),
         guides=lambda: guides,
     )

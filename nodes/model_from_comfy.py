@@ -48,8 +48,7 @@ class ModelFromComfy(CheckedNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="A Stable Diffusion 1.5 MODEL. Its LoRAs and merges are kept; other "
-                    "patches have no effect here and are named on the node.",
+                    tooltip="A Stable Diffusion 1.5 MODEL, with its LoRAs, merges and patches.",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -92,8 +91,11 @@ class ModelFromComfy(CheckedNode):
         if ignored:
             with host.warnings_on_node():
                 logger.warning("%s", ignored)
+        is_patched = not ignored and host.has_patches(model)
         devices = host.Devices.of_comfyui()
-        config, tensors = files.unet_of(host.unet_weights(model), source="The connected MODEL")
+        # A patched MODEL runs by itself: no copy of its weights with LoRAs is needed.
+        weights = host.unet_weights(model, merged=not is_patched)
+        config, tensors = files.unet_of(weights, source="The connected MODEL")
         unet = models.build_motion_unet(
             config,
             tensors,
@@ -110,7 +112,11 @@ class ModelFromComfy(CheckedNode):
             codec=host.HostCodec(vae),
             has_loras=host.has_weight_patches(model),
         )
-        return io.NodeOutput(host.ManagedModels(networks, devices))
+        return io.NodeOutput(
+            host.ManagedModels(
+                networks, devices, native=None if ignored else model, is_patched=is_patched
+            )
+        )
 
     @classmethod
     def find_problem(cls, _node_id: str, *, motion_module: str | None = None) -> Problem | None:

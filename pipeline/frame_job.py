@@ -54,6 +54,7 @@ class FrameJob:
         before_phase: BeforePhase = lambda _phase: None,
         clock: Clock | None = None,
         custom: CustomSampling | None = None,
+        sample: Callable[..., Tensor] = sample_latents,
     ) -> None:
         """Prepare a job.
 
@@ -66,12 +67,14 @@ class FrameJob:
                 of that phase are used.
             clock: Measures the phases.
             custom: A sampler or noise levels in place of those of the settings.
+            sample: Takes the place of `sample_latents`, with the same arguments.
         """
         self._models, self._settings = models, settings
         self._progress, self._is_cancelled = progress, is_cancelled
         self._before_phase = before_phase
         self._clock = clock or Clock()
         self._custom = custom or CustomSampling()
+        self._sample_latents = sample
         self._scale = PhaseScale(passes=settings.passes)
 
     def restyle(
@@ -131,7 +134,7 @@ class FrameJob:
             logger.warning("%s", warning)
             # For callers of the API, who see no log.
             self._report_sampling(Progress("sample", 0.0, warning, is_warning=True))
-        return sample_latents(
+        return self._sample_latents(
             models.unet,
             latents,
             conditioning,

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
         unet_weights,
     )
     from .native_model import compute_dtype, unet_shapes, with_beta_schedule
-    from .patches import ignored_patches
+    from .native_sampling import NativeSampling
+    from .patches import has_patches, ignored_patches
     from .progress import NodeProgress, raise_if_interrupted
     from .queue import PromptQueue
     from .routes import add_get_route, add_route, application
@@ -60,6 +61,7 @@ __all__ = [
     "HostSampler",
     "HostTextEncoder",
     "ManagedModels",
+    "NativeSampling",
     "NodeProgress",
     "Origins",
     "OutputFile",
@@ -74,6 +76,7 @@ __all__ = [
     "current_node_id",
     "data_folder",
     "embedding_folders",
+    "has_patches",
     "has_weight_patches",
     "ignored_patches",
     "input_folder",
@@ -158,7 +161,8 @@ on_demand(
             "unet_shapes",
             "with_beta_schedule",
         ),
-        "patches": ("ignored_patches",),
+        "native_sampling": ("NativeSampling",),
+        "patches": ("has_patches", "ignored_patches"),
         "progress": (
             "NodeProgress",
             "raise_if_interrupted",

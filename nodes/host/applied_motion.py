@@ -8,6 +8,7 @@ frames of all conditionings as one batch; here that batch is cut into windows.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,9 +23,10 @@ from ...pipeline.models.motion_module import MotionModules
 from ...pipeline.models.ops.frame_norm import span_frames
 from ...pipeline.sampling import window_for
 from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
-from .managed_models import patcher_of
+from .managed_models import WholeModelPatcher, patcher_of
 from .native_unet import NativeUNet
 from .progress import raise_if_interrupted
+from .window_guides import GUIDES, WindowGuides
 
 KEY = "animatediff_v2v"
 _EVERY_LEVEL = (math.inf, 0.0)
@@ -34,7 +36,8 @@ _EVERY_LEVEL = (math.inf, 0.0)
 class AppliedMotion:
     """The motion modules of a MODEL and how they act."""
 
-    motion: MotionModules
+    motion: MotionModules | None
+    """None samples each frame by itself."""
     spans_frames: bool
     """True for v1 motion modules: every group norm spans the frames of a window."""
     context: ContextOptions | None = None
@@ -44,8 +47,15 @@ class AppliedMotion:
     end: float = 1.0
     """Share at which they end."""
 
-    def apply_to(self, model: Any, offload: torch.device) -> Any:
+    def apply_to(
+        self, model: Any, offload: torch.device, *, beside: Sequence[WholeModelPatcher] = ()
+    ) -> Any:
         """Return a copy of the MODEL that samples with the motion modules.
+
+        Args:
+            model: The MODEL.
+            offload: Where the motion modules are while they are not used.
+            beside: Networks that are loaded together with them.
 
         Raises:
             AnimateDiffV2VError: the MODEL has motion modules already, of this pack or another.
@@ -60,11 +70,13 @@ class AppliedMotion:
                 f"Another pack has put networks into the connected MODEL "
                 f"({', '.join(model.injections)}): connect the MODEL from before its node."
             )
-        if self.spans_frames:
-            span_frames(self.motion)
+        networks = [*beside]
+        if self.motion is not None:
+            if self.spans_frames:
+                span_frames(self.motion)
+            networks.append(patcher_of(self.motion, model.load_device, offload, None))
         applied = model.clone()
-        patcher = patcher_of(self.motion, model.load_device, offload, None)
-        applied.set_additional_models(KEY, [patcher])
+        applied.set_additional_models(KEY, networks)
         run = _Sampling(self)
         applied.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, run.prepare)
         applied.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, run.predict)
@@ -91,7 +103,8 @@ class _Sampling:
     def _window(self, frames: int) -> ContextOptions:
         """Return the window options for a video, which are looked up and logged once."""
         if frames not in self._windows:
-            limit = self._applied.motion.max_frames
+            motion = self._applied.motion
+            limit = None if motion is None else motion.max_frames
             self._windows[frames] = window_for(limit, frames, self._applied.context)
         return self._windows[frames]
 
@@ -126,19 +139,24 @@ class _Sampling:
 
         def predict(rows: WindowRows) -> Tensor:
             raise_if_interrupted()
+            inputs = (
+                rows.of_batch(sample),
+                rows.of_batch(timesteps),
+                rows.of_batch(context),
+            )
+            guides: WindowGuides | None = options.get(GUIDES)
             run = NativeUNet(
                 unet,
                 applied.motion if self._is_active(options) else None,
                 num_frames=len(rows.window),
                 spans_frames=applied.spans_frames,
                 options=_options_of(options, rows),
+                **(guides.of(rows, *inputs, options) if guides else {}),
             )
-            return run(
-                rows.of_batch(sample),
-                rows.of_batch(timesteps),
-                rows.of_batch(context),
-                _control_of(control, rows),
-            )
+            noise = run(*inputs, _control_of(control, rows))
+            if guides is not None:
+                guides.advance(rows)
+            return noise
 
         return predict_by_window(
             predict,

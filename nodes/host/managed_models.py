@@ -88,6 +88,8 @@ class ManagedModels:
         *,
         origins: Origins | None = None,
         checkpoint: str = "",
+        native: Any = None,
+        is_patched: bool = False,
     ) -> None:
         """Wrap the networks of `models`, which are on `devices.offload` if they are new.
 
@@ -99,8 +101,11 @@ class ManagedModels:
             devices: the devices and dtypes to use.
             origins: lets `ready_networks` find the networks again.
             checkpoint: the name of its file; empty for ComfyUI's own models.
+            native: the MODEL that the UNet's weights are from, or None.
+            is_patched: True if it has patches that act only if ComfyUI runs it.
         """
         self.models, self.checkpoint = models, checkpoint
+        self.native, self.is_patched = native, is_patched
         self._devices, self._origins = devices, origins
         self._text: WholeModelPatcher | None = None
         self._vae: WholeModelPatcher | None = None
@@ -120,10 +125,11 @@ class ManagedModels:
     def with_fp8_weights(self) -> ManagedModels:
         """Return the models with the UNet in 8 bits: a copy, or one that ComfyUI still holds.
 
-        The original stays where it is; if it is a view of a file, it takes no memory.
+        The original stays where it is; if it is a view of a file, it takes no memory. If ComfyUI
+        runs a patched MODEL, nothing changes.
         """
         unet = self.models.unet
-        if has_fp8_weights(unet):
+        if has_fp8_weights(unet) or self.is_patched:
             return self
         origins = self._origins and self._origins.with_fp8_weights()
         stored: Any = ready_network(origins.unet) if origins else None
@@ -131,7 +137,13 @@ class ManagedModels:
             stored = _unmanaged(copy_in_fp8(unet)).to(self._devices.offload)
         # Not the original's unsampled latents: these weights would give slightly different ones.
         models = replace(self.models, unet=stored, unsampled_latents=LastResult())
-        return ManagedModels(models, self._devices, origins=origins, checkpoint=self.checkpoint)
+        return ManagedModels(
+            models,
+            self._devices,
+            origins=origins,
+            checkpoint=self.checkpoint,
+            native=self.native,
+        )
 
     @property
     def text_channels(self) -> int:
@@ -196,6 +208,11 @@ class ManagedModels:
         itemsize = self.models.unet.dtype.itemsize
         one_pass = frames * (width // 8) * (height // 8) * itemsize * 0.01 * 1024**2
         _load([self._unet, *dict.fromkeys(beside)], one_pass, 2)
+
+    def unload_unet(self) -> None:
+        """Move the UNet off its device, so that its motion modules can be loaded alone."""
+        others = [entry for entry in memory.current_loaded_models if entry.model is not self._unet]
+        memory.free_memory(1e30, self._unet.load_device, others)
 
 
 def ready_networks(origins: Origins) -> ReadyNetworks:

@@ -37,18 +37,23 @@ def trim_window(video: Any) -> tuple[float, float]:
     return float(start), float(duration)
 
 
-def unet_weights(model: Any) -> dict[str, Tensor]:
-    """Return the UNet weights of a MODEL under checkpoint names, with LoRAs and merges applied."""
+def unet_weights(model: Any, *, merged: bool = True) -> dict[str, Tensor]:
+    """Return the UNet weights of a MODEL under checkpoint names.
+
+    Args:
+        model: The MODEL.
+        merged: Apply LoRAs and merges, which copies the weights that they change.
+    """
     prefix = "diffusion_model."
-    merged = {}
+    found = {}
     for name, (stored, *patches) in model.get_key_patches(prefix).items():
         weight, convert = stored
         weight = convert(weight.cpu(), inplace=False)
-        if patches:
+        if patches and merged:
             patched = weight.to(torch.float32, copy=True)
             weight = comfy.lora.calculate_weight(patches, patched, name).to(weight.dtype)
-        merged[f"model.{name}"] = weight
-    return merged
+        found[f"model.{name}"] = weight
+    return found
 
 
 def parameterization(model: Any) -> Parameterization:

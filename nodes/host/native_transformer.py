@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,8 @@ from comfy.ldm.modules import attention as comfy_attention
 from torch import Tensor
 
 from ...pipeline.models.batching import default_chunk_tokens
-from ...pipeline.models.ops.eager import cross_attention_kv, transform
+from ...pipeline.models.ops.eager import KeyValue, attend_to, cross_attention_kv, transform
+from ...pipeline.models.ops.image_prompt import ImagePrompt
 from ...pipeline.models.ops.linear import linear
 
 _PATCHES = (
@@ -61,7 +64,15 @@ def _is_plain(layer: Any, features: Tensor) -> bool:
     )
 
 
-def run_transformer(block: Any, features: Tensor, normed: Tensor, context: Tensor) -> Tensor:
+def run_transformer(
+    block: Any,
+    features: Tensor,
+    normed: Tensor,
+    context: Tensor,
+    *,
+    images: Sequence[ImagePrompt],
+    number: int,
+) -> Tensor:
     """Run a transformer.
 
     Args:
@@ -69,10 +80,77 @@ def run_transformer(block: Any, features: Tensor, normed: Tensor, context: Tenso
         features: [rows, channels, height, width].
         normed: The features after the block's norm.
         context: [prompts, tokens, channels]; consecutive rows share a prompt.
+        images: Image prompts to attend to besides the text.
+        number: The number of the first cross-attention; see `cross_attention_numbers`.
     """
-    fast: Any = _fast(block)
-    prompts = cross_attention_kv(fast, context, (), rows=len(features))
+    fast: Any = _fast(block, number)
+    prompts = cross_attention_kv(fast, context, images, rows=len(features))
     return transform(fast, features, normed, prompts, default_chunk_tokens(features.device))
+
+
+def cross_attention_numbers(unet: Any) -> dict[Any, int]:
+    """Return the number of each transformer's first cross-attention in IP-Adapters.
+
+    They count the input blocks, the output blocks, the middle block.
+    """
+    numbers, count = {}, 0
+    blocks: list[Any] = [*unet.input_blocks, *unet.output_blocks, unet.middle_block]
+    for block in blocks:
+        for layer in block:
+            if isinstance(layer, comfy_attention.SpatialTransformer):
+                numbers[layer] = count
+                count += len(layer.transformer_blocks)
+    return numbers
+
+
+def with_images(
+    block: Any, options: dict[str, Any], images: Sequence[ImagePrompt], number: int
+) -> dict[str, Any]:
+    """Return transformer_options by which a transformer attends to image prompts as well.
+
+    A replacement of its cross-attention by another pack is called first.
+
+    Args:
+        block: ComfyUI's SpatialTransformer.
+        options: ComfyUI's transformer_options.
+        images: The image prompts.
+        number: The number of the first cross-attention; see `cross_attention_numbers`.
+    """
+    replaced = options.get("patches_replace", {})
+    attn2 = dict(replaced.get("attn2", {}))
+    for index in range(len(block.transformer_blocks)):
+        place = (*options["block"], index)
+        usual = attn2.get(place, attn2.get(options["block"], _attend))
+        attn2[place] = _AttentionWithImages(usual, images, number + index)
+    return {**options, "patches_replace": {**replaced, "attn2": attn2}}
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, extra: dict[str, Any]) -> Tensor:
+    attended: Tensor = comfy_attention.optimized_attention(
+        query,
+        key,
+        value,
+        extra["n_heads"],
+        attn_precision=extra["attn_precision"],
+        transformer_options=extra,
+    )
+    return attended
+
+
+@dataclass(frozen=True)
+class _AttentionWithImages:
+    """A replacement of a cross-attention, as ComfyUI calls it, that adds image prompts."""
+
+    usual: Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+    images: Sequence[ImagePrompt]
+    number: int
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, extra: dict[str, Any]) -> Tensor:
+        attention = SimpleNamespace(heads=extra["n_heads"], index=self.number)
+        shown = [
+            KeyValue(*image.keys_and_values(attention), image.weights) for image in self.images
+        ]
+        return self.usual(query, key, value, extra) + attend_to(attention, query, shown)
 
 
 class _Linear:
@@ -85,20 +163,23 @@ class _Linear:
         return linear(tokens, self.weight, self.bias)
 
 
-def _fast(block: Any) -> SimpleNamespace:
+def _fast(block: Any, number: int) -> SimpleNamespace:
     """Return a view of the transformer's layers for this pack's operations."""
     return SimpleNamespace(
         proj_in=_Linear(block.proj_in),
         proj_out=_Linear(block.proj_out),
-        transformer_blocks=[_fast_layer(layer) for layer in block.transformer_blocks],
+        transformer_blocks=[
+            _fast_layer(layer, number + index)
+            for index, layer in enumerate(block.transformer_blocks)
+        ],
     )
 
 
-def _fast_layer(layer: Any) -> SimpleNamespace:
+def _fast_layer(layer: Any, number: int) -> SimpleNamespace:
     gated, _, projection = layer.ff.net
     return SimpleNamespace(
         attn1=_fast_attention(layer.attn1),
-        attn2=_fast_attention(layer.attn2),
+        attn2=_fast_attention(layer.attn2, number),
         norm1=layer.norm1,
         norm2=layer.norm2,
         norm3=layer.norm3,
@@ -108,6 +189,7 @@ def _fast_layer(layer: Any) -> SimpleNamespace:
     )
 
 
-def _fast_attention(attention: Any) -> SimpleNamespace:
+def _fast_attention(attention: Any, number: int = 0) -> SimpleNamespace:
     parts = {name: _Linear(getattr(attention, name)) for name in ("to_q", "to_k", "to_v")}
-    return SimpleNamespace(heads=attention.heads, to_out=[_Linear(attention.to_out[0])], **parts)
+    to_out = [_Linear(attention.to_out[0])]
+    return SimpleNamespace(heads=attention.heads, index=number, to_out=to_out, **parts)

@@ -8,12 +8,17 @@ operations, which are faster and give the same result up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel, Upsample
+from comfy.ldm.modules.diffusionmodules.openaimodel import (
+    Downsample,
+    ResBlock,
+    UNetModel,
+    Upsample,
+)
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor
 from torch.nn import functional
@@ -22,7 +27,14 @@ from ...pipeline.models.batching import default_chunk_tokens
 from ...pipeline.models.motion_module import MotionModule, MotionModules
 from ...pipeline.models.ops.eager import prompt_of_each_video
 from ...pipeline.models.ops.frame_norm import norm_over_frames
-from .native_transformer import can_run, run_transformer
+from ...pipeline.models.ops.image_prompt import ImagePrompt
+from ...pipeline.models.residuals import NO_RESIDUALS, Residuals
+from .native_transformer import (
+    can_run,
+    cross_attention_numbers,
+    run_transformer,
+    with_images,
+)
 
 Options = dict[str, Any]
 
@@ -38,6 +50,8 @@ class NativeUNet:
         num_frames: int,
         spans_frames: bool,
         options: Options,
+        residuals: Residuals = NO_RESIDUALS,
+        images: Sequence[ImagePrompt] = (),
     ) -> None:
         """Prepare a pass.
 
@@ -47,11 +61,15 @@ class NativeUNet:
             num_frames: Frames of the window.
             spans_frames: Let every group norm span the frames, as v1 motion modules need it.
             options: ComfyUI's transformer_options, which the pass changes as ComfyUI's does.
+            residuals: Those of this pack's ControlNets.
+            images: Image prompts of this pack's IP-Adapters.
         """
         self._unet, self._motion = unet, motion
         self._num_frames, self._spans_frames = num_frames, spans_frames
         self._options = options
         self._patches: dict[str, list[Any]] = options.get("patches", {})
+        self._residuals, self._images = residuals, images
+        self._numbers = cross_attention_numbers(unet) if images else {}
         self._context: Tensor
         self._prompts: Tensor
         self._embedding: Tensor
@@ -71,7 +89,7 @@ class NativeUNet:
             context: [rows, tokens, channels], the prompts.
             control: Residuals of ControlNets under ComfyUI's names; its lists are emptied.
         """
-        unet, options = self._unet, self._options
+        unet, options, residuals = self._unet, self._options, self._residuals
         options["original_shape"] = list(sample.shape)
         options["transformer_index"] = 0
         self._prompts = prompt_of_each_video(context, self._num_frames)
@@ -82,18 +100,21 @@ class NativeUNet:
             _flat(self._motion and self._motion.down_blocks),
             list[Any](unet.input_blocks),
         )
+        levels = iter(residuals.levels)
         for index, block in enumerate(blocks):
             options["block"] = ("input", index)
             has_motion = isinstance(block[0], ResBlock)
             motion = next(motions, None) if has_motion else None
             features = self._block(block, features, motion)
             features = _with_control(features, control, "input")
+            if index + 1 == len(blocks) or isinstance(blocks[index + 1][0], Downsample):
+                features = _plus(features, next(levels, None))
             features = self._patched("input_block_patch", features)
             skips.append(features)
             features = self._patched("input_block_patch_after_skip", features)
         options["block"] = ("middle", 0)
         features = self._middle(features)
-        features = _with_control(features, control, "middle")
+        features = _plus(_with_control(features, control, "middle"), residuals.middle)
         for patch in self._patches.get("middle_block_after_patch", ()):
             arguments: dict[str, Any] = {
                 "h": features,
@@ -107,6 +128,7 @@ class NativeUNet:
         for index, block in enumerate(unet.output_blocks):
             options["block"] = ("output", index)
             skip = _with_control(skips.pop(), control, "output")
+            skip = _plus(skip, residuals.skips[len(skips)] if residuals.skips else None)
             for patch in self._patches.get("output_block_patch", ()):
                 features, skip = patch(features, skip, options)
             features = torch.cat([features, skip], dim=1)
@@ -202,10 +224,15 @@ class NativeUNet:
         options = self._options
         options["activations_shape"] = list(features.shape)
         normed = self._normed(block.norm, features)
+        number = self._numbers.get(block, 0)
         if can_run(block, features, options):
-            return run_transformer(block, features, normed, self._prompts)
+            return run_transformer(
+                block, features, normed, self._prompts, images=self._images, number=number
+            )
         rows, _, height, width = features.shape
         tokens = block.proj_in(normed).permute(0, 2, 3, 1).reshape(rows, height * width, -1)
+        if self._images:
+            options = with_images(block, options, self._images, number)
         for index, layer in enumerate(block.transformer_blocks):
             options["block_index"] = index
             tokens = layer(tokens, context=self._context, transformer_options=options)
@@ -230,5 +257,8 @@ def _with_control(
 ) -> Tensor:
     """Add the next residual of the kind `name`, and remove it."""
     residuals = control.get(name) if control else None
-    residual = residuals.pop() if residuals else None
+    return _plus(features, residuals.pop() if residuals else None)
+
+
+def _plus(features: Tensor, residual: Tensor | None) -> Tensor:
     return features if residual is None else features.add_(residual)

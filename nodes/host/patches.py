@@ -1,19 +1,11 @@
-"""Patches of a ComfyUI MODEL that this pack's sampler does not apply."""
+"""Patches and hooks of a ComfyUI MODEL."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Kind of patch -> what has the same effect here; "" where nothing does.
-_INSTEAD = {
-    "attn2": "IP-Adapter for AnimateDiff, for style images",
-    "sampler_cfg_function": "guidance_scale, guidance_start and guidance_end of the Sampler",
-    "sampler_pre_cfg_function": "guidance_scale, guidance_start and guidance_end of the Sampler",
-    "sampler_post_cfg_function": "guidance_scale, guidance_start and guidance_end of the Sampler",
-    "model_function_wrapper": "Speed Options, for caches and compiled layers",
-    "denoise_mask_function": "source_mask of the Sampler",
-    "hook_patches": "a LoRA Stack, or LoRA loaders in front of this node",
-}
+from .applied_motion import KEY
+
 _OPTIONS = (
     "sampler_cfg_function",
     "sampler_pre_cfg_function",
@@ -25,40 +17,36 @@ _OPTIONS = (
 
 
 def ignored_patches(model: Any) -> str | None:
-    """Return a sentence that names each patch without effect here and what to use instead.
+    """Return a sentence if no patch of a MODEL can act, because of what another node did to it."""
+    if model.get_additional_models_with_key(KEY):
+        return (
+            "The connected MODEL has a motion module already, which has no effect here, and no "
+            "patches of it act: connect the MODEL from before Apply AnimateDiff."
+        )
+    injections = getattr(model, "injections", {})
+    if injections:
+        return (
+            f"Another pack has put networks into the connected MODEL ({', '.join(injections)}): "
+            "they have no effect here, and no patches of it act. Connect the MODEL from before "
+            "that pack's node."
+        )
+    return None
 
-    None when there is none. Weight patches and model_sampling do have an effect.
-    """
-    kinds = _kinds(model)
-    if not kinds:
-        return None
-    advice = dict.fromkeys(filter(None, map(_instead, kinds)))
-    use = f" Use instead: {'; '.join(advice)}." if advice else ""
-    return (
-        f"The connected MODEL has patches that have no effect here: {', '.join(kinds)}.{use} Its "
-        "LoRAs and merges are kept. Apply AnimateDiff with a KSampler applies such patches."
-    )
 
-
-def _kinds(model: Any) -> list[str]:
+def has_patches(model: Any) -> bool:
+    """Return whether a MODEL has patches besides those of weights and of model_sampling."""
     options = model.model_options
     transformer = options.get("transformer_options", {})
-    found = [name for name in _OPTIONS if options.get(name)]
-    found += [name for name, patches in transformer.get("patches", {}).items() if patches]
-    found += [
-        f"{name}_replace"
-        for name, patches in transformer.get("patches_replace", {}).items()
-        if patches
+    object_patches = getattr(model, "object_patches", {}).keys() - {"model_sampling"}
+    groups = [
+        *(transformer.get(name, {}) for name in ("patches", "patches_replace")),
+        *(getattr(model, name, {}) for name in ("wrappers", "callbacks")),
+        *(transformer.get(name, {}) for name in ("wrappers", "callbacks")),
     ]
-    found += [name for name in ("optimized_attention_override",) if transformer.get(name)]
-    for name in ("wrappers", "callbacks"):
-        for group in (getattr(model, name, {}), transformer.get(name, {})):
-            found += [f"{name[:-1]} {kind}" for kind, each in group.items() if any(each.values())]
-    found += [name for name in getattr(model, "object_patches", {}) if name != "model_sampling"]
-    found += [f"injection {name}" for name in getattr(model, "injections", {})]
-    found += ["hook_patches"] if getattr(model, "hook_patches", None) else []
-    return list(dict.fromkeys(found))
-
-
-def _instead(kind: str) -> str:
-    return next((text for name, text in _INSTEAD.items() if kind.startswith(name)), "")
+    return (
+        any(options.get(name) for name in _OPTIONS)
+        or any(any(group.values()) for group in groups)
+        or bool(transformer.get("optimized_attention_override"))
+        or bool(object_patches)
+        or bool(getattr(model, "hook_patches", None))
+    )

@@ -25,6 +25,8 @@ class WindowRows:
     """Frames of the video."""
     conditionings: int
     """How often the batch holds the video."""
+    windows: int = 1
+    """How many windows the video is cut into."""
 
     @property
     def is_whole(self) -> bool:
@@ -76,7 +78,7 @@ def predict_by_window(
     """
     num_frames = len(sample) // conditionings
     windows = context_windows(num_frames, options, step=step)
-    each_rows = [WindowRows(window, num_frames, conditionings) for window in windows]
+    each_rows = [WindowRows(window, num_frames, conditionings, len(windows)) for window in windows]
     if len(each_rows) == 1 and each_rows[0].is_whole:
         return predict(each_rows[0])
     total: Tensor | None = None

@@ -31,6 +31,10 @@ class HasUnconditional(Protocol):
         ...
 
 
+class Guided(Denoise, HasUnconditional, Protocol):
+    """A model with guidance for a whole video."""
+
+
 class DenoiseBoth:
     """A model that also has the prediction for the negative prompt alone, for CFG++."""
 

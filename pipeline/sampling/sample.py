@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,11 +18,11 @@ from ..models.last_result import LastResult
 from ..models.ops.compiled import compiled_layers
 from ..models.ops.interface import Ops
 from ..models.ops.select import default_ops
-from ..models.unet import BetaSchedule, MotionUNet
+from ..models.unet import MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, CompilingNotice, part
 from .custom import NO_CUSTOM_SAMPLING, CustomSampler, CustomSampling
-from .denoise import Denoise, DenoiseBoth
+from .denoise import Denoise, DenoiseBoth, Guided
 from .finite_results import check_inputs, stopping
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
@@ -42,6 +42,16 @@ LATENT_SCALE = 0.18215
 # Unsampling runs without guidance, sampling mostly with it, which doubles the work.
 _UNSAMPLING_SHARE = 1 / 3
 
+# Returns the model that a sampler calls; takes the arguments of `GuidedModel`.
+MakeGuided = Callable[..., Guided]
+
+
+def noise_schedule(unet: MotionUNet, settings: SamplingSettings) -> NoiseSchedule:
+    """Return the noise levels that the settings name, or those that the network was trained on."""
+    choice = settings.beta_schedule
+    beta_schedule = unet.beta_schedule if choice == "autoselect" else choice
+    return NoiseSchedule(beta_schedule, unet.parameterization)
+
 
 @torch.inference_mode()
 def sample_latents(
@@ -54,6 +64,7 @@ def sample_latents(
     custom: CustomSampling = NO_CUSTOM_SAMPLING,
     chunks: ChunkSizes | None = None,
     unsampled_latents: LastResult | None = None,
+    make_guided: MakeGuided = GuidedModel,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -73,6 +84,8 @@ def sample_latents(
         chunks: How much goes through the UNet at a time; None is the default of its device.
             Compiled operations always take all tokens.
         unsampled_latents: Keeps the result of noise_type "unsample" for the next call on this UNet.
+        make_guided: Makes the model that samplers call; hosts that run networks of their own give
+            another one.
         progress: Called after each pass of the UNet; `fraction` is the share of the sampling done.
         is_cancelled: Called before each pass of the UNet.
 
@@ -85,7 +98,7 @@ def sample_latents(
         Cancelled: `is_cancelled` returned True.
     """
     _check_arguments(unet, latents, conditioning, settings, guides)
-    schedule = NoiseSchedule(_beta_schedule(unet, settings), unet.parameterization)
+    schedule = noise_schedule(unet, settings)
     sigmas = custom.levels(schedule, settings)
     if len(sigmas) < 2:
         return latents.clone()
@@ -94,7 +107,7 @@ def sample_latents(
         window = window_for(unet.max_frames, len(latents), settings.context)
         run = _Run(
             unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
-            notice.report, is_cancelled,
+            make_guided, notice.report, is_cancelled,
         )  # fmt: skip
         return run.sample(latents, conditioning, unsampled_latents or LastResult())
 
@@ -112,6 +125,7 @@ class _Run:
     context: ContextOptions
     ops: Ops
     chunks: ChunkSizes | None
+    make_guided: MakeGuided
     progress: ReportProgress
     is_cancelled: IsCancelled
 
@@ -177,8 +191,8 @@ class _Run:
         *,
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
-    ) -> GuidedModel:
-        return GuidedModel(
+    ) -> Guided:
+        return self.make_guided(
             self.unet,
             schedule=self.schedule,
             conditioning=conditioning,
@@ -266,8 +280,3 @@ def _check_latents(latents: Tensor) -> None:
             f"The latents have the shape {list(latents.shape)}; Stable Diffusion 1.5 needs "
             "[frames, 4, height / 8, width / 8]."
         )
-
-
-def _beta_schedule(unet: MotionUNet, settings: SamplingSettings) -> BetaSchedule:
-    choice = settings.beta_schedule
-    return unet.beta_schedule if choice == "autoselect" else choice

@@ -6,7 +6,8 @@ Usage: python applied_sampling.py CASES.json FOLDER
 FOLDER holds checkpoint.safetensors, motion_module.safetensors, still.safetensors (a motion module
 that changes nothing), controlnet.safetensors, lora.safetensors and inputs.safetensors. What a case
 gives is written to results/<case>.safetensors: `samples`, and for a patch of ComfyUI's also
-`expected`, which is ComfyUI's own sampling of the patched MODEL.
+`expected`, which is ComfyUI's own sampling of the patched MODEL. Some cases are sampled by this
+pack's Sampler instead of KSampler.
 """
 
 import importlib
@@ -34,6 +35,7 @@ import comfy.sample
 import comfy.utils
 import folder_paths
 import nodes
+import server
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -54,6 +56,21 @@ def our_node():
     return importlib.import_module("animatediff_v2v.nodes.apply_motion").ApplyMotion
 
 
+class GivenLatents:
+    """A VAE that encodes any frames as the latents that it was given."""
+
+    latent_channels, latent_dim = 4, 2
+
+    def __init__(self, latents):
+        self.latents, self.device = list(latents), torch.device("cpu")
+
+    def encode(self, pixels):
+        return torch.stack([self.latents.pop(0) for _ in pixels])
+
+    def decode(self, latents):
+        return torch.zeros(len(latents), *(8 * side for side in latents.shape[2:]), 3)
+
+
 def call(name, **inputs):
     node = nodes.NODE_CLASS_MAPPINGS[name]
     if hasattr(node, "define_schema"):
@@ -72,10 +89,48 @@ class Run:
         self.node = our_node()
         self.contexts = importlib.import_module("animatediff_v2v.pipeline").ContextOptions
 
-    def samples(self, case, *, motion):
+    def patched(self, case):
         model = self.model
         for name, values in case["patches"]:
             model = call(name, model=model, **values)[0]
+        return model
+
+    def by_our_sampler(self, case):
+        """Return the latents of this pack's Sampler with the patched MODEL."""
+        module = importlib.import_module("animatediff_v2v.nodes.model_from_comfy")
+        latents = self.inputs["latents"][: case["frames"]]
+        managed = module.ModelFromComfy.execute(
+            model=self.patched(case),
+            clip=None,
+            vae=GivenLatents(latents),
+            motion_module=case["motion"],
+        ).result[0]
+        window = case["window"] and self.contexts(**case["window"])
+        (positive, negative), pixels = self.prompts(case)[:2], 8 * latents.shape[-1]
+        torch.manual_seed(0)
+        return (
+            importlib.import_module("animatediff_v2v.nodes.sampler")
+            .Sampler.execute(
+                model=managed,
+                images=torch.zeros(len(latents), pixels, pixels, 3),
+                positive="",
+                negative="",
+                positive_conditioning=positive,
+                negative_conditioning=negative,
+                steps=case["steps"],
+                guidance_scale=case["cfg"],
+                sampler=case["sampler"],
+                scheduler=case["scheduler"],
+                denoise=case["denoise"],
+                seed=7,
+                context_options=window or None,
+                beta_schedule="linear",
+            )
+            .result[1]["samples"]
+        )
+
+    def samples(self, case, *, motion):
+        model = self.patched(case)
         if motion is not None:
             window = case["window"] and self.contexts(**case["window"])
             options = case["options"] | {"context_options": window or None}
@@ -152,12 +207,17 @@ def main():
     (folder / "results").mkdir(exist_ok=True)
     for kind in ("animatediff_models", "loras"):
         folder_paths.add_model_folder_path(kind, str(folder))
+    folder_paths.set_user_directory(str(folder))
+    server.PromptServer(asyncio.new_event_loop())
     run = Run(folder)
     for name, case in cases.items():
         with torch.inference_mode():
-            found = {"samples": run.samples(case, motion=case["motion"])}
-            if case["motion"] == "still.safetensors":
-                found["expected"] = run.samples(case, motion=None)
+            if case["by_our_sampler"]:
+                found = {"samples": run.by_our_sampler(case)}
+            else:
+                found = {"samples": run.samples(case, motion=case["motion"])}
+                if case["motion"] == "still.safetensors":
+                    found["expected"] = run.samples(case, motion=None)
         found = {key: each.contiguous() for key, each in found.items()}
         comfy.utils.save_torch_file(found, str(folder / "results" / f"{name}.safetensors"))
 

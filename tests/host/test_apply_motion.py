@@ -41,7 +41,14 @@ WINDOW = {"length": 4, "overlap": 2}
 
 def case(**values):
     defaults = {"motion": MOVING, "patches": [], "options": {}, "window": {}, "prompts": ""}
-    defaults |= {"frames": 4, "masked": False, "denoise": 1.0, "cfg": 5.0, "steps": 3}
+    defaults |= {
+        "by_our_sampler": False,
+        "frames": 4,
+        "masked": False,
+        "denoise": 1.0,
+        "cfg": 5.0,
+        "steps": 3,
+    }
     return defaults | {"sampler": "euler", "scheduler": "normal"} | values
 
 
@@ -106,6 +113,15 @@ WINDOWED = {
     f"{name}_windows": PATCHES[name] | {"frames": 6, "window": WINDOW}
     for name in ("still", "free_u", "pag", "area", "mask", "hooks", "attention_multiply")
 }
+# This pack's own Sampler with the patched MODEL.
+OUR_SAMPLER = {
+    f"{name}_our_sampler": (PATCHES | WINDOWED)[name] | {"by_our_sampler": True}
+    for name in (
+        "free_u", "pag_windows", "sag", "hyper_tile", "rescale_cfg", "attention_multiply_windows",
+        "area", "mask_windows", "time", "hooks", "hooks_windows",
+    )
+}  # fmt: skip
+CASES = OURS | PATCHES | WINDOWED | OUR_SAMPLER
 # Steps from a noise level of 4,519 leave few digits.
 LIMITS = {"v": 5e-4}
 
@@ -152,13 +168,12 @@ def sampled(request, folder, tmp_path_factory):
     if request.param is None:
         pytest.skip("COMFYUI_PATH names no ComfyUI")
     cases = tmp_path_factory.mktemp("cases") / "cases.json"
-    cases.write_text(json.dumps(OURS | PATCHES | WINDOWED))
+    cases.write_text(json.dumps(CASES))
     python = os.environ.get("COMFYUI_PYTHON", sys.executable)
     command = [python, str(SCRIPT), str(cases), str(folder)]
     done = subprocess.run(command, cwd=request.param, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    names = OURS | PATCHES | WINDOWED
-    return {name: load_file(folder / "results" / f"{name}.safetensors") for name in names}
+    return {name: load_file(folder / "results" / f"{name}.safetensors") for name in CASES}
 
 
 def ours(case, folder):
@@ -219,3 +234,12 @@ def test_patches_act_as_without_a_motion_module(name, sampled):
     if name.removesuffix("_windows") != "still":
         plain = sampled["still_windows" if name.endswith("_windows") else "still"]["samples"]
         assert error_of(found["samples"], plain) > 0.001, "the patch does nothing"
+
+
+@pytest.mark.parametrize("name", OUR_SAMPLER)
+def test_our_sampler_honours_patches_and_hooks(name, sampled):
+    error = error_of(
+        sampled[name]["samples"], sampled[name.removesuffix("_our_sampler")]["samples"]
+    )
+    print(f"{name}: relative error {error:.1e}")
+    assert error < LIMIT

@@ -1,4 +1,4 @@
-"""ComfyUI patches that this pack does not apply are named on the node; ModelSampling applies.
+"""Patches and hooks of ComfyUI act in the Sampler; what cannot act is named on the node.
 
 A MODEL of ComfyUI's own loader is patched by ComfyUI's own nodes.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from .test_behaviour import failure, load_video, sampler
+from .test_behaviour import failure, load_model, load_video, sampler
 
 FREE_U = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
 PATCHES = {
@@ -29,25 +29,24 @@ PATCHES = {
         "LoraLoaderModelOnly",
         {"lora_name": "miniature_outlined_native.safetensors", "strength_model": 0.5},
     ),
+    "ADV2V_ApplyMotion": (
+        "ADV2V_ApplyMotion",
+        {"motion_module": "miniature_motion_native.safetensors"},
+    ),
     "v_prediction": ("ModelSamplingDiscrete", {"sampling": "v_prediction", "zsnr": True}),
-    "x0": ("ModelSamplingDiscrete", {"sampling": "x0", "zsnr": False}),
     "lcm": ("ModelSamplingDiscrete", {"sampling": "lcm", "zsnr": False}),
     "img_to_img": ("ModelSamplingDiscrete", {"sampling": "img_to_img", "zsnr": False}),
 }
-IGNORED = "The connected MODEL has patches that have no effect here: "
-TAKEN = "Its LoRAs and merges are kept. Apply AnimateDiff with a KSampler applies such patches."
-GUIDANCE = "guidance_scale, guidance_start and guidance_end of the Sampler"
-# For each chain of nodes, the warning; "" where nothing is ignored.
+APPLIED = (
+    "The connected MODEL has a motion module already, which has no effect here, and no patches of "
+    "it act: connect the MODEL from before Apply AnimateDiff."
+)
+# For each chain of nodes, the warning; "" where everything acts.
 SAID = {
     (): "",
     ("LoraLoaderModelOnly", "v_prediction"): "",
-    ("x0",): "",
-    ("FreeU_V2",): f"{IGNORED}output_block_patch. {TAKEN}",
-    ("RescaleCFG",): f"{IGNORED}sampler_cfg_function. Use instead: {GUIDANCE}. {TAKEN}",
-    ("FreeU_V2", "PatchModelAddDownscale", "RescaleCFG"): (
-        f"{IGNORED}sampler_cfg_function, output_block_patch, input_block_patch_after_skip. "
-        f"Use instead: {GUIDANCE}. {TAKEN}"
-    ),
+    ("FreeU_V2", "PatchModelAddDownscale", "RescaleCFG"): "",
+    ("FreeU_V2", "ADV2V_ApplyMotion"): APPLIED,
 }
 REFUSED = {"lcm": "LCM", "img_to_img": "IMG_TO_IMG"}
 
@@ -101,24 +100,20 @@ def test_a_way_of_sampling_that_is_not_here_is_refused(server, sampling):
     assert sentence.strip().count("\n") == 0
 
 
-def test_what_a_conditioning_loses_is_named(server):
-    """A LoRA hook on the positive prompt, a mask and an area on the negative one."""
+def conditionings(clip):
+    """Return nodes of a LoRA hook on the positive prompt and a mask on the negative one."""
     hook = {"lora_name": "miniature_outlined_native.safetensors"}
     hook |= {"strength_model": 1.0, "strength_clip": 0.0}
     texts = {
-        name: {"class_type": "CLIPTextEncode", "inputs": {"text": "a wave", "clip": [clip, 0]}}
-        for name, clip in (("positive", "hooked"), ("plain", "clip"))
+        name: {"class_type": "CLIPTextEncode", "inputs": {"text": "a wave", "clip": each}}
+        for name, each in (("positive", ["hooked", 0]), ("plain", clip))
     }
-    prompt = model_with() | {
-        "clip": {
-            "class_type": "CLIPSetLastLayer",
-            "inputs": {"clip": ["checkpoint", 1], "stop_at_clip_layer": -1},
-        },
+    return {
         "hook": {"class_type": "CreateHookLora", "inputs": hook},
         "hooked": {
             "class_type": "SetClipHooks",
             "inputs": {
-                "clip": ["checkpoint", 1],
+                "clip": clip,
                 "apply_to_conds": True,
                 "schedule_clip": False,
                 "hooks": ["hook", 0],
@@ -135,19 +130,35 @@ def test_what_a_conditioning_loses_is_named(server):
                 "set_cond_area": "default",
             },
         },
-        "load": load_video(frame_load_cap=2),
-        "sample": sampler(
-            steps=1,
-            guidance_scale=2.0,
-            positive_conditioning=["positive", 0],
-            negative_conditioning=["negative", 0],
-        ),
-        **shown("sample"),
     }
-    text = said(server, prompt, "sample")
+
+
+CONDITIONED = sampler(
+    steps=1,
+    guidance_scale=2.0,
+    positive_conditioning=["positive", 0],
+    negative_conditioning=["negative", 0],
+)
+
+
+def test_a_conditioning_acts_as_a_whole_on_a_native_model(server):
+    prompt = model_with("FreeU_V2") | conditionings(["checkpoint", 1])
+    prompt |= {"load": load_video(frame_load_cap=8), "sample": CONDITIONED}
+    assert said(server, prompt | shown("sample"), "sample") == ""
+
+
+def test_what_a_conditioning_loses_is_named(server):
+    prompt = model_with() | conditionings(["checkpoint", 1])
+    prompt |= {"load": load_video(frame_load_cap=8), "sample": CONDITIONED}
+    prompt["model"] = load_model(
+        checkpoint="miniature_native.safetensors",
+        motion_module="miniature_motion_native.safetensors",
+    )
+    text = said(server, prompt | shown("sample"), "sample")
     assert (
-        "positive_conditioning carries hooks (WeightHook), which this sampler ignores. "
-        "Use instead: a LoRA Stack, for the whole video." in text
+        "positive_conditioning carries hooks (WeightHook), which the model of Load AnimateDiff "
+        "Model ignores. Use instead: a LoRA Stack, for the whole video. With AnimateDiff Model "
+        "from MODEL it acts." in text
     )
     assert "negative_conditioning carries mask, mask_strength, set_area_to_bounds, which" in text
     assert "Use instead: source_mask of the Sampler." in text

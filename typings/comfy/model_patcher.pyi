@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,3 +18,10 @@ class ModelPatcher:
     def partially_unload(
         self, device_to: Any, memory_to_free: float = 0, force_patch_weights: bool = False
     ) -> int: ...
+
+def create_model_options_clone(orig_model_options: dict[str, Any]) -> dict[str, Any]: ...
+def set_model_options_post_cfg_function(
+    model_options: dict[str, Any],
+    post_cfg_function: Callable[..., Any],
+    disable_cfg1_optimization: bool = False,
+) -> dict[str, Any]: ...

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-class SpatialTransformer(nn.Module): ...
+class SpatialTransformer(nn.Module):
+    transformer_blocks: nn.ModuleList
 
 optimized_attention: Callable[..., Tensor]
