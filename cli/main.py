@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..pipeline.errors import AnimateDiffV2VError
 from ..version import package_version
-from . import gallery, inspect, install, keys, run, serve
+from . import batch, gallery, inspect, install, keys, run, serve
 from .console import PROGRAM, complain, say
 from .parsing import EXIT_INTERRUPTED, EXIT_WRONG_INPUT, Parser, reworded
 from .signals import INTERRUPTED, ending_signals
@@ -46,10 +46,11 @@ def _parser() -> Parser:
         "--version", action=_Version, nargs=0, help="show the version of this program and exit"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for part in (run, gallery, inspect, install, serve, keys):
+    for part in (run, batch, gallery, inspect, install, serve, keys):
         part.add_command(commands)
-    # Only `run` and `gallery` have options for the library's fields, so only theirs are reworded.
+    # Only these three have options for the library's fields, so only theirs are reworded.
     parser.set_defaults(worded=str)
+    commands.choices["batch"].set_defaults(worded=batch.reworded)
     commands.choices["gallery"].set_defaults(worded=gallery.reworded)
     commands.choices["run"].set_defaults(worded=reworded)
     return parser

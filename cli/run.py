@@ -68,7 +68,7 @@ def add_command(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     check_companions(parsed)
-    request, files = _request(parsed), model_files(parsed)
+    request, files = request_of(parsed), model_files(parsed)
     check_target(request.output, FORMATS[request.format])
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     check_memory_bound(request, has_bound=files.max_memory_gb is not None)
@@ -89,7 +89,8 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _request(parsed: argparse.Namespace) -> Request:
+def request_of(parsed: argparse.Namespace) -> Request:
+    """Return the request that the options of `run` describe."""
     return Request(
         input=parsed.input,
         output=parsed.output,

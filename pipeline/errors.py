@@ -13,3 +13,7 @@ class AnimateDiffV2VError(Exception):
 
 class Cancelled(AnimateDiffV2VError):
     """The job was stopped by its cancel callback; nothing was left half-written."""
+
+
+class DiskFull(AnimateDiffV2VError):
+    """There is no room for a file; other jobs on the same disk would fail as well."""

@@ -44,6 +44,15 @@ def check_kinds(request: Request, files: ModelFiles) -> None:
 def _wanted_kinds(
     request: Request, files: ModelFiles
 ) -> Iterable[tuple[str, Path, tuple[Kind, ...]]]:
+    yield from _wanted_model_kinds(files)
+    for control in request.controls:
+        yield "network", control.network, ("ControlNet",)
+    for style in request.styles:
+        yield "adapter", style.adapter, ("IP-Adapter",)
+        yield "vision_model", style.vision_model, ("vision model",)
+
+
+def _wanted_model_kinds(files: ModelFiles) -> Iterable[tuple[str, Path, tuple[Kind, ...]]]:
     yield "checkpoint", files.checkpoint, ("checkpoint",)
     if files.motion_module is not None:
         yield "motion_module", files.motion_module, ("motion module",)
@@ -57,11 +66,23 @@ def _wanted_kinds(
     for entry in files.motion_loras:
         if entry.model_strength:
             yield "motion_loras", entry.path, MOTION_LORA_KINDS
-    for control in request.controls:
-        yield "network", control.network, ("ControlNet",)
-    for style in request.styles:
-        yield "adapter", style.adapter, ("IP-Adapter",)
-        yield "vision_model", style.vision_model, ("vision model",)
+
+
+def check_model_files(files: ModelFiles) -> None:
+    """Raise AnimateDiffV2VError for the first model file that is missing or of another kind.
+
+    As the checks above, for jobs that share model files.
+    """
+    from .files.recognition import check_kind  # noqa: PLC0415 - see check_kinds
+
+    for name, path in _named_model_files(files):
+        if path is not None:
+            _check_is_there(name, path)
+    for name, path, wanted in _wanted_model_kinds(files):
+        try:
+            check_kind(path, wanted=wanted)
+        except AnimateDiffV2VError as error:
+            raise AnimateDiffV2VError(f"{name}: {error}") from error
 
 
 def check_memory_bound(request: Request, *, has_bound: bool) -> None:
@@ -108,7 +129,11 @@ def _named_files(
         yield "adapter", style.adapter
         yield "vision_model", style.vision_model
     if files is not None:
-        for name in ("checkpoint", "motion_module", "vae", "text_encoder"):
-            yield name, getattr(files, name)
-        yield from (("loras", lora.path) for lora in files.loras)
-        yield from (("motion_loras", lora.path) for lora in files.motion_loras)
+        yield from _named_model_files(files)
+
+
+def _named_model_files(files: ModelFiles) -> Iterable[tuple[str, Path | None]]:
+    for name in ("checkpoint", "motion_module", "vae", "text_encoder"):
+        yield name, getattr(files, name)
+    yield from (("loras", lora.path) for lora in files.loras)
+    yield from (("motion_loras", lora.path) for lora in files.motion_loras)

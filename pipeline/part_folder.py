@@ -93,7 +93,7 @@ def _marked(path: Path) -> BinaryIO | None:
     """Write and lock a marker; return None, leaving none, on file systems without locks."""
     marker = path.open("w+b")
     try:
-        _lock(marker)
+        lock_file(marker)
     except OSError:
         marker.close()
         path.unlink()
@@ -114,7 +114,7 @@ def _remove_if_abandoned(path: Path) -> None:
         if path.is_symlink() or (path / _MARKER).stat().st_size > _LARGEST_MARKER_BYTES:
             return
         with (path / _MARKER).open("r+b") as marker:
-            _lock(marker)
+            lock_file(marker)
             if not _is_of_this_machine(marker.read()):
                 return
         shutil.rmtree(path)
@@ -141,7 +141,7 @@ def _machine() -> dict[str, str]:
     return {"name": f"{platform.node()} {uuid.getnode():x}", "boot": boot}
 
 
-def _lock(file: BinaryIO) -> None:
+def lock_file(file: BinaryIO) -> None:
     """Lock a file for this process until it is closed.
 
     Raises:

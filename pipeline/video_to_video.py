@@ -43,6 +43,7 @@ def video_to_video(
     models: Models | ModelFiles,
     *,
     guides: Guides = NO_GUIDES,
+    prepared: VideoReader | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
     before_phase: BeforePhase = lambda _phase: None,
@@ -55,6 +56,7 @@ def video_to_video(
         request: The input, the output, and what to make of it.
         models: Loaded networks, or the files to load them from.
         guides: Loaded controls and styles, used besides the request's; source_blend is ignored.
+        prepared: What `open_reader` returned for this request, if it was called before.
         progress: Called after every chunk of frames and every pass of the UNet.
         is_cancelled: Called as often; True stops the job.
         before_phase: Called before the networks of a phase are used, for a host that moves them.
@@ -63,15 +65,11 @@ def video_to_video(
         AnimateDiffV2VError: a file or a value is wrong.
         Cancelled: `is_cancelled` returned True.
     """
-    for name, function in (
-        ("progress", progress),
-        ("is_cancelled", is_cancelled),
-        ("before_phase", before_phase),
-    ):
-        checked_type(name, function, Callable)
+    _check_functions(progress=progress, is_cancelled=is_cancelled, before_phase=before_phase)
     _check(request, models, guides)
     clock, started = Clock(), time.perf_counter()
-    with _reader(request) as reader, _writer(request, reader) as writer, ExitStack() as opened:
+    reader = prepared or open_reader(request)
+    with reader, open_writer(request, reader) as writer, ExitStack() as opened:
         networks = _loaded(models, request.sampling)
         controls = opened.enter_context(
             SpooledControls(request, unet=networks.unet, width=reader.width, height=reader.height)
@@ -95,9 +93,14 @@ def video_to_video(
         _write(job.decode(latents), writer, clock)
         finishing = time.perf_counter()
     clock.add("write", time.perf_counter() - finishing)
-    clock.total = time.perf_counter() - started
     progress(Progress("write", 1.0, f"wrote {writer.path.name}"))
+    clock.total = time.perf_counter() - started
     return _result(request, writer, clock)
+
+
+def _check_functions(**functions: object) -> None:
+    for name, function in functions.items():
+        checked_type(name, function, Callable)
 
 
 def _check(request: Request, models: Models | ModelFiles, guides: Guides) -> None:
@@ -221,7 +224,8 @@ def _conditioning(text_encoder: TextEncoder, request: Request, frames: int) -> C
     )
 
 
-def _reader(request: Request) -> VideoReader:
+def open_reader(request: Request) -> VideoReader:
+    """Return a reader of the frames that a request selects, at its size."""
     return VideoReader(
         request.input,
         selection=request.selection,
@@ -231,7 +235,8 @@ def _reader(request: Request) -> VideoReader:
     )
 
 
-def _writer(request: Request, reader: VideoReader) -> VideoWriter:
+def open_writer(request: Request, reader: VideoReader) -> VideoWriter:
+    """Return a writer of a request's output, with the sound of what `reader` reads."""
     return VideoWriter(
         request.output,
         width=reader.width,

@@ -30,6 +30,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def accelerators() -> list[str]:
+    """Return the names of this machine's CUDA devices, such as "cuda:0"."""
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype for `auto`, float32, float16 or bfloat16; `auto` is float32 on a CPU."""
     if name == "auto":

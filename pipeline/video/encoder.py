@@ -12,11 +12,12 @@ from typing import Any
 
 import imageio_ffmpeg
 
-from ..errors import AnimateDiffV2VError
+from ..errors import AnimateDiffV2VError, DiskFull
 
+_NO_SPACE = "no space left"
 # Messages of ffmpeg -> what they mean for the user.
 _REASONS = (
-    ("no space left", "the disk is full; free some space or choose another folder"),
+    (_NO_SPACE, "the disk is full; free some space or choose another folder"),
     ("permission denied", "the folder may not be written to; choose another one"),
     ("read-only file system", "the folder may not be written to; choose another one"),
     ("file too large", "the file system takes no file of that size; choose another folder"),
@@ -107,7 +108,8 @@ class EncoderProcess:
         said = " ".join(self._last_words)
         for sign, reason in _REASONS:
             if sign in said.lower():
-                return AnimateDiffV2VError(f"{self._target} was not written: {reason}.")
+                kind = DiskFull if sign == _NO_SPACE else AnimateDiffV2VError
+                return kind(f"{self._target} was not written: {reason}.")
         last = self._last_words[-1] if self._last_words else "it was killed"
         return AnimateDiffV2VError(
             f"{self._target} was not written: ffmpeg stopped with code"

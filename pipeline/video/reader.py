@@ -25,6 +25,8 @@ from .sources import open_source
 logger = logging.getLogger(__name__)
 
 FRAMES_AHEAD = 2
+# Skipping less than this is faster by decoding than by seeking.
+SEEK_SECONDS = 4
 
 
 class VideoReader:
@@ -86,6 +88,7 @@ class VideoReader:
             raise self._nothing_selected()
         self._source = open_source(self.info)
         self._ahead: Ahead[object] | None = None
+        self._is_ahead = False
 
     def __enter__(self) -> VideoReader:
         """Return the reader itself."""
@@ -105,6 +108,11 @@ class VideoReader:
         if self._ahead is not None:
             self._ahead.stop()
         self._source.close()
+
+    def read_ahead(self, frames: int) -> None:
+        """Start to decode up to so many frames, which the iteration then begins with."""
+        self._ahead = Ahead(self._selected(), depth=frames)
+        self._is_ahead = True
 
     @property
     def time_span(self) -> tuple[float, float]:
@@ -136,9 +144,11 @@ class VideoReader:
         held, picture = None, None
         self.frame_count = 0
         self._tell_size()
-        if self._ahead is not None:
+        if self._ahead is not None and not self._is_ahead:
             self._ahead.stop()
-        self._ahead = Ahead(self._selected(), depth=FRAMES_AHEAD)
+        if self._ahead is None or not self._is_ahead:
+            self._ahead = Ahead(self._selected(), depth=FRAMES_AHEAD)
+        self._is_ahead = False
         for frame in self._ahead:
             if picture is None or frame is not held:
                 held, picture = frame, converter.convert(frame)
@@ -174,17 +184,24 @@ class VideoReader:
 
     def _selected(self) -> Generator[object, None, None]:
         selection, info = self.selection, self.info
-        start = Fraction(selection.start_time_seconds)
+        rate = selection.grid_rate(info.frame_rate)
+        start, span = Fraction(selection.start_time_seconds), self._span()
+        passed = 0
+        if selection.skip_first_frames / rate >= SEEK_SECONDS:
+            # The grid starts at the first kept frame, so that what is before it is not decoded.
+            passed = selection.skip_first_frames
+            start += passed / rate
+            span = None if span is None else span - passed / rate
         on_grid = nearest_on_grid(
             self._source.frames(from_seconds=start),
-            rate=selection.grid_rate(info.frame_rate),
+            rate=rate,
             source_rate=info.frame_rate,
             start_seconds=start,
-            span_seconds=self._span(),
+            span_seconds=span,
             last_frame_seconds=info.last_frame_seconds,
         )
         kept = 0
-        for index, frame in enumerate(on_grid):
+        for index, frame in enumerate(on_grid, start=passed):
             if selection.is_kept(index):
                 yield frame
                 kept += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from ..errors import AnimateDiffV2VError
+from ..errors import AnimateDiffV2VError, DiskFull
 from ..part_folder import check_name
 from .formats import FORMATS, OutputFormat
 
@@ -44,7 +44,7 @@ def _fitting(path: Path) -> str:
 def disk_error(error: OSError, *, path: Path) -> AnimateDiffV2VError:
     """Return an error that says why a video could not be written."""
     if error.errno == errno.ENOSPC:
-        return AnimateDiffV2VError(
+        return DiskFull(
             f"{path} was not written: the disk is full; free some space or choose another folder."
         )
     return AnimateDiffV2VError(

@@ -1,0 +1,51 @@
+"""Requests as JSON, for the ledger and for digests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Kind = TypeVar("Kind")
+
+
+def document(value: Any, *, path: Callable[[Path], Any] = str) -> Any:
+    """Return a settings object as data for JSON.
+
+    Args:
+        value: A dataclass of settings, or a value of one of its fields.
+        path: Returns what stands for a path.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: document(getattr(value, each.name), path=path) for each in fields(value)}
+    if isinstance(value, dict):
+        return [[key, document(each, path=path)] for key, each in value.items()]
+    if isinstance(value, list | tuple):
+        return [document(each, path=path) for each in value]
+    if isinstance(value, Path):
+        return path(value)
+    return str(value) if isinstance(value, Fraction) else value
+
+
+def restored(kind: type[Kind], data: dict[str, Any]) -> Kind:
+    """Return the settings object that `document` described.
+
+    The dataclasses convert text to paths and lists to tuples themselves.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{name: _restored(hints[name], value) for name, value in data.items()})
+
+
+def _restored(hint: Any, value: Any) -> Any:
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    for each in choices:
+        if is_dataclass(each) and isinstance(value, dict):
+            return restored(each, value)  # type: ignore[arg-type]  # a class, not an instance
+        if get_origin(each) is dict and isinstance(value, list):
+            return dict(value)
+        if get_origin(each) is tuple and isinstance(value, list):
+            return tuple(_restored(get_args(each)[0], item) for item in value)
+    return value

@@ -1,0 +1,129 @@
+"""The work on a unit: restyle, join or copy. Networks stay loaded for the next unit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.models import Models
+from ..pipeline.progress import IsCancelled, Phase, never
+from ..pipeline.video import VideoReader
+from ..pipeline.video_to_video import load_files, open_reader, video_to_video
+from .digests import content_digest, stamp_of
+from .join import copy_source, join_parts
+from .plan import SOURCE_SIDE, marked
+from .run import Result
+from .unit import FilesChanged, Unit
+
+# Frames of the next unit that wait in memory: 50 MB at 512x512.
+FRAMES_AHEAD = 64
+
+
+class Renderer:
+    """Renders units one after another on one device."""
+
+    def __init__(self, device: str) -> None:
+        """Render on a torch device; "auto" is that of each unit's request."""
+        self._device = device
+        self._models: tuple[Any, Models] | None = None
+        self._readers: dict[str, Future[VideoReader]] = {}
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    def prepare(self, unit: Unit) -> None:
+        """Begin to read a unit's frames while another unit is rendered; any thread may call it."""
+        if unit.kind in ("clip", "part"):
+            self._readers[unit.name] = self._thread.submit(_reading, unit)
+
+    def render(
+        self,
+        unit: Unit,
+        *,
+        progress: Callable[[float, str], None] = lambda _fraction, _message: None,
+        is_cancelled: IsCancelled = never,
+    ) -> Result:
+        """Write a unit's result.
+
+        Args:
+            unit: The unit.
+            progress: Called with the share that is done, and what is being done.
+            is_cancelled: Asked often; True stops it.
+
+        Raises:
+            FilesChanged: a file that it reads is no longer as planned.
+            AnimateDiffV2VError: it cannot be done.
+            Cancelled: `is_cancelled` returned True.
+        """
+        check_unchanged(unit)
+        unit.target.parent.mkdir(parents=True, exist_ok=True)
+        if unit.target.is_dir() and marked(unit.target):
+            shutil.rmtree(unit.target)  # pictures of an earlier plan
+        if unit.kind == "join":
+            frames = join_parts(unit.request, unit.parts, unit.spans, is_cancelled=is_cancelled)
+        elif unit.kind == "source":
+            frames = copy_source(unit.request, side=SOURCE_SIDE, is_cancelled=is_cancelled)
+        else:
+            result = video_to_video(
+                unit.request,
+                self._loaded(unit),
+                prepared=self._prepared(unit),
+                progress=lambda step: progress(step.fraction, step.message),
+                is_cancelled=is_cancelled,
+                before_phase=_checking(unit),
+            )
+            frames = result.frame_count
+        return Result(content_digest(unit.target), stamp_of(unit.target), frames)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for reading in self._readers.values():
+            with suppress(AnimateDiffV2VError):  # nobody needs it any more
+                reading.result().close()
+        self._thread.shutdown()
+
+    def _loaded(self, unit: Unit) -> Models:
+        fp8_weights = unit.request.sampling.speed.fp8_weights
+        key = (unit.models, fp8_weights)
+        if self._models is None or self._models[0] != key:
+            self._models = None  # frees the memory first
+            files = unit.files
+            if self._device != "auto":
+                files = replace(files, device=self._device)
+            loaded = load_files(files, fp8_weights=fp8_weights)
+            check_unchanged(unit)  # what was loaded is what was planned
+            self._models = (key, loaded)
+        return self._models[1]
+
+    def _prepared(self, unit: Unit) -> VideoReader | None:
+        """Return the reader that was prepared for a unit, if any."""
+        reading = self._readers.pop(unit.name, None)
+        return None if reading is None else reading.result()
+
+
+def _reading(unit: Unit) -> VideoReader:
+    reader = open_reader(unit.request)
+    reader.read_ahead(FRAMES_AHEAD)
+    return reader
+
+
+def _checking(unit: Unit) -> Callable[[Phase], None]:
+    def check(phase: Phase) -> None:
+        if phase == "sample":  # all frames have been read
+            check_unchanged(unit)
+
+    return check
+
+
+def check_unchanged(unit: Unit) -> None:
+    """Raise FilesChanged, or AnimateDiffV2VError for a file that is gone."""
+    for path, stamp in unit.stamps.items():
+        if stamp_of(Path(path)) != stamp:
+            raise FilesChanged(
+                f"{path} has changed since the batch was planned: give the same command again to "
+                "plan with the file as it is now; what is done with unchanged files stays."
+            )

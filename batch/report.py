@@ -1,0 +1,173 @@
+"""The page of a batch: sources and results side by side, one HTML file in the output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from ..pipeline.request import Request
+from .ledger import Row
+from .summary import duration, summarize
+from .unit import Unit
+
+PAGE = "index.html"
+_PLAYED = {".mp4", ".webm", ".mov"}
+_SHOWN = {".gif", ".webp"}
+
+_HTML = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ margin: 2rem; background: #14181f; color: #e8ecf2; font: 16px/1.5 system-ui, sans-serif; }}
+h1 {{ font-size: 1.6rem; margin: 0 0 .25rem; }}
+h2 {{ font-size: 1.1rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }}
+p {{ margin: 0 0 1rem; color: #9aa7b8; }}
+section {{ margin: 0 0 2.5rem; }}
+.pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; max-width: 72rem; }}
+figure {{ margin: 0; }}
+video, img {{ width: 100%; border-radius: 6px; background: #000; display: block; }}
+figcaption {{ color: #9aa7b8; font-size: .875rem; }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin: .5rem 0 0; }}
+dt {{ color: #9aa7b8; }}
+dd {{ margin: 0; overflow-wrap: anywhere; }}
+.failed {{ color: #ff9d8a; }}
+button {{ font: inherit; color: inherit; background: #2a3340; border: 0; border-radius: 6px;
+  padding: .25rem .75rem; margin: .5rem .5rem 0 0; cursor: pointer; }}
+button:hover {{ background: #3a4656; }}
+a {{ color: #8fc7ff; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{summary}</p>
+{sections}
+<script>
+{script}
+</script>
+</body>
+</html>
+"""
+# Pairs play while they are in view. The result leads; the source follows it.
+_SCRIPT = """
+for (const section of document.querySelectorAll("section")) {
+  const [source, result] = section.querySelectorAll("video");
+  const button = section.querySelector("button");
+  if (!source || !result) continue;
+  const follow = () => {
+    if (Math.abs(source.currentTime - result.currentTime) > 0.1)
+      source.currentTime = result.currentTime;
+  };
+  const play = () => {
+    button.textContent = "Pause";
+    return Promise.all([source.play(), result.play()]).catch(() => {});
+  };
+  const pause = () => { button.textContent = "Play"; source.pause(); result.pause(); };
+  let isPaused = false;
+  result.addEventListener("timeupdate", follow);
+  result.addEventListener("seeked", follow);
+  result.addEventListener("ended", () => {
+    source.currentTime = result.currentTime = 0;
+    if (!isPaused) play();
+  });
+  button.addEventListener("click", () => {
+    isPaused = !result.paused;
+    isPaused ? pause() : play();
+  });
+  new IntersectionObserver(([entry]) => {
+    if (!entry.isIntersecting) pause(); else if (!isPaused) play();
+  }, {threshold: 0.25}).observe(section);
+}
+""".strip()
+
+
+def write_page(folder: Path, units: Sequence[Unit], rows: Sequence[Row]) -> Path:
+    """Write the page and return its path.
+
+    Args:
+        folder: The output folder, in which the videos lie.
+        units: The plan.
+        rows: The ledger's rows.
+    """
+    by_name = {row.name: row for row in rows}
+    clips = [unit for unit in units if unit.kind in ("clip", "join")]
+    summary = summarize(rows)
+    text = _HTML.format(
+        title=escape(f"AnimateDiff V2V: {folder.name}"),
+        summary=escape(summary.sentence()),
+        sections="\n".join(_section(folder, unit, by_name, rows) for unit in clips),
+        script=_SCRIPT,
+    )
+    path = folder / PAGE
+    part = folder / f".{PAGE}.part"
+    part.write_text(text, encoding="utf-8")
+    return part.replace(path)
+
+
+def _section(folder: Path, unit: Unit, rows: dict[str, Row], all_rows: Sequence[Row]) -> str:
+    row = rows[unit.name]
+    own = [each for each in all_rows if each.clip == unit.clip and each.kind != "source"]
+    failed = next((each for each in own if each.state == "failed"), None)
+    if failed is not None:
+        shown = f'<p class="failed">Failed: {escape(failed.sentence or "")}</p>'
+    elif row.state == "done":
+        shown = _pair(folder, unit, rows.get(f"{unit.clip}#source"))
+    else:
+        shown = "<p>Not done yet.</p>"
+    facts = _facts(unit.request, unit, seconds=sum(each.seconds for each in own))
+    return f"<section>\n<h2>{escape(unit.clip)}</h2>\n{shown}\n<dl>\n{facts}\n</dl>\n</section>"
+
+
+def _pair(folder: Path, unit: Unit, source: Row | None) -> str:
+    result = unit.target.relative_to(folder)
+    if unit.target.suffix in _SHOWN:
+        made = f'<img src="{_address(result)}" alt="{escape(unit.clip)}">'
+    elif unit.target.suffix in _PLAYED:
+        made = _video(result)
+    else:
+        made = f'<a href="{_address(result)}">{escape(unit.clip)}</a>'
+    copy = Path("sources", f"{unit.clip}.mp4")
+    is_there = source is not None and source.state == "done"
+    before = _video(copy) if is_there else "<p>The source is not shown.</p>"
+    button = "<button>Pause</button>" if is_there and unit.target.suffix in _PLAYED else ""
+    return (
+        f'<div class="pair">\n<figure>{before}<figcaption>source</figcaption></figure>\n'
+        f"<figure>{made}<figcaption>result</figcaption></figure>\n</div>\n{button}"
+    )
+
+
+def _video(path: Path) -> str:
+    return f'<video src="{_address(path)}" muted playsinline preload="metadata"></video>'
+
+
+def _address(path: Path) -> str:
+    return quote(path.as_posix())
+
+
+def _facts(request: Request, unit: Unit, *, seconds: float) -> str:
+    sampling = request.sampling
+    prompt = request.prompt_schedule.text if request.prompt_schedule else request.prompt
+    facts = {
+        "Prompt": prompt,
+        "Seed": str(sampling.seed),
+        "Sampling": f"{sampling.steps} steps, {sampling.sampler}, {sampling.scheduler}, guidance "
+        f"{sampling.guidance.scale:g}, denoise {sampling.denoise:g}",
+        "Models": ", ".join(
+            path.name
+            for path in (
+                unit.files.checkpoint,
+                unit.files.motion_module,
+                *(lora.path for lora in unit.files.loras),
+            )
+            if path is not None
+        ),
+        "Frames": f"{unit.frames}" + (f", in {len(unit.spans)} parts" if unit.spans else ""),
+        "Time": duration(seconds) if seconds else "",
+    }
+    return "\n".join(
+        f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value
+    )

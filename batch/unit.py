@@ -1,0 +1,90 @@
+"""A unit of work: what one worker does at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.request import ModelFiles, Request
+from .digests import Stamp
+from .documents import document, restored
+
+# clip: restyles a whole clip. part: restyles some frames of one, stored without loss. join: makes
+# the clip of its parts. source: makes the small copy of the source that the page shows.
+Kind = Literal["clip", "part", "join", "source"]
+
+
+# Where clips are cut: at scene changes, or only where they are too long.
+Shots = Literal["scenes", "whole"]
+# Longer shots are cut into parts.
+PART_FRAMES = 256
+
+
+@dataclass(frozen=True)
+class Job:
+    """A clip to restyle; the request's output is a file in the output folder."""
+
+    request: Request
+    files: ModelFiles
+
+
+class FilesChanged(AnimateDiffV2VError):
+    """A file is no longer what the batch was planned with; a new plan is needed."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The frames of a clip that a part restyles."""
+
+    start: int
+    stop: int
+    overlap: int = 0
+    """Frames at the beginning that the part before it restyles too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A unit of work, which depends on nothing but what is in it."""
+
+    name: str
+    kind: Kind
+    clip: str
+    """The name of the clip's result in the output folder."""
+    request: Request
+    files: ModelFiles
+    digest: str = ""
+    models: str = ""
+    """The digest of the model files: workers keep networks loaded for the next unit."""
+    frames: int = 0
+    """Frames to restyle, to write into a joined clip, or 0 if that is not known."""
+    spans: tuple[Span, ...] = ()
+    """For a join: the frames of its parts."""
+    parts: tuple[Path, ...] = ()
+    """For a join: the files of its parts."""
+    needs: tuple[str, ...] = ()
+    """The names of units that come before it."""
+    stamps: dict[str, Stamp] = field(default_factory=dict)
+    """What the files that it reads were like when the batch was planned."""
+    problem: str = ""
+    """Why it cannot be done, if that is known already."""
+
+    @property
+    def target(self) -> Path:
+        """The file or folder that it writes."""
+        return self.request.output
+
+
+def unit_document(unit: Unit) -> dict[str, Any]:
+    """Return a unit as data for JSON."""
+    data: dict[str, Any] = document(replace(unit, stamps={}))
+    return data | {"stamps": {path: list(stamp) for path, stamp in unit.stamps.items()}}
+
+
+def unit_restored(data: dict[str, Any]) -> Unit:
+    """Return the unit that `unit_document` described."""
+    stamps = {path: (size, changed) for path, (size, changed) in data["stamps"].items()}
+    kept = {each.name: data[each.name] for each in fields(Unit) if each.name != "stamps"}
+    unit = restored(Unit, kept)
+    return replace(unit, stamps=stamps, parts=tuple(map(Path, unit.parts)))

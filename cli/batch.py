@@ -1,0 +1,181 @@
+"""`animatediff-v2v batch`: restyles many videos, goes on where it was, and shows the results."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from ..batch.clips import Clip, find_clips
+from ..batch.unit import PART_FRAMES, Job, Shots
+from ..pipeline.choices import checked
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.ranges import FRAMES, Range
+from ..pipeline.request import ModelFiles, Request
+from ..pipeline.video.formats import FORMATS
+from . import guide_options, options, parsing
+from .companions import check_companions
+from .console import PROGRAM, say
+from .parsing import Help, Parser
+from .run import model_files, request_of
+
+WORKERS = Range(0, 1000)
+# The same for all clips and all runs, so that the same command goes on where it was.
+SEED = 0
+
+
+def add_command(commands: Any) -> None:
+    """Add this subcommand to argparse's subparsers."""
+    batch = commands.add_parser(
+        "batch",
+        help="restyle many videos, and go on where it was interrupted",
+        formatter_class=Help,
+        description="Restyle every INPUT and write the results into the folder OUT, with a page, "
+        "index.html, that shows them beside their sources. Given again, the same command goes on "
+        "where it was; what is done and unchanged stays.",
+    )
+    batch.set_defaults(command=_batch)
+    batch.add_argument(
+        "paths",
+        nargs="+",
+        metavar="INPUT... OUT",
+        help="videos, folders of videos, patterns, or tables (.csv, .jsonl) with a column input "
+        "and columns for any option of `run`, such as prompt, seed, lora; last, the folder to "
+        "write",
+    )
+    batch.add_argument(
+        "--status", action=_Status, metavar="OUT", help="show how far a batch is, and exit"
+    )
+    units = batch.add_argument_group("batch")
+    units.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="worker processes; 0 is one for each GPU, or one without a GPU",
+    )
+    units.add_argument(
+        "--shots",
+        default="scenes",
+        help=f"{', '.join(get_args(Shots))}: cut clips at scene changes, or only where they are "
+        "longer than --part-frames; the parts are computed by any worker and joined again",
+    )
+    units.add_argument(
+        "--part-frames",
+        type=int,
+        default=PART_FRAMES,
+        metavar="N",
+        help="longest shot that is computed in one go; longer ones are cut into parts that overlap",
+    )
+    units.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files in OUT that are not results of a batch",
+    )
+    _add_run_options(batch)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    options.add_model_files(parser.add_argument_group("model files"))
+    options.add_picture(parser.add_argument_group("picture"))
+    guides = parser.add_argument_group("guides")
+    guide_options.add_controls(guides)
+    guide_options.add_styles(guides)
+    guide_options.add_source(guides)
+    options.add_frames(parser.add_argument_group("frames"))
+    options.add_windows(parser.add_argument_group("context windows"))
+    options.add_output(parser.add_argument_group("output"))
+    options.add_speed(parser.add_argument_group("speed and memory, at a cost"))
+
+
+def reworded(sentence: str) -> str:
+    """Replace the library's field names in a sentence by the options of `batch`."""
+    return parsing.reworded(sentence.replace("part_frames", "--part-frames"))
+
+
+class _Status(argparse.Action):
+    def __call__(self, parser: Any, _namespace: Any, values: Any, *_: object) -> None:
+        from .batch_status import status  # noqa: PLC0415 - `--help` needs none of it
+
+        for line in status(Path(values)):
+            say(line)
+        parser.exit()
+
+
+def _batch(parsed: argparse.Namespace) -> int:
+    *inputs, out = parsed.paths
+    if not inputs:
+        raise AnimateDiffV2VError("Give at least one INPUT, and last the folder to write.")
+    checked("--shots", parsed.shots, Shots)
+    WORKERS.check("--workers", parsed.workers)
+    FRAMES.check("--part-frames", parsed.part_frames)
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise AnimateDiffV2VError(f"{out} is a file; give a folder for the results, last.")
+    folder = folder.absolute()
+    jobs = list(_jobs(find_clips(inputs, out=folder), parsed, folder))
+    # After the checks: it takes a second.
+    from .batch_run import run_batch  # noqa: PLC0415
+
+    return run_batch(jobs, folder, parsed)
+
+
+def _jobs(clips: Sequence[Clip], parsed: argparse.Namespace, folder: Path) -> Iterator[Job]:
+    rows = _row_parser()
+    for clip in clips:
+        try:
+            yield _job(clip, _with_row(parsed, rows, clip.settings), folder)
+        except AnimateDiffV2VError as error:
+            if not clip.origin:
+                raise
+            raise AnimateDiffV2VError(f"{clip.origin}: {reworded(str(error))}") from error
+
+
+def _job(clip: Clip, parsed: argparse.Namespace, folder: Path) -> Job:
+    check_companions(parsed)
+    suffix = FORMATS[parsed.format].extension if parsed.format in FORMATS else ".mp4"
+    parsed.input = str(clip.path.absolute())
+    parsed.output = str(folder / clip.name.with_name(clip.name.name + suffix))
+    if parsed.seed is None:
+        parsed.seed = SEED
+    request: Request = request_of(parsed)
+    files: ModelFiles = model_files(parsed)
+    return Job(request, files)
+
+
+def _row_parser() -> Parser:
+    """Return a parser that sets only what it is given."""
+    parser = Parser(prog=f"{PROGRAM} run", add_help=False)
+    _add_run_options(parser)
+    for action in parser._actions:
+        action.required, action.default = False, argparse.SUPPRESS
+    return parser
+
+
+def _with_row(
+    parsed: argparse.Namespace, parser: Parser, row: dict[str, Any]
+) -> argparse.Namespace:
+    """Return the options of the command with those of a row of a table in their place."""
+    arguments = [text for name, value in row.items() for text in _arguments(parser, name, value)]
+    own = vars(parser.parse_args(arguments))
+    base = dict(vars(parsed))
+    if "prompt" in own and "prompt_schedule" not in own:
+        base["prompt_schedule"] = None
+    if "prompt_schedule" in own and "prompt" not in own:
+        base["prompt"] = None
+    return argparse.Namespace(**base | own)
+
+
+def _arguments(parser: Parser, name: str, value: Any) -> Iterator[str]:
+    option = "--" + name.strip().lstrip("-").replace("_", "-")
+    action = parser._option_string_actions.get(option)
+    if action is not None and action.nargs == 0:
+        if str(value).lower() not in ("true", "false", "1", "0", "yes", "no"):
+            raise AnimateDiffV2VError(f"{option} is {value!r}; it can be true or false.")
+        if str(value).lower() in ("true", "1", "yes"):
+            yield option
+        return
+    for each in value if isinstance(value, list) else [value]:
+        if each is not None:
+            yield f"{option}={each}"

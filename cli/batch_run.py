@@ -1,0 +1,63 @@
+"""The course of `animatediff-v2v batch`: plan, work, page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..batch.ledger import Ledger
+from ..batch.local import run_here
+from ..batch.plan import plan
+from ..batch.report import write_page
+from ..batch.run import BatchRun
+from ..batch.summary import Summary, summarize
+from ..batch.unit import Job
+from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.job_files import check_memory_bound, check_model_files
+from .batch_display import batch_display
+from .console import complain, say
+from .parsing import EXIT_INTERRUPTED, EXIT_UNUSABLE
+
+
+def run_batch(jobs: Sequence[Job], folder: Path, parsed: argparse.Namespace) -> int:
+    """Plan a batch, do it, and write its page; return the exit code.
+
+    0 when all clips are done; 1 when some were put aside; 130 when interrupted.
+    """
+    for job in {job.files: job for job in jobs}.values():
+        check_memory_bound(job.request, has_bound=job.files.max_memory_gb is not None)
+        check_model_files(job.files)
+    with Ledger(folder) as ledger:
+        is_interrupted = False
+
+        def summary(began: float) -> Summary:
+            return summarize(ledger.rows(), since=began)
+
+        with batch_display(summary) as display:
+            display.say(f"looking at {len(jobs)} clips")
+            units = plan(
+                jobs, folder, store=ledger, shots=parsed.shots, part_frames=parsed.part_frames
+            )
+            run = BatchRun(ledger, units, overwrite=parsed.overwrite, on_event=display.show)
+            if len(problems := [unit.problem for unit in units if unit.problem]) == len(units):
+                raise AnimateDiffV2VError(problems[0])
+            try:
+                run_here(run, device=parsed.device, workers=parsed.workers)
+            except KeyboardInterrupt:
+                is_interrupted = True
+            finally:
+                page = write_page(folder, units, ledger.rows())
+        return _concluded(summary(0.0), page, is_interrupted=is_interrupted)
+
+
+def _concluded(summary: Summary, page: Path, *, is_interrupted: bool) -> int:
+    if is_interrupted:
+        complain(
+            f"interrupted; {summary.clips_done} of {summary.clips} clips are done, and the same "
+            "command goes on."
+        )
+        return EXIT_INTERRUPTED
+    failed = f", {summary.clips_failed} failed" if summary.clips_failed else ""
+    say(f"{page}: {summary.clips_done} of {summary.clips} clips{failed}")
+    return EXIT_UNUSABLE if summary.clips_failed else 0
