@@ -167,11 +167,9 @@ def test_functions_are_short_and_take_few_parameters(path):
             continue
         where = f"{node.name}, line {node.lineno}"
         assert node.end_lineno - node.lineno < LONGEST_FUNCTION, where
-        # Kernels cannot take structures: each tensor and size is a parameter.
-        if "triton.jit" not in map(ast.unparse, node.decorator_list):
-            given = [each.arg for each in node.args.posonlyargs + node.args.args]
-            given += [each.arg for each in node.args.kwonlyargs]
-            assert len(set(given) - {"self", "cls"}) <= MOST_PARAMETERS, where
+        given = [each.arg for each in node.args.posonlyargs + node.args.args]
+        given += [each.arg for each in node.args.kwonlyargs]
+        assert len(set(given) - {"self", "cls"}) <= MOST_PARAMETERS, where
 
 
 def test_the_registry_finds_what_it_needs():

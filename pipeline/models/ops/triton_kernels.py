@@ -17,6 +17,7 @@ from torch import Tensor
 
 # Values that a program holds at a time: sixteen for each thread of four warps.
 _TILE = 2048
+_TILE_IN_KERNELS = tl.constexpr(_TILE)  # the only kind of global that a kernel may read
 # Tiles that a program sums up; more for larger frames.
 _FEWEST_TILES, _MOST_TILES = 8, 64
 # Parts of a frame that are summed separately, within those limits.
@@ -60,22 +61,22 @@ def _spread_of_parts(
 
 @triton.jit
 def _factors_of_groups(
-    sums, weight, bias, shift, factors, pixels, parts, eps, CHANNELS: tl.constexpr,
-    GROUP: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr, PIXELS_OF_PART: tl.constexpr,
-    HAS_SHIFT: tl.constexpr,
+    sums, weight, bias, shift, factors, pixels, eps, CHANNELS: tl.constexpr, GROUP: tl.constexpr,
+    WIDE: tl.constexpr, PARTS: tl.constexpr, PIXELS_OF_PART: tl.constexpr,
 ):  # fmt: skip
     """Compute a factor and an offset for each channel, with which its group is normalised.
 
     Means and squared distances of the parts are combined as in Chan, Golub and LeVeque, 1979.
     factors: [2, rows, channels].
     """
+    parts = tl.cdiv(pixels, PIXELS_OF_PART)
     spreads = sums + tl.num_programs(0) * parts * CHANNELS
     row, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     member = tl.arange(0, WIDE)
     known = member < GROUP
     channel = group * GROUP + member
     added = tl.zeros([WIDE], tl.float32)
-    if HAS_SHIFT:
+    if shift is not None:
         added = tl.load(shift + channel, mask=known, other=0.0).to(tl.float32)
     total = tl.zeros([PARTS, WIDE], tl.float32)
     first = 0
@@ -153,10 +154,9 @@ def group_norm(
     factors = tokens.new_empty(2, rows, channels, dtype=torch.float32)
     group = channels // norm.num_groups
     _factors_of_groups[rows, norm.num_groups](
-        sums, norm.weight, norm.bias, shift, factors, pixels, parts, norm.eps,
+        sums, norm.weight, norm.bias, shift, factors, pixels, norm.eps,
         CHANNELS=channels, GROUP=group, WIDE=_power_of_two(group),
         PARTS=min(_PARTS, _power_of_two(parts)), PIXELS_OF_PART=tile * tiles,
-        HAS_SHIFT=shift is not None,
     )  # fmt: skip
     result = torch.empty_like(tokens)
     # Only the first axis of a grid may exceed 65,535.
@@ -243,24 +243,26 @@ def gate(doubled: Tensor, bias: Tensor) -> Tensor:
 
 @triton.jit
 def _normed_sum(
-    tokens, change, change_bias, weight, bias, table, total, result, length, pixels, frames, eps,
-    CHANNELS: tl.constexpr, WIDE: tl.constexpr, TOKENS: tl.constexpr, HAS_CHANGE: tl.constexpr,
-    HAS_TABLE: tl.constexpr,
+    tokens, change, change_bias, weight, bias, table, total, result, pixels, eps,
+    CHANNELS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Compute add_and_norm for TOKENS tokens of the `length` = rows * pixels.
+    """Compute add_and_norm for some pixels of a frame of a video.
 
-    With 320 channels, WIDE is 512 and channels 320 to 511 are masked. With 16 frames of 64 pixels,
-    token 1100 is pixel 12 of row 1100 // 64 = 17, which is frame 17 % 16 = 1 of the second video,
-    and takes entry 1 of the table.
+    With 320 channels, WIDE is 512, so that channels 320 to 511 are masked, and a program takes
+    2048 // 512 = 4 pixels. With 16 frames, frame 1 of the second video is row 1 * 16 + 1 = 17, and
+    takes entry 1 of the table.
     """
-    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    PIXELS: tl.constexpr = _TILE_IN_KERNELS // WIDE if WIDE < _TILE_IN_KERNELS else 1
+    frame, video = tl.program_id(1), tl.program_id(2)
+    row = (video * tl.num_programs(1) + frame).to(tl.int64)
+    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.arange(0, WIDE)
     known = channel < CHANNELS
-    inside = (token < length)[:, None] & known[None, :]
-    index = token[:, None] * CHANNELS + channel[None, :]
+    inside = (pixel < pixels)[:, None] & known[None, :]
+    index = (row * pixels + pixel)[:, None] * CHANNELS + channel[None, :]
     value = tl.load(change + index, mask=inside, other=0.0).to(tl.float32)
     value += tl.load(change_bias + channel, mask=known, other=0.0).to(tl.float32)[None, :]
-    if HAS_CHANGE:
+    if tokens is not None:
         value += tl.load(tokens + index, mask=inside, other=0.0).to(tl.float32)
     rounded = value.to(total.dtype.element_ty)
     tl.store(total + index, rounded, mask=inside)
@@ -271,9 +273,9 @@ def _normed_sum(
     factor = tl.load(weight + channel, mask=known, other=0.0).to(tl.float32)
     offset = tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)
     value = distance * scale[:, None] * factor[None, :] + offset[None, :]
-    if HAS_TABLE:
-        entry = (token // pixels % frames)[:, None] * CHANNELS + channel[None, :]
-        value += tl.load(table + entry, mask=inside, other=0.0).to(tl.float32)
+    if table is not None:
+        entry = tl.load(table + frame * CHANNELS + channel, mask=known, other=0.0)
+        value += entry.to(tl.float32)[None, :]
     tl.store(result + index, value.to(result.dtype.element_ty), mask=inside)
 
 
@@ -289,15 +291,13 @@ def add_and_norm(
         norm: A LayerNorm.
         table: [frames, channels]; entry f is added to the normed rows f, f + frames, and so on.
     """
-    _, pixels, channels = change.shape
-    length, wide = change.numel() // channels, _power_of_two(channels)
-    at_once = max(1, _TILE // wide)
+    rows, pixels, channels = change.shape
+    frames = rows if table is None else len(table)
+    wide = _power_of_two(channels)
     total, result = torch.empty_like(change), torch.empty_like(change)
-    _normed_sum[(_ceil(length, at_once),)](
-        tokens, change, bias, norm.weight, norm.bias, table, total, result, length, pixels,
-        1 if table is None else len(table), norm.eps,
-        CHANNELS=channels, WIDE=wide, TOKENS=at_once, HAS_CHANGE=tokens is not None,
-        HAS_TABLE=table is not None,
+    _normed_sum[_ceil(pixels, max(1, _TILE // wide)), frames, rows // frames](
+        tokens, change, bias, norm.weight, norm.bias, table, total, result, pixels, norm.eps,
+        CHANNELS=channels, WIDE=wide,
     )  # fmt: skip
     return total, result
 
