@@ -25,7 +25,7 @@ lint: $(VENV)/.ready-to-test
 types: $(VENV)/.ready-to-test
 	# The import name of this folder, for a type checker without support for import hooks.
 	mkdir -p build/typing && ln -sfn ../.. build/typing/animatediff_v2v
-	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api -p animatediff_v2v.batch -p animatediff_v2v.cli -p animatediff_v2v.nodes
+	MYPYPATH=build/typing $(RUN)/mypy -p animatediff_v2v.pipeline -p animatediff_v2v.api -p animatediff_v2v.batch -p animatediff_v2v.cli -p animatediff_v2v.migrate -p animatediff_v2v.nodes
 
 # Networks this small gain nothing from a second thread: one process per core, each with a share of the tests.
 unit: $(VENV)/.ready-to-test clients

@@ -12,7 +12,7 @@ from .nodes.declared import without_comfyui
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
-    for folder in ("pipeline", "api", "cli", "nodes", "demo")
+    for folder in ("pipeline", "api", "cli", "migrate", "nodes", "demo")
     for path in (ROOT / folder).rglob("*.py")
     if ">>> " in path.read_text(encoding="utf-8")
 )

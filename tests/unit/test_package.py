@@ -25,7 +25,7 @@ MOST_PARAMETERS = 12
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SOURCES = sorted(
     path
-    for part in ("pipeline", "nodes", "api", "batch", "cli")
+    for part in ("pipeline", "nodes", "api", "batch", "cli", "migrate")
     for path in (ROOT / part).rglob("*.py")
 )
 
@@ -153,7 +153,7 @@ def name_of(path):
     "path",
     [
         path
-        for part in ("pipeline", "nodes", "api", "batch", "cli")
+        for part in ("pipeline", "nodes", "api", "batch", "cli", "migrate")
         for path in sorted((ROOT / part).rglob("*.py"))
     ],
     ids=lambda path: path.relative_to(ROOT).as_posix(),
@@ -194,7 +194,18 @@ def test_the_registrys_lint_is_ours_too():
 
 @pytest.mark.parametrize(
     "needed",
-    ["__init__.py", "api", "batch", "cli", "demo/clip.mp4", "locales", "nodes", "pipeline", "web"],
+    [
+        "__init__.py",
+        "api",
+        "batch",
+        "cli",
+        "demo/clip.mp4",
+        "locales",
+        "migrate",
+        "nodes",
+        "pipeline",
+        "web",
+    ],
 )
 def test_the_registrys_archive_keeps_what_nodes_need(needed):
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
@@ -217,7 +228,7 @@ def test_pages_for_contributors_name_what_is_there(page):
     text = path.read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https:)([^)#]+)", text):
         assert (path.parent / link).exists(), link
-    named = re.findall(r"`((?:pipeline|nodes|api|batch|cli|demo|tests|web|docs)/[\w./]+)`", text)
+    named = re.findall(r"`((?:pipeline|nodes|api|cli|migrate|demo|tests|web|docs)/[\w./]+)`", text)
     assert named or page == "SECURITY.md"
     for each in named:
         assert (ROOT / each).exists() or "your_node" in each or "YourNode" in each, each

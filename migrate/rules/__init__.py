@@ -1,0 +1,1 @@
+"""How the nodes of other packs are converted."""

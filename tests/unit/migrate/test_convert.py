@@ -1,0 +1,518 @@
+"""What graphs become: nodes, values, links, places, and what the report says."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from animatediff_v2v.migrate import convert
+from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+
+from .graphs import checkpoint, context, found, gen1, linked, node, sampler, source, workflow
+
+APPLY, CONTEXT, LOAD, ENCODE = (
+    f"ADV2V_{name}" for name in ("ApplyMotion", "ContextOptions", "LoadVideo", "EncodeVideo")
+)
+HELD = {"video": "a.mp4", "force_rate": 12, "custom_width": 512, "custom_height": 0}
+LOAD_VIDEO = {**HELD, "frame_load_cap": 16, "skip_first_frames": 4, "select_every_nth": 3}
+CONTROLLED = ["CONDITIONING", "CONDITIONING", "MODEL"]
+COMBINE = {
+    "frame_rate": 8,
+    "loop_count": 2,
+    "filename_prefix": "AD",
+    "format": "video/h264-mp4",
+    "crf": 17,
+    "pingpong": True,
+    "save_output": False,
+}
+
+
+def after(graph):
+    """The converted graph; the JSON that was given stays as it was."""
+    before = copy.deepcopy(graph)
+    result = convert(graph)
+    assert graph == before
+    assert result.graph is not None, result.report.reason
+    return result.graph
+
+
+def notes(graph):
+    return [note for each in convert(graph).report.entries for note in each.notes]
+
+
+def values(target):
+    return target["widgets_values"]
+
+
+def test_a_loader_of_the_first_generation():
+    graph = workflow(
+        checkpoint(),
+        node(2, "ADE_AnimateDiffLoRALoader", ["zoom.ckpt", 0.8], ["MOTION_LORA"]),
+        context(3),
+        gen1(4, motion_lora=("MOTION_LORA", 2, 0), context_options=("CONTEXT_OPTIONS", 3, 0)),
+        sampler(5, (4, 0)),
+    )
+    graph["nodes"][3] |= {"title": "Mine", "color": "#123"}
+    new = after(graph)
+    apply = found(new, APPLY)
+    assert values(apply) == ["mm.ckpt", 1.0, "sqrt_linear", 0.0, 1.0]
+    assert source(new, apply, "model") == (1, 0)
+    assert source(new, apply, "motion_lora_stack") == (2, 0)
+    assert source(new, apply, "context_options") == (3, 0)
+    assert source(new, found(new, "KSampler"), "model") == (4, 0)
+    assert (apply["id"], apply["pos"], apply["title"], apply["color"]) == (
+        4, [1600, 100], "Mine", "#123",
+    )  # fmt: skip
+    assert apply["properties"] == {
+        "Node name for S&R": APPLY,
+        "converted_from": "ADE_AnimateDiffLoaderGen1",
+        "cnr_id": "animatediff-v2v",
+    }
+    assert values(found(new, "ADV2V_MotionLoraStack")) == ["zoom.ckpt", 0.8]
+    assert values(found(new, CONTEXT)) == [12, 3, 1, "standard_static", "flat", False]
+
+
+def test_the_second_generation_becomes_one_node():
+    graph = workflow(
+        checkpoint(),
+        node(2, "ADE_LoadAnimateDiffModel", ["v3.ckpt"], ["MOTION_MODEL_ADE"]),
+        node(3, "ADE_MultivalDynamic", [1.2], ["MULTIVAL"], mask_optional=("MASK",)),
+        node(
+            4,
+            "ADE_ApplyAnimateDiffModel",
+            [0.1, 0.9],
+            ["M_MODELS"],
+            motion_model=("MOTION_MODEL_ADE", 2, 0),
+            scale_multival=("MULTIVAL", 3, 0),
+        ),
+        node(
+            5,
+            "ADE_UseEvolvedSampling",
+            ["autoselect"],
+            ["MODEL"],
+            model=("MODEL", 1, 0),
+            m_models=("M_MODELS", 4, 0),
+        ),
+        sampler(6, (5, 0)),
+    )
+    new = after(graph)
+    assert [each["type"] for each in new["nodes"]] == ["CheckpointLoaderSimple", APPLY, "KSampler"]
+    apply = found(new, APPLY)
+    assert values(apply) == ["v3.ckpt", 1.2, "autoselect", 0.1, 0.9]
+    assert source(new, apply, "model") == (1, 0)
+    assert len(new["links"]) == 2
+    outcomes = {each.node: each.outcome for each in convert(graph).report.entries}
+    assert outcomes == {"1": "same", **dict.fromkeys("2345", "converted"), "6": "same"}
+
+
+@pytest.mark.parametrize(
+    ("between", "end"),
+    [
+        (node(7, "Reroute", [], ["M_MODELS"], **{"": ("*", 4, 0)}), (7, 0)),
+        (node(7, "SomeLoader", [], ["MODEL"], model=("MODEL", 4, 0)), (4, 0)),
+    ],
+)
+def test_motion_models_are_found_through_reroutes(between, end):
+    graph = workflow(
+        checkpoint(),
+        node(2, "ADE_LoadAnimateDiffModel", ["v3.ckpt"], ["MOTION_MODEL_ADE"]),
+        node(
+            4, "ADE_ApplyAnimateDiffModelSimple", [], ["M_MODELS"],
+            motion_model=("MOTION_MODEL_ADE", 2, 0),
+        ),
+        copy.deepcopy(between),
+        node(
+            5, "ADE_UseEvolvedSampling", ["lcm"], ["MODEL"],
+            model=("MODEL", 1, 0), m_models=("M_MODELS", *end),
+        ),
+    )  # fmt: skip
+    assert values(found(after(graph), APPLY))[:3] == ["v3.ckpt", 1.0, "lcm"]
+
+
+@pytest.mark.parametrize("mode", [2, 4])
+def test_a_switched_off_node_stays_switched_off(mode):
+    loader = gen1(2)
+    loader["mode"] = mode
+    assert found(after(workflow(checkpoint(), loader, sampler(3, (2, 0)))), APPLY)["mode"] == mode
+
+
+def test_the_old_loader_with_its_window():
+    graph = workflow(
+        checkpoint(),
+        node(2, "EmptyLatentImage", [512, 512, 16], ["LATENT"]),
+        node(
+            3,
+            "ADE_AnimateDiffLoaderV1Advanced",
+            ["mm.ckpt", False, 16, 2, 4, "uniform", True, "sqrt_linear (AnimateDiff)"],
+            ["MODEL", "LATENT"],
+            model=("MODEL", 1, 0),
+            latents=("LATENT", 2, 0),
+        ),
+        node(4, "KSampler", [], ["LATENT"], model=("MODEL", 3, 0), latent_image=("LATENT", 3, 1)),
+    )
+    new = after(graph)
+    assert values(found(new, CONTEXT)) == [16, 4, 2, "looped_uniform", "flat", True]
+    assert source(new, found(new, APPLY), "context_options") == (5, 0)
+    assert source(new, found(new, "KSampler"), "latent_image") == (2, 0)
+    assert new["last_node_id"] == 5
+
+
+@pytest.mark.parametrize(
+    ("widgets", "expected"),
+    [
+        (("mm.ckpt", "sqrt_linear (AnimateDiff)"), [1.0, "sqrt_linear"]),
+        (("mm.ckpt", "use existing", 1.3, True), [1.3, "use existing"]),
+        (("mm.ckpt", "linear (HotshotXL/default)", 1, False), [1.0, "linear"]),
+        (("mm.ckpt", "unheard of", 0.7, False), [0.7, "autoselect"]),
+    ],
+)
+def test_the_legacy_loader(widgets, expected):
+    graph = workflow(
+        checkpoint(),
+        node(2, "ADE_AnimateDiffLoaderWithContext", widgets, ["MODEL"], model=("MODEL", 1, 0)),
+    )
+    assert values(found(after(graph), APPLY))[1:3] == expected
+
+
+def test_a_video_is_read_and_written():
+    graph = workflow(
+        node(1, "VHS_LoadVideo", LOAD_VIDEO, ["IMAGE", "INT", "AUDIO", "VHS_VIDEOINFO"]),
+        checkpoint(2),
+        gen1(3, (2, 0)),
+        node(
+            4, "VHS_VideoCombine", COMBINE, ["VHS_FILENAMES"],
+            images=("IMAGE", 1, 0), audio=("AUDIO", 1, 2), meta_batch=("VHS_BatchManager",),
+            frame_rate_w=("FLOAT", 5, 0),
+        ),
+        node(5, "PrimitiveNode", [8, "fixed"], ["FLOAT"]),
+        node(6, "SomeCount", [], [], count=("INT", 1, 1)),
+    )  # fmt: skip
+    graph["nodes"][4]["outputs"][0]["widget"] = {"name": "frame_rate"}
+    new = after(graph)
+    load, encode = found(new, LOAD), found(new, ENCODE)
+    assert values(load) == ["a.mp4", 3, 4, 16, 12, 512, 0, 0.0, 0.0, "crop", "image"]
+    assert values(encode) == [8.0, "AD", "mp4-h264", 17, True, 2, False, False]
+    assert source(new, encode, "images") == (1, 0)
+    assert source(new, encode, "audio") == (1, 1)
+    assert source(new, encode, "fps") == (5, 0)
+    assert source(new, found(new, "SomeCount"), "count") == (1, 3)
+    assert found(new, "PrimitiveNode")["outputs"][0]["widget"] == {"name": "fps"}
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ({"force_size": "Disabled", "custom_width": 512, "custom_height": 512}, [0, 0]),
+        ({"force_size": "?x256", "custom_width": 512, "custom_height": 512}, [0, 256]),
+        ({"force_size": "512x320"}, [512, 320]),
+        ({"force_size": "Custom Width", "custom_width": 640, "custom_height": 480}, [640, 0]),
+        ({"custom_width": 640, "custom_height": 480}, [640, 480]),
+    ],
+)
+def test_sizes(held, expected):
+    load = node(1, "VHS_LoadVideo", {"video": "a.mp4", **held}, ["IMAGE"])
+    assert (
+        values(found(after(workflow(load, checkpoint(2), gen1(3, (2, 0)))), LOAD))[5:7] == expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("input/sub/a.mp4", "sub/a.mp4"),
+        ("C:\\ComfyUI\\output\\b\\c.mp4", "b/c.mp4 [output]"),
+        ("/home/me/clips/d.mp4", "d.mp4"),
+        ("https://host/a/e.mp4?x=1", "e.mp4"),
+        ("frames", "frames"),
+        ("", ""),
+    ],
+)
+def test_paths(path, expected):
+    load = node(1, "VHS_LoadVideoPath", {"video": path}, ["IMAGE"])
+    assert values(found(after(workflow(load, checkpoint(2), gen1(3, (2, 0)))), LOAD))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "hardware"),
+    [
+        ("image/gif", "gif", False),
+        ("image/webp", "webp", False),
+        ("video/h265-mp4", "mp4-h265", False),
+        ("video/av1-webm", "mp4-av1", False),
+        ("video/webm", "webm-vp9", False),
+        ("video/ProRes", "mov-prores", False),
+        ("video/ffv1-mkv", "mkv-ffv1", False),
+        ("video/8bit-png", "png", False),
+        ("video/nvenc_h264-mp4", "mp4-h264", True),
+        ("video/unheard-of", "mp4-h264", False),
+    ],
+)
+def test_formats(theirs, ours, hardware):
+    combine = node(1, "VHS_VideoCombine", COMBINE | {"format": theirs}, [], images=("IMAGE",))
+    new = found(after(workflow(combine, checkpoint(2), gen1(3, (2, 0)))), ENCODE)
+    assert (values(new)[2], values(new)[7]) == (ours, hardware)
+
+
+def test_latents_are_encoded_and_decoded_by_nodes_of_their_own():
+    graph = workflow(
+        checkpoint(),
+        node(2, "VHS_LoadVideo", LOAD_VIDEO, ["LATENT", "INT"], vae=("VAE", 1, 2)),
+        gen1(3),
+        sampler(4, (3, 0)),
+        node(
+            5, "VHS_VideoCombine", COMBINE, ["VHS_FILENAMES"],
+            images=("LATENT", 4, 0), vae=("VAE", 1, 2),
+        ),
+    )  # fmt: skip
+    graph["nodes"][3]["inputs"].append({"name": "latent_image", "type": "LATENT", "link": 99})
+    graph["links"].append([99, 2, 0, 4, 1, "LATENT"])
+    new = after(graph)
+    encoder, decoder = found(new, "VAEEncode"), found(new, "VAEDecode")
+    assert source(new, encoder, "pixels") == (2, 0)
+    assert source(new, encoder, "vae") == (1, 2)
+    assert source(new, found(new, "KSampler"), "latent_image") == (encoder["id"], 0)
+    assert source(new, decoder, "samples") == (4, 0)
+    assert source(new, found(new, ENCODE), "images") == (decoder["id"], 0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "becomes"),
+    [
+        ({}, "ControlNetApplyAdvanced"),
+        ({"mask_optional": ("MASK", 9, 0)}, "ACN_AdvancedControlNetApply"),
+        ({"timestep_kf": ("TIMESTEP_KEYFRAME", 9, 0)}, "ACN_AdvancedControlNetApply"),
+    ],
+)
+def test_a_controlnet_stays_where_it_uses_what_comfyui_lacks(extra, becomes):
+    control = node(
+        4, "ACN_AdvancedControlNetApply", [0.9, 0.0, 0.5], CONTROLLED,
+        positive=("CONDITIONING", 9, 1), control_net=("CONTROL_NET", 3, 0),
+        model_optional=("MODEL", 2, 0), **extra,
+    )  # fmt: skip
+    graph = workflow(
+        checkpoint(),
+        gen1(2),
+        node(3, "ControlNetLoaderAdvanced", ["canny.pth"], ["CONTROL_NET"], tk_optional=("T",)),
+        control,
+        sampler(5, (4, 2)),
+        node(9, "Anything", [], ["MASK", "CONDITIONING"]),
+    )
+    new = after(graph)
+    assert values(found(new, becomes)) == [0.9, 0.0, 0.5]
+    plain = becomes == "ControlNetApplyAdvanced"
+    assert source(new, found(new, "KSampler"), "model") == ((2, 0) if plain else (4, 2))
+    assert values(found(new, "ControlNetLoader")) == ["canny.pth"]
+
+
+def test_the_sampler_of_artventurex():
+    graph = workflow(
+        checkpoint(),
+        node(2, "AnimateDiffModuleLoader", ["mm.pth"], ["MOTION_MODULE"]),
+        node(3, "EmptyLatentImage", [512, 512, 1], ["LATENT"]),
+        node(
+            4, "AnimateDiffSampler",
+            ["default", 12, 5, "increment", 20, 8, "euler", "normal", 0.9], ["LATENT"],
+            motion_module=("MOTION_MODULE", 2, 0), model=("MODEL", 1, 0),
+            latent_image=("LATENT", 3, 0),
+        ),
+        node(5, "AnimateDiffCombine", [8, 0, True, "A", "image/gif", True], [],
+             images=("IMAGE",)),
+    )  # fmt: skip
+    new = after(graph)
+    ksampler = found(new, "KSampler")
+    assert values(ksampler) == [5, "increment", 20, 8, "euler", "normal", 0.9]
+    assert source(new, ksampler, "model") == (found(new, APPLY)["id"], 0)
+    repeat = found(new, "RepeatLatentBatch")
+    assert values(repeat) == [12] and source(new, repeat, "samples") == (3, 0)
+    assert values(found(new, APPLY))[0] == "mm.pth"
+    assert values(found(new, ENCODE))[:3] == [8.0, "A", "gif"]
+
+
+def test_a_node_without_counterpart_passes_its_model_on():
+    graph = workflow(
+        checkpoint(),
+        gen1(2),
+        node(3, "ADE_AnimateDiffUnload", [], ["MODEL"], model=("MODEL", 2, 0)),
+        sampler(4, (3, 0)),
+    )
+    new = after(graph)
+    assert source(new, found(new, "KSampler"), "model") == (2, 0)
+    assert convert(graph).report.count("dropped") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((0, "FreeNoise", "comfy", 0), "noise_type was FreeNoise"),
+        ((0, "default", "auto1111", 0), "seed_gen of the sample settings was auto1111"),
+        ((0, "default", "comfy", 0), None),
+    ],
+)
+def test_settings_without_counterpart_are_named(settings, said):
+    graph = workflow(
+        checkpoint(),
+        node(2, "ADE_AnimateDiffSamplingSettings", settings, ["SAMPLE_SETTINGS"]),
+        gen1(3, sample_settings=("SAMPLE_SETTINGS", 2, 0)),
+    )
+    found_notes = notes(graph)
+    assert len(found_notes) == (said is not None)
+    assert all(each.startswith(said or "") for each in found_notes)
+
+
+def test_batches_are_split_by_comfyuis_own_nodes():
+    graph = workflow(
+        checkpoint(),
+        gen1(2),
+        node(3, "LoadImage", ["a.png", "image"], ["IMAGE"]),
+        node(4, "VHS_SplitImages", {"split_index": 5}, ["IMAGE", "INT", "IMAGE", "INT"],
+             images=("IMAGE", 3, 0)),
+        node(5, "PreviewImage", [], [], images=("IMAGE", 4, 2)),
+    )  # fmt: skip
+    new = after(graph)
+    second = next(each for each in new["nodes"] if each["id"] == 6)
+    assert (second["type"], values(second)) == ("ImageFromBatch", [5, 4096])
+    assert source(new, second, "image") == (3, 0)
+    assert source(new, found(new, "PreviewImage"), "images") == (6, 0)
+
+
+def test_hooks_become_comfyuis():
+    graph = workflow(
+        checkpoint(),
+        gen1(2),
+        node(3, "ADE_RegisterLoraHook", ["a.safetensors", 0.5, 0.6], ["MODEL", "CLIP", "HOOKS"],
+             model=("MODEL", 2, 0), clip=("CLIP", 1, 1)),
+        node(4, "ADE_AttachLoraHookToCLIP", [], ["CLIP"], clip=("CLIP", 3, 1),
+             lora_hook=("HOOKS", 3, 2)),
+        sampler(5, (3, 0)),
+    )  # fmt: skip
+    new = after(graph)
+    assert values(found(new, "CreateHookLora")) == ["a.safetensors", 0.5, 0.6]
+    assert source(new, found(new, "SetClipHooks"), "clip") == (1, 1)
+    assert source(new, found(new, "SetClipHooks"), "hooks") == (3, 0)
+    assert source(new, found(new, "KSampler"), "model") == (2, 0)
+
+
+def test_a_subgraph_keeps_its_boundary_and_its_widgets():
+    inner = [
+        context(10),
+        gen1(
+            11, (-10, 0), context_options=("CONTEXT_OPTIONS", 10, 0), model_name_w=("COMBO", -10, 1)
+        ),
+    ]
+    definition = {
+        "id": "11111111-2222-3333-4444-555555555555",
+        "name": "Motion",
+        **linked(inner, as_objects=True, first=20),
+        "state": {"lastNodeId": 11, "lastLinkId": 24},
+        "inputs": [
+            {"id": "a", "name": "model", "type": "MODEL", "linkIds": [21]},
+            {"id": "b", "name": "model_name", "type": "COMBO", "linkIds": [22]},
+        ],
+        "outputs": [{"id": "c", "name": "MODEL", "type": "MODEL", "linkIds": [24]}],
+    }
+    out = [24, 11, 0, -20, 0, "MODEL"]
+    definition["links"].append(dict(zip(definition["links"][0], out, strict=True)))
+    inner[1]["outputs"][0]["links"] = [24]
+    instance = node(2, definition["id"], ["mm.ckpt"], ["MODEL"], model=("MODEL", 1, 0))
+    instance["properties"]["proxyWidgets"] = [["11", "model_name"], ["10", "context_length"]]
+    graph = workflow(
+        checkpoint(), instance, sampler(3, (2, 0)), definitions={"subgraphs": [definition]}
+    )
+    new = after(graph)
+    (changed,) = new["definitions"]["subgraphs"]
+    apply = found(changed, APPLY)
+    assert apply["id"] == 11
+    assert changed["outputs"][0]["linkIds"] == [24]
+    boundary = {row["target_slot"]: row for row in changed["links"] if row["origin_id"] == -10}
+    names = [apply["inputs"][slot]["name"] for slot in boundary]
+    assert names == ["model", "motion_module"]
+    assert [each["linkIds"] for each in changed["inputs"]] == [
+        [row["id"]] for row in boundary.values()
+    ]
+    shown = new["nodes"][1]["properties"]["proxyWidgets"]
+    assert shown == [["11", "motion_module"], ["10", "length"]]
+    assert convert(graph).report.entries[-1].node == "Motion: 11"
+
+
+def test_the_api_format():
+    graph = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
+        "2": {
+            "class_type": "ADE_AnimateDiffLoaderGen1",
+            "inputs": {"model_name": "mm.ckpt", "beta_schedule": "autoselect", "model": ["1", 0]},
+            "_meta": {"title": "Mine"},
+        },
+        "3": {"class_type": "KSampler", "inputs": {"model": ["2", 0], "seed": 1}},
+        "4": {"class_type": "VHS_LoadVideoPath", "inputs": LOAD_VIDEO | {"video": "input/a.mp4"}},
+        "5": {"class_type": "VHS_VideoCombine", "inputs": {"images": ["4", 0], "frame_rate": 9}},
+        "6": {"class_type": "SomeCount", "inputs": {"count": ["4", 1]}},
+    }
+    for given in (graph, {"prompt": graph, "client_id": "x"}):
+        new = after(given)
+        nodes = new.get("prompt", new)
+        assert nodes["2"] == {
+            "class_type": APPLY,
+            "inputs": {
+                "motion_module": "mm.ckpt",
+                "motion_scale": 1.0,
+                "beta_schedule": "autoselect",
+                "start": 0.0,
+                "end": 1.0,
+                "model": ["1", 0],
+            },
+            "_meta": {"title": "Mine", "converted_from": "ADE_AnimateDiffLoaderGen1"},
+        }
+        assert nodes["3"] == graph["3"]
+        assert nodes["4"]["inputs"]["video"] == "a.mp4"
+        assert "upload" not in nodes["4"]["inputs"]
+        assert nodes["5"]["inputs"]["images"] == ["4", 0]
+        assert nodes["5"]["inputs"]["fps"] == 9.0
+        assert nodes["6"]["inputs"]["count"] == ["4", 3]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([checkpoint()], "it has no nodes of AnimateDiff"),
+        ([node(1, "VHS_LoadVideo", LOAD_VIDEO, ["IMAGE"])], "it has no nodes of AnimateDiff"),
+        ([node(1, APPLY, [], ["MODEL"])], "this pack's nodes already"),
+        ([checkpoint(), gen1(2, widgets=("hotshotxl_mm_v1.pth", "x"))], "for Stable Diffusion XL"),
+        ([checkpoint(), gen1(2, widgets=("mm_sdxl_v10_beta.ckpt", "x"))], "Stable Diffusion XL"),
+        ([node(1, "ADE_ApplyAnimateDiffModelWithCameraCtrl", [], [])], "CameraCtrl has no"),
+        ([node(1, "ADE_ApplyAnimateDiffModelWithPIA", [], [])], "PIA has no counterpart"),
+        ([node(1, "ADE_LoadAnimateLCMI2VModel", ["x"], [])], "AnimateLCM-I2V"),
+    ],
+)
+def test_a_graph_for_something_else_is_left_as_it_is(nodes, said):
+    result = convert(workflow(*nodes))
+    assert result.graph is None
+    assert said in result.report.reason
+    assert result.report.reason.startswith("The graph is left as it is")
+    assert result.report.summary == result.report.text == result.report.reason
+
+
+@pytest.mark.parametrize("data", [None, 5, [], {}, {"nodes": 5}, {"a": 1}, "x", {"prompt": {}}])
+def test_what_is_no_graph_is_refused(data):
+    with pytest.raises(AnimateDiffV2VError, match="holds no graph"):
+        convert(data)
+
+
+def test_a_second_conversion_changes_nothing():
+    new = after(workflow(checkpoint(), gen1(2), sampler(3, (2, 0))))
+    assert convert(json.loads(json.dumps(new))).graph is None
+
+
+def test_the_report_is_text_and_json():
+    graph = workflow(
+        checkpoint(), gen1(2), node(3, "LatentKeyframe", [0, 1.0], ["LATENT_KEYFRAME"])
+    )
+    report = convert(graph).report
+    assert report.summary == (
+        "The graph was converted: 1 converted, 1 kept, 1 same. It still needs Advanced-ControlNet."
+    )
+    assert report.text.splitlines()[1:] == [
+        "converted 2 ADE_AnimateDiffLoaderGen1 into ADV2V_ApplyMotion",
+        "kept      3 LatentKeyframe: it works with Apply AnimateDiff as it is",
+    ]
+    assert json.loads(json.dumps(report.as_json))["entries"][1]["into"] == APPLY
