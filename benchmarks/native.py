@@ -1,13 +1,13 @@
 """Run graphs with ComfyUI's own samplers through AnimateDiff-Evolved and through Apply AnimateDiff.
 
 Usage: python native.py --weights DIR --packs DIR [--only NAME ...]
-       python native.py --weights DIR --packs DIR --time evolved|ours
+       python native.py --weights DIR --packs DIR --time ROUNDS [--frames N] [--size N]
 
 Run by ComfyUI's interpreter, in ComfyUI's folder. DIR of --weights holds what native_files.py
 writes; with --time it holds the full-size random_sd15.safetensors and mm_random_v3.safetensors. DIR
 of --packs holds AnimateDiff-Evolved, Advanced-ControlNet and IPAdapter_plus. Each graph runs twice
 in this process, on the same MODEL. Prints a line a graph (name, relative error) and exits 1 if one
-is above 1e-3.
+is above 1e-3. --time samples with both packs in turns and prints the ratios of time and memory.
 """
 # ruff: noqa: PLC0415 (ComfyUI must be told of the device before its modules are imported)
 
@@ -17,13 +17,15 @@ import argparse
 import asyncio
 import inspect
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -578,19 +580,44 @@ def compare(bench: Bench, names: list[str]) -> float:
     return worst
 
 
-SPEED = Graph(frames=16, size=32, steps=2)
+SPEED = Graph(frames=16, size=32, steps=1)
+PEERS = {"evolved": evolved, "ours": ours}
 
 
-def time_one(bench: Bench, name: str) -> None:
-    """Print the seconds of a step and the peak of the process's memory, in MB."""
-    apply = {"evolved": evolved, "ours": ours}[name]
-    bench.run(Graph(), apply)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def seconds_of(bench: Bench, graph: Graph, apply: Apply) -> float:
+    """Return the seconds that a KSampler takes, without loading the motion module."""
+    model = apply(bench, graph, bench.model)
     began = time.perf_counter()
-    bench.run(SPEED, apply)
-    seconds = (time.perf_counter() - began) / SPEED.steps
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{name}: {seconds:.2f} s a step, peak {peak} MB ({before} MB before)", flush=True)
+    by_ksampler(bench, graph, model)
+    return time.perf_counter() - began
+
+
+def compare_times(bench: Bench, graph: Graph, rounds: int) -> float:
+    """Print the times of both packs in turns, and return the ratio of their medians."""
+    for apply in PEERS.values():
+        seconds_of(bench, Graph(steps=1), apply)
+    seconds: dict[str, list[float]] = {name: [] for name in PEERS}
+    for number in range(rounds):
+        for name, apply in PEERS.items():
+            seconds[name].append(seconds_of(bench, graph, apply) / graph.steps)
+            print(f"round {number + 1}, {name}: {seconds[name][-1]:.2f} s a step", flush=True)
+    return median(seconds["ours"]) / median(seconds["evolved"])
+
+
+def measure_memory(bench: Bench, graph: Graph, name: str) -> None:
+    """Print the peak of the process's memory in MB."""
+    bench.run(graph, PEERS[name])
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+
+
+def compare_memory(command: list[str]) -> float:
+    """Measure each pack in a process of its own, and return the ratio."""
+    peaks = {}
+    for name in PEERS:
+        run = subprocess.run([*command, "--memory", name], stdout=subprocess.PIPE, check=True)
+        peaks[name] = int(run.stdout.split()[-1])
+        print(f"{name}: peak {peaks[name]} MB", flush=True)
+    return peaks["ours"] / peaks["evolved"]
 
 
 def main() -> int:
@@ -598,12 +625,22 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, required=True, help="folder of the model files")
     parser.add_argument("--packs", type=Path, required=True, help="folder of the packs")
     parser.add_argument("--only", nargs="*", help="names of the graphs to run")
-    parser.add_argument("--time", choices=("evolved", "ours"), help="time one pack instead")
+    parser.add_argument("--time", type=int, metavar="ROUNDS", help="compare time and memory")
+    parser.add_argument("--memory", choices=PEERS, help="measure the memory of one pack")
+    parser.add_argument("--frames", type=int, default=SPEED.frames)
+    parser.add_argument("--size", type=int, default=SPEED.size, help="of the latents")
     arguments = parser.parse_args()
+    graph = replace(SPEED, frames=arguments.frames, size=arguments.size)
+    if arguments.time and not arguments.memory:
+        memory = compare_memory([sys.executable, *sys.argv])
     bench = Bench(arguments.weights.resolve(), arguments.packs.resolve())
     with torch.inference_mode():
+        if arguments.memory:
+            measure_memory(bench, graph, arguments.memory)
+            return 0
         if arguments.time:
-            time_one(bench, arguments.time)
+            ratio = compare_times(bench, graph, arguments.time)
+            print(f"time {ratio:.2f}, memory {memory:.2f} of AnimateDiff-Evolved's")
             return 0
         return int(compare(bench, arguments.only or list(GRAPHS)) > LIMIT)
 

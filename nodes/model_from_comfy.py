@@ -102,8 +102,10 @@ class ModelFromComfy(CheckedNode):
             motion_module=optional_path(host.MOTION_MODULES, motion_module),
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
             motion_scale=motion_scale,
-            placement=models.Placement(devices.offload, devices.unet_dtype),
-            fp8_weights=devices.fp8_weights,
+            placement=models.Placement(
+                devices.offload, host.compute_dtype(model) if is_patched else devices.unet_dtype
+            ),
+            fp8_weights=devices.fp8_weights and not is_patched,
             parameterization=host.parameterization(model),
         )
         networks = models.Models(

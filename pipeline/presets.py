@@ -22,6 +22,9 @@ MOST_DISTILLED_GUIDANCE = 3.0
 MOST_CFG_PP_GUIDANCE = 3.0
 # With fewer frames at once, motion modules fail.
 FEWEST_FRAMES = 8
+LOAD_MORE = (
+    "Load more: a smaller select_every_nth_frame, a higher force_rate, or more of the video."
+)
 
 Preset = Literal["quality", "turbo", "lightning"]
 
@@ -75,11 +78,21 @@ def few_frames(num_frames: int, settings: SamplingSettings, models: Models) -> s
     if models.motion_family is None:
         return None
     length = settings.context.length if settings.context else num_frames
+    return few_frames_at_once(num_frames, length, LOAD_MORE)
+
+
+def few_frames_at_once(num_frames: int, length: int, remedy: str) -> str | None:
+    """Return a warning if a motion module sees too few frames at once, else None.
+
+    Args:
+        num_frames: Frames of the video.
+        length: Frames of a window.
+        remedy: A sentence for a video that is too short.
+    """
     if num_frames < FEWEST_FRAMES:
         return (
             f"{num_frames} frames are few for a motion module, which was trained on 16: the "
-            "picture can be blurred or grey. Load more: a smaller select_every_nth_frame, a higher "
-            "force_rate, or more of the video."
+            f"picture can be blurred or grey. {remedy}"
         )
     if length < FEWEST_FRAMES:
         return (

@@ -7,6 +7,7 @@ frames of all conditionings as one batch; here that batch is cut into windows.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +22,18 @@ from torch import Tensor
 from ...pipeline import AnimateDiffV2VError, ContextOptions
 from ...pipeline.models.motion_module import MotionModules
 from ...pipeline.models.ops.frame_norm import span_frames
+from ...pipeline.presets import few_frames_at_once
 from ...pipeline.sampling import window_for
 from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
 from .managed_models import WholeModelPatcher, patcher_of
 from .native_unet import NativeUNet
+from .patches import KEY, is_compiled, patches_without_effect
 from .progress import raise_if_interrupted
+from .warnings import warnings_on_node
 from .window_guides import GUIDES, WindowGuides
 
-KEY = "animatediff_v2v"
+logger = logging.getLogger(__name__)
+
 _EVERY_LEVEL = (math.inf, 0.0)
 
 
@@ -46,6 +51,8 @@ class AppliedMotion:
     """Share of the noise schedule at which the motion modules begin to act; 0 is pure noise."""
     end: float = 1.0
     """Share at which they end."""
+    names_few_frames: bool = True
+    """Warn of a video that is too short for motion modules."""
 
     def apply_to(
         self, model: Any, offload: torch.device, *, beside: Sequence[WholeModelPatcher] = ()
@@ -90,6 +97,7 @@ class _Sampling:
         self._applied = applied
         self._levels = _EVERY_LEVEL
         self._windows: dict[int, ContextOptions] = {}
+        self._entry = self._predict_within
 
     def prepare(self, execute: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
         """Let ComfyUI make room for a window instead of all frames, before sampling starts."""
@@ -98,7 +106,23 @@ class _Sampling:
         self._levels = (to_sigma(applied.start), to_sigma(applied.end))
         frames, *shape = noise_shape
         length = min(frames, self._window(frames).length)
+        if is_compiled(model):
+            # Importing the compiler takes seconds; here it is imported already.
+            disable: Any = torch.compiler.disable
+            self._entry = disable(self._predict_within)
+        with warnings_on_node():
+            self._warn_of(frames, model)
         return execute(model, [length, *shape], *args, **kwargs)
+
+    def _warn_of(self, frames: int, model: Any) -> None:
+        """Name what cannot act, and a video that is too short; once for each run of a sampler."""
+        applied = self._applied
+        few = None
+        if applied.motion is not None and applied.names_few_frames:
+            length = applied.context.length if applied.context else frames
+            few = few_frames_at_once(frames, length, "Give the sampler a larger batch of latents.")
+        for warning in filter(None, (few, patches_without_effect(model))):
+            logger.warning("%s", warning)
 
     def _window(self, frames: int) -> ContextOptions:
         """Return the window options for a video, which are looked up and logged once."""
@@ -108,8 +132,12 @@ class _Sampling:
             self._windows[frames] = window_for(limit, frames, self._applied.context)
         return self._windows[frames]
 
-    def predict(self, execute: Any, *arguments: Any, **named: Any) -> Any:
-        """Take the place of the UNet's pass, within the wrappers of other packs.
+    def predict(self, *arguments: Any, **named: Any) -> Any:
+        """Take the place of the UNet's pass; see `_predict_within`."""
+        return self._entry(*arguments, **named)
+
+    def _predict_within(self, execute: Any, *arguments: Any, **named: Any) -> Any:
+        """Predict the noise within the wrappers of other packs.
 
         Args:
             execute: The rest of ComfyUI's call: wrappers that were added later, and the UNet.
@@ -212,6 +240,6 @@ def _refuse_gligen(options: dict[str, Any]) -> None:
     patches = options.get("patches", {}).get("middle_patch", ())
     if any(getattr(patch, "__module__", "").startswith("comfy.gligen") for patch in patches):
         raise AnimateDiffV2VError(
-            "GLIGEN cannot be used with Apply AnimateDiff: remove GLIGEN Textbox Apply, and use "
+            "GLIGEN cannot be used with a motion module: remove GLIGEN Textbox Apply, and use "
             "Conditioning (Set Area) instead."
         )

@@ -24,6 +24,7 @@ def unet_shapes(model: Any) -> dict[str, Tensor]:
         AnimateDiffV2VError: the MODEL has a network of another kind.
     """
     unet = model.get_model_object("diffusion_model")
+    unet = getattr(unet, "_orig_mod", unet)  # as it is when it is compiled
     if not isinstance(unet, UNetModel):
         raise AnimateDiffV2VError(
             f"The connected MODEL is a {type(model.model).__name__}: Apply AnimateDiff needs a "

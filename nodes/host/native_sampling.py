@@ -114,7 +114,10 @@ class NativeSampling:
         offload: torch.device,
     ) -> Any:
         applied = AppliedMotion(
-            unet.motion, spans_frames=unet.family == "v1", context=settings.context
+            unet.motion,
+            spans_frames=unet.family == "v1",
+            context=settings.context,
+            names_few_frames=False,  # frame_job does
         )
         model = with_beta_schedule(self.model, schedule.beta_schedule)
         return applied.apply_to(model, offload, beside=self.beside)

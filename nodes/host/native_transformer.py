@@ -16,7 +16,7 @@ from ...pipeline.models.ops.eager import KeyValue, attend_to, cross_attention_kv
 from ...pipeline.models.ops.image_prompt import ImagePrompt
 from ...pipeline.models.ops.linear import linear
 
-_PATCHES = (
+ATTENTION_PATCHES = (
     "attn1_patch",
     "attn1_output_patch",
     "attn2_patch",
@@ -33,13 +33,19 @@ def can_run(block: Any, features: Tensor, options: dict[str, Any]) -> bool:
     return (
         not _is_patched(block, options)
         and comfy_attention.optimized_attention.__name__ in _USUAL_ATTENTION
+        and not any(map(is_overridden, block.modules()))
         and all(_is_plain(layer, features) for layer in _weighted(block))
     )
 
 
+def is_overridden(layer: Any) -> bool:
+    """Return whether another pack has replaced a layer's `forward`, by an object patch."""
+    return "forward" in vars(layer)
+
+
 def _is_patched(block: Any, options: dict[str, Any]) -> bool:
     patches, replaced = options.get("patches", {}), options.get("patches_replace", {})
-    if options.get("optimized_attention_override") or any(map(patches.get, _PATCHES)):
+    if options.get("optimized_attention_override") or any(map(patches.get, ATTENTION_PATCHES)):
         return True
     kind, index = options["block"]
     keys: list[tuple[Any, ...]] = [(kind, index)]

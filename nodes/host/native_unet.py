@@ -30,13 +30,29 @@ from ...pipeline.models.ops.frame_norm import norm_over_frames
 from ...pipeline.models.ops.image_prompt import ImagePrompt
 from ...pipeline.models.residuals import NO_RESIDUALS, Residuals
 from .native_transformer import (
+    ATTENTION_PATCHES,
     can_run,
     cross_attention_numbers,
+    is_overridden,
     run_transformer,
     with_images,
 )
 
 Options = dict[str, Any]
+
+# The patches that act; in patches_replace, those of attention.
+PATCHES = frozenset(
+    (
+        "emb_patch",
+        "forward_timestep_embed_patch",
+        "input_block_patch",
+        "input_block_patch_after_skip",
+        "middle_block_after_patch",
+        "output_block_patch",
+        *ATTENTION_PATCHES,
+    )
+)
+REPLACED = ("attn1", "attn2")
 
 
 class NativeUNet:
@@ -131,7 +147,8 @@ class NativeUNet:
             skip = _plus(skip, residuals.skips[len(skips)] if residuals.skips else None)
             for patch in self._patches.get("output_block_patch", ()):
                 features, skip = patch(features, skip, options)
-            features = torch.cat([features, skip], dim=1)
+            if skip is not None:  # a patch may have joined them
+                features = torch.cat([features, skip], dim=1)
             size = skips[-1].shape if skips else None
             motion = next(motions, None)
             features = self._block(block, features, motion, size)
@@ -212,16 +229,24 @@ class NativeUNet:
         return result
 
     def _resnet(self, block: Any, features: Tensor) -> Tensor:
+        result: Tensor
+        if is_overridden(block):
+            result = block(features, self._embedding)
+            return result
         norm, _, conv = block.in_layers
         hidden = conv(functional.silu(self._normed(norm, features), inplace=True))
         hidden = hidden + block.emb_layers(self._embedding).to(hidden.dtype)[:, :, None, None]
         norm, _, _, conv = block.out_layers
         hidden = conv(functional.silu(self._normed(norm, hidden), inplace=True))
-        result: Tensor = hidden.add_(block.skip_connection(features))
+        result = hidden.add_(block.skip_connection(features))
         return result
 
     def _transformer(self, block: Any, features: Tensor) -> Tensor:
         options = self._options
+        result: Tensor
+        if is_overridden(block):
+            result = block(features, self._context, options)
+            return result
         options["activations_shape"] = list(features.shape)
         normed = self._normed(block.norm, features)
         number = self._numbers.get(block, 0)
@@ -237,7 +262,7 @@ class NativeUNet:
             options["block_index"] = index
             tokens = layer(tokens, context=self._context, transformer_options=options)
         tokens = tokens.reshape(rows, height, width, -1).permute(0, 3, 1, 2).contiguous()
-        result: Tensor = block.proj_out(tokens) + features
+        result = block.proj_out(tokens) + features
         return result
 
     def _normed(self, norm: Any, features: Tensor) -> Tensor:

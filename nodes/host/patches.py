@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .applied_motion import KEY
+from .native_unet import PATCHES, REPLACED
 
+KEY = "animatediff_v2v"
 _OPTIONS = (
     "sampler_cfg_function",
     "sampler_pre_cfg_function",
@@ -14,6 +15,8 @@ _OPTIONS = (
     "model_function_wrapper",
     "denoise_mask_function",
 )
+# Object patches in place of the UNet's whole pass.
+_WHOLE_PASSES = ("diffusion_model", "diffusion_model.forward", "diffusion_model._forward")
 
 
 def ignored_patches(model: Any) -> str | None:
@@ -31,6 +34,35 @@ def ignored_patches(model: Any) -> str | None:
             "that pack's node."
         )
     return None
+
+
+def is_compiled(model: Any) -> bool:
+    """Return whether a MODEL would run its UNet as code that PyTorch compiles."""
+    return "torch_compile_kwargs" in model.model_options or hasattr(
+        model.object_patches.get("diffusion_model"), "_orig_mod"
+    )
+
+
+def patches_without_effect(model: Any) -> str | None:
+    """Return a sentence that names each patch that cannot act where this pack runs the UNet."""
+    transformer = model.model_options.get("transformer_options", {})
+    found = [
+        f"{name}{suffix}"
+        for kind, known, suffix in (
+            ("patches", PATCHES, ""),
+            ("patches_replace", REPLACED, "_replace"),
+        )
+        for name, patches in transformer.get(kind, {}).items()
+        if patches and name not in known
+    ]
+    found += [name for name in model.object_patches if name in _WHOLE_PASSES]
+    found += ["torch.compile"] if is_compiled(model) else []
+    if not found:
+        return None
+    return (
+        f"The MODEL has patches that have no effect with a motion module: {', '.join(found)}. The "
+        "motion module needs the layers of the UNet one by one."
+    )
 
 
 def has_patches(model: Any) -> bool:

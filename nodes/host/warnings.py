@@ -35,6 +35,9 @@ def warnings_on_node() -> Iterator[None]:
         yield
         return
     handler, logger = _Shown(context.node_id), logging.getLogger(PACKAGE)
+    if any(isinstance(each, _Shown) for each in logger.handlers):
+        yield  # within another such block
+        return
     logger.addHandler(handler)
     try:
         yield

@@ -79,10 +79,24 @@ def call(name, **inputs):
     return getattr(node(), node.FUNCTION)(**inputs)
 
 
+class GivenPrompt:
+    """A CLIP that encodes any text as the prompt that it was given."""
+
+    def __init__(self, encoded):
+        self._encoded = encoded
+
+    def tokenize(self, text):
+        return text
+
+    def encode_from_tokens(self, _tokens):
+        return self._encoded
+
+
 class Run:
     """A case with the networks and inputs of all."""
 
     def __init__(self, folder):
+        self.folder = folder
         self.inputs = comfy.utils.load_torch_file(str(folder / "inputs.safetensors"))
         self.model = load_model(str(folder / "checkpoint.safetensors"))
         self.control = load_control(str(folder / "controlnet.safetensors"))
@@ -93,7 +107,37 @@ class Run:
         model = self.model
         for name, values in case["patches"]:
             model = call(name, model=model, **values)[0]
+        # Patches that change nothing: the first needs the layers one by one.
+        if case["idle_patch"] == "attention":
+            model = model.clone()
+            model.set_model_attn2_output_patch(lambda tokens, _extra: tokens)
+        if case["idle_patch"] == "guidance":
+            model = model.clone()
+            model.set_model_sampler_post_cfg_function(lambda arguments: arguments["denoised"])
         return model
+
+    def guides(self, case):
+        """Return the named guides of this pack's own, as its nodes pass them on."""
+        pack = importlib.import_module
+        host, sampling = (
+            pack(f"animatediff_v2v.{name}") for name in ("nodes.host", "pipeline.sampling")
+        )
+        cpu = {"device": torch.device("cpu"), "dtype": torch.float32}
+        found = {"control": [], "style": []}
+        for name in case["guides"]:
+            path = self.folder / f"{name}.safetensors"
+            if name == "ip_adapter":
+                load = pack("animatediff_v2v.pipeline.models.ip_adapter").load_ip_adapter_network
+                images = {"embeddings": self.inputs["embeddings"], "arrangement": "travel"}
+                empty = torch.zeros_like(images["embeddings"][:1])
+                link = sampling.StyleImages(adapter=load(path, **cpu), empty=empty, **images)
+                found["style"].append(link)
+            else:
+                load = pack("animatediff_v2v.pipeline.models.controlnet").load_control_network
+                frames = self.inputs["frames"][: case["frames"]]
+                link = sampling.Control(network=load(path, **cpu), frames=frames, strength=0.8)
+                found["control"].append(link)
+        return {kind: host.Chain(tuple(links), ()) for kind, links in found.items() if links}
 
     def by_our_sampler(self, case):
         """Return the latents of this pack's Sampler with the patched MODEL."""
@@ -101,7 +145,7 @@ class Run:
         latents = self.inputs["latents"][: case["frames"]]
         managed = module.ModelFromComfy.execute(
             model=self.patched(case),
-            clip=None,
+            clip=GivenPrompt(self.inputs["negative"]),
             vae=GivenLatents(latents),
             motion_module=case["motion"],
         ).result[0]
@@ -125,6 +169,8 @@ class Run:
                 seed=7,
                 context_options=window or None,
                 beta_schedule="linear",
+                **case["sampler_options"],
+                **self.guides(case),
             )
             .result[1]["samples"]
         )

@@ -28,8 +28,10 @@ from animatediff_v2v.pipeline.sampling import (
     SourceBlend,
     sample_latents,
 )
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from ..unit.files.miniatures import IMAGE_CHANNELS, adapter_to_original, ip_adapter
 from .conftest import PATHS
 
 SCRIPT = Path(__file__).with_name("applied_sampling.py")
@@ -43,6 +45,9 @@ def case(**values):
     defaults = {"motion": MOVING, "patches": [], "options": {}, "window": {}, "prompts": ""}
     defaults |= {
         "by_our_sampler": False,
+        "sampler_options": {},
+        "guides": [],
+        "idle_patch": "",
         "frames": 4,
         "masked": False,
         "denoise": 1.0,
@@ -121,7 +126,21 @@ OUR_SAMPLER = {
         "area", "mask_windows", "time", "hooks", "hooks_windows",
     )
 }  # fmt: skip
-CASES = OURS | PATCHES | WINDOWED | OUR_SAMPLER
+GUIDES = {
+    "controls": {"guides": ["controlnet", "t2i_adapter"]},
+    "style": {"guides": ["ip_adapter", "controlnet"]},
+    "unsample": {"sampler_options": {"noise_type": "unsample"}, "denoise": 0.6},
+    "cfg_pp": {"sampler": "euler_cfg_pp", "cfg": 1.4},
+    "limits": {"sampler_options": {"guidance_end": 0.6, "source_blend": 0.4}, "sampler": "heun"},
+}
+GUIDED = {
+    f"{name}_{patch or 'plain'}": case(
+        motion=MOVING, frames=6, window=WINDOW, by_our_sampler=True, idle_patch=patch, **values
+    )
+    for name, values in GUIDES.items()
+    for patch in ("", *(("attention",) if values.get("guides") else ()), "guidance")
+}
+CASES = OURS | PATCHES | WINDOWED | OUR_SAMPLER | GUIDED
 # Steps from a noise level of 4,519 leave few digits.
 LIMITS = {"v": 5e-4}
 
@@ -149,6 +168,10 @@ def folder(tmp_path_factory, random_weights):
         )
     }
     save_file(lora, folder / "lora.safetensors")
+    unet = UNet2DConditionModel(**load_checkpoint(folder / "checkpoint.safetensors").unet_config)
+    save_file(ip_adapter("base", unet, text=TEXT), folder / "ip_adapter.safetensors")
+    channels = unet.config.block_out_channels
+    save_file(adapter_to_original(channels), folder / "t2i_adapter.safetensors")
     pixels = SIZE * 8
     inputs = {
         "latents": draw(FRAMES, 4, SIZE, SIZE, seed=1),
@@ -157,6 +180,7 @@ def folder(tmp_path_factory, random_weights):
         "each": draw(FRAMES, 77, TEXT, seed=4),
         "masks": draw(FRAMES, pixels, pixels, seed=6).sigmoid(),
         "frames": draw(FRAMES, pixels, pixels, 3, seed=5).sigmoid(),
+        "embeddings": draw(2, IMAGE_CHANNELS, seed=7),
     }
     save_file(inputs, folder / "inputs.safetensors")
     return folder
@@ -241,5 +265,13 @@ def test_our_sampler_honours_patches_and_hooks(name, sampled):
     error = error_of(
         sampled[name]["samples"], sampled[name.removesuffix("_our_sampler")]["samples"]
     )
+    print(f"{name}: relative error {error:.1e}")
+    assert error < LIMIT
+
+
+@pytest.mark.parametrize("name", [name for name in GUIDED if not name.endswith("_plain")])
+def test_our_sampler_is_the_same_on_a_patched_model(name, sampled):
+    plain = sampled[f"{name.rpartition('_')[0]}_plain"]["samples"]
+    error = error_of(sampled[name]["samples"], plain)
     print(f"{name}: relative error {error:.1e}")
     assert error < LIMIT
