@@ -97,7 +97,8 @@ class _Sampling:
         self._applied = applied
         self._levels = _EVERY_LEVEL
         self._windows: dict[int, ContextOptions] = {}
-        self._entry = self._predict_within
+        # Not a method of this object, which would keep itself alive.
+        self._entry: Any = _Sampling._predict_within
 
     def prepare(self, execute: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
         """Let ComfyUI make room for a window instead of all frames, before sampling starts."""
@@ -109,7 +110,7 @@ class _Sampling:
         if is_compiled(model):
             # Importing the compiler takes seconds; here it is imported already.
             disable: Any = torch.compiler.disable
-            self._entry = disable(self._predict_within)
+            self._entry = disable(self._entry)
         with warnings_on_node():
             self._warn_of(frames, model)
         return execute(model, [length, *shape], *args, **kwargs)
@@ -134,7 +135,7 @@ class _Sampling:
 
     def predict(self, *arguments: Any, **named: Any) -> Any:
         """Take the place of the UNet's pass; see `_predict_within`."""
-        return self._entry(*arguments, **named)
+        return self._entry(self, *arguments, **named)
 
     def _predict_within(self, execute: Any, *arguments: Any, **named: Any) -> Any:
         """Predict the noise within the wrappers of other packs.

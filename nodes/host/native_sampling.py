@@ -243,19 +243,19 @@ class _NativeGuided:
         self._options = create_model_options_clone(prepared.options)
         self._guides = WindowGuides(schedule, controls, styles, on_passes)
         self._options["transformer_options"][GUIDES] = self._guides
-        self._unconditional: Tensor | None = None
+        self._unconditional = _Unconditional()
 
     def keep_unconditional(self) -> None:
         """Predict for the negative prompt at any scale from now on, and keep the result."""
         self._options = set_model_options_post_cfg_function(
-            self._options, self._keep, disable_cfg1_optimization=True
+            self._options, self._unconditional.keep, disable_cfg1_optimization=True
         )
 
     def unconditional(self) -> Tensor:
         """Return the latest call's result for the negative prompt alone."""
-        if self._unconditional is None:
+        if self._unconditional.latest is None:
             raise RuntimeError("The model has not been called, or keeps no such result.")
-        return self._unconditional
+        return self._unconditional.latest
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
         """Denoise [frames, 4, height, width], float32, on the CPU, from level `sigma`.
@@ -275,7 +275,17 @@ class _NativeGuided:
         )
         return denoised.float().cpu()
 
-    def _keep(self, arguments: dict[str, Any]) -> Tensor:
-        self._unconditional = arguments["uncond_denoised"].float().cpu()
+
+class _Unconditional:
+    """The latest result for the negative prompt alone.
+
+    Apart from the model, which ComfyUI's options would otherwise keep alive.
+    """
+
+    latest: Tensor | None = None
+
+    def keep(self, arguments: dict[str, Any]) -> Tensor:
+        """Keep it; a function that ComfyUI calls after guidance."""
+        self.latest = arguments["uncond_denoised"].float().cpu()
         denoised: Tensor = arguments["denoised"]
         return denoised
