@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from glob import has_magic
@@ -108,7 +109,9 @@ def _of_table(path: Path) -> Iterator[Clip]:
 
 
 def _of_rows(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Clip]:
-    for number, row in rows:
+    for number, given_row in rows:
+        # People write "Guidance Scale", and options --guidance-scale.
+        row = {re.sub(r"[\s_-]+", "_", name.lower()): each for name, each in given_row.items()}
         origin = f"{path}, line {number}"
         given = row.pop("input", None)
         if not isinstance(given, str) or not given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,15 +19,27 @@ def document(value: Any, *, path: Callable[[Path], Any] = str) -> Any:
         value: A dataclass of settings, or a value of one of its fields.
         path: Returns what stands for a path.
     """
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: document(getattr(value, each.name), path=path) for each in fields(value)}
-    if isinstance(value, dict):
-        return [[key, document(each, path=path)] for key, each in value.items()]
-    if isinstance(value, list | tuple):
-        return [document(each, path=path) for each in value]
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        # 7 and 7.0 are the same setting.
+        return int(value) if value.is_integer() else value
     if isinstance(value, Path):
         return path(value)
-    return str(value) if isinstance(value, Fraction) else value
+    if isinstance(value, list | tuple | dict):
+        # JSON knows no dictionaries with numbers as keys.
+        items = value.items() if isinstance(value, dict) else value
+        return [document(each, path=path) for each in items]
+    if is_dataclass(value):
+        kind: Any = type(value)
+        names: tuple[str, ...] = _names(kind)
+        return {name: document(getattr(value, name), path=path) for name in names}
+    return str(value)
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
 
 
 def restored(kind: type[Kind], data: dict[str, Any]) -> Kind:

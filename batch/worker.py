@@ -7,20 +7,19 @@ import os
 import queue
 import signal
 import threading
-import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from ..pipeline.errors import AnimateDiffV2VError, Cancelled, DiskFull
+from ..pipeline.errors import AnimateDiffV2VError
+from .outcome import outcome_of
 from .run import Result
-from .unit import FilesChanged, Unit
+from .unit import Unit
 
 # When the engine has ended, a unit has this long to reach its next step, where it stops.
 SECONDS_FOR_LAST_STEP = 3.0
 # A share that is shown changes by at least this much.
 _STEP = 0.01
-LONGEST_TRACEBACK = 4000
 
 # "failed" is for this unit, "fatal" for all: the disk is full, or the plan is outdated.
 MessageKind = Literal["ready", "begun", "progress", "done", "failed", "fatal", "stopped", "log"]
@@ -97,25 +96,15 @@ class _Worker:
     def _render(self, unit: Unit) -> None:
         self._shown = 0.0
         self._say("begun", unit=unit.name)
-        try:
-            result = self._renderer.render(
+        outcome = outcome_of(
+            unit.name,
+            lambda: self._renderer.render(
                 unit,
                 progress=lambda fraction, message: self._progress(unit.name, fraction, message),
                 is_cancelled=self._is_stopped.is_set,
-            )
-        except Cancelled:
-            self._say("stopped", unit=unit.name)
-        except (FilesChanged, DiskFull) as error:
-            self._say("fatal", unit=unit.name, text=str(error))
-        except AnimateDiffV2VError as error:
-            self._say("failed", unit=unit.name, text=str(error))
-        except Exception as error:
-            logging.getLogger(__name__).error(
-                "%s: %s", unit.name, traceback.format_exc()[-LONGEST_TRACEBACK:]
-            )
-            self._say("failed", unit=unit.name, text=f"{type(error).__name__}: {error}")
-        else:
-            self._say("done", unit=unit.name, result=result)
+            ),
+        )
+        self._say(outcome.kind, unit=unit.name, text=outcome.sentence, result=outcome.result)
 
     def _progress(self, name: str, fraction: float, message: str) -> None:
         if fraction - self._shown >= _STEP:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from ..batch.clips import Clip, find_clips
 from ..batch.unit import PART_FRAMES, Job, Shots
@@ -20,6 +20,7 @@ from .console import PROGRAM, say
 from .parsing import Help, Parser
 from .run import model_files, request_of
 
+Engine = Literal["local", "ray"]
 WORKERS = Range(0, 1000)
 # The same for all clips and all runs, so that the same command goes on where it was.
 SEED = 0
@@ -47,13 +48,31 @@ def add_command(commands: Any) -> None:
     batch.add_argument(
         "--status", action=_Status, metavar="OUT", help="show how far a batch is, and exit"
     )
-    units = batch.add_argument_group("batch")
+    _add_batch_options(batch.add_argument_group("batch"))
+    _add_run_options(batch)
+
+
+def _add_batch_options(units: options.Group) -> None:
     units.add_argument(
         "--workers",
         type=int,
         default=0,
         metavar="N",
         help="worker processes; 0 is one for each GPU, or one without a GPU",
+    )
+    units.add_argument(
+        "--engine",
+        default="local",
+        help=f"{', '.join(get_args(Engine))}: processes on this machine, or actors of Ray, on the "
+        "cluster that RAY_ADDRESS names or on this machine (extra `ray`)",
+    )
+    units.add_argument(
+        "--plan-only",
+        action="store_true",
+        help="write the plan, for `animatediff-v2v work` on other machines, and exit",
+    )
+    units.add_argument(
+        "--json", action="store_true", help="print a line of JSON on stdout for each unit"
     )
     units.add_argument(
         "--shots",
@@ -73,7 +92,6 @@ def add_command(commands: Any) -> None:
         action="store_true",
         help="replace files in OUT that are not results of a batch",
     )
-    _add_run_options(batch)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +126,7 @@ def _batch(parsed: argparse.Namespace) -> int:
     if not inputs:
         raise AnimateDiffV2VError("Give at least one INPUT, and last the folder to write.")
     checked("--shots", parsed.shots, Shots)
+    checked("--engine", parsed.engine, Engine)
     WORKERS.check("--workers", parsed.workers)
     FRAMES.check("--part-frames", parsed.part_frames)
     folder = Path(out)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..batch.ledger import Ledger
 from ..batch.local import run_here
 from ..batch.plan import plan
+from ..batch.ray_engine import run_on_ray
 from ..batch.report import write_page
-from ..batch.run import BatchRun
+from ..batch.run import BatchRun, Event
 from ..batch.summary import Summary, summarize
 from ..batch.unit import Job
 from ..pipeline.errors import AnimateDiffV2VError
@@ -39,19 +41,39 @@ def run_batch(jobs: Sequence[Job], folder: Path, parsed: argparse.Namespace) -> 
             units = plan(
                 jobs, folder, store=ledger, shots=parsed.shots, part_frames=parsed.part_frames
             )
-            run = BatchRun(ledger, units, overwrite=parsed.overwrite, on_event=display.show)
+            shown = _shown(display.show, as_json=parsed.json)
+            run = BatchRun(ledger, units, overwrite=parsed.overwrite, on_event=shown)
             if len(problems := [unit.problem for unit in units if unit.problem]) == len(units):
                 raise AnimateDiffV2VError(problems[0])
+            if parsed.plan_only:
+                say(f"{folder}: {len(jobs)} clips are planned as {len(units)} units")
+                return 0
             try:
-                run_here(run, device=parsed.device, workers=parsed.workers)
+                engine = run_on_ray if parsed.engine == "ray" else run_here
+                engine(run, device=parsed.device, workers=parsed.workers)
             except KeyboardInterrupt:
                 is_interrupted = True
             finally:
                 page = write_page(folder, units, ledger.rows())
-        return _concluded(summary(0.0), page, is_interrupted=is_interrupted)
+        return _concluded(summary(0.0), page, is_interrupted=is_interrupted, as_json=parsed.json)
 
 
-def _concluded(summary: Summary, page: Path, *, is_interrupted: bool) -> int:
+def _shown(show: Callable[[Event], None], *, as_json: bool) -> Callable[[Event], None]:
+    """Return a function that shows events, and prints the end of each unit if that is wanted."""
+
+    def shown(event: Event) -> None:
+        show(event)
+        if as_json and event.unit is not None and event.kind in ("done", "again", "put aside"):
+            line = {
+                "unit": event.unit.name, "state": event.kind, "worker": event.worker,
+                "frames": event.frames, "time": round(event.at, 3),
+            }  # fmt: skip
+            say(json.dumps(line | ({"sentence": event.sentence} if event.sentence else {})))
+
+    return shown
+
+
+def _concluded(summary: Summary, page: Path, *, is_interrupted: bool, as_json: bool) -> int:
     if is_interrupted:
         complain(
             f"interrupted; {summary.clips_done} of {summary.clips} clips are done, and the same "
@@ -59,5 +81,6 @@ def _concluded(summary: Summary, page: Path, *, is_interrupted: bool) -> int:
         )
         return EXIT_INTERRUPTED
     failed = f", {summary.clips_failed} failed" if summary.clips_failed else ""
-    say(f"{page}: {summary.clips_done} of {summary.clips} clips{failed}")
+    # With --json, stdout is for machines.
+    (complain if as_json else say)(f"{page}: {summary.clips_done} of {summary.clips} clips{failed}")
     return EXIT_UNUSABLE if summary.clips_failed else 0

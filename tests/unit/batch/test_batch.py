@@ -20,6 +20,7 @@ from animatediff_v2v.pipeline import (
     AnimateDiffV2VError,
     ControlFile,
     FrameSelection,
+    Guidance,
     LoraEntry,
     ModelFiles,
     Request,
@@ -128,6 +129,16 @@ def test_without_its_ledger_a_batch_finds_its_results(tmp_path, job, inverter, s
     assert {row.worker for row in after.values()} == {FOUND}
     name = f"a{suffix}"
     assert after[name].result_digest == before[name].result_digest
+
+
+def test_numbers_are_alike_however_they_are_written(tmp_path, job):
+    clip = write_clip(tmp_path / "a.mp4", [(5, 90)])
+    digests = set()
+    for scale in (7, 7.0):
+        sampling = SamplingSettings(seed=1, guidance=Guidance(scale=scale))
+        (unit,) = planned([job(clip, sampling=sampling)], tmp_path / "out")
+        digests.add(unit.digest)
+    assert len(digests) == 1
 
 
 def test_results_do_not_depend_on_paths(tmp_path, job, inverter):

@@ -48,10 +48,12 @@ def test_clips_with_the_same_name_get_their_own(tmp_path):
 
 def test_tables_have_settings_for_each_clip(tmp_path):
     table = tmp_path / "clips.csv"
-    table.write_text('input,output,prompt,seed\na.mp4,,"a fox, red",3\nb.mp4,deep/best.mp4,,\n')
+    table.write_text(
+        'Input,output,prompt,Guidance Scale\na.mp4,,"a fox, red",3\nb.mp4,deep/best.mp4,,\n'
+    )
     first, second = find_clips([table], out=tmp_path / "out")
     assert (first.path, first.name) == (tmp_path / "a.mp4", Path("a"))
-    assert first.settings == {"prompt": "a fox, red", "seed": "3"}
+    assert first.settings == {"prompt": "a fox, red", "guidance_scale": "3"}
     assert (second.name, second.settings) == (Path("deep/best"), {})
     assert second.origin == f"{table}, line 3"
     lines = tmp_path / "clips.jsonl"

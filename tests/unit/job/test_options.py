@@ -444,7 +444,7 @@ def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["rn"], "COMMAND is 'rn'; it can be run, batch, gallery, inspect,"),
+        (["rn"], "COMMAND is 'rn'; it can be run, batch, work, gallery, inspect,"),
         (["run", "a", "b", "c", *NETWORKS], "Unexpected 'c'; put quotes around"),
         (["run", "a", "b", *NETWORKS, "--steps"], "--steps needs a value; give one after it."),
         (["run", "a", "b", *NETWORKS, "--json=1"], "--json takes no value, but is given '1'"),

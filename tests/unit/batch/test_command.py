@@ -1,0 +1,192 @@
+"""`animatediff-v2v batch` and `work`, with workers that need no networks."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from animatediff_v2v.batch.clips import Clip
+from animatediff_v2v.batch.inline import run_inline
+from animatediff_v2v.batch.ledger import Ledger
+from animatediff_v2v.cli import batch_run
+from animatediff_v2v.cli.batch import _jobs, _row_parser, _with_row
+from animatediff_v2v.cli.main import _parser, main
+from animatediff_v2v.pipeline.errors import DiskFull
+
+from .conftest import write_clip
+
+MODELS = ["--motion-module=none", "--device=cpu"]
+
+
+@pytest.fixture
+def workers(monkeypatch, inverter):
+    """Let the command's engine invert the colours in this process."""
+
+    def engine(run, *, device, workers):
+        run_inline(run, inverter, worker=f"{device}-{workers}")
+
+    monkeypatch.setattr(batch_run, "run_here", engine)
+    return inverter
+
+
+@pytest.fixture
+def batch(tmp_path, models):
+    """Return a function that runs the command on two clips."""
+    for name, length in (("a", 5), ("b", 6)):
+        write_clip(tmp_path / "in" / f"{name}.mp4", [(length, 90)])
+
+    def run(*options, inputs=(tmp_path / "in",), prompt="--prompt=a <fox>"):
+        return main(
+            ["batch", *map(str, inputs), str(tmp_path / "out"), f"--checkpoint={models.checkpoint}",
+             *MODELS, prompt, *options]
+        )  # fmt: skip
+
+    return run
+
+
+class Videos(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.sources, self.text = [], ""
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "video":
+            self.sources.append(unquote(dict(attributes)["src"]))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_batch_writes_its_results_and_a_page(workers, batch, tmp_path, capsys):
+    assert batch("--seed=3", "--select-every-nth-frame=1") == 0
+    told = capsys.readouterr()
+    out = tmp_path / "out"
+    assert told.out.strip() == f"{out / 'index.html'}: 2 of 2 clips"
+    assert "a.mp4 is done (1 of 2 clips" in told.err
+    page = Videos()
+    text = (out / "index.html").read_text(encoding="utf-8")
+    page.feed(text)
+    assert page.sources == ["sources/a.mp4.mp4", "a.mp4", "sources/b.mp4.mp4", "b.mp4"]
+    assert all((out / source).is_file() for source in page.sources)
+    for fact in ("a <fox>", "25 steps, euler", "checkpoint.safetensors", "2 of 2 clips"):
+        assert fact in page.text
+    assert "http" not in text  # it opens without a server
+    assert batch("--seed=3", "--select-every-nth-frame=1") == 0
+    assert len(workers.rendered) == 4
+    with pytest.raises(SystemExit):
+        main(["batch", "--status", str(out)])
+    assert f"{out}: not running, 2 of 2 clips" in capsys.readouterr().out
+
+
+def test_what_failed_is_on_the_page_and_in_the_status(workers, batch, tmp_path, capsys):
+    (tmp_path / "in" / "c.mp4").write_text("no video")
+    workers.fails = {"a.mp4": 3}
+    assert batch("--json") == 1
+    told = capsys.readouterr()
+    lines = [json.loads(line) for line in told.out.splitlines()]
+    states = [line["state"] for line in lines if line["unit"] == "a.mp4"]
+    assert states == ["again", "again", "put aside"]
+    assert "c.mp4 is put aside: INPUT: " in told.err
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "Failed: a.mp4 cannot be inverted." in text and "Failed: input: " in text
+    with pytest.raises(SystemExit):
+        main(["batch", "--status", str(tmp_path / "out")])
+    assert "a.mp4 has failed: a.mp4 cannot be inverted." in capsys.readouterr().out
+
+
+def test_a_full_disk_stops_the_batch_with_a_sentence(workers, batch, monkeypatch, capsys):
+    def full(run, **_):
+        raise DiskFull("a.mp4 was not written: the disk is full; free some space.")
+
+    monkeypatch.setattr(batch_run, "run_here", full)
+    assert batch() == 2
+    assert "the disk is full; free some space." in capsys.readouterr().err
+
+
+def test_an_interrupted_batch_says_what_is_done(workers, batch, monkeypatch, capsys):
+    def interrupted(run, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch_run, "run_here", interrupted)
+    assert batch() == 130
+    assert "interrupted; 0 of 2 clips are done, and the same command" in capsys.readouterr().err
+
+
+def test_shards_do_their_share_and_the_command_finds_it(
+    workers, batch, tmp_path, monkeypatch, capsys
+):
+    assert batch("--plan-only") == 0
+    assert "2 clips are planned as 4 units" in capsys.readouterr().out
+    monkeypatch.setattr(
+        "animatediff_v2v.batch.render.Renderer.render", lambda _, unit: workers(unit, lambda *_: 0)
+    )
+    out = str(tmp_path / "out")
+    for number, name in enumerate(("a.mp4", "b.mp4")):
+        assert main(["work", out, f"--shard={number}/2"]) == 0
+        line = json.loads(capsys.readouterr().out)
+        assert (line["unit"], line["state"]) == (name, "done")
+    assert main(["work", out]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["state"] for line in lines] == ["skipped", "skipped"]
+    assert batch() == 0
+    assert workers.rendered == ["a.mp4", "b.mp4", "a.mp4#source", "b.mp4#source"]
+    with Ledger(tmp_path / "out", read_only=True) as ledger:
+        assert {row.worker for row in ledger.rows()} == {"found", "cpu-0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["work", "{out}", "--shard=2/2"], "--shard is '2/2'; it must be I/N with I from 0"),
+        (["work", "{out}"], "holds no batch"),
+        (["batch", "{out}"], "Give at least one INPUT"),
+        (["batch", "gone.mp4", "{out}"], "there is no file gone.mp4"),
+        (["batch", "{in}", "{in}/a.mp4"], "is a file; give a folder for the results"),
+        (["batch", "{in}", "{out}", "--workers=-1"], "--workers is -1; it must be from 0"),
+        (["batch", "{in}", "{out}", "--shots=cuts"], "--shots is 'cuts'; it can be scenes, whole."),
+        (["batch", "{in}", "{out}", "--engine=spark"], "--engine is 'spark'; it can be local, ray"),
+        (["batch", "{in}", "{out}", "--part-frames=8"], "--part-frames is 8; it must be more than"),
+        (["batch", "{in}", "{out}", "--steps=0"], "--steps is 0"),
+        (["batch", "{in}", "{out}", "--checkpoint=gone.ckpt"], "--checkpoint: there is no file"),
+        (["batch", "{table}", "{out}"], "t.csv, line 2: --steps is 0"),
+        (["batch", "--status", "{out}"], "There is no folder"),
+    ],
+)
+def test_errors_are_sentences(batch, models, tmp_path, capsys, arguments, sentence):  # noqa: PLR0917
+    table = tmp_path / "t.csv"
+    table.write_text("input,steps\nin/a.mp4,0\n")
+    places = {"in": tmp_path / "in", "out": tmp_path / "out", "table": table}
+    if arguments[0] == "batch" and "--status" not in arguments:
+        arguments = [*arguments[:3], f"--checkpoint={models.checkpoint}", *MODELS, "--prompt=x",
+                     *arguments[3:]]  # fmt: skip
+    assert main([each.format(**places) for each in arguments]) == 2
+    told = capsys.readouterr().err.replace(str(tmp_path / "gone.mp4"), "gone.mp4")
+    assert sentence in told or sentence.replace("gone.mp4", "") in told
+
+
+def test_rows_of_a_table_replace_the_options_of_the_command():
+    base = _parser().parse_args(
+        ["batch", "in", "out", "--checkpoint=c.ckpt", "--motion-module=m.ckpt", "--lora=x",
+         "--prompt=a fox", "--steps=4"]
+    )  # fmt: skip
+    rows = _row_parser()
+    row = _with_row(base, rows, {"seed": 5, "lora": ["y:0.5", "z"], "no_audio": True})
+    assert (row.seed, row.lora, row.no_audio, row.steps) == (5, ["y:0.5", "z"], True, 4)
+    assert base.lora == ["x"]
+    row = _with_row(base, rows, {"prompt_schedule": "0: b"})
+    assert (row.prompt, row.prompt_schedule) == (None, "0: b")
+    assert _with_row(base, rows, {"no_audio": "false"}).no_audio is False
+
+
+def test_results_go_into_the_folder_by_name_and_format(tmp_path):
+    parsed = _parser().parse_args(
+        ["batch", "in", "out", "--checkpoint=c.ckpt", "--motion-module=none", "--prompt=x",
+         "--format=gif"]
+    )  # fmt: skip
+    clips = [Clip(Path("in/v1.final.mp4"), Path("deep/v1.final"))]
+    (job,) = _jobs(clips, parsed, tmp_path)
+    assert job.request.output == tmp_path / "deep" / "v1.final.gif"
+    assert job.request.sampling.seed == 0
