@@ -18,6 +18,8 @@ from ..pipeline.part_folder import PartFolder
 
 DEMO_FOLDER = Path(__file__).parent
 CLIP_NAME = "miniature_clip.mp4"
+PICTURE_NAME = "miniature_style.png"
+_INPUTS = {"clip.mp4": CLIP_NAME, "style.png": PICTURE_NAME}
 _NATIVE_SUFFIX = "_native"
 # ComfyUI cannot use these: it only supports vision models of certain sizes.
 _ONLY_WIDENED = ("clip_vision", "ipadapter")
@@ -35,7 +37,7 @@ def checked_comfyui(comfyui: Path) -> Path:
 
 
 def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = False) -> list[Path]:
-    """Copy the miniature's model files and its video into a ComfyUI; return the paths written.
+    """Copy the miniature's files, its video and its picture into a ComfyUI; return the paths.
 
     Args:
         comfyui: the folder with ComfyUI's `models` and `input`.
@@ -48,8 +50,23 @@ def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = Fal
             with the repository, not with a wheel), or when a file cannot be written.
     """
     comfyui = checked_comfyui(comfyui)
+    return copy_miniature(comfyui / "models", comfyui / "input", native=native, overwrite=overwrite)
+
+
+def copy_miniature(
+    models: Path, inputs: Path, *, native: bool = False, overwrite: bool = False
+) -> list[Path]:
+    """Copy the miniature's files, its video and its picture into these folders; return the paths.
+
+    Args and errors are those of install_models.
+    """
     sources = _sources()
-    written = copy_miniature(comfyui / "models", comfyui / "input", overwrite=overwrite)
+    usable = [path for path in sources if path.parent.name not in _ONLY_WIDENED]
+    targets = {path: models / path.parent.name / path.name for path in usable}
+    targets |= {DEMO_FOLDER / source: inputs / name for source, name in _INPUTS.items()}
+    for source, target in targets.items():
+        _write(target, partial(shutil.copyfile, source), overwrite=overwrite)
+    written = [*targets.values()]
     if not native:
         return written
     from .widened_files import WIDENED_FOLDERS, save_widened  # noqa: PLC0415 - loads PyTorch
@@ -58,29 +75,15 @@ def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = Fal
         folder = path.parent.name
         if folder in WIDENED_FOLDERS:
             suffix = "" if folder in _ONLY_WIDENED else _NATIVE_SUFFIX
-            target = comfyui / "models" / folder / f"{path.stem}{suffix}.safetensors"
+            target = models / folder / f"{path.stem}{suffix}.safetensors"
             _write(target, partial(save_widened, path), overwrite=overwrite)
             written.append(target)
     return written
 
 
-def copy_miniature(models: Path, inputs: Path, *, overwrite: bool = False) -> list[Path]:
-    """Copy the miniature's model files and its video into these folders; return the paths written.
-
-    Raises:
-        AnimateDiffV2VError: as of install_models.
-    """
-    usable = [path for path in _sources() if path.parent.name not in _ONLY_WIDENED]
-    targets = {path: models / path.parent.name / path.name for path in usable}
-    targets[DEMO_FOLDER / "clip.mp4"] = inputs / CLIP_NAME
-    for source, target in targets.items():
-        _write(target, partial(shutil.copyfile, source), overwrite=overwrite)
-    return [*targets.values()]
-
-
 def _sources() -> list[Path]:
     models = sorted((DEMO_FOLDER / "models").rglob("*.safetensors"))
-    if not models or not (DEMO_FOLDER / "clip.mp4").exists():
+    if not models or not all((DEMO_FOLDER / name).exists() for name in _INPUTS):
         raise AnimateDiffV2VError(
             f"The miniature is not in {DEMO_FOLDER}: it comes with a clone of the repository."
         )

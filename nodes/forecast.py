@@ -28,7 +28,8 @@ def describe_forecast(
         height: in pixels.
 
     Returns:
-        The number of `windows`, and the expected `seconds`; None if nothing was measured yet.
+        The number of `windows`, the `checkpoint`, and the expected `seconds`; None if nothing was
+        measured with it yet.
 
     Raises:
         AnimateDiffV2VError: for a wrong value.
@@ -55,7 +56,9 @@ def describe_forecast(
     if not options and query.get("windows") == "fitting" and frame_count <= FITTING_FRAMES:
         context = ContextOptions(length=frame_count, overlap=0)
     work = Work.of(frame_count, width=width, height=height, settings=settings, context=context)
+    checkpoint = query.get("checkpoint", "")
     return {
         "windows": work.windows,
-        "seconds": expected_seconds(query.get("checkpoint", ""), work),
+        "checkpoint": checkpoint,
+        "seconds": expected_seconds(checkpoint, work),
     }

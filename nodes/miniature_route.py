@@ -15,22 +15,26 @@ ROUTE = "/animatediff_v2v/miniature"
 
 
 def add_miniature_route() -> None:
-    """Add the route `POST /animatediff_v2v/miniature`."""
+    """Add the route `POST /animatediff_v2v/miniature`, which takes `?native=1`."""
     host.add_route(web.post(ROUTE, _answer))
 
 
-async def _answer(_request: web.Request) -> web.Response:
+async def _answer(request: web.Request) -> web.Response:
+    native = request.query.get("native") == "1"
     try:
-        files = await asyncio.to_thread(install_miniature)
+        files = await asyncio.to_thread(install_miniature, native=native)
     except AnimateDiffV2VError as error:
         return web.json_response({"error": str(error)}, status=400)
     return web.json_response({"files": files})
 
 
-def install_miniature() -> list[str]:
+def install_miniature(*, native: bool = False) -> list[str]:
     """Copy the miniature's models and its clip; return them as "checkpoints/miniature.safetensors".
 
     Files that are there already with the same content stay untouched.
+
+    Args:
+        native: also write the models at the sizes that ComfyUI's own loaders support (2.0 GB).
 
     Raises:
         AnimateDiffV2VError: when a file cannot be written, or one of its name has other content.
@@ -38,7 +42,7 @@ def install_miniature() -> list[str]:
     """
     models, inputs = host.models_folder(), host.input_folder()
     try:
-        written = copy_miniature(models, inputs)
+        written = copy_miniature(models, inputs, native=native)
     except AnimateDiffV2VError as error:
         raise AnimateDiffV2VError(_as_seen_by_users(str(error), models, inputs)) from error
     return [f"{path.parent.name}/{path.name}" for path in written]

@@ -54,10 +54,10 @@ def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
     """Describe what Load Video would load for `video` in the input folder and the other values.
 
     Returns:
-        A dict in which frame_count and duration_seconds are None if only decoding can tell, and
-        thumbnails has some of the kept frames: their time in seconds, and a picture as a data URI;
-        with thumbnails=0 there are none. With the settings of a run there is a forecast; see
-        describe_forecast.
+        A dict in which frame_count, source_frame_count (of the whole video) and duration_seconds
+        are None if only decoding can tell, and thumbnails has some of the kept frames: their time
+        in seconds, and a picture as a data URI; with thumbnails=0 there are none. With the settings
+        of a run there is a forecast; see describe_forecast.
 
     Raises:
         AnimateDiffV2VError: for a wrong value, an unreadable file, or one outside the input folder.
@@ -79,6 +79,7 @@ def _described(reader: videos.VideoReader, query: Mapping[str, str]) -> dict[str
     count, width, height = reader.expected_frame_count, reader.width, reader.height
     described: dict[str, Any] = {
         "frame_count": count,
+        "source_frame_count": reader.info.frame_count,
         "frame_rate": float(reader.frame_rate),
         "duration_seconds": float(count / reader.frame_rate) if count else None,
         "width": width,

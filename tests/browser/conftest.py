@@ -96,7 +96,7 @@ def page(request, chromium, server):
         ("Comfy.Locale", "en"),
     ):
         assert server.post(f"/settings/{setting}", value)[0] == 200
-    context = chromium.new_context(viewport={"width": 1500, "height": 950})
+    context = chromium.new_context(viewport={"width": 1600, "height": 1000})
     context.set_default_timeout(MOST_MILLISECONDS)
     SHOTS.mkdir(exist_ok=True)
     address = f"http://127.0.0.1:{server.port}/"

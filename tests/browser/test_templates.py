@@ -12,6 +12,9 @@ from .conftest import TEMPLATES
 
 ONE = "ADV2V_VideoToVideo"
 GRAPH, ONE_NODE, TRY_IT_NOW = TEMPLATES[2], TEMPLATES[1], TEMPLATES[0]
+BUTTON = "get_miniature"
+# Those without ComfyUI's own loaders, for which 2 GB are written.
+RUN_ON_MINIATURE = {"03", "04", "05", "06", "07", "09"}
 MINIATURE = ("checkpoints/miniature", "animatediff_models/miniature_motion")
 # Left, top, right and bottom of each node, titles included, in units of the graph.
 BOXES = """() => {
@@ -46,7 +49,7 @@ SPILT = """() => {
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template_opens_without_a_warning(frontend, name):
-    frontend.open_template(name)
+    frontend.open_template(name, fit=False)
     page = frontend.page
     page.wait_for_timeout(1500)
     unknown = "app.graph.nodes.filter((node) => node.has_errors || !node.constructor.nodeData"
@@ -86,7 +89,7 @@ def test_clip_goes_in_and_video_plays(frontend, tmp_path, server):
     chooser.value.set_files(clip)
     frontend.wait_for_strip("8 frames · 8 fps · 1 s · 96 × 64")
     frontend.choose("ADV2V_LoadVideo", "select_every_nth_frame", 4)
-    frontend.wait_for_strip("4 frames · 4 fps · 1 s · 96 × 64")
+    frontend.wait_for_strip("4 of 8 frames · 4 fps · 1 s · 96 × 64")
     frontend.choose("ADV2V_Sampler", "steps", 3)
     # The results of the other renderer are cached.
     frontend.choose("ADV2V_Sampler", "seed", len(frontend.renderer))
@@ -130,60 +133,97 @@ def test_templates_are_listed_by_number(frontend):
 
 
 def test_a_template_opens_as_large_as_the_window(frontend):
-    page, before = frontend.page, frontend.page.viewport_size
-    page.set_viewport_size({"width": 1600, "height": 1000})
-    page.wait_for_timeout(500)
+    page = frontend.page
     frontend.open_template(GRAPH, fit=False)
-    try:
-        scale, (left, top) = page.evaluate("[app.canvas.ds.scale, [...app.canvas.ds.offset]]")
-        assert 0.7 <= scale <= 0.75
-        boxes = page.evaluate(BOXES)
-        # To the right of the menu on the left, below that at the top.
-        assert (min(box[1] for box in boxes) + left) * scale >= 60
-        assert (min(box[2] for box in boxes) + top) * scale >= 88
-        assert (max(box[3] for box in boxes) + left) * scale <= 1600
-        assert (max(box[4] for box in boxes) + top) * scale <= 1000
-    finally:
-        page.set_viewport_size(before)
+    scale, (left, top) = page.evaluate("[app.canvas.ds.scale, [...app.canvas.ds.offset]]")
+    assert 0.7 <= scale <= 0.75
+    boxes = page.evaluate(BOXES)
+    # To the right of the menu on the left, below that at the top.
+    assert (min(box[1] for box in boxes) + left) * scale >= 60
+    assert (min(box[2] for box in boxes) + top) * scale >= 88
+    assert (max(box[3] for box in boxes) + left) * scale <= page.viewport_size["width"]
+    assert (max(box[4] for box in boxes) + top) * scale <= page.viewport_size["height"]
+
+
+def remove_miniature(frontend, server):
+    for name in MINIATURE:
+        (server.folder / "models" / f"{name}.safetensors").unlink(missing_ok=True)
+    (server.folder / "input" / CLIP_NAME).unlink(missing_ok=True)
+    frontend.page.evaluate("app.refreshComboInNodes()")
+
+
+def wait_for_result(page):
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('video')].some("
+        "(video) => video.src.includes('AnimateDiffV2V') && video.readyState >= 2)"
+    )
 
 
 def test_the_miniature_comes_and_runs(frontend, server):
-    page, models = frontend.page, server.folder / "models"
-    for name in MINIATURE:
-        (models / f"{name}.safetensors").unlink(missing_ok=True)
-    (server.folder / "input" / CLIP_NAME).unlink(missing_ok=True)
-    page.evaluate("app.refreshComboInNodes()")
-    frontend.open_template(TRY_IT_NOW)
+    page = frontend.page
+    remove_miniature(frontend, server)
+    frontend.open_template(TRY_IT_NOW, fit=False)
+    # It is offered in the note, and in the node above the clip.
+    assert page.evaluate(f"{FIND}[0].name") == BUTTON
+    # A graph that is saved now can be read.
+    saved = page.evaluate(f"app.graph.serialize().nodes.find(({{ type }}) => type === '{ONE}')")
+    assert saved["widgets_values"][1] == "a green square on a purple background"
     frontend.shot("try it now, before")
-    button = f"{FIND}.find(({{ name }}) => name === 'get_miniature')"
+    page.locator("a", has_text="Get the miniature").click()
+    page.wait_for_function(f"() => !{FIND}.some(({{ name }}) => name === '{BUTTON}')")
+    for name in MINIATURE:
+        file = server.folder / "models" / f"{name}.safetensors"
+        assert file.read_bytes() == (PACK / "demo" / "models" / f"{name}.safetensors").read_bytes()
+    # The rest is as the template has it; this is as much as shows that it runs.
+    frontend.choose(ONE, "frame_load_cap", 8)
+    frontend.choose(ONE, "num_inference_steps", 2 + len(frontend.renderer) % 2)
+    page.get_by_test_id("queue-button").click()
+    wait_for_result(page)
+    frontend.shot("try it now, after")
+
+
+def test_the_button_in_the_node_gets_the_miniature(frontend, server):
+    page = frontend.page
+    remove_miniature(frontend, server)
+    frontend.open_template(ONE_NODE, fit=False)
+    # Other files are missing, too: the page of the tests has those that the template names.
+    frontend.choose(ONE, "base_model", "missing.safetensors")
+    saved = page.evaluate("app.graph.serialize()")
+    page.evaluate("(graph) => app.loadGraphData(graph)", saved)
+    button = f"{FIND}.find(({{ name }}) => name === '{BUTTON}')"
     if frontend.renderer == "nodes 2.0":
         page.get_by_role("button", name="Get the miniature").click()
     else:
         page.evaluate(f"{button}.callback()")
     page.wait_for_function(f"() => !{button}")
-    for name in MINIATURE:
-        file = f"{name}.safetensors"
-        assert (models / file).read_bytes() == (PACK / "demo" / "models" / file).read_bytes()
-    # The rest is as the template has it; this is as much as shows that it runs.
-    frontend.choose(ONE, "frame_load_cap", 8)
-    frontend.choose(ONE, "num_inference_steps", 2 + len(frontend.renderer) % 2)
-    page.get_by_test_id("queue-button").click()
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('video')].some("
-        "(video) => video.src.includes('AnimateDiffV2V') && video.readyState >= 2)"
-    )
-    frontend.shot("try it now, after")
+    (shown,) = frontend.shown(ONE)
+    assert shown["base_model"] == "miniature.safetensors" and shown["video"] == CLIP_NAME
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name[:2] in RUN_ON_MINIATURE])
+def test_a_template_runs_on_the_miniature(frontend, name):
+    """Press the button in its note, and Run; then nothing in the graph is red."""
+    page = frontend.page
+    frontend.open_template(name, fit=False)
+    page.locator("a", has_text="Get the miniature").click()
+    page.get_by_text("The miniature is installed").first.wait_for()
+    assert frontend.run() == "success"
+    wait_for_result(page)
+    assert not page.evaluate("app.graph.nodes.filter(({ has_errors }) => has_errors).length")
+    frontend.shot(f"{name} on the miniature")
 
 
 FIND = f"app.graph.nodes.find(({{ type }}) => type === '{ONE}').widgets"
-FORM = ["video", "prompt", "base_model", "denoise"]
+FORM = ["video", "frames", "prompt", "base_model", "denoise"]
+FORM += ["select_every_nth_frame", "frame_load_cap"]
 
 
 @pytest.mark.parametrize("width", [1600, 412])
 def test_the_form_of_app_mode(frontend, width):
-    """Clip, prompt, checkpoint and strength, and the button, on a screen and on a phone."""
+    """Clip, frames, prompt, checkpoint, strength and the button, on a screen and on a phone."""
     page = frontend.page
     frontend.open_template(ONE_NODE)
+    frontend.choose(ONE, "video", "clip.mp4")
     before = page.viewport_size
     page.set_viewport_size({"width": width, "height": 915})
     frontend.command("Comfy.ToggleLinear")
@@ -194,6 +234,9 @@ def test_the_form_of_app_mode(frontend, width):
         fields.first.wait_for()
         frontend.shot(f"app mode {width}")
         assert [each.inner_text().split("\n")[0] for each in fields.all()] == FORM
+        # What is left out is said.
+        frontend.wait_for_strip("4 of 8 frames · 4 fps")
+        assert "4 of 8 frames" in fields.all()[1].inner_text()
         for field in fields.all():
             box = field.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= width
@@ -202,3 +245,5 @@ def test_the_form_of_app_mode(frontend, width):
         page.set_viewport_size(before)
         frontend.command("Comfy.ToggleLinear")
         page.wait_for_timeout(500)
+    # The strip is in its node again.
+    frontend.wait_for_strip("4 of 8 frames")

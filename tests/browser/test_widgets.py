@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 STACK, LOAD, JOB = "ADV2V_LoraStack", "ADV2V_LoadVideo", "ADV2V_VideoToVideo"
+SELECT = "ADV2V_SelectFrames"
 MODEL, SAMPLER, CONTEXT = "ADV2V_LoadModel", "ADV2V_Sampler", "ADV2V_ContextOptions"
 CHECKPOINT = "checkpoint.safetensors"
 LORA = "style_lora.safetensors"
@@ -56,7 +57,7 @@ def test_strip_survives(frontend):
     frontend.add(LOAD, video="clip.mp4")
     frontend.wait_for_strip("8 frames")
     frontend.choose(LOAD, "select_every_nth_frame", 4)
-    frontend.wait_for_strip("4 frames")
+    frontend.wait_for_strip("4 of 8 frames")
     assert frontend.strips()[0][1] == 4
 
     frontend.press("Control+z")
@@ -70,9 +71,9 @@ def test_strip_survives(frontend):
 
     frontend.choose(LOAD, "select_every_nth_frame", 8)
     frontend.reload()
-    frontend.wait_for_strip("2 frames")
+    frontend.wait_for_strip("2 of 8 frames")
     enter_subgraph(frontend, LOAD)
-    frontend.wait_for_strip("2 frames")
+    frontend.wait_for_strip("2 of 8 frames")
 
 
 def test_strip_says_what_is_wrong(frontend):
@@ -124,7 +125,7 @@ def test_sampler_tells_what_it_will_do(frontend):
     frontend.add(SAMPLER)
     frontend.add(LOAD, video="clip.mp4")
     frontend.connect(LOAD, 0, SAMPLER, "images")
-    wait_for_forecast(frontend, "8 frames · 1 s · 1 window · time unknown before a first run")
+    wait_for_forecast(frontend, "8 frames · 1 s · 1 window")
     frontend.add(CONTEXT, length=4, overlap=0)
     frontend.connect(CONTEXT, 0, SAMPLER, "context_options")
     wait_for_forecast(frontend, "8 frames · 1 s · 2 windows")
@@ -136,6 +137,15 @@ def test_sampler_tells_what_it_will_do(frontend):
     frontend.shot("sampler")
     frontend.choose(LOAD, "video", "missing.mp4")
     wait_for_forecast(frontend, "missing.mp4")
+
+
+def test_sampler_knows_the_frames_of_comfyuis_own_loader(frontend):
+    frontend.add(SAMPLER)
+    frontend.add("LoadVideo", file="clip.mp4")
+    frontend.add(SELECT, select_every_nth_frame=4)
+    frontend.connect("LoadVideo", 0, SELECT, "video")
+    frontend.connect(SELECT, 0, SAMPLER, "images")
+    wait_for_forecast(frontend, "2 frames · 1 s · 1 window")
 
 
 def wait_for_forecast(frontend, says):

@@ -140,6 +140,19 @@ def test_template_runs_and_is_cached(server, template):
     assert sorted(path.parent.iterdir()) == files
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_template_runs_on_the_miniature(server, object_info, name):
+    """With what the button "Get the miniature" sets, except for the number of steps."""
+    workflow = json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    prompt = to_api(workflow, object_info)
+    for key, values in workflow["extra"]["animatediff_v2v_miniature"]["values"].items():
+        prompt[key]["inputs"] |= values
+    for node in prompt.values():
+        node["inputs"] |= {key: 2 for key in node["inputs"] if key.endswith("steps")}
+    (path,) = server.files(server.run(prompt, workflow))
+    assert len(pictures(path)) in (8, 16, 48)
+
+
 @pytest.fixture
 def opened(object_info):
     """Open a template as a prompt for the miniature and its own clip."""

@@ -2,10 +2,11 @@
 
 import { app } from "../../../scripts/app.js";
 import { addPolledWidget, isAnyLinked, valueOf } from "./polled_widget.js";
-import { number, selectionOf, UNKNOWN } from "./selection.js";
+import { framesText, number, selectionOf, unknown } from "./selection.js";
+import { text } from "./texts.js";
 
 const SAMPLER = "ADV2V_Sampler";
-const LOAD = "ADV2V_LoadVideo";
+const LOADERS = ["ADV2V_LoadVideo", "ADV2V_SelectFrames"];
 // Names in the query, and those of the two nodes' widgets.
 const SETTINGS = {
   steps: ["steps", "num_inference_steps"],
@@ -38,9 +39,13 @@ export function settingsOf(node, checkpoint) {
 
 export function forecastText({ forecast }) {
   if (!forecast) return "";
-  const windows = forecast.windows === 1 ? "1 window" : `${forecast.windows} windows`;
-  const { seconds } = forecast;
-  const time = seconds == null ? "time unknown before a first run" : `takes ${duration(seconds)}`;
+  const { windows: count } = forecast;
+  const windows = count === 1 ? text("window", "1 window") : text("windows", "{count} windows", { count });
+  const { seconds, checkpoint } = forecast;
+  // Times are stored by checkpoint.
+  if (!checkpoint) return windows;
+  const time =
+    seconds == null ? text("noTime", "time unknown before a first run") : duration(seconds);
   return `${windows} · ${time}`;
 }
 
@@ -55,6 +60,7 @@ function contextOf(node) {
 class Line {
   constructor() {
     this.height = HEIGHT_PIXELS;
+    this.label = text("forecast", "forecast");
     this.element = document.createElement("div");
     this.element.dataset.testid = "animatediff-v2v-forecast";
     Object.assign(this.element.style, {
@@ -72,11 +78,12 @@ class Line {
     const slot = node.findInputSlot("images");
     if (!node.isInputConnected(slot)) return { sentence: "" };
     const source = node.getInputNode(slot);
-    const selection = source?.comfyClass === LOAD ? selectionOf(source) : { sentence: UNKNOWN };
+    const isLoader = LOADERS.includes(source?.comfyClass);
+    const selection = isLoader ? selectionOf(source) : { sentence: unknown() };
     if (selection.sentence != null) return selection;
     const model = node.getInputNode(node.findInputSlot("model"));
     const settings = settingsOf(node, model && valueOf(model, "checkpoint"));
-    if (!settings) return { sentence: UNKNOWN };
+    if (!settings) return { sentence: unknown() };
     // The frames are shown by the node that loads them.
     const query = [...selection.pairs, ...settings, ["windows", "fitting"], ["thumbnails", 0]];
     return { query: new URLSearchParams(query) };
@@ -84,9 +91,8 @@ class Line {
 
   show(answer) {
     const { frame_count: count, duration_seconds: seconds } = answer;
-    if (count == null) return this.say("Frames are counted while the graph runs.");
-    const frames = count === 1 ? "1 frame" : `${count} frames`;
-    return this.say(`${frames} · ${number(seconds, 2)} s · ${forecastText(answer)}`);
+    if (count == null) this.say(unknown());
+    else this.say(`${framesText({ count })} · ${number(seconds, 2)} s · ${forecastText(answer)}`);
   }
 
   say(sentence) {
@@ -99,8 +105,12 @@ class Line {
 }
 
 function duration(seconds) {
-  if (seconds < 1) return "less than 1 s";
-  if (seconds < 90) return `about ${Math.round(seconds)} s`;
-  if (seconds < 5400) return `about ${Math.round(seconds / 60)} min`;
-  return `about ${number(seconds / 3600, 1)} h`;
+  if (seconds < 1) return text("instantly", "takes less than 1 s");
+  if (seconds < 90) return takes(`${Math.round(seconds)} s`);
+  if (seconds < 5400) return takes(`${Math.round(seconds / 60)} min`);
+  return takes(`${number(seconds / 3600, 1)} h`);
+}
+
+function takes(time) {
+  return text("takes", "takes about {time}", { time });
 }

@@ -1,96 +1,142 @@
-// Offers the miniature in nodes that name one of its files while ComfyUI does not have it: a button
-// copies it out of this pack's folder into ComfyUI's models and input.
+// Offers the miniature where the files of this pack's templates are missing. A button in the node
+// that takes the clip, and a link in the note of the template, copy it out of this pack's folder
+// into ComfyUI's models and input, and set the graph to it. `extra` in a template says to what.
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { after } from "./hooks.js";
+import { text } from "./texts.js";
 
-const LABEL = "Get the miniature (20 MB, no download)";
-// Widgets that choose files, and the miniature's file in each.
-const FILES = {
-  ADV2V_VideoToVideo: {
-    base_model: "miniature.safetensors",
-    motion_module: "miniature_motion.safetensors",
-    video: "miniature_clip.mp4",
-  },
-  ADV2V_LoadModel: {
-    checkpoint: "miniature.safetensors",
-    motion_module: "miniature_motion.safetensors",
-  },
-  ADV2V_LoadVideo: { video: "miniature_clip.mp4" },
-};
+// In `extra`: { native, values: { node id: { widget: value } } }; native networks take 2 GB.
+const PLAN = "animatediff_v2v_miniature";
 const BUTTON = "get_miniature";
-// Set on nodes whose files are left empty until the miniature is there.
-const WAITS = "waits_for_the_miniature";
+// Without this script, it leads to a heading of README.md.
+const LINK = 'a[href$="#get-the-miniature"]';
+const CLIP = "video";
 
 app.registerExtension({
   name: "AnimateDiffV2V.GetMiniature",
+  setup() {
+    // Before the frontend opens the link, or the note's editor.
+    document.addEventListener("click", onClick, true);
+  },
   // The values stand in the widgets, and the page has not looked for missing files yet.
   loadedGraphNode(node) {
-    const missing = FILES[node.comfyClass] ? missingFiles(node) : [];
-    if (!missing.length) return;
-    node.properties[WAITS] = true;
-    // Named, they would be reported as missing, with advice to download them.
-    for (const { widget } of missing) widget.value = "";
-    addButton(node);
+    const values = planOf(app.graph)?.values[node.id];
+    if (!values) return;
+    for (const [widget, value] of entries(node, values)) {
+      // Named, the miniature's files would be reported as missing, with advice to download them.
+      if (widget.value === value && isMissing(widget)) widget.value = "";
+    }
+    if (CLIP in values && needsFiles()) addButton(node);
   },
 });
 
-// Returns the widgets that want a file of the miniature which ComfyUI does not have.
-function missingFiles(node) {
-  return Object.entries(FILES[node.comfyClass])
-    .map(([name, file]) => ({ file, widget: node.widgets?.find((each) => each.name === name) }))
-    .filter(({ file, widget }) => {
-      if (!widget || optionsOf(widget).includes(file)) return false;
-      return widget.value === file || (!widget.value && node.properties[WAITS]);
-    });
+function onClick(event) {
+  const link = event.target.closest?.(LINK);
+  if (!link || !planOf(app.graph)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  get();
 }
 
-function optionsOf(widget) {
-  const { values } = widget.options;
-  return (typeof values === "function" ? values() : values) ?? [];
+function planOf(graph) {
+  return graph?.extra?.[PLAN];
+}
+
+// Returns the widgets of a node for which there are values, with the values.
+function entries(node, values) {
+  return Object.entries(values)
+    .map(([name, value]) => [node.widgets?.find((each) => each.name === name), value])
+    .filter(([widget]) => widget);
+}
+
+// Returns the nodes of the plan, with their values.
+function planned() {
+  return Object.entries(planOf(app.graph)?.values ?? {})
+    .map(([id, values]) => [app.graph.getNodeById(id) ?? app.graph.getNodeById(Number(id)), values])
+    .filter(([node]) => node);
+}
+
+// Returns whether the model of a node is not there; everybody uploads their own clip.
+function needsFiles() {
+  return planned().some(([node, values]) =>
+    entries(node, values).some(([widget]) => widget.name !== CLIP && isMissing(widget)),
+  );
+}
+
+function isMissing({ type, value, options }) {
+  if (type !== "combo") return false;
+  const known = typeof options.values === "function" ? options.values() : options.values;
+  return !(known ?? []).includes(value);
 }
 
 function addButton(node) {
   if (node.widgets.some(({ name }) => name === BUTTON)) return;
-  const button = node.addWidget("button", BUTTON, null, () => get(node, button));
-  button.label = LABEL;
+  const button = node.addWidget("button", BUTTON, null, get);
+  button.label = label();
   button.serialize = false;
   button.options.serialize = false;
+  node.widgets = [button, ...node.widgets.filter((widget) => widget !== button)];
+  // Some frontends leave a gap for it in the values, which are read without gaps.
+  after(node, "onSerialize", (saved) => {
+    saved.widgets_values = Object.values(saved.widgets_values ?? []);
+  });
 }
 
-async function get(node, button) {
-  if (button.disabled) return;
-  button.disabled = true;
-  button.label = "Copying…";
-  node.setDirtyCanvas(true, true);
+function label() {
+  const size = planOf(app.graph)?.native ? "2 GB" : "20 MB";
+  return text("getMiniature", "Get the miniature ({size}, no download)", { size });
+}
+
+let isCopying = false;
+
+async function get() {
+  if (isCopying) return;
+  isCopying = true;
+  const graph = app.graph;
+  showButtons(text("copying", "Copying…"), true);
   try {
-    const answer = await api.fetchApi("/animatediff_v2v/miniature", { method: "POST" });
+    const query = planOf(graph).native ? "?native=1" : "";
+    const answer = await api.fetchApi(`/animatediff_v2v/miniature${query}`, { method: "POST" });
     const { error } = await answer.json();
     if (error) throw new Error(error);
     await app.refreshComboInNodes();
-    app.graph.nodes.filter(({ properties }) => properties[WAITS]).forEach(fill);
-    say("success", "The miniature is installed", "Run restyles its clip.");
+    for (const [node, values] of planned()) fill(node, values);
+    app.extensionManager.workflow.activeWorkflow?.changeTracker?.checkState();
+    const summary = text("installed", "The miniature is installed");
+    say("success", summary, text("nowRun", "Run restyles its clip."));
   } catch (error) {
-    button.disabled = false;
-    button.label = LABEL;
-    say("error", "The miniature could not be copied", error.message);
+    showButtons(label(), false);
+    const summary = text("notInstalled", "The miniature could not be copied");
+    say("error", summary, error.message);
+  } finally {
+    isCopying = false;
   }
-  node.setDirtyCanvas(true, true);
 }
 
-// Chooses the files, and takes the button away.
-function fill(node) {
-  delete node.properties[WAITS];
-  for (const [name, file] of Object.entries(FILES[node.comfyClass])) {
-    const widget = node.widgets.find((each) => each.name === name);
-    if (!widget || widget.value) continue;
-    widget.value = file;
-    widget.callback?.(file, app.canvas, node);
+function showButtons(shown, isDisabled) {
+  for (const node of app.graph.nodes) {
+    const button = node.widgets?.find(({ name }) => name === BUTTON);
+    if (button) Object.assign(button, { label: shown, disabled: isDisabled });
+  }
+  app.canvas.setDirty(true, true);
+}
+
+// Sets a node to the miniature, and takes the button away.
+function fill(node, values) {
+  for (const [widget, value] of entries(node, values)) {
+    const former = widget.value;
+    widget.value = value;
+    widget.callback?.(value, app.canvas, node);
+    // Takes the marks of missing files away.
+    node.onWidgetChanged?.(widget.name, value, former, widget);
   }
   const button = node.widgets.find(({ name }) => name === BUTTON);
   if (button) node.removeWidget(button);
   // Nodes 2.0 renders again only when the list is replaced.
   node.widgets = [...node.widgets];
+  node.setDirtyCanvas(true, true);
 }
 
 function say(severity, summary, detail) {

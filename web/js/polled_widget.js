@@ -3,10 +3,13 @@
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { after } from "./hooks.js";
+import { text } from "./texts.js";
 
 // The two renderers, loaded graphs and undo each report changes in their own way, or not at all.
 // Polling works for all, and a value that is the same in two polls is no longer being edited.
 const POLL_MILLISECONDS = 250;
+// Above and below the element on the canvas, which takes it off the height that a widget asks for.
+const MARGIN_PIXELS = 4;
 const ROUTE = "/animatediff_v2v/selection";
 // A run changes what the server expects of the next one.
 let runs = 0;
@@ -14,17 +17,20 @@ api.addEventListener("execution_success", () => {
   runs += 1;
 });
 
-// `view` has an element, its height in pixels, queryOf(node), which returns the query or a sentence
+// `view` has an element, its height in pixels, a label for App mode, queryOf(node), which returns the query or a sentence
 // that says why there is none, and show(answer), say(sentence) and wait(isWaiting).
 export function addPolledWidget(node, name, view) {
-  const { element, height } = view;
+  const { element, label } = view;
+  const height = view.height + 2 * MARGIN_PIXELS;
   const widget = node.addDOMWidget(name, `ADV2V_${name.toUpperCase()}`, element, {
     serialize: false,
     hideOnZoom: false,
+    margin: MARGIN_PIXELS,
     getMinHeight: () => height,
     getMaxHeight: () => height,
   });
   widget.serialize = false;
+  widget.label = label;
   const poll = new Poll(node, view);
   const timer = setInterval(() => {
     if (element.isConnected) poll.run();
@@ -77,7 +83,7 @@ class Poll {
       if (answer.error) this.view.say(answer.error);
       else this.view.show(answer);
     } catch {
-      this.view.say("ComfyUI's server does not answer.");
+      this.view.say(text("noServer", "ComfyUI's server does not answer."));
     } finally {
       this.isAsking = false;
       this.view.wait(false);

@@ -5,6 +5,7 @@ import { app } from "../../../scripts/app.js";
 import { outputOf } from "./node_outputs.js";
 import { hasPreview, mediaOf, stateOf } from "./previews.js";
 import { synchronise, toggleHidden, togglePause } from "./previews.js";
+import { text } from "./texts.js";
 
 app.registerExtension({
   name: "AnimateDiffV2V.PreviewMenu",
@@ -19,14 +20,20 @@ function items(node) {
   const item = (content, callback) => ({ content, callback });
   return [
     // What browsers cannot play comes after its preview.
-    item("Open preview", () => window.open(address(images[0]), "_blank")),
-    item("Save preview", () => save(images.at(-1))),
-    ...(paths ? [item("Copy output filepath", () => copy(paths.at(-1)))] : []),
+    item(text("open", "Open preview"), () => window.open(address(images[0]), "_blank")),
+    item(text("save", "Save preview"), () => save(images.at(-1))),
+    ...(paths ? [item(text("copyPath", "Copy output filepath"), () => copy(paths.at(-1)))] : []),
     ...(mediaOf(node) instanceof HTMLVideoElement
-      ? [item(isPaused ? "Resume preview" : "Pause preview", () => togglePause(node))]
+      ? [
+          item(isPaused ? text("resume", "Resume preview") : text("pause", "Pause preview"), () =>
+            togglePause(node),
+          ),
+        ]
       : []),
-    item(isHidden ? "Show preview" : "Hide preview", () => toggleHidden(node)),
-    item("Sync preview", synchronise),
+    item(isHidden ? text("show", "Show preview") : text("hide", "Hide preview"), () =>
+      toggleHidden(node),
+    ),
+    item(text("sync", "Sync preview"), synchronise),
   ];
 }
 
@@ -41,17 +48,18 @@ function save(image) {
   link.click();
 }
 
-async function copy(text) {
+async function copy(path) {
   // Pages that come over http from another machine have no clipboard.
-  if (navigator.clipboard) await navigator.clipboard.writeText(text);
-  else copySelection(text);
-  const said = { severity: "success", summary: "Copied", detail: text, life: 3000 };
+  if (navigator.clipboard) await navigator.clipboard.writeText(path);
+  else copySelection(path);
+  const summary = text("copied", "Copied");
+  const said = { severity: "success", summary, detail: path, life: 3000 };
   app.extensionManager.toast.add(said);
 }
 
-function copySelection(text) {
+function copySelection(path) {
   const field = document.createElement("textarea");
-  field.value = text;
+  field.value = path;
   document.body.append(field);
   field.select();
   document.execCommand("copy");

@@ -5,11 +5,12 @@ import { app } from "../../../scripts/app.js";
 import { forecastText, settingsOf } from "./forecast.js";
 import { addPolledWidget, valueOf } from "./polled_widget.js";
 import { removeVideo } from "./previews.js";
-import { number, selectionOf } from "./selection.js";
+import { framesText, number, selectionOf } from "./selection.js";
+import { text } from "./texts.js";
 
 const LOAD = "ADV2V_LoadVideo";
 const JOB = "ADV2V_VideoToVideo";
-const HEIGHT_PIXELS = 190;
+const HEIGHT_PIXELS = 180;
 const WIDTH_PIXELS = 280; // while the node is not on the screen yet
 const GAP_PIXELS = 2;
 const LINE_PIXELS = 16;
@@ -25,6 +26,7 @@ app.registerExtension({
 class Strip {
   constructor() {
     this.height = HEIGHT_PIXELS;
+    this.label = text("frames", "frames");
     this.element = document.createElement("div");
     this.text = document.createElement("div");
     this.pictures = document.createElement("div");
@@ -90,13 +92,13 @@ class Strip {
   }
 }
 
-function figures({ frame_count, frame_rate, duration_seconds, width, height }) {
-  const frames = frame_count === 1 ? "1 frame" : `${frame_count} frames`;
+function figures(selection) {
+  const { frame_count: count, source_frame_count: all, frame_rate, duration_seconds } = selection;
   return [
-    frame_count == null ? "frames are counted while reading" : frames,
+    count == null ? text("uncounted", "frames are counted while reading") : framesText({ count, all }),
     `${number(frame_rate, 3)} fps`,
     ...(duration_seconds == null ? [] : [`${number(duration_seconds, 2)} s`]),
-    `${width} × ${height}`,
+    `${selection.width} × ${selection.height}`,
   ].join(" · ");
 }
 

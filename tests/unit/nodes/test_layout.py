@@ -1,7 +1,8 @@
 """The templates are readable where they open: nothing lies over, behind or beyond anything.
 
 Positions are those of ComfyUI's frontend, which draws titles above nodes, slots 20 pixels apart,
-and links as cubic curves that leave and enter horizontally.
+and links as cubic curves that leave and enter horizontally. Nodes 2.0 draws slots on the edges of
+nodes, and no node narrower than 225 pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import pytest
 
 TEMPLATES = sorted((Path(__file__).parents[3] / "workflows").glob("*.json"))
 TITLE, SLOT = 30, 20
+LEAST_WIDTH = 225
+# How far within its node a slot is drawn.
+INSETS = {"canvas": SLOT / 2, "nodes 2.0": 0}
 # ComfyUI's menus lie over the left and upper edge of a window of 1600x1000.
 SCREEN, MENU_LEFT, MENU_TOP = (1600, 1000), 60, 88
 SMALLEST_SCALE = 0.7
@@ -40,10 +44,10 @@ class Box(NamedTuple):
         return across and self.top < other.bottom + margin and other.top < self.bottom + margin
 
 
-def slot(node, number, *, is_input):
+def slot(node, number, *, is_input, inset):
     """The middle of a slot. Inputs of widgets stand by their widgets, below all slots."""
     (x, y), (width, _) = node["pos"], node["size"]
-    side = x + SLOT / 2 if is_input else x + width + 1 - SLOT / 2
+    side = x + inset if is_input else x + width - inset
     if not is_input:
         return side, y + (number + 0.7) * SLOT
     rows = [each for each in node["inputs"] if "widget" not in each]
@@ -68,12 +72,12 @@ def curve(start, end):
         )
 
 
-def hidden(workflow):
+def hidden(workflow, inset=SLOT / 2):
     """Links that pass behind a node, with the node: "4.images behind 3"."""
     nodes = {node["id"]: node for node in workflow["nodes"]}
     for _, source, output, target, entry, _ in workflow["links"]:
-        start = slot(nodes[source], output, is_input=False)
-        end = slot(nodes[target], entry, is_input=True)
+        start = slot(nodes[source], output, is_input=False, inset=inset)
+        end = slot(nodes[target], entry, is_input=True, inset=inset)
         name = nodes[target]["inputs"][entry]["name"]
         for number, node in nodes.items():
             left, top, right, bottom = Box.of(node)
@@ -102,8 +106,13 @@ def test_no_node_lies_over_another(workflow):
     ]
 
 
-def test_links_run_from_left_to_right_and_behind_no_node(workflow):
-    assert not list(hidden(workflow))
+@pytest.mark.parametrize("renderer", INSETS)
+def test_links_run_from_left_to_right_and_behind_no_node(workflow, renderer):
+    assert not list(hidden(workflow, INSETS[renderer]))
+
+
+def test_nodes_are_as_wide_as_they_are_shown(workflow):
+    assert not [n["type"] for n in workflow["nodes"] if n["size"][0] < LEAST_WIDTH]
 
 
 def test_the_whole_graph_is_seen_where_it_opens(workflow):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from animatediff_v2v.demo.install import CLIP_NAME
+from animatediff_v2v.demo.install import CLIP_NAME, PICTURE_NAME
 from PIL import Image
 
 from .declared import ANY_FILE, schemas
@@ -51,6 +51,8 @@ NATIVE_LOADERS = {"CheckpointLoaderSimple", "CLIPVisionLoader"}
 # In custom_nodes: an installation through ComfyUI puts no command on the path.
 INSTALL = "python -m animatediff-v2v.cli demo --install-models .."
 V2V = "ADV2V_VideoToVideo"
+# A script of the page makes it a button; elsewhere it leads to the README.
+GET = "[Get the miniature](https://github.com/animatediff-v2v/animatediff-v2v#get-the-miniature)"
 
 
 def workflow(name):
@@ -143,13 +145,39 @@ def test_template_says_where_its_models_are(name):
         assert model["url"].endswith(f"/{RENAMED.get(model['name'], model['name'])}")
         assert model["name"] in values
         assert f"({model['url']})" in note and f"`models/{model['directory']}`" in note
-    takes_native = any(node["type"] in NATIVE_LOADERS for node in nodes)
-    assert (f"`{INSTALL} --native` (2 GB)" if takes_native else f"**{TRY_IT_NOW}**") in note
+    assert f"No files yet? {GET}" in note
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_miniature_suits_the_template(name):
+    """What "Get the miniature" sets: files that it brings, and values that the nodes take."""
+    graph, note = workflow(name), note_of(name)
+    plan = graph["extra"]["animatediff_v2v_miniature"]
+    nodes = {str(node["id"]): node for node in graph["nodes"]}
+    native = any(node["type"] in NATIVE_LOADERS for node in nodes.values())
+    assert plan.get("native", False) == native
+    assert GET in note and ("2 GB" if native else "20 MB") in note
+    brought = {path.name for path in (PACK / "demo" / "models").rglob("*.safetensors")}
+    brought |= {f"{name.removesuffix('.safetensors')}_native.safetensors" for name in brought}
+    for key, values in plan["values"].items():
+        inputs = {each["name"] for each in nodes[key]["inputs"] if "widget" in each}
+        assert set(values) <= inputs
+        for widget, value in values.items():
+            if str(value).startswith("miniature"):
+                assert value in brought | {CLIP_NAME, PICTURE_NAME}
+            elif nodes[key]["type"] not in CORE_NODES:
+                known = {each.name: each for each in schemas()[nodes[key]["type"]].inputs}
+                assert fits(known[widget], value), f"{widget}: {value!r}"
+    # No file of a template is left for the user to find.
+    for node in nodes.values():
+        for model in node["properties"].get("models", ()):
+            assert model["name"] not in plan["values"][str(node["id"])].values()
+            assert plan["values"][str(node["id"])]
 
 
 def test_try_it_now_names_files_that_its_button_brings():
     """Every file is of the miniature, and no value asks for a download."""
-    assert "**Get the miniature**" in note_of(TRY_IT_NOW)
+    assert f"1. {GET}" in note_of(TRY_IT_NOW)
     (node,) = (each for each in workflow(TRY_IT_NOW)["nodes"] if each["type"] == V2V)
     assert "models" not in node["properties"]
     values = {name: value for name, (_, value) in values_of(node, "fixed").items()}
@@ -178,18 +206,28 @@ def test_the_line_in_the_readme_runs_as_written(tmp_path):
     assert (tmp_path / "input" / "miniature_clip.mp4").is_file()
 
 
-# The templates with a form for App mode: clip, prompt, checkpoint, denoise, by node and widget.
-ONE_NODE_FORM = [(V2V, name) for name in ("video", "prompt", "base_model", "denoise")]
+# Of a script of the page: the frames that are taken.
+STRIP = "selection"
+FRAMES = ("select_every_nth_frame", "frame_load_cap")
+
+
+def form(load, prompt, model, sampler):
+    """Return the fields of App mode, each a node and a widget."""
+    fields = [(load, "video"), (load, STRIP), prompt, model, (sampler, "denoise")]
+    return fields + [(load, name) for name in FRAMES]
+
+
+ONE_NODE_FORM = (form(V2V, (V2V, "prompt"), (V2V, "base_model"), V2V), [V2V])
 FORMS = {
-    TRY_IT_NOW: (ONE_NODE_FORM, [V2V]),
-    "02 Video to Video (one node)": (ONE_NODE_FORM, [V2V]),
+    TRY_IT_NOW: ONE_NODE_FORM,
+    "02 Video to Video (one node)": ONE_NODE_FORM,
     "04 Turbo (few steps)": (
-        [
-            ("ADV2V_LoadVideo", "video"),
+        form(
+            "ADV2V_LoadVideo",
             ("ADV2V_Sampler", "positive"),
             ("ADV2V_LoadModel", "checkpoint"),
-            ("ADV2V_Sampler", "denoise"),
-        ],
+            "ADV2V_Sampler",
+        ),
         ["ADV2V_EncodeVideo"],
     ),
 }
@@ -203,7 +241,7 @@ def test_the_form_of_app_mode_has_widgets_that_are_there(name):
     fields = [(kinds[node], widget) for node, widget, _ in form["inputs"]]
     outputs = [kinds[node] for node in form["outputs"]]
     assert (fields, outputs) == FORMS.get(name, ([], []))
-    for kind, widget in fields:
+    for kind, widget in (field for field in fields if field[1] != STRIP):
         (declared,) = (each for each in schemas()[kind].inputs if each.name == widget)
         assert declared.is_widget
     # The page has room for one line.

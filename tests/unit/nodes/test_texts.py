@@ -114,3 +114,31 @@ def test_translations_keep_numbers_and_names(language):
 def test_translations_hold_nothing_that_is_not_text(language):
     for path, text in flat(read_locale(language)).items():
         assert not SPECIAL.search(text), path
+
+
+# Of the page's scripts: text("key", "English").
+TEXT = re.compile(r'\btext\(\s*"(\w+)",\s*"([^"]*)"')
+SCRIPTS = LOCALES.parent / "web" / "js"
+
+
+def texts_of_the_page(language):
+    path = locale_path(language).with_name("main.json")
+    return json.loads(path.read_text(encoding="utf-8"))["animatediffV2V"]
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_the_texts_of_the_page_are_translated(language):
+    written = dict(
+        pair for path in SCRIPTS.glob("*.js") for pair in TEXT.findall(path.read_text("utf-8"))
+    )
+    assert len(written) > 20
+    translated = texts_of_the_page(language)
+    if language == "en":
+        assert translated == dict(sorted(written.items()))
+    for key, shown in translated.items():
+        values = [sorted(re.findall(r"{\w+}", each)) for each in (shown, written[key])]
+        assert values[0] == values[1], key
+        assert language == "en" or shown != written[key], f"{key} is not translated: leave it out"
+    missing = sorted(set(written) - set(translated))
+    if missing:
+        warnings.warn(f"shown in English: {', '.join(missing)}", Untranslated, stacklevel=2)
