@@ -10,7 +10,7 @@ from . import formats
 from .graph import Node, NodeId, Source
 from .known import Known, known_nodes, packs
 from .report import Entry, Report
-from .rules import batches, motion, plain, samplers, videos
+from .rules import batches, motion, plain, prompts, samplers, videos
 from .rules.work import Work, known_of
 from .suitability import refusal
 
@@ -26,6 +26,7 @@ RULES: dict[str, Rule] = {
     "load_video": videos.load_video,
     "their_load_video": videos.load_video,
     "combine": videos.combine,
+    "prompts": prompts.schedule,
     "split": batches.split,
     "merge": batches.merge,
     "register_hook": plain.register_hook,

@@ -19,10 +19,12 @@ from .miniature_route import add_miniature_route
 from .model_from_comfy import ModelFromComfy
 from .motion_lora import MotionLoraStack
 from .prompt_schedule import PromptSchedule
+from .prompt_travel import PromptTravel
 from .sampler import Sampler
 from .select_frames import SelectFrames
 from .selection_route import add_selection_route
 from .speed import Speed
+from .video_info import VideoInfo
 from .video_to_video import VideoToVideo
 
 
@@ -56,4 +58,6 @@ class AnimateDiffV2VExtension(ComfyExtension):
             EncodeVideo,
             VideoToVideo,
             ApplyMotion,
+            PromptTravel,
+            VideoInfo,
         ]

@@ -277,7 +277,8 @@ def video_input() -> io.Input:
         "video",
         options=host.input_videos(),
         upload=io.UploadType.video,
-        tooltip="A video in ComfyUI's input folder. Drop a file on the node, or use its button.",
+        tooltip="A video or a folder of pictures in ComfyUI's input folder. Drop a file on the "
+        "node, or use its button.",
     )
 
 

@@ -17,6 +17,9 @@ from .sockets import CATEGORY
 class LoadVideo(CheckedNode):
     """Reads frames, sound and properties of a video."""
 
+    # Files that came after the list, folders, and files of the output folder.
+    wider_than_widget = ("video",)
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""

@@ -33,31 +33,7 @@ class PromptSchedule(CheckedNode):
                 "fizznodes",
                 "prompt scheduling",
             ],
-            inputs=[
-                io.String.Input(
-                    "schedule",
-                    multiline=True,
-                    default="0: a forest in spring\n24: a forest in winter, snow",
-                    tooltip="One line for each keyframe, `frame: prompt`, or the text of another "
-                    "pack's schedule node. Frame numbers refer to the output and start at 0: with "
-                    "every 2nd frame kept, frame 24 is the source's 48th.",
-                ),
-                io.String.Input(
-                    "pre_text",
-                    multiline=True,
-                    default="",
-                    optional=True,
-                    tooltip="Text to put before every prompt, with a space between: what stays the "
-                    "same throughout the video.",
-                ),
-                io.String.Input(
-                    "app_text",
-                    multiline=True,
-                    default="",
-                    optional=True,
-                    tooltip="Text to put after every prompt, with a space between.",
-                ),
-            ],
+            inputs=schedule_inputs(),
             outputs=[
                 Schedule.Output(
                     display_name="positive_schedule",
@@ -90,3 +66,32 @@ class PromptSchedule(CheckedNode):
                 partial(prompts.PromptSchedule, schedule, before, after), name
             )
         return found
+
+
+def schedule_inputs() -> list[io.Input]:
+    """Return the texts of a schedule."""
+    return [
+        io.String.Input(
+            "schedule",
+            multiline=True,
+            default="0: a forest in spring\n24: a forest in winter, snow",
+            tooltip="One line for each keyframe, `frame: prompt`, or the text of another "
+            "pack's schedule node. Frame numbers refer to the output and start at 0: with "
+            "every 2nd frame kept, frame 24 is the source's 48th.",
+        ),
+        io.String.Input(
+            "pre_text",
+            multiline=True,
+            default="",
+            optional=True,
+            tooltip="Text to put before every prompt, with a space between: what stays the "
+            "same throughout the video.",
+        ),
+        io.String.Input(
+            "app_text",
+            multiline=True,
+            default="",
+            optional=True,
+            tooltip="Text to put after every prompt, with a space between.",
+        ),
+    ]

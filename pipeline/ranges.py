@@ -57,6 +57,7 @@ MEMORY_GB = Range(1e-6, 1_000_000.0)
 # Frames.
 NTH_FRAME = Range(1, 1000)
 FRAMES = Range(0, 1_000_000)
+SOME_FRAMES = Range(1, 1_000_000)
 SECONDS = Range(0.0, 1_000_000.0)
 FORCED_FRAME_RATE = Range(0.0, 1000.0)
 FRAME_RATE = Range(0.01, 1000.0)

@@ -19,8 +19,9 @@ from .part_folder import PartFolder
 from .request import ControlFile, Request
 from .sampling import Control, Guides, SourceBlend, StyleImages
 from .video import ControlFrameOptions, VideoReader
-from .video.pictures import PICTURE_SUFFIXES, read_picture
+from .video.pictures import read_picture
 from .video.spool import FrameSpool
+from .video.suffixes import PICTURE_SUFFIXES
 
 Frame = NDArray[np.uint8]
 

@@ -62,6 +62,7 @@ def load_video(work: Work, node: Node, known: Known) -> None:
         for theirs, ours in known.inputs.items()
         if theirs in values and ours not in ("video", "width", "height")
     }
+    inputs["force_rate"] = _as_float(work, node, inputs.get("force_rate"))
     new["video"] = _path(work, node, values)
     if not isinstance(new.get("select_every_nth_frame", 1), int):
         new.pop("select_every_nth_frame")
@@ -183,7 +184,21 @@ def combine(work: Work, node: Node, known: Known) -> None:
     inputs: dict[str, Slot | Source | None] = {
         new_name: node.slot(old) for old, new_name in known.inputs.items()
     }
+    inputs["fps"] = _as_float(work, node, inputs["fps"])
     work.become(node, ENCODE, new, inputs | ({"images": decoded} if decoded else {}), {})
+
+
+def _as_float(work: Work, node: Node, link: Slot | Source | None) -> Slot | Source | None:
+    """Return a link to a decimal number; ComfyUI does not convert whole ones by itself."""
+    if not isinstance(link, Slot) or link.source is None or _type_of(work, link) != "INT":
+        return link
+    found = maker(work.graph, link)
+    if found and found[0].type == "PrimitiveNode":  # it takes the type of what it is linked to
+        found[0].outputs[0].type = found[0].outputs[0].raw["type"] = "FLOAT"
+        return link
+    why = "the frame rate is a whole number, and fps takes decimals"
+    added = work.add(node, "ComfyNumberConvert", {}, {"value": link.source}, why)
+    return Source(added.id, 0)
 
 
 def _type_of(work: Work, slot: Slot) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ import folder_paths
 
 from ...api.storage.data_folder import OWN, DataFolder
 from ...pipeline import AnimateDiffV2VError
+from ...pipeline.video.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 MOTION_MODULES = "animatediff_models"
 MOTION_LORAS = "animatediff_motion_lora"
 IP_ADAPTERS = "ipadapter"
-VIDEO_EXTENSIONS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
+# The bytes of a WebP file up to its flags, and the flag of an animation.
+_WEBP_HEADER = 21
+_ANIMATED = 0x02
+# How far below the input folder videos are listed.
+_LEVELS = 3
 
 
 def register_model_folders() -> None:
@@ -84,16 +90,64 @@ def input_folder() -> Path:
 
 
 def input_videos() -> list[str]:
-    """List the videos in ComfyUI's input folder."""
-    folder = Path(folder_paths.get_input_directory())
-    return sorted(each.name for each in folder.iterdir() if each.suffix.lower() in VIDEO_EXTENSIONS)
+    """List videos and folders of pictures in ComfyUI's input folder, by their names below it."""
+    root = Path(folder_paths.get_input_directory())
+    return sorted(path.relative_to(root).as_posix() for path in _videos_below(root, _LEVELS))
+
+
+def _videos_below(folder: Path, levels: int) -> Iterator[Path]:
+    holds_pictures = False
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if entry.name.startswith("."):
+                continue
+            path = Path(entry.path)
+            if entry.is_dir():
+                if levels > 1:
+                    yield from _videos_below(path, levels - 1)
+            elif path.suffix.lower() in VIDEO_SUFFIXES or _is_animated_webp(path):
+                yield path
+            else:
+                holds_pictures = holds_pictures or path.suffix.lower() in PICTURE_SUFFIXES
+    if holds_pictures and levels < _LEVELS:
+        yield folder
+
+
+def _is_animated_webp(path: Path) -> bool:
+    """Return whether the header of a WebP file says that it is animated."""
+    if path.suffix.lower() != ".webp":
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(_WEBP_HEADER)
+        return len(head) == _WEBP_HEADER and head[12:16] == b"VP8X" and bool(head[20] & _ANIMATED)
+    return False
 
 
 def input_path(name: str) -> Path:
-    """Return the path of an uploaded file; raise AnimateDiffV2VError when it is missing."""
-    if not name or not folder_paths.exists_annotated_filepath(name):
-        raise _no_video(name)
-    return Path(folder_paths.get_annotated_filepath(name))
+    """Return the path of a file or folder in ComfyUI's input folder.
+
+    Names that end in "[output]" or "[temp]" are in those folders, as ComfyUI writes them.
+
+    Raises:
+        AnimateDiffV2VError: there is nothing of that name, or it is outside of the folder.
+    """
+    try:
+        path = Path(os.path.abspath(folder_paths.get_annotated_filepath(name)))  # noqa: PTH100
+        if name and path.exists() and any(path.is_relative_to(each) for each in _folders()):
+            return path
+    except (OSError, ValueError):
+        pass
+    raise _no_video(name)
+
+
+def _folders() -> list[str]:
+    """Return the folders that hold what graphs read, links in their paths kept."""
+    folders = (
+        folder_paths.get_input_directory(),
+        folder_paths.get_output_directory(),
+        folder_paths.get_temp_directory(),
+    )
+    return [os.path.abspath(each) for each in folders]  # noqa: PTH100
 
 
 def uploaded_path(name: str) -> Path:

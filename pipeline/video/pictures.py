@@ -24,8 +24,8 @@ from ..errors import AnimateDiffV2VError
 from .container import check_file, check_picture_size
 from .info import Timing, VideoInfo, timing_from_times
 from .orientation import EXIF_ORIENTATIONS, Orientation
+from .suffixes import PICTURE_SUFFIXES
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # Pillow's modes of greyscale pictures with more than 8 bits.
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}
 # Pictures have no frame rate; AnimateDiff was trained on 8 frames per second.

@@ -360,6 +360,86 @@ def test_settings_without_counterpart_are_named(settings, said):
     assert all(each.startswith(said or "") for each in found_notes)
 
 
+@pytest.mark.parametrize(
+    ("kind", "between"), [("SomeNumber", "ComfyNumberConvert"), ("PrimitiveNode", "")]
+)
+def test_a_whole_number_as_frame_rate(kind, between):
+    graph = workflow(
+        checkpoint(),
+        gen1(2),
+        node(3, kind, [12, "fixed"], ["INT"]),
+        node(4, "VHS_VideoCombine", COMBINE, [], images=("IMAGE",), frame_rate_w=("INT", 3, 0)),
+    )
+    new = after(graph)
+    origin = source(new, found(new, ENCODE), "fps")
+    if between:
+        assert source(new, found(new, between), "value") == (3, 0)
+        assert origin == (found(new, between)["id"], 0)
+    else:
+        assert origin == (3, 0)
+        assert new["nodes"][2]["outputs"][0]["type"] == "FLOAT"
+
+
+TEXT = '"0": "a fox", "8": "an owl"'
+
+
+@pytest.mark.parametrize(
+    ("kind", "widgets", "outputs", "expected"),
+    [
+        ("BatchPromptSchedule", [TEXT, 24, False, 0, 0], 2, [TEXT, 24, "", ""]),
+        ("BatchPromptSchedule", [TEXT, 24, False, "a", "b", 0, 0, 0, 0], 2, [TEXT, 24, "a", "b"]),
+        ("BatchPromptSchedule", [TEXT, 24, "a", "b", 0, 0, 0, 0], 1, [TEXT, 24, "a", "b"]),
+        ("ADE_PromptScheduling", [TEXT, False, 24, "lerp"], 1, [TEXT, 24, "", ""]),
+    ],
+)
+def test_prompt_schedules(kind, widgets, outputs, expected):
+    graph = workflow(
+        checkpoint(),
+        gen1(2),
+        node(3, kind, widgets, ["CONDITIONING"] * outputs, clip=("CLIP", 1, 1)),
+        node(
+            4, "KSampler", [], ["LATENT"], model=("MODEL", 2, 0),
+            positive=("CONDITIONING", 3, 0), negative=("CONDITIONING", 3, outputs - 1),
+        ),
+    )  # fmt: skip
+    new = after(graph)
+    travel, ksampler = found(new, "ADV2V_PromptTravel"), found(new, "KSampler")
+    assert values(travel) == expected
+    assert source(new, ksampler, "positive") == (3, 0)
+    negative = source(new, ksampler, "negative")
+    if outputs == 2:
+        encoder = found(new, "CLIPTextEncode")
+        assert negative == (encoder["id"], 0) and source(new, encoder, "clip") == (1, 1)
+    else:
+        assert negative == (3, 0)
+
+
+@pytest.mark.parametrize("text", ['"0": "a fox --neg b"', '"0": "(a:`sin(t)`)"'])
+def test_a_schedule_that_calculates_stays(text):
+    graph = workflow(
+        checkpoint(),
+        gen1(2),
+        node(3, "BatchPromptSchedule", [text, 24, False, 0, 0], ["CONDITIONING", "CONDITIONING"]),
+    )
+    assert found(after(graph), "BatchPromptSchedule")["widgets_values"][0] == text
+
+
+@pytest.mark.parametrize(("kind", "shift"), [("VHS_VideoInfo", 0), ("VHS_VideoInfoLoaded", 5)])
+def test_video_info(kind, shift):
+    graph = workflow(
+        node(1, "VHS_LoadVideo", LOAD_VIDEO, ["IMAGE", "INT", "AUDIO", "VHS_VIDEOINFO"]),
+        node(
+            2, kind, [], ["FLOAT", "INT", "FLOAT", "INT", "INT"], video_info=("VHS_VIDEOINFO", 1, 3)
+        ),
+        node(3, "SomeCount", [], [], count=("INT", 2, 1)),
+        checkpoint(4),
+        gen1(5, (4, 0)),
+    )
+    new = after(graph)
+    assert source(new, found(new, "ADV2V_VideoInfo"), "video_info") == (1, 4)
+    assert source(new, found(new, "SomeCount"), "count") == (2, 1 + shift)
+
+
 def test_batches_are_split_by_comfyuis_own_nodes():
     graph = workflow(
         checkpoint(),

@@ -17,7 +17,7 @@ from animatediff_v2v.pipeline import (
     SamplingSettings,
     SpeedOptions,
 )
-from animatediff_v2v.pipeline.ranges import CRF, FRAME_RATE, STEPS, STYLE_WEIGHT
+from animatediff_v2v.pipeline.ranges import CRF, FRAME_RATE, SOME_FRAMES, STEPS, STYLE_WEIGHT
 from animatediff_v2v.pipeline.request import ControlFile
 from animatediff_v2v.pipeline.sampling import SourceBlend, Span
 from animatediff_v2v.pipeline.video import FORMATS, ControlFrameOptions, VideoWriter, exact_rate
@@ -88,6 +88,7 @@ TAKERS = {
     "low_threshold": lambda value: ControlFrameOptions(low_threshold=value, high_threshold=2040),
     "high_threshold": lambda value: ControlFrameOptions(high_threshold=value, low_threshold=0),
     "tile_factor": lambda value: ControlFrameOptions(tile_factor=value),
+    "frames": lambda value: SOME_FRAMES.check("frames", value),
     "fps": frame_rate,
     "crf": crf,
 }  # fmt: skip
