@@ -76,6 +76,7 @@ class PromptTravel(CheckedNode):
 
         def encode(text: str) -> Tensor:
             tokens = clip.tokenize(text)
+            encoded: Tensor
             encoded, last = clip.encode_from_tokens(tokens, return_pooled=True)
             pooled.append(last)
             return encoded.float().cpu()
