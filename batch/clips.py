@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.video.suffixes import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts",
@@ -81,8 +82,6 @@ def _of_folder(folder: Path, out: Path, name: Path) -> Iterator[Clip]:
         entries = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
     except OSError as error:
         raise AnimateDiffV2VError(f"{folder} cannot be read: {error.strerror}.") from error
-    from ..pipeline.video.pictures import PICTURE_SUFFIXES  # noqa: PLC0415 - loads PyAV
-
     videos = [each for each in entries if each.is_file() and each.suffix.lower() in VIDEO_SUFFIXES]
     if not videos and any(each.suffix.lower() in PICTURE_SUFFIXES for each in entries):
         yield Clip(folder, name if name.name else Path(folder.absolute().name))
