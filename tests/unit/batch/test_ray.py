@@ -25,7 +25,7 @@ from .conftest import write_clip
 
 
 def test_a_killed_actor_loses_nothing(weights, tmp_path):
-    pytest.importorskip("ray", reason="needs the extra `ray`")
+    pytest.importorskip("ray", reason="needs the package ray")
     clips = [write_clip(tmp_path / f"{name}.mp4", [(4, 90)]) for name in "abc"]
     files = ModelFiles(checkpoint=weights / "checkpoint.safetensors", device="cpu")
 
