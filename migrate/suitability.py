@@ -10,7 +10,7 @@ from .known import Known
 from .rules.work import known_of, values_of
 
 _LEFT = "The graph is left as it is"
-_ANIMATEDIFF = ("animatediff_evolved", "artventurex")
+ANIMATEDIFF_PACKS = ("animatediff_evolved", "artventurex")
 # Names of motion modules for Stable Diffusion XL.
 _FOR_XL = re.compile(r"hotshot|hsxl|sdxl|_xl\b|_xl_", re.IGNORECASE)
 _MODULE_WIDGETS = ("model_name",)
@@ -24,7 +24,7 @@ def refusal(document: Document) -> str:
         for node in graph.nodes.values()
         if (known := known_of(node)) is not None
     ]
-    theirs = [(node, known) for node, known in found if known.pack in _ANIMATEDIFF]
+    theirs = [(node, known) for node, known in found if known.pack in ANIMATEDIFF_PACKS]
     if not theirs:
         return _no_animatediff(document)
     for node, known in theirs:

@@ -8,6 +8,7 @@ from .apply_motion import ApplyMotion
 from .context_options import ContextWindows
 from .control_frames import ControlFrames
 from .control_net import ControlNet
+from .convert_route import add_convert_routes
 from .encode_video import EncodeVideo
 from .host import register_model_folders, remember_submitted_prompts
 from .hosted_api.mount import add_hosted_api
@@ -20,6 +21,7 @@ from .model_from_comfy import ModelFromComfy
 from .motion_lora import MotionLoraStack
 from .prompt_schedule import PromptSchedule
 from .prompt_travel import PromptTravel
+from .replacements import register_replacements
 from .sampler import Sampler
 from .select_frames import SelectFrames
 from .selection_route import add_selection_route
@@ -37,7 +39,9 @@ class AnimateDiffV2VExtension(ComfyExtension):
         remember_submitted_prompts()
         add_selection_route()
         add_miniature_route()
+        add_convert_routes()
         add_hosted_api()
+        await register_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Return all nodes, in the order of a typical graph."""

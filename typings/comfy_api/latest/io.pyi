@@ -156,3 +156,13 @@ class ComfyNode:
     hidden: ClassVar[HiddenHolder]
     @classmethod
     def define_schema(cls) -> Schema: ...
+
+class NodeReplace:
+    def __init__(
+        self,
+        new_node_id: str,
+        old_node_id: str,
+        old_widget_ids: list[str] | None = None,
+        input_mapping: list[dict[str, Any]] | None = None,
+        output_mapping: list[dict[str, int]] | None = None,
+    ) -> None: ...

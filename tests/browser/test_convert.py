@@ -1,0 +1,80 @@
+"""A graph of other packs is opened, converted, undone and run in the page."""
+
+from __future__ import annotations
+
+from ..unit.migrate.graphs import checkpoint, context, gen1, node, sampler, workflow
+
+NOTICE = "[data-testid=animatediff-v2v-convert-notice]"
+TYPES = "() => app.graph.nodes.map((node) => node.last_serialization?.type ?? node.type)"
+BEFORE = ["CheckpointLoaderSimple", "ADE_StandardStaticContextOptions", "ADE_AnimateDiffLoaderGen1"]
+BEFORE += ["KSampler", "VHS_LoadVideo", "VHS_VideoCombine"]
+AFTER = ["CheckpointLoaderSimple", "ADV2V_ContextOptions", "ADV2V_ApplyMotion"]
+AFTER += ["KSampler", "ADV2V_LoadVideo", "ADV2V_EncodeVideo"]
+
+
+def graph():
+    """Reading and writing a clip is all that runs: nothing takes what is sampled."""
+    rates = {"force_rate": 0, "frame_load_cap": 6, "skip_first_frames": 0, "select_every_nth": 2}
+    combine = {"frame_rate": 8, "loop_count": 0, "filename_prefix": "converted"}
+    nodes = [
+        checkpoint(),
+        context(2),
+        gen1(3, context_options=("CONTEXT_OPTIONS", 2, 0)),
+        sampler(4, (3, 0)),
+        node(5, "VHS_LoadVideo", {"video": "clip.mp4", **rates}, ["IMAGE", "INT", "AUDIO"]),
+        node(
+            6,
+            "VHS_VideoCombine",
+            combine | {"format": "video/h264-mp4", "pingpong": False, "save_output": True},
+            ["VHS_FILENAMES"],
+            images=("IMAGE", 5, 0),
+            audio=("AUDIO", 5, 2),
+        ),
+    ]
+    for index, each in enumerate(nodes):
+        each["pos"] = [80 + 420 * (index % 3), 120 + 400 * (index // 3)]
+    return workflow(*nodes, groups=[{"title": "Mine", "bounding": [60, 40, 400, 300]}])
+
+
+def test_a_graph_is_converted_undone_and_run(frontend, server):
+    page = frontend.page
+    page.evaluate("(graph) => app.loadGraphData(graph)", graph())
+    notice = page.locator(NOTICE)
+    notice.wait_for()
+    assert "This graph uses 2 nodes of AnimateDiff-Evolved." in notice.inner_text()
+    page.keyboard.press("Escape")  # the list of missing nodes
+    page.wait_for_timeout(500)
+    frontend.shot("graph of other packs")
+    notice.get_by_text("Convert", exact=True).click()
+    page.get_by_text("The graph can be converted: 4 converted, 2 same.").wait_for()
+    page.get_by_text("3 ADE_AnimateDiffLoaderGen1: converted into Apply AnimateDiff").wait_for()
+    frontend.shot("report of a conversion")
+    page.get_by_role("button", name="Confirm").click()
+    page.wait_for_function(f"(types) => ({TYPES})().join() === types.join()", arg=AFTER)
+    page.wait_for_timeout(1000)
+    frontend.shot("converted graph")
+    assert not notice.count()
+    assert page.evaluate("app.graph.groups.map(({ title }) => title)") == ["Mine"]
+    frontend.press("Control+z")
+    page.wait_for_function(f"(types) => ({TYPES})().join() === types.join()", arg=BEFORE)
+    frontend.press("Control+y")
+    page.wait_for_function(f"(types) => ({TYPES})().join() === types.join()", arg=AFTER)
+    (shown,) = frontend.shown("ADV2V_LoadVideo")
+    assert (shown["video"], shown["select_every_nth_frame"]) == ("clip.mp4", 2)
+    page.evaluate(
+        "() => app.graph.nodes.filter(({ type }) => !/LoadVideo|EncodeVideo/.test(type))"
+        ".forEach((node) => app.graph.remove(node))"
+    )
+    assert frontend.run() == "success"
+    page.wait_for_timeout(1000)
+    frontend.shot("converted graph after its run")
+    assert list((server.folder / "output").glob("converted_*.mp4"))
+
+
+def test_other_graphs_raise_no_notice(frontend):
+    page = frontend.page
+    page.evaluate("(graph) => app.loadGraphData(graph)", workflow(checkpoint(), sampler(2, (1, 0))))
+    page.wait_for_timeout(800)
+    assert not page.locator(NOTICE).count()
+    frontend.command("AnimateDiffV2V.ConvertGraph")
+    page.get_by_text("it has no nodes of AnimateDiff").first.wait_for()
