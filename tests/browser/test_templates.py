@@ -87,9 +87,9 @@ def test_clip_goes_in_and_video_plays(frontend, tmp_path, server):
     clip = tmp_path / "uploaded.mp4"
     clip.write_bytes((server.folder / "input" / "clip.mp4").read_bytes())
     chooser.value.set_files(clip)
-    frontend.wait_for_strip("8 frames · 8 fps · 1 s · 96 × 64")
+    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64")
     frontend.choose("ADV2V_LoadVideo", "select_every_nth_frame", 4)
-    frontend.wait_for_strip("4 of 8 frames · 4 fps · 1 s · 96 × 64")
+    frontend.wait_for_strip("4 of 16 frames · 4 fps · 1 s · 96 × 64")
     frontend.choose("ADV2V_Sampler", "steps", 3)
     # The results of the other renderer are cached.
     frontend.choose("ADV2V_Sampler", "seed", len(frontend.renderer))
@@ -235,8 +235,8 @@ def test_the_form_of_app_mode(frontend, width):
         frontend.shot(f"app mode {width}")
         assert [each.inner_text().split("\n")[0] for each in fields.all()] == FORM
         # What is left out is said.
-        frontend.wait_for_strip("4 of 8 frames · 4 fps")
-        assert "4 of 8 frames" in fields.all()[1].inner_text()
+        frontend.wait_for_strip("8 of 16 frames · 8 fps")
+        assert "8 of 16 frames" in fields.all()[1].inner_text()
         for field in fields.all():
             box = field.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= width
@@ -246,4 +246,4 @@ def test_the_form_of_app_mode(frontend, width):
         frontend.command("Comfy.ToggleLinear")
         page.wait_for_timeout(500)
     # The strip is in its node again.
-    frontend.wait_for_strip("4 of 8 frames")
+    frontend.wait_for_strip("8 of 16 frames")

@@ -55,25 +55,25 @@ def test_slots_survive(frontend):
 
 def test_strip_survives(frontend):
     frontend.add(LOAD, video="clip.mp4")
-    frontend.wait_for_strip("8 frames")
+    frontend.wait_for_strip("8 of 16 frames")
     frontend.choose(LOAD, "select_every_nth_frame", 4)
-    frontend.wait_for_strip("4 of 8 frames")
+    frontend.wait_for_strip("4 of 16 frames")
     assert frontend.strips()[0][1] == 4
 
     frontend.press("Control+z")
-    frontend.wait_for_strip("8 frames")
+    frontend.wait_for_strip("8 of 16 frames")
     frontend.select(LOAD)
     frontend.press("Control+c")
     frontend.press("Control+v")
-    frontend.wait_for_strip("8 frames", "8 frames")
+    frontend.wait_for_strip("8 of 16 frames", "8 of 16 frames")
     frontend.press("Control+z")
-    frontend.wait_for_strip("8 frames")
+    frontend.wait_for_strip("8 of 16 frames")
 
     frontend.choose(LOAD, "select_every_nth_frame", 8)
     frontend.reload()
-    frontend.wait_for_strip("2 of 8 frames")
+    frontend.wait_for_strip("2 of 16 frames")
     enter_subgraph(frontend, LOAD)
-    frontend.wait_for_strip("2 of 8 frames")
+    frontend.wait_for_strip("2 of 16 frames")
 
 
 def test_strip_says_what_is_wrong(frontend):
@@ -84,7 +84,7 @@ def test_strip_says_what_is_wrong(frontend):
 def test_strip_forgets_the_former_video_when_the_next_one_is_broken(frontend, server):
     (server.folder / "input" / "broken.mp4").write_bytes(b"no video")
     frontend.add(LOAD, video="clip.mp4")
-    frontend.wait_for_strip("8 frames")
+    frontend.wait_for_strip("8 of 16 frames")
     frontend.page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
     assert [name for _, name in frontend.previews()] == ["clip.mp4"]
     frontend.choose(LOAD, "video", "broken.mp4")
@@ -92,7 +92,7 @@ def test_strip_forgets_the_former_video_when_the_next_one_is_broken(frontend, se
     assert frontend.strips()[0][1] == 0
     assert "clip.mp4" not in [name for _, name in frontend.previews()]
     frontend.choose(LOAD, "video", "clip.mp4")
-    frontend.wait_for_strip("8 frames")
+    frontend.wait_for_strip("8 of 16 frames")
     frontend.page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
 
 
@@ -112,11 +112,11 @@ def test_pictures_of_the_strip_are_large_enough(frontend):
 
 def test_one_node_tells_what_it_will_do(frontend):
     frontend.add(JOB, video="clip.mp4", base_model="another.safetensors")
-    frontend.wait_for_strip("8 frames · 8 fps · 1 s · 96 × 64\n1 window · time unknown")
+    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\n1 window · time unknown")
     frontend.choose(JOB, "base_model", CHECKPOINT)
     frontend.choose(JOB, "num_inference_steps", 2)
     assert frontend.run() == "success"
-    frontend.wait_for_strip("8 frames · 8 fps · 1 s · 96 × 64\n1 window · takes ")
+    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\n1 window · takes ")
     frontend.show(JOB)
     frontend.shot("one node")
 
