@@ -271,3 +271,15 @@ def add_speed(speed: Group) -> None:
         "result is equal up to rounding. For AMD and Intel GPUs, where it was not measured; slower "
         "on NVIDIA GPUs with Triton and on a CPU. It cannot be combined with --max-memory",
     )
+
+
+def add_max_ram(speed: Group) -> None:
+    """Add the option for the main memory of a long video."""
+    speed.add_argument(
+        "--max-ram",
+        type=float,
+        metavar="GB",
+        help="main memory for the latents of a video and what a sampler keeps of them, in 10^9 "
+        "bytes; more wait in files beside OUTPUT, with the same result. A quarter of the machine's "
+        "by default",
+    )

@@ -27,6 +27,7 @@ OPTIONS = {
     "start_time_seconds": "--start-time",
     "duration_seconds": "--duration",
     "max_memory_gb": "--max-memory",
+    "max_ram_gb": "--max-ram",
     "deep_cache_interval": "--deep-cache",
     "scale": "--guidance-scale",
     "start": "the start",

@@ -63,7 +63,9 @@ def add_command(commands: Any) -> None:
     options.add_frames(run.add_argument_group("frames"))
     options.add_windows(run.add_argument_group("context windows"))
     options.add_output(run.add_argument_group("output"))
-    options.add_speed(run.add_argument_group("speed and memory, at a cost"))
+    speed = run.add_argument_group("speed and memory, at a cost")
+    options.add_speed(speed)
+    options.add_max_ram(speed)
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -81,7 +83,7 @@ def _run(parsed: argparse.Namespace) -> int:
             from ..pipeline.video_to_video import video_to_video  # noqa: PLC0415 - takes seconds
         resolve_device(files.device)  # raises if there is no such device
         display.begin("loading the models")
-        result = video_to_video(request, files, progress=display.show)
+        result = video_to_video(request, files, max_ram_gb=parsed.max_ram, progress=display.show)
     if parsed.json:
         say(json.dumps(result.as_json()))
     else:

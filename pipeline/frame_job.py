@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .memory.mapped import Scratch
 from .models import Models
 from .presets import few_frames, warn_of_mismatch
 from .progress import (
@@ -28,6 +30,7 @@ from .progress import (
 )
 from .request import Timings
 from .sampling import Conditioning, CustomSampling, Guides, SamplingSettings, sample_latents
+from .sampling.guided_model import GuidedModel
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class FrameJob:
         clock: Clock | None = None,
         custom: CustomSampling | None = None,
         sample: Callable[..., Tensor] = sample_latents,
+        scratch: Scratch | None = None,
     ) -> None:
         """Prepare a job.
 
@@ -68,13 +72,14 @@ class FrameJob:
             clock: Measures the phases.
             custom: A sampler or noise levels in place of those of the settings.
             sample: Takes the place of `sample_latents`, with the same arguments.
+            scratch: Files for tensors of the whole video, if they are too large for main memory.
         """
         self._models, self._settings = models, settings
         self._progress, self._is_cancelled = progress, is_cancelled
         self._before_phase = before_phase
         self._clock = clock or Clock()
         self._custom = custom or CustomSampling()
-        self._sample_latents = sample
+        self._sample_latents, self._scratch = sample, scratch
         self._scale = PhaseScale(passes=settings.passes)
 
     def restyle(
@@ -117,14 +122,18 @@ class FrameJob:
             yield chunk
 
     def _encode(self, chunks: Iterable[Tensor], frame_count: int | None) -> Tensor:
-        parts, done = [], 0
+        encoded = self._encoded(chunks, frame_count)
+        return torch.cat(list(encoded)) if self._scratch is None else self._scratch.joined(encoded)
+
+    def _encoded(self, chunks: Iterable[Tensor], frame_count: int | None) -> Iterator[Tensor]:
+        done = 0
         for chunk in chunks:
             stop_if(self._is_cancelled)
             with self._clock.phase("encode"):
-                parts.append(self._models.codec.encode(chunk))
+                latents = self._models.codec.encode(chunk)
             done += len(chunk)
             self._report("encode", done, frame_count)
-        return torch.cat(parts)
+            yield latents
 
     def _sample(self, latents: Tensor, conditioning: Conditioning, guides: Guides) -> Tensor:
         models, settings = self._models, self._settings
@@ -134,7 +143,8 @@ class FrameJob:
             logger.warning("%s", warning)
             # For callers of the API, who see no log.
             self._report_sampling(Progress("sample", 0.0, warning, is_warning=True))
-        return self._sample_latents(
+        sample = partial(
+            self._sample_latents,
             models.unet,
             latents,
             conditioning,
@@ -146,6 +156,10 @@ class FrameJob:
             progress=self._report_sampling,
             is_cancelled=self._is_cancelled,
         )
+        if self._scratch is None:
+            return sample()
+        with self._scratch.mapping(latents) as paused:
+            return sample(make_guided=partial(GuidedModel, paused=paused))
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:
         """Report that `done` frames went through a phase, unless the job is cancelled."""

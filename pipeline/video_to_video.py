@@ -22,6 +22,7 @@ from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
 from .job_files import check_memory_bound
 from .memory.devices import resolve_device, resolve_dtype
 from .memory.estimate import Work, longest_window
+from .memory.mapped import Scratch
 from .memory.offload import OffloadedModels
 from .models import Models, Placement, TextEncoder, load_networks
 from .models.batching import MemoryBound
@@ -44,6 +45,7 @@ def video_to_video(
     *,
     guides: Guides = NO_GUIDES,
     prepared: VideoReader | None = None,
+    max_ram_gb: float | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
     before_phase: BeforePhase = lambda _phase: None,
@@ -57,6 +59,7 @@ def video_to_video(
         models: Loaded networks, or the files to load them from.
         guides: Loaded controls and styles, used besides the request's; source_blend is ignored.
         prepared: What `open_reader` returned for this request, if it was called before.
+        max_ram_gb: Main memory for tensors of the whole video; see Scratch.
         progress: Called after every chunk of frames and every pass of the UNet.
         is_cancelled: Called as often; True stops the job.
         before_phase: Called before the networks of a phase are used, for a host that moves them.
@@ -77,12 +80,12 @@ def video_to_video(
         styles = [load_style(style, unet=networks.unet) for style in request.styles]
         begin = before_phase
         if networks.bound is not None:
-            work = _work(request, networks, reader)
-            bounded = opened.enter_context(OffloadedModels(networks, controls.networks, work))
+            bounded = opened.enter_context(_bounded(request, networks, controls, reader))
             networks, begin = bounded.models, _both(bounded.begin, before_phase)
         job = FrameJob(
-            networks, request.sampling,
-            progress=progress, is_cancelled=is_cancelled, before_phase=begin, clock=clock,
+            networks, request.sampling, progress=progress, is_cancelled=is_cancelled,
+            before_phase=begin, clock=clock,
+            scratch=opened.enter_context(Scratch(request.output, max_ram_gb=max_ram_gb)),
         )  # fmt: skip
         latents = job.restyle(
             _chunks(reader, controls, clock),
@@ -199,10 +202,13 @@ def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
     return replace(models, bound=bound)
 
 
-def _work(request: Request, models: Models, reader: VideoReader) -> Work:
+def _bounded(
+    request: Request, models: Models, controls: SpooledControls, reader: VideoReader
+) -> OffloadedModels:
     settings = request.sampling
     frames = longest_window(models, settings, reader.expected_frame_count)
-    return Work(frames=frames, width=reader.width, height=reader.height, settings=settings)
+    work = Work(frames=frames, width=reader.width, height=reader.height, settings=settings)
+    return OffloadedModels(models, controls.networks, work)
 
 
 def _both(first: BeforePhase, second: BeforePhase) -> BeforePhase:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..choices import check_types
+from ..memory.mapped import Paused
 from ..models.batching import ChunkSizes, ShrinkingBatch
 from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
 from ..models.ops.image_prompt import ImagePrompt
@@ -111,6 +114,7 @@ class GuidedModel:
         cache: FeatureCache | None = None,
         ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
+        paused: Paused = nullcontext,
     ) -> None:
         """Bind the network to a job.
 
@@ -127,6 +131,7 @@ class GuidedModel:
             cache: Deep features of the job, for calls in which not all layers run.
             ops: The operations to run the network's layers with.
             chunks: Sizes of the chunks that go through the network; None is its device's default.
+            paused: Gives a context for passes of the network, in which tensors are as usual.
         """
         self._unet = unet
         self._schedule = schedule
@@ -137,7 +142,7 @@ class GuidedModel:
         self._controls, self._styles = controls, styles
         self._cache = cache or FeatureCache()
         self._ops = ops
-        self._chunk_sizes = chunks
+        self._chunk_sizes, self._paused = chunks, paused
         self._batch = ShrinkingBatch("passes of the UNet")
         self._keeps_unconditional = False
         self._unconditional: Tensor | None = None
@@ -195,7 +200,7 @@ class GuidedModel:
         for _, group in groupby(passes, key=lambda one: (len(one.window), one.is_whole)):
             alike = list(group)
             chunks = self._chunk_sizes_for(len(alike[0].window), noisy)
-            run = partial(self._predict, noisy=noisy, sigma=sigma, chunks=chunks)
+            run = partial(self._predict_paused, noisy=noisy, sigma=sigma, chunks=chunks)
             for noise in self._batch.run(run, alike, chunks.passes):
                 done += len(noise)
                 self._on_passes(done / len(passes))
@@ -205,6 +210,10 @@ class GuidedModel:
         height, width = noisy.shape[2:]
         pixels = frames * height * width
         return self._chunk_sizes or ChunkSizes.default(self._unet.device, pixels=pixels)
+
+    def _predict_paused(self, passes: Sequence[_Pass], **given: Any) -> Tensor:
+        with self._paused():
+            return self._predict(passes, **given)
 
     def _predict(
         self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, chunks: ChunkSizes
