@@ -3,10 +3,11 @@
 Usage: python brought.py --server URL --folder BASE [--only NAME ...]
 
 BASE is the base directory of a running ComfyUI with AnimateDiff-Evolved, Advanced-ControlNet,
-IPAdapter_plus, VideoHelperSuite, FizzNodes and this pack; `animatediff-v2v demo --install-models
-BASE --native` has put the miniature into it. Prints a line for each graph: the relative error of
-the latents, and frames, rate and duration of the videos before and after. Exits 1 if a latent
-differs by more than 1e-3, or a video in one of the three.
+IPAdapter_plus, VideoHelperSuite, FizzNodes and this pack. It holds the demo's clip and the files
+named below: Stable Diffusion 1.5, motion modules, a ControlNet, a LoRA and an IP-Adapter, all with
+drawn weights. Prints a line for each graph: the relative error of the latents, and frames, rate and
+duration of the videos before and after. Exits 1 if a latent differs by more than 1e-3, or a video
+in one of the three.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from safetensors.torch import load_file
 
 LIMIT = 1e-3
 SIZE, STEPS = 64, 2
-CHECKPOINT = "miniature_native.safetensors"
-MOTION = "miniature_motion_native.safetensors"
-CONTROL, LORA = "miniature_canny_native.safetensors", "miniature_outlined_native.safetensors"
+CHECKPOINT = "random_sd15.safetensors"
+MOTION, MOTION_LCM = "mm_random_v3.safetensors", "mm_random_lcm.safetensors"
+CONTROL, LORA = "control.safetensors", "lora.safetensors"
+IP_ADAPTER, STYLE = "ip_adapter.safetensors", "style.ipadpt"
 CLIP = "miniature_clip.mp4"
 Prompt = dict[str, Any]
 
@@ -127,11 +129,27 @@ GRAPHS: dict[str, Prompt] = {
         lora=node(
             "LoraLoaderModelOnly", model=["checkpoint", 0], lora_name=LORA, strength_model=0.7
         ),
-        motion=loader(["lora", 0]),
+        motion=loader(["lora", 0], model_name=MOTION_LCM),
         lcm=node("ModelSamplingDiscrete", model=["motion", 0], sampling="lcm", zsnr=False),
         sampler=sampled(
             ["empty", 0], ["lcm", 0], sampler_name="lcm", scheduler="sgm_uniform", cfg=1.5
         ),
+    ),
+    "IP-Adapter": graph(
+        adapter=node("IPAdapterModelLoader", ipadapter_file=IP_ADAPTER),
+        style=node("IPAdapterLoadEmbeds", embeds=STYLE),
+        styled=node(
+            "IPAdapterEmbeds",
+            model=["checkpoint", 0],
+            ipadapter=["adapter", 0],
+            pos_embed=["style", 0],
+            weight=0.8,
+            weight_type="linear",
+            start_at=0.0,
+            end_at=1.0,
+            embeds_scaling="V only",
+        ),
+        motion=loader(["styled", 0]),
     ),
     "long windows": graph(
         frames=10,

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from comfy_api.latest import InputImpl, io, ui
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..pipeline import video as videos
@@ -88,6 +90,8 @@ class EncodeVideo(CheckedNode):
         )
         quality = None if crf == CRF_OF_FORMAT else crf
         write(target.path, form, crf=quality, metadata=metadata, hardware=hardware_encoder)
+        if form.name == "gif" and metadata:
+            write_cover(images[0], target.path.with_suffix(".png"), metadata)
         files = [target]
         if format not in SHOWN_BY_BROWSERS:
             preview = host.output_file("preview", ".mp4", width=width, height=height, save=False)
@@ -216,6 +220,15 @@ def write_video(
             eight_bit = (chunk.clamp(0, 1) * 255).round().to(torch.uint8)
             writer.write(eight_bit.cpu().numpy())
             report.share(writer.frame_count / count)
+
+
+def write_cover(image: Tensor, path: Path, metadata: dict[str, str]) -> None:
+    """Write a picture [height, width, 3 or 4] with the graph, for a format that cannot hold it."""
+    eight_bit = (image[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    texts = PngInfo()
+    for key, text in metadata.items():
+        texts.add_text(key, text)
+    Image.fromarray(eight_bit).save(path, pnginfo=texts)
 
 
 def _audio(audio: dict[str, Any] | None) -> videos.Audio | None:

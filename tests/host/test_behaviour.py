@@ -8,6 +8,7 @@ import time
 import av
 import numpy as np
 import pytest
+from animatediff_v2v.migrate.files import read_graph
 
 from .comfy_server import PACK, PACK_NAME, message
 from .conftest import FRAMES, write_clip
@@ -243,6 +244,8 @@ def test_formats(server, format, codec, sounds):
     path = server.files(entry)[-1]
     assert path.is_relative_to(server.folder / "output")
     assert streams(path) == (codec, 6, sounds)
+    if codec == "gif":
+        assert read_graph(path.with_suffix(".png"))["load"]["class_type"] == "ADV2V_LoadVideo"
     if codec == "ffv1":
         assert streams(server.files(entry)[0]) == ("h264", 6, 1)
 
