@@ -178,8 +178,8 @@ EDGES = """() => {
     Math.max(...boxes.map(({ bottom }) => bottom)),
   ];
 }"""
-# In pixels of the page; the graph begins below the page's buttons.
-MARGIN, SCALE, CORNER = 24, 0.75, (100, 240)
+# In pixels of the page; the graph begins beside and below the buttons and figures of the page.
+MARGIN, SCALE, CORNER = 24, 0.75, (180, 240)
 
 
 @pytest.mark.parametrize("name", GRAPHS)
