@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import comfy.lora
+import comfy.model_management as memory
 import comfy.model_sampling
 import torch
 from comfy_api.latest import InputImpl
@@ -46,7 +48,9 @@ def unet_weights(model: Any, *, merged: bool = True) -> dict[str, Tensor]:
     """
     prefix = "diffusion_model."
     found = {}
-    for name, (stored, *patches) in model.get_key_patches(prefix).items():
+    with without_injections(model):
+        stored_patches = model.get_key_patches(prefix)
+    for name, (stored, *patches) in stored_patches.items():
         weight, convert = stored
         weight = convert(weight.cpu(), inplace=False)
         if patches and merged:
@@ -54,6 +58,19 @@ def unet_weights(model: Any, *, merged: bool = True) -> dict[str, Tensor]:
             weight = comfy.lora.calculate_weight(patches, patched, name).to(weight.dtype)
         found[f"model.{name}"] = weight
     return found
+
+
+@contextmanager
+def without_injections(model: Any) -> Iterator[None]:
+    """Take networks that other packs have put into that of a MODEL out of it, for a block of code.
+
+    They stay there after sampling, and every other MODEL with the same network sees them.
+    """
+    with ExitStack() as stack:
+        for entry in list(memory.current_loaded_models):
+            if entry.model is not None and entry.model.model is model.model:
+                stack.enter_context(entry.model.use_ejected())
+        yield
 
 
 def parameterization(model: Any) -> Parameterization:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
 from typing import Any
 
-import comfy.model_management as memory
 import comfy.model_sampling
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
@@ -16,7 +14,7 @@ from torch import Tensor
 from ...pipeline import AnimateDiffV2VError
 from ...pipeline.models.unet import Parameterization
 from ...pipeline.sampling.noise_schedule import TRAINING_STEPS, NoiseSchedule
-from .native import HIGHEST_SIGMA
+from .native import HIGHEST_SIGMA, without_injections
 
 
 def unet_shapes(model: Any) -> dict[str, Tensor]:
@@ -32,26 +30,12 @@ def unet_shapes(model: Any) -> dict[str, Tensor]:
             f"The connected MODEL is a {type(model.model).__name__}: Apply AnimateDiff needs a "
             "Stable Diffusion 1.5 MODEL, for example from Load Checkpoint."
         )
-    with ExitStack() as others:
-        for patcher in _injecting(model):
-            others.enter_context(patcher.use_ejected())
-        return {
-            f"model.diffusion_model.{name}": torch.empty(tensor.shape, device="meta")
-            for name, tensor in unet.state_dict().items()
-        }
-
-
-def _injecting(model: Any) -> list[Any]:
-    """Return patchers, such as AnimateDiff-Evolved's, whose networks are in a MODEL's UNet now.
-
-    ComfyUI takes them out only when it samples with another copy of the same MODEL.
-    """
-    loaded = [each.model for each in memory.current_loaded_models]
-    return [
-        each
-        for each in loaded
-        if each is not None and each.model is model.model and getattr(each, "is_injected", False)
-    ]
+    with without_injections(model):
+        tensors = unet.state_dict()
+    return {
+        f"model.diffusion_model.{name}": torch.empty(tensor.shape, device="meta")
+        for name, tensor in tensors.items()
+    }
 
 
 def compute_dtype(model: Any) -> torch.dtype:

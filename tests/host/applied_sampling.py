@@ -7,7 +7,7 @@ FOLDER holds checkpoint.safetensors, motion_module.safetensors, still.safetensor
 that changes nothing), controlnet.safetensors, lora.safetensors and inputs.safetensors. What a case
 gives is written to results/<case>.safetensors: `samples`, and for a patch of ComfyUI's also
 `expected`, which is ComfyUI's own sampling of the patched MODEL. Some cases are sampled by this
-pack's Sampler instead of KSampler.
+pack's Sampler instead of KSampler. results/said.json holds sentences: refusals and warnings.
 """
 
 import importlib
@@ -30,8 +30,15 @@ import comfy.cli_args
 comfy.cli_args.args.cpu = True
 
 import asyncio
+import logging
 
+import comfy.gligen
+import comfy.ldm.modules.diffusionmodules.openaimodel
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.sample
+import comfy.samplers
 import comfy.utils
 import folder_paths
 import nodes
@@ -44,7 +51,7 @@ from reference_models import load_control, load_model
 
 PACK = Path(__file__).parents[2]
 # Where the patches are; all of comfy_extras would take longer to import.
-EXTRAS = ("attention_multiply", "freelunch", "hooks", "hypertile", "model_advanced")
+EXTRAS = ("attention_multiply", "easycache", "freelunch", "hooks", "hypertile", "model_advanced")
 EXTRAS += ("model_downscale", "pag", "sag", "tomesd")
 
 
@@ -71,7 +78,41 @@ class GivenLatents:
         return torch.zeros(len(latents), *(8 * side for side in latents.shape[2:]), 3)
 
 
+def smoothed_energy_guidance(model, scale):
+    """Blur the queries of the middle block, and guide away from the result (arXiv 2408.00760)."""
+
+    def attention(query, key, value, extra):
+        _, _, height, width = extra["original_shape"]
+        pixels = query.shape[1]
+        shape = tuple(round(side * (pixels / height / width) ** 0.5) for side in (height, width))
+        image = query.transpose(1, 2).unflatten(2, shape)
+        blurred = torch.nn.functional.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
+        query = blurred.flatten(2).transpose(1, 2)
+        attend = comfy.ldm.modules.attention.optimized_attention
+        return attend(query, key, value, extra["n_heads"], attn_precision=extra["attn_precision"])
+
+    def guide(arguments):
+        options = comfy.model_patcher.create_model_options_clone(arguments["model_options"])
+        comfy.model_patcher.set_model_options_patch_replace(
+            options, attention, "attn1", "middle", 0
+        )
+        (blurred,) = comfy.samplers.calc_cond_batch(
+            arguments["model"],
+            [arguments["cond"]],
+            arguments["input"],
+            arguments["sigma"],
+            options,
+        )
+        return arguments["denoised"] + (arguments["cond_denoised"] - blurred) * scale
+
+    model = model.clone()
+    model.set_model_sampler_post_cfg_function(guide)
+    return (model,)
+
+
 def call(name, **inputs):
+    if name == "SmoothedEnergyGuidance":
+        return smoothed_energy_guidance(**inputs)
     node = nodes.NODE_CLASS_MAPPINGS[name]
     if hasattr(node, "define_schema"):
         outcome = node.execute(**inputs)
@@ -244,6 +285,159 @@ class Run:
             )
         return positive, negative
 
+    def said(self):
+        """Return refusals and warnings by name."""
+        still = {"motion_module": "still.safetensors"}
+        applied = self.node.execute(model=self.model, **still).result[0]
+        unknown = applied.clone()
+        unknown.set_model_patch(lambda x: x, "double_block_patch")
+        return {
+            "applied twice": refusal(lambda: self.node.execute(model=applied, **still)),
+            "gligen": refusal(lambda: self.with_gligen(applied)),
+            **{
+                f"not SD1.5: {kind}": refusal(
+                    lambda model=model: self.node.execute(model=model, **still)
+                )
+                for kind, model in other_models().items()
+            },
+            "unknown patch": warnings(lambda: self.simply(unknown)),
+            "stopped after": stopped_after(self.simply, applied),
+            "beside injected": self.beside_injected(still),
+            "means": self.means(),
+        }
+
+    def means(self):
+        """Return what each public means of ComfyUI did while 8 frames were sampled by fours."""
+        windows = self.contexts(length=4, overlap=2)
+        applied = self.node.execute(
+            model=self.model, motion_module="motion_module.safetensors", context_options=windows
+        ).result[0]
+        kinds = comfy.patcher_extension.WrappersMP
+        known, found = {kinds.DIFFUSION_MODEL: [], kinds.PREPARE_SAMPLING: []}, {}
+        found["wrappers"] = sorted(name for name, each in applied.wrappers.items() if any(each))
+        found["object_patches"] = list(applied.object_patches)
+        found["other_means"] = [
+            *filter(None, (applied.callbacks, applied.injections, applied.hook_patches))
+        ]
+        (motion,) = applied.get_additional_models()
+        levels = applied.get_model_object("model_sampling").sigmas
+        found["highest_level"] = round(float(levels[-1]), 3)
+
+        def prepare(execute, model, shape, *args, **kwargs):
+            known[kinds.PREPARE_SAMPLING].append(shape[0])
+            return execute(model, shape, *args, **kwargs)
+
+        def see(tokens, _extra):
+            known[kinds.DIFFUSION_MODEL].append(len(tokens))
+            loaded = comfy.model_management.current_loaded_models
+            found["motion_is_loaded"] = any(each.model is motion for each in loaded)
+            return tokens
+
+        applied.add_wrapper_with_key(kinds.PREPARE_SAMPLING, "test", prepare)
+        applied.set_model_attn1_output_patch(see)
+        self.simply(applied)
+        found["rows"] = sorted(set(known[kinds.DIFFUSION_MODEL]))
+        found["frames_to_make_room_for"] = known[kinds.PREPARE_SAMPLING]
+        return found
+
+    def simply(self, model, positive=None):
+        """Sample 8 frames in 2 steps."""
+        prompt = [[self.inputs["positive"], {}]]
+        latents = torch.zeros(8, 4, 8, 8)
+        noise = comfy.sample.prepare_noise(latents, 7)
+        more = {"positive": positive or prompt, "negative": prompt, "disable_pbar": True}
+        return comfy.sample.sample(
+            model,
+            noise,
+            steps=2,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="normal",
+            latent_image=latents,
+            **more,
+        )
+
+    def with_gligen(self, model):
+        place = comfy.gligen.PositionNet(8, 8)
+        patcher = comfy.model_patcher.ModelPatcher(
+            comfy.gligen.Gligen([], place, 8), torch.device("cpu"), torch.device("cpu")
+        )
+        boxes = ("position", patcher, [(torch.zeros(1, 8), 4, 4, 0, 0)])
+        return self.simply(model, [[self.inputs["positive"], {"gligen": boxes}]])
+
+    def beside_injected(self, still):
+        """Return the number of tensors that another pack's network adds while it is in the UNet."""
+        blocks = self.model.model.diffusion_model.input_blocks
+        injected = self.model.clone()
+        injection = comfy.model_patcher.PatcherInjection(
+            inject=lambda _patcher: blocks[1].append(torch.nn.Identity()),
+            eject=lambda _patcher: blocks[1].pop(-1),
+        )
+        injected.set_injections("other", [injection])
+        self.simply(injected)
+        layers = len(blocks[1])
+        self.simply(self.node.execute(model=self.model, **still).result[0])
+        return [layers, len(blocks[1])]
+
+
+def other_models():
+    """Return MODELs that are not of Stable Diffusion 1.5, as far as the node looks at them."""
+    sizes = {"image_size": 8, "in_channels": 4, "out_channels": 4, "model_channels": 32}
+    sizes |= {"num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 1]}
+    sizes |= {"transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1}
+    sizes |= {"num_head_channels": 32, "use_spatial_transformer": True, "context_dim": 768}
+    unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel
+    networks = {
+        "Flux": torch.nn.Linear(2, 2),
+        "SDXL": unet(**sizes | {"context_dim": 2048}),
+        "SD20": unet(**sizes | {"context_dim": 1024}),
+        "inpainting": unet(**sizes | {"in_channels": 9}),
+    }
+    models = {}
+    for kind, network in networks.items():
+        named = type(kind, (torch.nn.Module,), {})()
+        named.diffusion_model = network
+        cpu = torch.device("cpu")
+        models[kind] = comfy.model_patcher.ModelPatcher(named, cpu, cpu)
+    return models
+
+
+def refusal(run):
+    try:
+        run()
+    except sys.modules["animatediff_v2v.pipeline"].AnimateDiffV2VError as error:
+        return str(error)
+    return None
+
+
+def warnings(run):
+    """Return the warnings of the pack during a run."""
+    found = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())
+    logging.getLogger("animatediff_v2v").addHandler(handler)
+    run()
+    logging.getLogger("animatediff_v2v").removeHandler(handler)
+    return found
+
+
+def stopped_after(sample, model):
+    """Return how many passes of a layer there are after Cancel in the first one."""
+    passes = []
+
+    def cancel(tokens, _extra):
+        passes.append(tokens.shape[0])
+        comfy.model_management.interrupt_current_processing(True)
+        return tokens
+
+    model = model.clone()
+    model.set_model_attn1_output_patch(cancel)
+    try:
+        sample(model)
+    except comfy.model_management.InterruptProcessingException:
+        return len(passes)
+    return None
+
 
 def main():
     cases, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
@@ -251,7 +445,7 @@ def main():
         path = Path.cwd() / "comfy_extras" / f"nodes_{name}.py"
         assert asyncio.run(nodes.load_custom_node(str(path), module_parent="comfy_extras")), name
     (folder / "results").mkdir(exist_ok=True)
-    for kind in ("animatediff_models", "loras"):
+    for kind in ("animatediff_models", "animatediff_motion_lora", "loras"):
         folder_paths.add_model_folder_path(kind, str(folder))
     folder_paths.set_user_directory(str(folder))
     server.PromptServer(asyncio.new_event_loop())
@@ -266,6 +460,9 @@ def main():
                     found["expected"] = run.samples(case, motion=None)
         found = {key: each.contiguous() for key, each in found.items()}
         comfy.utils.save_torch_file(found, str(folder / "results" / f"{name}.safetensors"))
+    with torch.inference_mode():
+        said = run.said()
+    (folder / "results" / "said.json").write_text(json.dumps(said))
 
 
 main()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from animatediff_v2v.pipeline import LoraEntry
 from animatediff_v2v.pipeline.files import load_checkpoint
 from animatediff_v2v.pipeline.models import Placement, build_motion_unet
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
@@ -77,11 +78,13 @@ OURS = {
     "control": case(frames=6, prompts="control", window=WINDOW),
     "masked": case(masked=True, denoise=0.8),
     "motion_scale": case(options={"motion_scale": 1.4}),
+    "motion_lora": case(options={"motion_lora_stack": [["motion_lora.safetensors", 0.7]]}),
     "v1": case(motion="v1.safetensors", frames=6, window=WINDOW),
     "linear": case(options={"beta_schedule": "linear"}),
     "lcm": case(options={"beta_schedule": "lcm"}, sampler="lcm", scheduler="sgm_uniform", cfg=1.0),
 }
 PAG = ("PerturbedAttentionGuidance", {"scale": 3.0})
+EASY_CACHE = {"reuse_threshold": 0.3, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
 FREE_U = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
 # Against ComfyUI's own sampling of each frame by itself.
 PATCHES = {
@@ -102,6 +105,13 @@ PATCHES = {
         downscale_method="bicubic",
         upscale_method="bicubic",
     ),
+    "seg": patch("SmoothedEnergyGuidance", scale=3.0),
+    "easy_cache": case(
+        motion=STILL,
+        patches=[("EasyCache", EASY_CACHE)],
+        steps=6,
+        denoise=0.6,
+    ),
     "rescale_cfg": patch("RescaleCFG", multiplier=0.7),
     "attention_multiply": patch("UNetSelfAttentionMultiply", q=1.2, k=0.9, v=1.0, out=1.1),
     "lora": patch("LoraLoaderModelOnly", lora_name="lora.safetensors", strength_model=0.8),
@@ -116,7 +126,17 @@ for each in PATCHES.values():
 # The same in windows, where a frame by itself gives the same again.
 WINDOWED = {
     f"{name}_windows": PATCHES[name] | {"frames": 6, "window": WINDOW}
-    for name in ("still", "free_u", "pag", "area", "mask", "hooks", "attention_multiply")
+    for name in (
+        "still",
+        "free_u",
+        "pag",
+        "seg",
+        "easy_cache",
+        "area",
+        "mask",
+        "hooks",
+        "attention_multiply",
+    )
 }
 # This pack's own Sampler with the patched MODEL.
 OUR_SAMPLER = {
@@ -168,6 +188,11 @@ def folder(tmp_path_factory, random_weights):
         )
     }
     save_file(lora, folder / "lora.safetensors")
+    side = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0"
+    side += ".attention_blocks.0.processor.to_v_lora"
+    motion_lora = {f"{side}.up.weight": draw(64, 4, seed=10)}
+    motion_lora[f"{side}.down.weight"] = draw(4, 64, seed=11)
+    save_file(motion_lora, folder / "motion_lora.safetensors")
     unet = UNet2DConditionModel(**load_checkpoint(folder / "checkpoint.safetensors").unet_config)
     save_file(ip_adapter("base", unet, text=TEXT), folder / "ip_adapter.safetensors")
     channels = unet.config.block_out_channels
@@ -197,7 +222,8 @@ def sampled(request, folder, tmp_path_factory):
     command = [python, str(SCRIPT), str(cases), str(folder)]
     done = subprocess.run(command, cwd=request.param, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return {name: load_file(folder / "results" / f"{name}.safetensors") for name in CASES}
+    found = {name: load_file(folder / "results" / f"{name}.safetensors") for name in CASES}
+    return found | {"said": json.loads((folder / "results" / "said.json").read_text())}
 
 
 def ours(case, folder):
@@ -208,6 +234,10 @@ def ours(case, folder):
         weights.unet_config,
         weights.unet,
         motion_module=folder / case["motion"],
+        motion_loras=[
+            LoraEntry(folder / name, scale)
+            for name, scale in case["options"].get("motion_lora_stack", ())
+        ],
         motion_scale=case["options"].get("motion_scale", 1.0),
         placement=Placement(**place),
     )
@@ -275,3 +305,47 @@ def test_our_sampler_is_the_same_on_a_patched_model(name, sampled):
     error = error_of(sampled[name]["samples"], plain)
     print(f"{name}: relative error {error:.1e}")
     assert error < LIMIT
+
+
+SAID = {
+    "applied twice": "The connected MODEL has a motion module already: connect the MODEL from "
+    "before the other Apply AnimateDiff.",
+    "gligen": "GLIGEN cannot be used with a motion module: remove GLIGEN Textbox Apply, and use "
+    "Conditioning (Set Area) instead.",
+    "not SD1.5: Flux": "The connected MODEL is a Flux: Apply AnimateDiff needs a Stable Diffusion "
+    "1.5 MODEL, for example from Load Checkpoint.",
+    "not SD1.5: SDXL": "The connected MODEL is an SDXL checkpoint. This pack runs Stable Diffusion "
+    "1.5 only.",
+    "not SD1.5: SD20": "The connected MODEL is a Stable Diffusion 2 checkpoint. This pack runs "
+    "Stable Diffusion 1.5 only.",
+    "not SD1.5: inpainting": "The connected MODEL is an inpainting checkpoint of Stable Diffusion "
+    "1.5. Its UNet takes 9 channels; this pack needs one that takes 4.",
+    "unknown patch": [
+        "The MODEL has patches that have no effect with a motion module: double_block_patch. The "
+        "motion module needs the layers of the UNet one by one."
+    ],
+    # Passes of a layer, in 2 steps, if the first one presses Cancel.
+    "stopped after": 1,
+    # Layers of a block while another pack's network is in it, and after Apply AnimateDiff.
+    "beside injected": [3, 2],
+}
+# What the public means of ComfyUI are, and do with 8 frames in windows of 4.
+MEANS = {
+    "wrappers": ["diffusion_model", "prepare_sampling"],
+    "object_patches": ["model_sampling"],
+    "other_means": [],
+    "motion_is_loaded": True,
+    "highest_level": 25.146,
+    "rows": [4],
+    "frames_to_make_room_for": [4],
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_sentences(name, sampled):
+    assert sampled["said"][name] == SAID[name]
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_public_means(name, sampled):
+    assert sampled["said"]["means"][name] == MEANS[name]
