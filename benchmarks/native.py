@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import inspect
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -605,9 +605,12 @@ def compare_times(bench: Bench, graph: Graph, rounds: int) -> float:
 
 
 def measure_memory(bench: Bench, graph: Graph, name: str) -> None:
-    """Print the peak of the process's memory in MB."""
-    bench.run(graph, PEERS[name])
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+    """Print the peak of the process's memory in MB while a KSampler runs; Linux only."""
+    model = PEERS[name](bench, graph, bench.model)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+    by_ksampler(bench, graph, model)
+    status = Path("/proc/self/status").read_text()
+    print(int(re.search(r"VmHWM:\s*(\d+)", status)[1]) // 1024, flush=True)
 
 
 def compare_memory(command: list[str]) -> float:

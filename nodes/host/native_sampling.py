@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import torch
-from comfy.model_patcher import (
-    create_model_options_clone,
-    set_model_options_post_cfg_function,
-)
-from comfy.samplers import CFGGuider, sampling_function
 from torch import Tensor
 
 from ...pipeline import SamplingSettings, SpeedOptions
@@ -25,20 +20,19 @@ from ...pipeline.models.unet import MotionUNet
 from ...pipeline.prompts import PromptTrack
 from ...pipeline.sampling import (
     Conditioning,
-    Control,
     CustomSampling,
-    Guidance,
+    Guides,
+    SourceBlend,
     sample_latents,
     window_for,
 )
 from ...pipeline.sampling.noise_schedule import NoiseSchedule
 from ...pipeline.sampling.sample import noise_schedule
-from ...pipeline.sampling.style import StyleTrack
 from .applied_motion import AppliedMotion
 from .devices import Devices
 from .managed_models import WholeModelPatcher
+from .native_guided import Guider, NativeGuided, Prepared
 from .native_model import with_beta_schedule
-from .window_guides import GUIDES, WindowGuides
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +58,7 @@ class NativeSampling:
         conditioning: Conditioning,
         settings: SamplingSettings,
         *,
+        guides: Guides,
         custom: CustomSampling,
         **options: Any,
     ) -> Tensor:
@@ -83,21 +78,24 @@ class NativeSampling:
         )
         prompts = self.conditionings(conditioning, len(latents))
         offload = Devices.of_comfyui().offload
-        guider = _Guider(self._applied(unet, settings, schedule, offload))
+        guider = Guider(self._applied(unet, settings, schedule, offload))
         guider.inner_set_conds({str(index): each for index, (_, each) in enumerate(prompts)})
         # Without what earlier jobs have unsampled: it does not depend on patches.
         options["unsampled_latents"] = None
-        sampler = _InsideGuider(
-            lambda model: sample_latents(
+
+        def sample(prepared: Prepared) -> Tensor:
+            return sample_latents(
                 unet,
                 latents,
                 conditioning,
                 settings,
+                guides=_with_changing_mask(guides, prepared, sigmas),
                 custom=custom,
-                make_guided=partial(_NativeGuided, model, [track for track, _ in prompts]),
+                make_guided=partial(NativeGuided, prepared, [track for track, _ in prompts]),
                 **options,
             )
-        )
+
+        sampler = _InsideGuider(sample)
         try:
             guider.sample(latents, latents, sampler, sigmas, disable_pbar=True, seed=settings.seed)
         finally:
@@ -139,61 +137,18 @@ def _warn_of(speed: SpeedOptions) -> None:
         )
 
 
-class _Guider(CFGGuider):
-    """ComfyUI's guider with any number of prompts, of which a call names two."""
-
-    def call(
-        self, noisy: Tensor, sigmas: Tensor, *, names: Sequence[str], scale: float, **more: Any
-    ) -> Tensor:
-        """Denoise with the prompts named `names`, the positive and the negative one."""
-        self._names = names
-        self.set_cfg(scale)
-        denoised: Tensor = self(noisy, sigmas, **more)
-        return denoised
-
-    def predict_noise(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        model_options: dict[str, Any] | None = None,
-        seed: int | None = None,
-    ) -> Tensor:
-        """Denoise; the names are ComfyUI's."""
-        positive, negative = (self.conds[name] for name in self._names)
-        denoised: Tensor = sampling_function(
-            self.inner_model,
-            x,
-            timestep,
-            negative,
-            positive,
-            self.cfg,
-            model_options=model_options or {},
-            seed=seed,
-        )
-        return denoised
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A guider whose MODEL is loaded, and what ComfyUI gives to samplers besides it."""
-
-    guider: _Guider
-    options: dict[str, Any]
-    seed: int
-
-
 class _InsideGuider:
     """A SAMPLER that runs a function while the guider's MODEL is loaded and its hooks are set."""
 
     latents: Tensor
     """The result of the function."""
 
-    def __init__(self, run: Callable[[_Prepared], Tensor]) -> None:
+    def __init__(self, run: Callable[[Prepared], Tensor]) -> None:
         self._run = run
 
     def sample(
         self,
-        guider: _Guider,
+        guider: Guider,
         _sigmas: Tensor,
         extra_args: Mapping[str, Any],
         _callback: Any,
@@ -201,91 +156,32 @@ class _InsideGuider:
         *_others: Any,
     ) -> Tensor:
         """Run the function; what is returned has no meaning."""
-        self.latents = self._run(_Prepared(guider, extra_args["model_options"], extra_args["seed"]))
+        self.latents = self._run(Prepared(guider, extra_args["model_options"], extra_args["seed"]))
         return noise
 
 
-class _NativeGuided:
-    """The model that samplers call, as `GuidedModel`, by way of a guider of ComfyUI."""
+@dataclass(frozen=True, kw_only=True)
+class _ChangingMask(SourceBlend):
+    """A mask of the source that a patch changes with the noise level: Differential Diffusion."""
 
-    def __init__(
-        self,
-        prepared: _Prepared,
-        tracks: Sequence[PromptTrack],
-        _unet: MotionUNet,
-        *,
-        schedule: NoiseSchedule,
-        conditioning: Conditioning,
-        guidance: Guidance,
-        on_passes: Callable[[float], None],
-        controls: Sequence[Control],
-        styles: Sequence[StyleTrack],
-        **_others: Any,
-    ) -> None:
-        """Bind the guider to a job.
+    change: Any
+    """ComfyUI's denoise_mask_function."""
+    guider: Any
+    sigmas: Tensor
 
-        Args:
-            prepared: The guider.
-            tracks: The prompt that each of the guider's conditionings stands for.
-            schedule: See `GuidedModel`, also for what follows.
-            conditioning: Two of `tracks`.
-            guidance: Scale and interval.
-            on_passes: Called after windows.
-            controls: ControlNets of this pack.
-            styles: IP-Adapters of this pack.
-        """
-        self._guider, self._seed = prepared.guider, prepared.seed
-        self._schedule, self._guidance = schedule, guidance
-        both = (conditioning.positive, conditioning.negative)
-        self._names = [
-            next(str(index) for index, each in enumerate(tracks) if each is track) for track in both
-        ]
-        self._options = create_model_options_clone(prepared.options)
-        self._guides = WindowGuides(schedule, controls, styles, on_passes)
-        self._options["transformer_options"][GUIDES] = self._guides
-        self._unconditional = _Unconditional()
-
-    def keep_unconditional(self) -> None:
-        """Predict for the negative prompt at any scale from now on, and keep the result."""
-        self._options = set_model_options_post_cfg_function(
-            self._options, self._unconditional.keep, disable_cfg1_optimization=True
-        )
-
-    def unconditional(self) -> Tensor:
-        """Return the latest call's result for the negative prompt alone."""
-        if self._unconditional.latest is None:
-            raise RuntimeError("The model has not been called, or keeps no such result.")
-        return self._unconditional.latest
-
-    def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
-        """Denoise [frames, 4, height, width], float32, on the CPU, from level `sigma`.
-
-        `step` is not used: ComfyUI's patches and this pack's windows tell it by the level.
-        """
-        del step
-        device = self._guider.model_patcher.load_device
-        self._guides.begin(sum(len(self._guider.conds[name]) for name in self._names))
-        denoised = self._guider.call(
-            noisy.to(device),
-            noisy.new_full((len(noisy),), float(sigma), device=device),
-            names=self._names,
-            scale=self._guidance.scale_at(sigma, self._schedule),
-            model_options=self._options,
-            seed=self._seed,
-        )
-        return denoised.float().cpu()
+    def mask_at(self, mask: Tensor, sigma: Tensor) -> Tensor:
+        """Return the mask [masks, 1, height, width] of a noise level."""
+        if self.mask is None:
+            return mask
+        extra = {"model": self.guider, "sigmas": self.sigmas}
+        changed: Tensor = self.change(sigma.reshape(1), mask, extra_options=extra)
+        return changed
 
 
-class _Unconditional:
-    """The latest result for the negative prompt alone.
-
-    Apart from the model, which ComfyUI's options would otherwise keep alive.
-    """
-
-    latest: Tensor | None = None
-
-    def keep(self, arguments: dict[str, Any]) -> Tensor:
-        """Keep it; a function that ComfyUI calls after guidance."""
-        self.latest = arguments["uncond_denoised"].float().cpu()
-        denoised: Tensor = arguments["denoised"]
-        return denoised
+def _with_changing_mask(guides: Guides, prepared: Prepared, sigmas: Tensor) -> Guides:
+    change = prepared.options.get("denoise_mask_function")
+    if change is None:
+        return guides
+    given = {field.name: getattr(guides.source_blend, field.name) for field in fields(SourceBlend)}
+    blend = _ChangingMask(change=change, guider=prepared.guider, sigmas=sigmas, **given)
+    return replace(guides, source_blend=blend)

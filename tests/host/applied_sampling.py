@@ -51,7 +51,15 @@ from reference_models import load_control, load_model
 
 PACK = Path(__file__).parents[2]
 # Where the patches are; all of comfy_extras would take longer to import.
-EXTRAS = ("attention_multiply", "easycache", "freelunch", "hooks", "hypertile", "model_advanced")
+EXTRAS = (
+    "attention_multiply",
+    "differential_diffusion",
+    "easycache",
+    "freelunch",
+    "hooks",
+    "hypertile",
+    "model_advanced",
+)
 EXTRAS += ("model_downscale", "pag", "sag", "tomesd")
 
 
@@ -210,6 +218,7 @@ class Run:
                 seed=7,
                 context_options=window or None,
                 beta_schedule="linear",
+                source_mask=self.inputs["masks"][: len(latents)] if case["masked"] else None,
                 **case["sampler_options"],
                 **self.guides(case),
             )

@@ -120,6 +120,9 @@ PATCHES = {
     "mask": case(motion=STILL, prompts="mask"),
     "time": case(motion=STILL, prompts="time", steps=4),
     "hooks": case(motion=STILL, prompts="hooks"),
+    "differential": case(
+        motion=STILL, patches=[("DifferentialDiffusion", {})], masked=True, denoise=0.8
+    ),
 }
 for each in PATCHES.values():
     each["options"] = {"beta_schedule": "use existing"}
@@ -143,7 +146,8 @@ OUR_SAMPLER = {
     f"{name}_our_sampler": (PATCHES | WINDOWED)[name] | {"by_our_sampler": True}
     for name in (
         "free_u", "pag_windows", "sag", "hyper_tile", "rescale_cfg", "attention_multiply_windows",
-        "area", "mask_windows", "time", "hooks", "hooks_windows",
+        "area", "mask_windows", "time", "hooks", "hooks_windows", "differential",
+        "easy_cache_windows",
     )
 }  # fmt: skip
 GUIDES = {
@@ -155,7 +159,13 @@ GUIDES = {
 }
 GUIDED = {
     f"{name}_{patch or 'plain'}": case(
-        motion=MOVING, frames=6, window=WINDOW, by_our_sampler=True, idle_patch=patch, **values
+        motion=MOVING,
+        frames=6,
+        window=WINDOW,
+        steps=2,
+        by_our_sampler=True,
+        idle_patch=patch,
+        **values,
     )
     for name, values in GUIDES.items()
     for patch in ("", *(("attention",) if values.get("guides") else ()), "guidance")
