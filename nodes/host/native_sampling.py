@@ -164,9 +164,9 @@ class _InsideGuider:
 class _ChangingMask(SourceBlend):
     """A mask of the source that a patch changes with the noise level: Differential Diffusion."""
 
-    change: Any
+    change: Callable[..., Tensor]
     """ComfyUI's denoise_mask_function."""
-    guider: Any
+    guider: Guider
     sigmas: Tensor
 
     def mask_at(self, mask: Tensor, sigma: Tensor) -> Tensor:
@@ -174,8 +174,7 @@ class _ChangingMask(SourceBlend):
         if self.mask is None:
             return mask
         extra = {"model": self.guider, "sigmas": self.sigmas}
-        changed: Tensor = self.change(sigma.reshape(1), mask, extra_options=extra)
-        return changed
+        return self.change(sigma.reshape(1), mask, extra_options=extra)
 
 
 def _with_changing_mask(guides: Guides, prepared: Prepared, sigmas: Tensor) -> Guides:
