@@ -8,8 +8,10 @@ import pytest
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, probe_video
 from animatediff_v2v.pipeline.video import probe as probe_module
+from animatediff_v2v.pipeline.video import reader as reader_module
 from animatediff_v2v.pipeline.video.conversion import source_matrix
 from animatediff_v2v.pipeline.video.info import timing_from_times
+from animatediff_v2v.pipeline.video.sources import FileSource
 
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "10")
 HEVC = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error")
@@ -108,6 +110,48 @@ def test_a_span_begins_and_ends_at_the_nearest_frames(made, clips, name, start):
     assert numbers == list(range(start, start + 4))
     assert reader.expected_frame_count == 4
     assert reader.time_span == (selection.start_time_seconds, pytest.approx(float(4 / rate)))
+
+
+@pytest.mark.parametrize("name", [name for name, clip in CLIPS.items() if clip[0] >= 20])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"skip_first_frames": 7, "select_every_nth_frame": 3},
+        {"skip_first_frames": 2, "force_rate": 40, "frame_load_cap": 2},
+        {"skip_first_frames": 1, "start_time_seconds": 0.02, "duration_seconds": 0.3},
+    ],
+    ids=str,
+)
+def test_seeking_to_the_first_kept_frame_keeps_the_same_ones(
+    made, clips, name, selection, monkeypatch
+):
+    monkeypatch.setattr(reader_module, "SEEK_SECONDS", 0)
+    sought, reader = read_numbers(made(name), clips, selection=FrameSelection(**selection))
+    monkeypatch.setattr(reader_module, "SEEK_SECONDS", 10**6)
+    decoded, _ = read_numbers(made(name), clips, selection=FrameSelection(**selection))
+    assert sought == decoded
+    assert reader.expected_frame_count == len(sought)
+
+
+def test_what_is_skipped_is_not_decoded(tmp_path, clips, monkeypatch):
+    path = tmp_path / "long.mp4"
+    clips.numbered_clip(path, frames=200, rate=Fraction(25), output=(*H264, "-g", "10"))
+    seen = []
+    keep = FileSource._seconds
+    monkeypatch.setattr(
+        FileSource, "_seconds", lambda *given, **more: seen.append(1) or keep(*given, **more)
+    )
+    selection = FrameSelection(skip_first_frames=150, frame_load_cap=5)
+    numbers, _ = read_numbers(path, clips, selection=selection)
+    assert numbers == list(range(150, 155))
+    assert len(seen) < 50
+
+
+def test_reading_ahead_gives_the_same_frames(made, clips):
+    with VideoReader(made("8.mov")) as reader:
+        reader.read_ahead(4)
+        assert [clips.read_number(frame) for frame in reader] == list(range(20))
+        assert [clips.read_number(frame) for frame in reader] == list(range(20))
 
 
 def variable_clip(path, times, clips):
