@@ -161,12 +161,6 @@ class Coordinator:
                 verdicts.append((name, "again"))
         return verdicts
 
-    def release(self, worker: str, name: str) -> None:
-        """Take back a task that a worker was given and has not begun, or was told to stop."""
-        self._release(worker, name)
-        if not self._states[name].is_over:
-            self._wait(name)
-
     # --- inside ----------------------------------------------------------------------------------
 
     def _next(self, worker: str, models: str) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -53,7 +53,6 @@ def plan(
     shots: Shots = "scenes",
     part_frames: int = PART_FRAMES,
     has_sources: bool = True,
-    on_clip: Callable[[Path], None] = lambda _path: None,
 ) -> list[Unit]:
     """Cut clips into units of work.
 
@@ -68,7 +67,6 @@ def plan(
         shots: "scenes" cuts at scene changes, "whole" only cuts what is too long.
         part_frames: Longer shots are cut into parts of about this many frames.
         has_sources: Also make small copies of the sources, for the page.
-        on_clip: Called with each clip that is being looked at.
 
     Raises:
         AnimateDiffV2VError: `part_frames` is too small, or a model file cannot be read.
@@ -82,14 +80,11 @@ def plan(
     jobs = list(jobs)
     for files in dict.fromkeys(job.files for job in jobs):
         planner.models_of(files)  # read once, before the threads ask for them
-
-    def units(job: Job) -> list[Unit]:
-        on_clip(job.request.input)
-        return planner.units(job)
-
     # Decoding and hashing let other threads run.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        planned = [unit for units_of_job in threads.map(units, jobs) for unit in units_of_job]
+        planned = [
+            unit for units_of_job in threads.map(planner.units, jobs) for unit in units_of_job
+        ]
     if has_sources:
         planned += [planner.source(unit) for unit in planned if unit.kind in ("clip", "join")]
     return planned

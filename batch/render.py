@@ -5,12 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.models import Models
 from ..pipeline.progress import IsCancelled, Phase, never
 from ..pipeline.video import VideoReader
@@ -78,13 +76,6 @@ class Renderer:
             )
             frames = result.frame_count
         return Result(content_digest(unit.target), stamp_of(unit.target), frames)
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        for reading in self._readers.values():
-            with suppress(AnimateDiffV2VError):  # nobody needs it any more
-                reading.result().close()
-        self._thread.shutdown()
 
     def _loaded(self, unit: Unit) -> Models:
         fp8_weights = unit.request.sampling.speed.fp8_weights

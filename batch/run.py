@@ -76,7 +76,6 @@ class BatchRun:
             for unit in units
         ]
         self.coordinator = Coordinator(tasks, done=done, failed=failed)
-        self.found = len(done)
 
     @property
     def is_finished(self) -> bool:

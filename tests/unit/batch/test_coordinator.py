@@ -105,10 +105,3 @@ def test_a_repeated_task_that_ends_badly_stays_with_the_other_worker(end):
     run.join("u")
     assert run.take("u", 5.0) is None
     assert run.finish("v", "a", 6.0)
-
-
-def test_what_is_released_is_handed_out_again():
-    run = worked(Coordinator([Task("a")]), "w")
-    assert taken(run, "w") == "a"
-    run.release("w", "a")
-    assert taken(run, "w") == "a"
