@@ -30,7 +30,7 @@ SIZE, STEPS = 64, 2
 CHECKPOINT = "random_sd15.safetensors"
 MOTION, MOTION_LCM = "mm_random_v3.safetensors", "mm_random_lcm.safetensors"
 CONTROL, LORA = "control.safetensors", "lora.safetensors"
-IP_ADAPTER, STYLE = "ip_adapter.safetensors", "style.ipadpt"
+IP_ADAPTER, STYLE, NO_STYLE = "ip_adapter.safetensors", "style.ipadpt", "none.ipadpt"
 CLIP = "miniature_clip.mp4"
 Prompt = dict[str, Any]
 
@@ -138,11 +138,13 @@ GRAPHS: dict[str, Prompt] = {
     "IP-Adapter": graph(
         adapter=node("IPAdapterModelLoader", ipadapter_file=IP_ADAPTER),
         style=node("IPAdapterLoadEmbeds", embeds=STYLE),
+        none=node("IPAdapterLoadEmbeds", embeds=NO_STYLE),
         styled=node(
             "IPAdapterEmbeds",
             model=["checkpoint", 0],
             ipadapter=["adapter", 0],
             pos_embed=["style", 0],
+            neg_embed=["none", 0],
             weight=0.8,
             weight_type="linear",
             start_at=0.0,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from . import formats
 from .graph import Node, NodeId, Source
-from .known import Known, known_nodes, packs
+from .known import Known, known_nodes, packs, targets
 from .report import Entry, Report
 from .rules import batches, motion, plain, prompts, samplers, videos
 from .rules.work import Work, known_of
@@ -70,10 +70,15 @@ def _convert_graph(work: Work) -> None:
     order = list(RULES)
     found.sort(key=lambda each: order.index(each[1].rule) if each[1].rule in order else len(order))
     for node, known in found:
+        if work.graph.nodes.get(node.id) is not node:
+            continue  # another node has taken it in
         if known.rule in RULES:
             RULES[known.rule](work, node, known)
         elif known.to and known.rule != PART:
-            plain.convert(work, node, known)
+            if _changes_type(known) and _serves_kept(work, node):
+                work.keep(node, "a node that stays uses it")
+            else:
+                plain.convert(work, node, known)
         elif known.stays:
             work.keep(node, known.stays)
     _drop_rest(work, [(node, known) for node, known in found if known.none or known.rule == PART])
@@ -121,6 +126,12 @@ def _drop(work: Work, node: Node, known: Known) -> None:
     else:
         instead = f"; the nearest thing is {known.instead}" if known.instead else ""
         work.drop(node, f"{known.none}{instead}")
+
+
+def _changes_type(known: Known) -> bool:
+    """Return whether an output has another type afterwards, which nodes that stay do not take."""
+    after = list(targets()[known.to].outputs.values())
+    return any(after[new] != known.outputs[int(old)][1] for old, new in known.output_map.items())
 
 
 def _serves_kept(work: Work, node: Node) -> bool:

@@ -44,7 +44,10 @@ def replacements() -> Iterator[io.NodeReplace]:
 
 
 def _is_one_to_one(known: Known) -> bool:
-    """Return whether all outputs have a counterpart, and all values but rare ones stay the same."""
+    """Return whether all outputs have a counterpart, and all values but rare ones stay the same.
+
+    Nodes with optional sockets are left out: ComfyUI cannot replace one whose socket is not linked.
+    """
     if not known.inputs or known.rule not in ("", "loader", "prompts"):
         return False
     changed = [
@@ -53,4 +56,5 @@ def _is_one_to_one(known: Known) -> bool:
         for old, new in choices.items()
         if old not in ("*", new)
     ]
-    return len(known.output_map) == len(known.outputs) and not changed
+    always_there = known.inputs.keys() <= known.sockets.keys() | known.widgets.keys()
+    return always_there and len(known.output_map) == len(known.outputs) and not changed

@@ -157,6 +157,8 @@ def _without_motion(work: Work, node: Node) -> None:
     }
     work.become(node, WINDOWS, new, {"model": node.slot("model")}, {0: 0})
     work.note(node, "It has no motion model, only windows, which ComfyUI has a node for.")
+    if not work.graph.has_consumers(found[0]):
+        work.absorb(found[0], node)
 
 
 def _module(values: dict[str, Any]) -> dict[str, Any]:

@@ -53,23 +53,24 @@ def test_graphs_are_converted_by_a_route(server):
 
 def test_nodes_that_map_one_to_one_are_replaced_by_comfyui(server):
     listed = server.get("/node_replacements")
-    for name in ("ADE_AnimateDiffLoaderGen1", "ADE_StandardStaticContextOptions"):
+    for name in ("VHS_VideoInfo", "ADE_StandardStaticContextOptions"):
         (replacement,) = listed[name]
         assert replacement["new_node_id"] == known_nodes()[name].to
         assert replacement["old_widget_ids"] == list(known_nodes()[name].widgets)
     prompt = {
-        "load": load_video(select_every_nth_frame=1),
-        "scaled": {
-            "class_type": "VHS_DuplicateImages",
-            "inputs": {"images": ["load", 0], "multiply_by": 2},
+        "load": load_video(frame_load_cap=3),
+        "size": {
+            "class_type": "ImageSizeAndBatchSize",
+            "inputs": {"image": ["load", 0]},
+            "_meta": {"title": "Size"},
         },
-        "encode": encode_video(["scaled", 0]),
+        "encode": encode_video(["load", 0], loop_count=["size", 2]),
     }
     (path,) = server.files(server.run(prompt))
-    assert streams(path)[1] == 2 * FRAMES
+    assert streams(path)[1] == 3 * (3 + 1)
 
 
-@pytest.mark.parametrize("name", ["below/clip.mp4", "clips [temp]/../clip.mp4", "pictures"])
+@pytest.mark.parametrize("name", ["below/clip.mp4", "../outside.mp4", "pictures"])
 def test_files_and_folders_below_the_input_folder(server, name):
     inputs = server.folder / "input"
     (inputs / "below").mkdir(exist_ok=True)
@@ -81,8 +82,9 @@ def test_files_and_folders_below_the_input_folder(server, name):
         "load": load_video(video=name, select_every_nth_frame=1),
         "encode": encode_video(["load", 0]),
     }
-    if name.startswith("clips"):
-        with pytest.raises(AssertionError):
+    if name.startswith(".."):
+        shutil.copy(inputs / "clip.mp4", server.folder / "outside.mp4")
+        with pytest.raises(AssertionError, match="There is no video"):
             server.run(prompt)
         return
     (path,) = server.files(server.run(prompt))

@@ -130,6 +130,37 @@ def test_motion_models_are_found_through_reroutes(between, end):
     assert values(found(after(graph), APPLY))[:3] == ["v3.ckpt", 1.0, "lcm"]
 
 
+def test_windows_alone_become_comfyuis():
+    graph = workflow(
+        checkpoint(),
+        context(2, "ADE_BatchedContextOptions", [8, 0, 1]),
+        node(
+            3, "ADE_UseEvolvedSampling", ["autoselect"], ["MODEL"],
+            model=("MODEL", 1, 0), context_options=("CONTEXT_OPTIONS", 2, 0),
+        ),
+        sampler(4, (3, 0)),
+    )  # fmt: skip
+    new = after(graph)
+    assert [each["type"] for each in new["nodes"]][1:] == ["ContextWindowsManual", "KSampler"]
+    assert values(new["nodes"][1])[:7] == [8, 0, "batched", 1, False, "pyramid", 0]
+
+
+def test_what_a_node_that_stays_uses_stays_too():
+    graph = workflow(
+        checkpoint(),
+        context(2),
+        node(3, "SomeSwitch", [], ["M_MODELS"]),
+        node(
+            4, "ADE_UseEvolvedSampling", ["autoselect"], ["MODEL"], model=("MODEL", 1, 0),
+            m_models=("M_MODELS", 3, 0), context_options=("CONTEXT_OPTIONS", 2, 0),
+        ),
+        gen1(5, (4, 0)),
+    )  # fmt: skip
+    new = after(graph)
+    assert found(new, "ADE_UseEvolvedSampling") and found(new, APPLY)
+    assert found(new, "ADE_StandardStaticContextOptions")
+
+
 @pytest.mark.parametrize("mode", [2, 4])
 def test_a_switched_off_node_stays_switched_off(mode):
     loader = gen1(2)
