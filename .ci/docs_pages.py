@@ -22,6 +22,7 @@ PLACES = {
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "SECURITY.md": "SECURITY.md",
     "benchmarks/RESULTS.md": "benchmarks/RESULTS.md",
+    "benchmarks/graphs.md": "benchmarks/graphs.md",
     "demo/README.md": "demo/README.md",
 }
 PICTURES = (".gif", ".jpg", ".png", ".svg")
