@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -70,18 +70,11 @@ def restyle_images(
     context = window_for(models.unet.max_frames, count, settings.context)
     window = min(count, context.length)
     is_native = model.native is not None and (model.is_patched or prompts.needs_native)
-    chunk = {"frames": FRAMES_PER_CHUNK, "width": width, "height": height}
-
-    def move_networks(phase: Phase) -> None:
-        if phase == "encode":
-            model.load_encoders(text=prompts.has_text and not clip, vae=not vae, **chunk)
-        elif phase == "sample" and is_native:
-            model.unload_unet()
-        elif phase == "sample":
-            model.load_unet(frames=window, width=width, height=height, beside=guide_patchers)
-        elif not vae:
-            model.load_vae(**chunk)
-
+    move_networks = _mover(
+        model, text=prompts.has_text and not clip, vae=not vae, is_native=is_native,
+        chunk={"frames": FRAMES_PER_CHUNK, "width": width, "height": height},
+        window={"frames": window, "width": width, "height": height, "beside": guide_patchers},
+    )  # fmt: skip
     clock = Clock()
     job = FrameJob(
         models, settings, clock=clock, custom=custom, before_phase=move_networks,
@@ -101,6 +94,39 @@ def restyle_images(
     work = Work.of(count, width=width, height=height, settings=settings, context=context)
     remember_run(model.checkpoint, work, vars(clock.timings()))
     return restyled, latents
+
+
+def _mover(
+    model: host.ManagedModels,
+    *,
+    text: bool,
+    vae: bool,
+    is_native: bool,
+    chunk: dict[str, int],
+    window: dict[str, Any],
+) -> Callable[[Phase], None]:
+    """Return a function that moves the networks of a phase to the device before it.
+
+    Args:
+        model: The networks.
+        text: True if its text encoder is used.
+        vae: True if its VAE is used.
+        is_native: True if ComfyUI moves the UNet.
+        chunk: What encoder and VAE work on at once.
+        window: What the UNet works on at once.
+    """
+
+    def move_networks(phase: Phase) -> None:
+        if phase == "encode":
+            model.load_encoders(text=text, vae=vae, **chunk)
+        elif phase == "sample" and is_native:
+            model.unload_unet()
+        elif phase == "sample":
+            model.load_unet(**window)
+        elif vae:
+            model.load_vae(**chunk)
+
+    return move_networks
 
 
 def _with_host_networks(models: Models, *, clip: Any, vae: Any) -> Models:

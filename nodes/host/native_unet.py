@@ -140,8 +140,21 @@ class NativeUNet:
             }
             arguments |= {"y": None, "timesteps": timesteps, "transformer_options": options}
             features = patch(arguments)["h"]
+        features = self._up(features, skips, control)
+        features = self._normed(unet.out[0], features.type(sample.dtype))
+        result: Tensor = unet.out[1:](features)
+        return result
+
+    def _up(
+        self,
+        features: Tensor,
+        skips: list[Tensor],
+        control: dict[str, list[Tensor | None]] | None,
+    ) -> Tensor:
+        """Run the output blocks, which take the features of the input blocks from `skips`."""
+        options, residuals = self._options, self._residuals
         motions = _flat(self._motion and self._motion.up_blocks)
-        for index, block in enumerate(unet.output_blocks):
+        for index, block in enumerate(self._unet.output_blocks):
             options["block"] = ("output", index)
             skip = _with_control(skips.pop(), control, "output")
             skip = _plus(skip, residuals.skips[len(skips)] if residuals.skips else None)
@@ -150,11 +163,8 @@ class NativeUNet:
             if skip is not None:  # a patch may have joined them
                 features = torch.cat([features, skip], dim=1)
             size = skips[-1].shape if skips else None
-            motion = next(motions, None)
-            features = self._block(block, features, motion, size)
-        features = self._normed(unet.out[0], features.type(sample.dtype))
-        result: Tensor = unet.out[1:](features)
-        return result
+            features = self._block(block, features, next(motions, None), size)
+        return features
 
     def _embedded(self, timesteps: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the embedding of the time steps, [1 or rows, channels]."""
