@@ -103,7 +103,10 @@ class _Planner:
 
     def units(self, job: Job) -> list[Unit]:
         name = job.request.output.relative_to(self.out).as_posix()
-        whole = Unit(name=name, kind="clip", clip=name, request=job.request, files=job.files)
+        whole = Unit(
+            name=name, kind="clip", clip=name, request=job.request, files=job.files,
+            max_ram_gb=job.max_ram_gb,
+        )  # fmt: skip
         try:
             check_files(job.request, job.files)
             check_kinds(job.request, job.files)

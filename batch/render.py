@@ -70,6 +70,7 @@ class Renderer:
                 unit.request,
                 self._loaded(unit),
                 prepared=self._prepared(unit),
+                max_ram_gb=unit.max_ram_gb,
                 progress=lambda step: progress(step.fraction, step.message),
                 is_cancelled=is_cancelled,
                 before_phase=_checking(unit),

@@ -28,6 +28,8 @@ class Job:
 
     request: Request
     files: ModelFiles
+    max_ram_gb: float | None = None
+    """See Scratch; the result does not depend on it."""
 
 
 class FilesChanged(AnimateDiffV2VError):
@@ -67,6 +69,8 @@ class Unit:
     """The names of units that come before it."""
     stamps: dict[str, Stamp] = field(default_factory=dict)
     """What the files that it reads were like when the batch was planned."""
+    max_ram_gb: float | None = None
+    """See Job."""
     problem: str = ""
     """Why it cannot be done, if that is known already."""
 
@@ -85,6 +89,7 @@ def unit_document(unit: Unit) -> dict[str, Any]:
 def unit_restored(data: dict[str, Any]) -> Unit:
     """Return the unit that `unit_document` described."""
     stamps = {path: (size, changed) for path, (size, changed) in data["stamps"].items()}
-    kept = {each.name: data[each.name] for each in fields(Unit) if each.name != "stamps"}
+    names = [each.name for each in fields(Unit) if each.name in data and each.name != "stamps"]
+    kept = {name: data[name] for name in names}
     unit = restored(Unit, kept)
     return replace(unit, stamps=stamps, parts=tuple(map(Path, unit.parts)))

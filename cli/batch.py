@@ -11,7 +11,7 @@ from ..batch.clips import Clip, find_clips
 from ..batch.unit import PART_FRAMES, Job, Shots
 from ..pipeline.choices import checked
 from ..pipeline.errors import AnimateDiffV2VError
-from ..pipeline.ranges import FRAMES, Range
+from ..pipeline.ranges import FRAMES, MEMORY_GB, Range
 from ..pipeline.request import ModelFiles, Request
 from ..pipeline.video.formats import FORMATS
 from . import guide_options, options, parsing
@@ -24,6 +24,19 @@ Engine = Literal["local", "ray"]
 WORKERS = Range(0, 1000)
 # The same for all clips and all runs, so that the same command goes on where it was.
 SEED = 0
+USAGE = f"{PROGRAM} batch [options] INPUT... OUT\n       {PROGRAM} batch --status OUT"
+# Options of `run` that differ for many clips.
+OWN_HELP = {
+    "--checkpoint": "Stable Diffusion 1.5 checkpoint; required",
+    "--motion-module": "AnimateDiff motion module, or the word none to restyle each frame on its "
+    "own; required",
+    "--seed": f"0 to 2^64-1, as in ComfyUI; {SEED} for all clips if absent, so that the same "
+    "command goes on where it was",
+    "--format": f"{', '.join(FORMATS)}; mp4-h264 if absent",
+    "--max-ram": "main memory of each worker for the latents of a video and what a sampler keeps "
+    "of them, in 10^9 bytes; more wait in files beside the result, which stays the same. A quarter "
+    "of the machine's by default",
+}
 
 
 def add_command(commands: Any) -> None:
@@ -32,6 +45,7 @@ def add_command(commands: Any) -> None:
         "batch",
         help="restyle many videos, and go on where it was interrupted",
         formatter_class=Help,
+        usage=USAGE,
         description="Restyle every INPUT and write the results into the folder OUT, with a page, "
         "index.html, that shows them beside their sources. Given again, the same command goes on "
         "where it was; what is done and unchanged stays.",
@@ -104,7 +118,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     options.add_frames(parser.add_argument_group("frames"))
     options.add_windows(parser.add_argument_group("context windows"))
     options.add_output(parser.add_argument_group("output"))
-    options.add_speed(parser.add_argument_group("speed and memory, at a cost"))
+    speed = parser.add_argument_group("speed and memory, at a cost")
+    options.add_speed(speed)
+    options.add_max_ram(speed)
+    for option, text in OWN_HELP.items():
+        parser._option_string_actions[option].help = text
 
 
 def reworded(sentence: str) -> str:
@@ -132,7 +150,8 @@ def _batch(parsed: argparse.Namespace) -> int:
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise AnimateDiffV2VError(f"{out} is a file; give a folder for the results, last.")
-    folder = folder.absolute()
+    # Links stay, unless `..` goes up from one: the folder above it is not the one in the path.
+    folder = folder.resolve() if ".." in folder.parts else folder.absolute()
     jobs = list(_jobs(find_clips(inputs, out=folder), parsed, folder))
     # After the checks: it takes a second.
     from .batch_run import run_batch  # noqa: PLC0415
@@ -158,9 +177,11 @@ def _job(clip: Clip, parsed: argparse.Namespace, folder: Path) -> Job:
     parsed.output = str(folder / clip.name.with_name(clip.name.name + suffix))
     if parsed.seed is None:
         parsed.seed = SEED
+    if parsed.max_ram is not None:
+        MEMORY_GB.check("--max-ram", parsed.max_ram, hint="a quarter of the machine's is usual")
     request: Request = request_of(parsed)
     files: ModelFiles = model_files(parsed)
-    return Job(request, files)
+    return Job(request, files, max_ram_gb=parsed.max_ram)
 
 
 def _row_parser() -> Parser:

@@ -38,9 +38,9 @@ def batch(tmp_path, models):
     for name, length in (("a", 5), ("b", 6)):
         write_clip(tmp_path / "in" / f"{name}.mp4", [(length, 90)])
 
-    def run(*options, inputs=(tmp_path / "in",), prompt="--prompt=a <fox>"):
+    def run(*options, inputs=(tmp_path / "in",), out=tmp_path / "out", prompt="--prompt=a <fox>"):
         return main(
-            ["batch", *map(str, inputs), str(tmp_path / "out"), f"--checkpoint={models.checkpoint}",
+            ["batch", *map(str, inputs), str(out), f"--checkpoint={models.checkpoint}",
              *MODELS, prompt, *options]
         )  # fmt: skip
 
@@ -150,6 +150,7 @@ def test_shards_do_their_share_and_the_command_finds_it(
         (["batch", "{in}", "{out}", "--engine=spark"], "--engine is 'spark'; it can be local, ray"),
         (["batch", "{in}", "{out}", "--part-frames=8"], "--part-frames is 8; it must be more than"),
         (["batch", "{in}", "{out}", "--steps=0"], "--steps is 0"),
+        (["batch", "{in}", "{out}", "--max-ram=0"], "--max-ram is 0"),
         (["batch", "{in}", "{out}", "--checkpoint=gone.ckpt"], "--checkpoint: there is no file"),
         (["batch", "{table}", "{out}"], "t.csv, line 2: --steps is 0"),
         (["batch", "--status", "{out}"], "There is no folder"),
@@ -179,6 +180,44 @@ def test_rows_of_a_table_replace_the_options_of_the_command():
     row = _with_row(base, rows, {"prompt_schedule": "0: b"})
     assert (row.prompt, row.prompt_schedule) == (None, "0: b")
     assert _with_row(base, rows, {"no_audio": "false"}).no_audio is False
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "usage: animatediff-v2v batch [options] INPUT... OUT\n"
+        "       animatediff-v2v batch --status OUT\n",
+        "--seed SEED 0 to 2^64-1, as in ComfyUI; 0 for all clips if absent",
+        "Stable Diffusion 1.5 checkpoint; required",
+        "each frame on its own; required",
+        "--max-ram GB main memory of each worker",
+        "png; mp4-h264 if absent",
+    ],
+)
+def test_the_help_says_what_batch_does(capsys, sentence):
+    with pytest.raises(SystemExit):
+        main(["batch", "--help"])
+    told = capsys.readouterr().out
+    assert sentence in (told if "\n" in sentence else " ".join(told.split()))
+
+
+def test_the_memory_of_a_worker_goes_with_its_units(batch, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("input,max_ram\nin/a.mp4,0.5\nin/b.mp4,\n")
+    assert batch("--plan-only", "--max-ram=2", inputs=[table]) == 0
+    with Ledger(tmp_path / "out", read_only=True) as ledger:
+        units = ledger.units()
+    assert {unit.clip: unit.max_ram_gb for unit in units} == {"a.mp4": 0.5, "b.mp4": 2}
+
+
+def test_the_folder_is_named_without_detours(workers, batch, tmp_path, monkeypatch, capsys):
+    """A link is followed before `..` goes up, as the system does."""
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    page = tmp_path / "far" / "out" / "index.html"
+    assert batch(out=tmp_path / "link" / ".." / "out") == 0
+    assert capsys.readouterr().out.strip() == f"{page}: 2 of 2 clips"
+    assert page.is_file()
 
 
 def test_results_go_into_the_folder_by_name_and_format(tmp_path):
