@@ -30,10 +30,13 @@ def add_command(commands: Any) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="the .json file to write; by default GRAPH's name with .converted.json, beside it",
+        help="the .json file to write; GRAPH's name with .converted.json, beside it, if neither -o "
+        "nor --report is given",
     )
     parser.add_argument(
-        "--report", action="store_true", help="also say what became of each node, and why"
+        "--report",
+        action="store_true",
+        help="say what becomes of each node, and why; nothing is written unless -o is given",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -52,6 +55,10 @@ def _convert(parsed: argparse.Namespace) -> int:
         return EXIT_UNUSABLE
     if output.suffix.lower() != ".json" or output.is_dir():
         raise AnimateDiffV2VError(f"OUT is {str(output)!r}; it must be the name of a .json file.")
+    if parsed.report and not parsed.output:
+        say(converted.report.text.replace("was converted", "can be converted", 1))
+        say("Nothing was written: give -o OUT to write the converted graph.")
+        return 0
     check_output(output, inputs=[source], overwrite=parsed.overwrite)
     write_graph(converted.graph, output)
     say(converted.report.text if parsed.report else converted.report.summary)

@@ -115,14 +115,10 @@ def _consumers_first(
 
 
 def _drop(work: Work, node: Node, known: Known) -> None:
-    entry = work.entries[node.id]
-    used = work.graph.has_consumers(node)
-    if used and _serves_kept(work, node):
+    if _serves_kept(work, node):
         work.keep(node, "a node that stays uses it")
     elif known.to:
-        entry.outcome, entry.into = "converted", known.to
-        entry.reason = "another node has its values now"
-        work.graph.remove(node)
+        work.absorb(node)
     else:
         instead = f"; the nearest thing is {known.instead}" if known.instead else ""
         work.drop(node, f"{known.none}{instead}")

@@ -62,16 +62,14 @@ class Report:
             for outcome in ("converted", "added", "kept", "dropped", "same")
             if self.count(outcome)
         )
-        needs = f" It still needs {_listed(self.packs)}." if self.packs else ""
+        needs = f" It still needs {listed(self.packs)}." if self.packs else ""
         return f"The graph was converted: {counts}.{needs}"
 
     @property
     def text(self) -> str:
-        """The report as lines of text; nodes that are the same are only counted."""
+        """The report as lines of text: a line for each node, and one for each note."""
         lines = [self.summary]
         for each in self.entries:
-            if each.outcome == "same":
-                continue
             into = f" into {each.into}" if each.into and each.outcome == "converted" else ""
             reason = f": {each.reason}" if each.reason else ""
             name = each.title if each.title == each.type else f"{each.title} ({each.type})"
@@ -85,7 +83,8 @@ class Report:
         return asdict(self) | {"summary": self.summary}
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"

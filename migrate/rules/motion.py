@@ -135,6 +135,8 @@ def _fold(work: Work, node: Node, known: Known, applied: Node, loaded: Node) -> 
             node, "It had several motion models; only the last one acts, for want of a counterpart."
         )
     work.become(node, APPLY, new, inputs, {0: 0})
+    work.use(applied, by=node)
+    work.use(loaded, by=node)
 
 
 def _without_motion(work: Work, node: Node) -> None:
@@ -157,8 +159,9 @@ def _without_motion(work: Work, node: Node) -> None:
     }
     work.become(node, WINDOWS, new, {"model": node.slot("model")}, {0: 0})
     work.note(node, "It has no motion model, only windows, which ComfyUI has a node for.")
+    work.use(found[0], by=node)
     if not work.graph.has_consumers(found[0]):
-        work.absorb(found[0], node)
+        work.absorb(found[0])
 
 
 def _module(values: dict[str, Any]) -> dict[str, Any]:
@@ -209,6 +212,7 @@ def _scale(work: Work, node: Node, holder: Node) -> _Scale:
         )
         return _Scale()
     values = values_of(multival, known_nodes()[multival.type])
+    work.use(multival, by=node)
     return _Scale(float(given(multival, values, "float_val", 1.0)), _source(multival, "float_val"))
 
 

@@ -77,6 +77,7 @@ def their_sampler(work: Work, node: Node, known: Known) -> None:
     new: dict[str, Any] = {"motion_module": name} if isinstance(name, str) else {}
     new["beta_schedule"] = "sqrt_linear"
     applied = work.add(node, APPLY, new, links, "the sampler had a motion module")
+    work.use(loader, by=applied)
     inputs: dict[str, Slot | Source | None] = {old: node.slot(old) for old in known.inputs}
     sampler = {old: values[old] for old in known.inputs if old in values}
     inputs |= {"model": Source(applied.id, 0), "latent_image": _all_frames(work, node, values)}

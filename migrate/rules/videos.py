@@ -127,8 +127,8 @@ def _size(work: Work, node: Node, values: dict[str, Any], known: Known) -> dict[
     if not (width or height or is_linked):
         work.note(
             node,
-            "It kept the video's size; here a video with a side longer than 768 is scaled down to "
-            "768: set width or height to keep it.",
+            "If the video has a side longer than 768, it is scaled down to 768 here, and was not "
+            "before: set width or height to keep its size.",
         )
     return {"width": width, "height": height}
 

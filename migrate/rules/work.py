@@ -7,7 +7,7 @@ from typing import Any
 
 from ..graph import Graph, Node, NodeId, Output, Slot, Source
 from ..known import CONTROL, UPLOAD, Known, known_nodes, targets
-from ..report import Entry
+from ..report import Entry, listed
 from .trace import passed_on
 
 # How far below the node that it serves a new node is put, in the canvas' units.
@@ -26,6 +26,7 @@ class Work:
         """
         self.graph = graph
         self._taken = taken
+        self._users: dict[NodeId, list[Node]] = {}
         self.entries: dict[NodeId, Entry] = {
             node.id: self._entry(node) for node in graph.nodes.values() if node.type
         }
@@ -136,11 +137,20 @@ class Work:
             self.graph.move_consumers(Source(node.id, output), passed_on(node, output))
         self.graph.remove(node)
 
-    def absorb(self, node: Node, into: Node) -> None:
-        """Remove a node whose work another one does now."""
+    def use(self, node: Node, by: Node) -> None:
+        """Remember that another node has the values of a node now."""
+        self._users.setdefault(node.id, []).append(by)
+
+    def absorb(self, node: Node) -> None:
+        """Remove a node whose values others have now; drop it if none has them."""
+        users = self._users.get(node.id)
+        if not users:
+            self.drop(node, "no node that was converted uses it")
+            return
         entry = self.entries[node.id]
-        entry.outcome, entry.into = "converted", into.type
-        entry.reason = f"its values are in node {into.id} now"
+        entry.outcome, entry.into = "converted", users[0].type
+        nodes = listed([f"node {each.id} ({targets()[each.type].title})" for each in users])
+        entry.reason = f"its values are in {nodes} now"
         self.graph.remove(node)
 
     def keep(self, node: Node, reason: str) -> None:

@@ -102,8 +102,33 @@ def test_the_second_generation_becomes_one_node():
     assert values(apply) == ["v3.ckpt", 1.2, "autoselect", 0.1, 0.9]
     assert source(new, apply, "model") == (1, 0)
     assert len(new["links"]) == 2
-    outcomes = {each.node: each.outcome for each in convert(graph).report.entries}
+    entries = {each.node: each for each in convert(graph).report.entries}
+    outcomes = {key: each.outcome for key, each in entries.items()}
     assert outcomes == {"1": "same", **dict.fromkeys("2345", "converted"), "6": "same"}
+    for key in "234":
+        assert entries[key].reason == "its values are in node 5 (Apply AnimateDiff) now"
+
+
+def test_the_report_names_each_node_that_has_the_values_of_another():
+    load = node(2, "ADE_LoadAnimateDiffModel", ["v3.ckpt"], ["MOTION_MODEL_ADE"])
+    simple = "ADE_ApplyAnimateDiffModelSimple"
+    apply = node(3, simple, [], ["M_MODELS"], motion_model=("MOTION_MODEL_ADE", 2, 0))
+    links = {"model": ("MODEL", 1, 0), "m_models": ("M_MODELS", 3, 0)}
+    evolved = [node(key, "ADE_UseEvolvedSampling", ["lcm"], ["MODEL"], **links) for key in (4, 5)]
+    unused = node(6, "ADE_MultivalDynamic", [1.2], ["MULTIVAL"])
+    report = convert(workflow(checkpoint(), load, apply, *evolved, unused)).report
+    reasons = {each.node: (each.outcome, each.reason) for each in report.entries}
+    both = "node 4 (Apply AnimateDiff) and node 5 (Apply AnimateDiff)"
+    assert reasons["2"] == reasons["3"] == ("converted", f"its values are in {both} now")
+    assert reasons["6"] == ("dropped", "no node that was converted uses it")
+
+
+@pytest.mark.parametrize(("width", "is_told"), [(0, True), (128, False)])
+def test_the_size_note_is_a_condition(width, is_told):
+    load = node(1, "VHS_LoadVideo", {"video": "a.mp4", "custom_width": width}, ["IMAGE"])
+    said = [each for each in notes(workflow(load, checkpoint(2), gen1(3, (2, 0)))) if "768" in each]
+    assert len(said) == is_told
+    assert all(each.startswith("If the video has a side longer than 768, ") for each in said)
 
 
 @pytest.mark.parametrize(
@@ -623,6 +648,7 @@ def test_the_report_is_text_and_json():
         "The graph was converted: 1 converted, 1 kept, 1 same. It still needs Advanced-ControlNet."
     )
     assert report.text.splitlines()[1:] == [
+        "same      1 CheckpointLoaderSimple",
         "converted 2 ADE_AnimateDiffLoaderGen1 into ADV2V_ApplyMotion",
         "kept      3 LatentKeyframe: it works with Apply AnimateDiff as it is",
     ]

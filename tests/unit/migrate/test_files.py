@@ -103,8 +103,26 @@ def test_the_command(tmp_path, capsys):
     assert json.loads(target.read_text(encoding="utf-8"))["nodes"][1]["type"] == "ADV2V_ApplyMotion"
     assert main(["convert", str(source)]) == 2
     assert "give --overwrite" in capsys.readouterr().err
-    assert main(["convert", str(source), "--overwrite", "--report"]) == 0
-    assert "converted 2 ADE_AnimateDiffLoaderGen1 into ADV2V_ApplyMotion" in capsys.readouterr().out
+    target.write_text("mine", encoding="utf-8")
+    assert main(["convert", str(source), "--report"]) == 0
+    report = [
+        "same      1 CheckpointLoaderSimple",
+        "converted 2 ADE_AnimateDiffLoaderGen1 into ADV2V_ApplyMotion",
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "The graph can be converted: 1 converted, 1 same.",
+        *report,
+        "Nothing was written: give -o OUT to write the converted graph.",
+    ]
+    assert target.read_text(encoding="utf-8") == "mine"
+    options = ["--report", "-o", str(target), "--overwrite"]
+    assert main(["convert", str(source), *options]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "The graph was converted: 1 converted, 1 same.",
+        *report,
+        str(target),
+    ]
+    assert "ADV2V_ApplyMotion" in target.read_text(encoding="utf-8")
     assert sorted(tmp_path.iterdir()) == [target, source]
 
 
