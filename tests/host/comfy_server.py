@@ -31,7 +31,7 @@ MODEL_FOLDERS = {
     "style_lora.safetensors": "loras",
     "controlnet.safetensors": "controlnet",
 }
-START_SECONDS = 300
+START_SECONDS = 900
 RUN_SECONDS = 600
 
 
