@@ -28,8 +28,9 @@ def add_command(commands: Any) -> None:
     demo.add_argument(
         "--native",
         action="store_true",
-        help="also write the files for the templates 08 Style Image and 10 Native nodes: the "
-        "miniature at the sizes that ComfyUI's own loaders accept, 2 GB",
+        help="also write the files for the templates 08 Style Image, 10 Native nodes and "
+        "11 Apply AnimateDiff (KSampler): the miniature at the sizes that ComfyUI's own loaders "
+        "accept, 2 GB",
     )
     demo.add_argument(
         "--overwrite",
