@@ -164,6 +164,10 @@ def uploaded_path(name: str) -> Path:
 
 
 def _no_video(name: str) -> AnimateDiffV2VError:
+    if not name:
+        return AnimateDiffV2VError(
+            "No video is chosen: choose a file to upload, or press Get the miniature in a template."
+        )
     return AnimateDiffV2VError(
         f"There is no video {name!r} in ComfyUI's input folder: upload one, or choose another."
     )

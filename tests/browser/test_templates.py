@@ -190,6 +190,10 @@ def test_the_button_in_the_node_gets_the_miniature(frontend, server):
     frontend.choose(ONE, "base_model", "missing.safetensors")
     saved = page.evaluate("app.graph.serialize()")
     page.evaluate("(graph) => app.loadGraphData(graph)", saved)
+    frontend.choose(ONE, "video", "")
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function("() => Object.keys(app.lastNodeErrors ?? {}).length")
+    page.wait_for_function("() => app.graph.nodes.some(({ has_errors }) => has_errors)")
     button = f"{FIND}.find(({{ name }}) => name === '{BUTTON}')"
     if frontend.renderer == "nodes 2.0":
         page.get_by_role("button", name="Get the miniature").click()
@@ -198,6 +202,10 @@ def test_the_button_in_the_node_gets_the_miniature(frontend, server):
     page.wait_for_function(f"() => !{button}")
     (shown,) = frontend.shown(ONE)
     assert shown["base_model"] == "miniature.safetensors" and shown["video"] == CLIP_NAME
+    # Nothing is left of the run that failed.
+    assert page.evaluate("Object.keys(app.lastNodeErrors ?? {})") == []
+    page.wait_for_function("() => !app.graph.nodes.some(({ has_errors }) => has_errors)")
+    page.get_by_test_id("error-overlay").wait_for(state="hidden")
 
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if name[:2] in RUN_ON_MINIATURE])

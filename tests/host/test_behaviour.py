@@ -339,7 +339,7 @@ def test_changed_file_is_read_again(server):
         (graph(load=load_video(select_every_nth_frame=0)), "select_every_nth_frame", ""),
         (graph(sample=sampler(denoise=1.5)), "denoise", ""),
         (graph(sample=sampler(sampler="magic")), "sampler", "not in"),
-        (one_node(video=""), "video", "There is no video ''"),
+        (one_node(video=""), "video", "choose a file to upload, or press Get the miniature"),
     ],
 )
 def test_wrong_values_are_refused_before_running(server, prompt, name, sentence):

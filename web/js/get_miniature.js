@@ -103,6 +103,7 @@ async function get() {
     if (error) throw new Error(error);
     await app.refreshComboInNodes();
     for (const [node, values] of planned()) fill(node, values);
+    forgetErrors(planned().map(([node]) => String(node.id)));
     app.extensionManager.workflow.activeWorkflow?.changeTracker?.checkState();
     const summary = text("installed", "The miniature is installed");
     say("success", summary, text("nowRun", "Run restyles its clip."));
@@ -137,6 +138,17 @@ function fill(node, values) {
   // Nodes 2.0 renders again only when the list is replaced.
   node.widgets = [...node.widgets];
   node.setDirtyCanvas(true, true);
+}
+
+// Takes away what an earlier run reported of these nodes. The frontend does so itself only for the
+// kinds of errors that it can check.
+function forgetErrors(ids) {
+  const { $pinia } = document.getElementById("vue-app")?.__vue_app__?.config.globalProperties ?? {};
+  const store = $pinia?._s.get("executionError");
+  if (!store?.recordNodeErrors) return;
+  const errors = Object.entries(store.lastNodeErrors ?? {});
+  store.recordNodeErrors(Object.fromEntries(errors.filter(([id]) => !ids.includes(id))));
+  if (ids.includes(String(store.lastExecutionError?.node_id))) store.recordExecutionError(null);
 }
 
 function say(severity, summary, detail) {
