@@ -121,6 +121,16 @@ def test_one_node_tells_what_it_will_do(frontend):
     frontend.shot("one node")
 
 
+def test_the_miniature_advises_another_checkpoint_for_other_sizes(frontend):
+    frontend.add(JOB, video="clip.mp4", base_model="miniature.safetensors")
+    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\nThe miniature only knows 128")
+    frontend.show(JOB)
+    frontend.shot("another checkpoint")
+    frontend.choose(JOB, "width", 128)
+    frontend.choose(JOB, "height", 128)
+    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 128 × 128\n1 window")
+
+
 def test_sampler_tells_what_it_will_do(frontend):
     frontend.add(SAMPLER)
     frontend.add(LOAD, video="clip.mp4")

@@ -16,6 +16,8 @@ const SETTINGS = {
 };
 const WINDOWS = ["length", "overlap", "stride", "schedule", "fuse", "closed_loop"];
 const HEIGHT_PIXELS = 20;
+const MINIATURE = "miniature.safetensors";
+const MINIATURE_PIXELS = 128;
 
 app.registerExtension({
   name: "AnimateDiffV2V.Forecast",
@@ -37,11 +39,15 @@ export function settingsOf(node, checkpoint) {
   return [...pairs, ["context", context], ["checkpoint", checkpoint ?? ""]];
 }
 
-export function forecastText({ forecast }) {
+export function forecastText({ forecast, width, height }) {
   if (!forecast) return "";
-  const { windows: count } = forecast;
+  const { windows: count, seconds, checkpoint } = forecast;
+  if (checkpoint === MINIATURE && !(width === MINIATURE_PIXELS && height === MINIATURE_PIXELS))
+    return text(
+      "onlyMiniature",
+      "The miniature only knows 128 × 128 pixels and coloured shapes: choose another checkpoint for real videos",
+    );
   const windows = count === 1 ? text("window", "1 window") : text("windows", "{count} windows", { count });
-  const { seconds, checkpoint } = forecast;
   // Times are stored by checkpoint.
   if (!checkpoint) return windows;
   const time =

@@ -80,7 +80,9 @@ class Strip {
     const lines = [figures(selection), forecastText(selection)].filter(Boolean);
     this.text.textContent = lines.join("\n");
     const width = this.element.clientWidth || WIDTH_PIXELS;
-    const left = HEIGHT_PIXELS - lines.length * LINE_PIXELS - 4;
+    // A long line takes two.
+    const textHeight = this.text.offsetHeight || lines.length * LINE_PIXELS;
+    const left = HEIGHT_PIXELS - textHeight - 4;
     const { columns, height, count } = grid(selection, width, left);
     this.pictures.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
     const pictures = spread(selection.thumbnails, count).map((each) => picture(each, height));
