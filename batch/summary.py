@@ -44,6 +44,15 @@ class Summary:
             parts.append(f"{self.clips_failed} failed")
         return ", ".join(parts)
 
+    def beginning(self) -> str:
+        """Return in one line what is done already, and how many clips are left to restyle."""
+        if not self.clips_done + self.clips_failed:
+            return f"restyling {self.clips} clip{'s' * (self.clips > 1)}"
+        failed = f", {self.clips_failed} failed" if self.clips_failed else ""
+        already = f"{self.clips_done} of {self.clips} clips are done already{failed}"
+        left = self.clips - self.clips_done - self.clips_failed
+        return f"{already}; restyling {left}" if left else already
+
 
 def summarize(rows: Sequence[Row], *, since: float = 0.0, now: float | None = None) -> Summary:
     """Count rows.

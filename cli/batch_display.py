@@ -26,7 +26,7 @@ def batch_display(summary: Callable[[float], Summary]) -> BatchTable | BatchLine
 
 
 class BatchLines:
-    """A line on stderr for each clip that is done or has failed. A context manager."""
+    """A line on stderr when a clip begins, is done, or has failed. A context manager."""
 
     def __init__(self, summary: Callable[[float], Summary]) -> None:
         """Prepare; nothing is shown yet."""
@@ -49,7 +49,9 @@ class BatchLines:
             complain(f"{event.sentence} Another one is started.")
         elif event.unit is not None and event.unit.kind != "source":
             name = event.unit.name
-            if event.kind == "done":
+            if event.kind == "begun":
+                complain(f"joining {name}" if event.unit.kind == "join" else f"restyling {name}")
+            elif event.kind == "done":
                 complain(f"{name} is done ({self._summary(self._began).sentence()})")
             elif event.kind == "again":
                 complain(f"{name} is tried again: {reworded(event.sentence)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def run_batch(jobs: Sequence[Job], folder: Path, parsed: argparse.Namespace) -> 
             return summarize(ledger.rows(), since=began)
 
         with batch_display(summary) as display:
-            display.say(f"looking at {len(jobs)} clips")
+            display.say(f"looking at {len(jobs)} clip{'s' * (len(jobs) > 1)}")
             units = plan(
                 jobs, folder, store=ledger, shots=parsed.shots, part_frames=parsed.part_frames
             )
@@ -48,6 +49,7 @@ def run_batch(jobs: Sequence[Job], folder: Path, parsed: argparse.Namespace) -> 
             if parsed.plan_only:
                 say(f"{folder}: {len(jobs)} clips are planned as {len(units)} units")
                 return 0
+            display.say(summary(time.time()).beginning())
             try:
                 engine = run_on_ray if parsed.engine == "ray" else run_here
                 engine(run, device=parsed.device, workers=parsed.workers)

@@ -65,6 +65,11 @@ def test_a_batch_writes_its_results_and_a_page(workers, batch, tmp_path, capsys)
     told = capsys.readouterr()
     out = tmp_path / "out"
     assert told.out.strip() == f"{out / 'index.html'}: 2 of 2 clips"
+    lines = [line.partition(" (")[0].partition(": ")[2] for line in told.err.splitlines()]
+    assert lines == [
+        "looking at 2 clips", "restyling 2 clips",
+        "restyling a.mp4", "a.mp4 is done", "restyling b.mp4", "b.mp4 is done",
+    ]  # fmt: skip
     assert "a.mp4 is done (1 of 2 clips" in told.err
     page = Videos()
     text = (out / "index.html").read_text(encoding="utf-8")
@@ -75,7 +80,11 @@ def test_a_batch_writes_its_results_and_a_page(workers, batch, tmp_path, capsys)
         assert fact in page.text
     assert "http" not in text  # it opens without a server
     assert batch("--seed=3", "--select-every-nth-frame=1") == 0
-    assert len(workers.rendered) == 4
+    assert "2 of 2 clips are done already\n" in capsys.readouterr().err
+    (out / "a.mp4").unlink()
+    assert batch("--seed=3", "--select-every-nth-frame=1") == 0
+    assert "1 of 2 clips are done already; restyling 1\n" in capsys.readouterr().err
+    assert len(workers.rendered) == 5
     with pytest.raises(SystemExit):
         main(["batch", "--status", str(out)])
     assert f"{out}: not running, 2 of 2 clips" in capsys.readouterr().out
@@ -90,6 +99,7 @@ def test_what_failed_is_on_the_page_and_in_the_status(workers, batch, tmp_path, 
     states = [line["state"] for line in lines if line["unit"] == "a.mp4"]
     assert states == ["again", "again", "put aside"]
     assert "c.mp4 is put aside: INPUT: " in told.err
+    assert "0 of 3 clips are done already, 1 failed; restyling 2\n" in told.err
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "Failed: a.mp4 cannot be inverted." in text and "Failed: input: " in text
     with pytest.raises(SystemExit):
