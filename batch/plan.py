@@ -115,7 +115,13 @@ class _Planner:
             return [replace(whole, problem=str(error))]
 
     def _cut(self, whole: Unit) -> Iterator[Unit]:
-        spans, frames, size = self._spans(whole.request)
+        with VideoReader(
+            whole.request.input, selection=whole.request.selection,
+            width=whole.request.width, height=whole.request.height, fit=whole.request.fit,
+        ) as reader:  # fmt: skip
+            expected, size = reader.expected_frame_count, (reader.width, reader.height)
+            whole = replace(whole, source_frames=reader.info.frame_count or 0)
+        spans, frames = self._spans(whole.request, expected)
         if len(spans) < 2:
             yield self._finished(replace(whole, frames=frames))
             return
@@ -180,19 +186,19 @@ class _Planner:
         )  # fmt: skip
         return made if unit.problem else self._finished(made)
 
-    def _spans(self, request: Request) -> tuple[list[Span], int, tuple[int, int]]:
-        """Return the spans that a clip is cut into, its frames (0 if unknown), and its size."""
-        with VideoReader(
-            request.input, selection=request.selection,
-            width=request.width, height=request.height, fit=request.fit,
-        ) as reader:  # fmt: skip
-            expected, size = reader.expected_frame_count, (reader.width, reader.height)
+    def _spans(self, request: Request, expected: int | None) -> tuple[list[Span], int]:
+        """Return the spans that a clip is cut into, and its frames, 0 if that is not known.
+
+        Args:
+            request: The request of the whole clip.
+            expected: Its frames; None if only decoding can tell.
+        """
         shortest = request.sampling.context.length if request.sampling.context else OVERLAP
         is_short = expected is not None and expected <= (
             2 * shortest - 1 if self.shots == "scenes" else self.part_frames
         )
         if is_short or _depends_on_frame_numbers(request):
-            return [], expected or 0, size
+            return [], expected or 0
         count, starts = self._scan(request)
         bounds = _shots(count, starts if self.shots == "scenes" else [], shortest=shortest)
         spans = [
@@ -200,7 +206,7 @@ class _Planner:
             for start, stop in bounds
             for part in parts(start, stop, longest=self.part_frames, overlap=OVERLAP)
         ]
-        return spans, count, size
+        return spans, count
 
     def _scan(self, request: Request) -> tuple[int, list[int]]:
         selection = document(request.selection)

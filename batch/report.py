@@ -148,6 +148,36 @@ def _address(path: Path) -> str:
     return quote(path.as_posix())
 
 
+def frames_in_words(unit: Unit) -> str:
+    """Return how many frames of a clip are in its result, and by which rules they were chosen.
+
+    "9 of 18, every 2nd". Counts that are not known are left out.
+    """
+    chosen = unit.request.selection
+    nth = chosen.select_every_nth_frame
+    words = {
+        str(unit.frames) + (f" of {unit.source_frames}" if unit.source_frames else ""): unit.frames,
+        f"resampled to {float(chosen.force_rate):g} frames/s": chosen.force_rate,
+        f"from {chosen.start_time_seconds:g} s on": chosen.start_time_seconds,
+        f"within {chosen.duration_seconds:g} s": chosen.duration_seconds,
+        f"without the first {chosen.skip_first_frames}": chosen.skip_first_frames,
+        f"every {_ordinal(nth)}": nth > 1,
+        f"at most {chosen.frame_load_cap}": chosen.frame_load_cap,
+        f"in {len(unit.spans)} parts": unit.spans,
+    }
+    return ", ".join(text for text, holds in words.items() if holds)
+
+
+def _ordinal(number: int) -> str:
+    """Return a number as in "every 2nd".
+
+    >>> [_ordinal(each) for each in (2, 3, 4, 11, 12, 22, 113)]
+    ['2nd', '3rd', '4th', '11th', '12th', '22nd', '113th']
+    """
+    is_teen = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if is_teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+
+
 def _facts(request: Request, unit: Unit, *, seconds: float) -> str:
     sampling = request.sampling
     prompt = request.prompt_schedule.text if request.prompt_schedule else request.prompt
@@ -165,7 +195,7 @@ def _facts(request: Request, unit: Unit, *, seconds: float) -> str:
             )
             if path is not None
         ),
-        "Frames": f"{unit.frames}" + (f", in {len(unit.spans)} parts" if unit.spans else ""),
+        "Frames": frames_in_words(unit),
         "Time": duration(seconds) if seconds else "",
     }
     return "\n".join(

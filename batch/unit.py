@@ -61,6 +61,8 @@ class Unit:
     """The digest of the model files: workers keep networks loaded for the next unit."""
     frames: int = 0
     """Frames to restyle, to write into a joined clip, or 0 if that is not known."""
+    source_frames: int = 0
+    """All frames of the clip's source, or 0 if that is not known."""
     spans: tuple[Span, ...] = ()
     """For a join: the frames of its parts."""
     parts: tuple[Path, ...] = ()

@@ -13,6 +13,7 @@ from animatediff_v2v.batch.inline import run_inline
 from animatediff_v2v.batch.ledger import LEDGER, Ledger
 from animatediff_v2v.batch.plan import marked, plan
 from animatediff_v2v.batch.render import Renderer, check_unchanged
+from animatediff_v2v.batch.report import frames_in_words
 from animatediff_v2v.batch.run import FOUND, BatchRun
 from animatediff_v2v.batch.summary import summarize
 from animatediff_v2v.batch.unit import FilesChanged, Unit, unit_document, unit_restored
@@ -59,6 +60,30 @@ def test_a_clip_is_cut_at_its_scenes_and_long_shots_into_parts(tmp_path, job):
     ]  # fmt: skip
     whole = planned([job(clip)], tmp_path / "out", shots="whole")
     assert [(unit.kind, unit.frames) for unit in whole] == [("clip", 90)]
+
+
+@pytest.mark.parametrize(
+    ("selection", "options", "words"),
+    [
+        ({}, {}, "90 of 90, in 2 parts"),
+        ({}, {"shots": "whole"}, "90 of 90"),
+        ({"select_every_nth_frame": 2}, {"shots": "whole"}, "45 of 90, every 2nd"),
+        (
+            {"select_every_nth_frame": 3, "skip_first_frames": 10, "frame_load_cap": 7},
+            {},
+            "7 of 90, without the first 10, every 3rd, at most 7",
+        ),
+        (
+            {"force_rate": 5, "start_time_seconds": 1.5, "duration_seconds": 2},
+            {},
+            "10 of 90, resampled to 5 frames/s, from 1.5 s on, within 2 s",
+        ),
+    ],
+)
+def test_the_page_says_which_frames_were_chosen(tmp_path, job, selection, options, words):
+    clip = write_clip(tmp_path / "a.mp4", [(20, 30), (70, 200)])
+    jobs = [job(clip, selection=FrameSelection(**selection))]
+    assert frames_in_words(planned(jobs, tmp_path / "out", **options)[-1]) == words
 
 
 @pytest.mark.parametrize(
