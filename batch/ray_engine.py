@@ -14,6 +14,8 @@ from .unit import unit_document, unit_restored
 
 # How often an idle worker asks whether another one has taken too long.
 POLL_SECONDS = 1.0
+# A worker that cannot even start would be replaced forever.
+MOST_STARTS_IN_VAIN = 3
 
 
 class RayWorker:
@@ -61,8 +63,7 @@ def run_on_ray(run: BatchRun, *, device: str = "auto", workers: int = 0) -> None
     ray = _ray()
     is_ours = not ray.is_initialized()
     if is_ours:
-        here = {} if os.environ.get("RAY_ADDRESS") else {"_node_ip_address": "127.0.0.1"}
-        ray.init(include_dashboard=None, log_to_driver=False, logging_level="error", **here)
+        _start_ray(ray, workers)
     engine = _Engine(run, ray, device)
     try:
         engine.work(workers)
@@ -72,6 +73,24 @@ def run_on_ray(run: BatchRun, *, device: str = "auto", workers: int = 0) -> None
         run.clean()
         if is_ours:
             ray.shutdown()
+
+
+def _start_ray(ray: Any, workers: int) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine."""
+    address = os.environ.get("RAY_ADDRESS")
+    # Ray gives each actor a core, and starts an idle process for each other core.
+    here = {} if address else {"_node_ip_address": "127.0.0.1", "num_cpus": workers or None}
+    for is_last in (bool(address), True):
+        try:
+            ray.init(include_dashboard=None, log_to_driver=False, logging_level="error", **here)
+            return
+        except Exception as error:  # Ray raises this very class when a busy machine takes 30 s
+            ray.shutdown()
+            if is_last:
+                where = f"There is no Ray cluster at RAY_ADDRESS, {address}"
+                if not address:
+                    where = "Ray does not start on this machine"
+                raise AnimateDiffV2VError(f"{where}: {error}") from error
 
 
 def _ray() -> Any:
@@ -92,6 +111,7 @@ class _Engine:
         self._starting: dict[Any, Any] = {}
         self._running: dict[Any, tuple[_Actor, str]] = {}
         self._gpus_each = 0.0
+        self._in_vain = 0
 
     def work(self, workers: int) -> None:
         gpus = int(self._ray.cluster_resources().get("GPU", 0)) if self._device != "cpu" else 0
@@ -133,7 +153,15 @@ class _Engine:
     def _hear(self, reference: Any) -> None:
         if reference in self._starting:
             handle = self._starting.pop(reference)
-            actor = _Actor(self._ray.get(reference), handle)
+            try:
+                actor = _Actor(self._ray.get(reference), handle)
+            except self._ray.exceptions.RayError as error:
+                self._in_vain += 1
+                if self._in_vain >= MOST_STARTS_IN_VAIN:
+                    raise AnimateDiffV2VError(f"No worker starts on Ray: {error}") from error
+                self._start()
+                return
+            self._in_vain = 0
             self._run.coordinator.join(actor.name)
             self._idle[actor.name] = actor
             return

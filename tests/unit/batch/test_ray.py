@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
 from animatediff_v2v.batch.inline import run_inline
@@ -23,9 +25,28 @@ from animatediff_v2v.pipeline import (
 
 from .conftest import write_clip
 
+# Ray waits for ever for a process that does not start.
+LONGEST_SECONDS = 400
 
-def test_a_killed_actor_loses_nothing(weights, tmp_path):
-    pytest.importorskip("ray", reason="needs the package ray")
+
+@pytest.fixture
+def ray():
+    """Ray, which is ended after the test, and fails the test if that takes too long."""
+    module = pytest.importorskip("ray", reason="needs the package ray")
+
+    def fail(*_):
+        pytest.fail(f"Ray has neither finished nor failed in {LONGEST_SECONDS} seconds.")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(LONGEST_SECONDS)
+    yield module
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    module.shutdown()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="ends processes by Unix signals")
+def test_a_killed_actor_loses_nothing(ray, weights, tmp_path):
     clips = [write_clip(tmp_path / f"{name}.mp4", [(4, 90)]) for name in "abc"]
     files = ModelFiles(checkpoint=weights / "checkpoint.safetensors", device="cpu")
 
@@ -52,11 +73,12 @@ def test_a_killed_actor_loses_nothing(weights, tmp_path):
     def on_event(event):
         events.append(event.kind)
         if events.count("begun") == 2 and event.kind == "begun":
+            assert ray.cluster_resources()["CPU"] == 1  # one process computes at a time
             os.kill(int(event.worker.rpartition("-")[2]), signal.SIGKILL)
 
     with Ledger(there) as ledger:
         units = plan(jobs(there), there, store=ledger, has_sources=False)
-        run_on_ray(BatchRun(ledger, units, on_event=on_event), device="cpu")
+        run_on_ray(BatchRun(ledger, units, on_event=on_event), device="cpu", workers=1)
         rows = ledger.rows()
     assert [row.state for row in rows] == ["done"] * len(clips)
     assert events.count("worker lost") == events.count("again") == 1
@@ -65,8 +87,66 @@ def test_a_killed_actor_loses_nothing(weights, tmp_path):
         assert (there / clip.name).read_bytes() == (here / clip.name).read_bytes()
 
 
+class Actor:
+    """An actor that dies as it starts."""
+
+    def __init__(self):
+        self.name = self
+
+    def remote(self, *_):
+        return object()
+
+
+def stand_in(**methods):
+    """Return a module ray whose actors die as they start."""
+
+    class RayError(Exception):
+        pass
+
+    def get(_reference):
+        raise RayError("the actor died")
+
+    usual = {
+        "is_initialized": lambda: False,
+        "init": lambda **_: None,
+        "shutdown": lambda: None,
+        "cluster_resources": dict,
+        "remote": lambda **_: lambda _kind: SimpleNamespace(remote=lambda *_: Actor()),
+        "wait": lambda waiting, **_: (waiting, []),
+        "get": get,
+        "kill": lambda _handle: None,
+        "exceptions": SimpleNamespace(RayError=RayError),
+    }
+    return SimpleNamespace(**usual | methods)
+
+
+def refuse(**_):
+    raise ConnectionError("no answer")
+
+
+@pytest.mark.parametrize(
+    ("address", "methods", "sentence"),
+    [
+        ("10.0.0.1:6379", {"init": refuse}, "no Ray cluster at RAY_ADDRESS, 10.0.0.1:6379: no ans"),
+        ("", {"init": refuse}, "Ray does not start on this machine: no answer"),
+        ("", {}, "No worker starts on Ray: the actor died"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_a_sentence(  # noqa: PLR0917
+    job, tmp_path, monkeypatch, address, methods, sentence
+):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setitem(sys.modules, "ray", stand_in(**methods))
+    jobs = [job(write_clip(tmp_path / "a.mp4", [(4, 90)]))]
+    with Ledger(tmp_path / "out") as ledger:
+        units = plan(jobs, tmp_path / "out", store=ledger, has_sources=False)
+        with pytest.raises(AnimateDiffV2VError, match=sentence):
+            run_on_ray(BatchRun(ledger, units))
+        assert [row.state for row in ledger.rows()] == ["waiting"]
+
+
 def test_without_ray_a_sentence_says_how_to_install_it(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with (
         Ledger(tmp_path) as ledger,
         pytest.raises(AnimateDiffV2VError, match=r'pip install "animatediff-v2v\[ray\]"'),
