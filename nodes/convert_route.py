@@ -49,11 +49,18 @@ async def _list(_request: web.Request) -> web.Response:
     return web.json_response(other_packs())
 
 
-def other_packs() -> dict[str, str]:
-    """Return the node types of the other AnimateDiff packs, each with its pack's title."""
+def other_packs() -> dict[str, dict[str, str]]:
+    """Return the titles of other packs by the types of their nodes.
+
+    `animatediff` has all nodes of the other AnimateDiff packs, `others` what is converted with
+    them.
+    """
     titles = {name: table["title"] for name, table in packs().items()}
-    return {
-        known.type: titles[known.pack]
-        for known in known_nodes().values()
-        if known.pack in ANIMATEDIFF_PACKS and known.rule != "their_load_video"
+    known = [each for each in known_nodes().values() if each.rule != "their_load_video"]
+    theirs = {each.type: titles[each.pack] for each in known if each.pack in ANIMATEDIFF_PACKS}
+    others = {
+        each.type: titles[each.pack]
+        for each in known
+        if each.pack not in ANIMATEDIFF_PACKS and not each.stays
     }
+    return {"animatediff": theirs, "others": others}

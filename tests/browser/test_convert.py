@@ -41,7 +41,8 @@ def test_a_graph_is_converted_undone_and_run(frontend, server):
     page.evaluate("(graph) => app.loadGraphData(graph)", graph())
     notice = page.locator(NOTICE)
     notice.wait_for()
-    assert "This graph uses 2 nodes of AnimateDiff-Evolved." in notice.inner_text()
+    says = "This graph uses 2 nodes of AnimateDiff-Evolved and 2 of VideoHelperSuite."
+    assert says in notice.inner_text()
     page.keyboard.press("Escape")  # the list of missing nodes
     page.wait_for_timeout(500)
     frontend.shot("graph of other packs")

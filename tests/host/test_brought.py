@@ -47,8 +47,9 @@ def test_graphs_are_converted_by_a_route(server):
     status, answer = server.post("/animatediff_v2v/convert", [])
     assert status == 400 and "holds no graph" in answer["error"]
     listed = server.get("/animatediff_v2v/other_packs")
-    assert listed["ADE_UseEvolvedSampling"] == "AnimateDiff-Evolved"
-    assert "VHS_LoadVideo" not in listed
+    assert listed["animatediff"]["ADE_UseEvolvedSampling"] == "AnimateDiff-Evolved"
+    assert listed["others"]["VHS_LoadVideo"] == "VideoHelperSuite"
+    assert "VHS_LoadAudio" not in listed["others"]  # it stays
 
 
 def test_nodes_that_map_one_to_one_are_replaced_by_comfyui(server):

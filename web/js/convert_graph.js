@@ -8,8 +8,8 @@ import { hideNotice, showNotice } from "./convert_notice.js";
 const CONVERT = "AnimateDiffV2V.ConvertGraph";
 const NOTICE = "AnimateDiffV2V.NoticeOfOtherPacks";
 const MOST_LINES = 40;
-// Types of the other packs' nodes, and the titles of the packs; filled at the start.
-let titles = {};
+// Titles of the other packs by the types of their nodes; filled at the start.
+let packs = { animatediff: {}, others: {} };
 
 app.registerExtension({
   name: "AnimateDiffV2V.ConvertGraph",
@@ -32,7 +32,7 @@ app.registerExtension({
   ],
   menuCommands: [{ path: ["Edit"], commands: [CONVERT] }],
   async setup() {
-    titles = await (await api.fetchApi("/animatediff_v2v/other_packs")).json();
+    packs = await (await api.fetchApi("/animatediff_v2v/other_packs")).json();
     offer();
   },
   afterConfigureGraph() {
@@ -43,14 +43,23 @@ app.registerExtension({
 
 // Shows the notice if the graph has nodes of another AnimateDiff pack.
 function offer() {
+  const types = typesOf(app.graph);
+  const isOffered = types.some((type) => packs.animatediff[type]);
+  if (!isOffered || !app.extensionManager.setting.get(NOTICE)) return hideNotice();
   const counts = {};
-  for (const type of typesOf(app.graph)) {
-    if (titles[type]) counts[titles[type]] = (counts[titles[type]] ?? 0) + 1;
-  }
-  const [title] = Object.keys(counts);
-  if (!title || !app.extensionManager.setting.get(NOTICE)) return hideNotice();
-  const nodes = counts[title] === 1 ? "1 node" : `${counts[title]} nodes`;
-  showNotice(`This graph uses ${nodes} of ${title}.`, () => convert());
+  for (const source of [packs.animatediff, packs.others])
+    for (const title of types.map((type) => source[type]).filter(Boolean))
+      counts[title] = (counts[title] ?? 0) + 1;
+  showNotice(`This graph uses ${counted(counts)}.`, () => convert());
+}
+
+// Returns "1 node of A", "4 nodes of A and 2 of B", or "4 nodes of A, 2 of B and 1 of C".
+function counted(counts) {
+  const [[title, count], ...others] = Object.entries(counts);
+  const items = [`${count} ${count === 1 ? "node" : "nodes"} of ${title}`];
+  items.push(...others.map(([other, number]) => `${number} of ${other}`));
+  const last = items.pop();
+  return items.length ? `${items.join(", ")} and ${last}` : last;
 }
 
 // A node whose pack is missing keeps its type in what was saved of it.
@@ -100,11 +109,15 @@ function lines({ entries }) {
     .map(({ node, title, outcome, into, reason, notes }) => {
       const name = LiteGraph.registered_node_types[into]?.title ?? into;
       const became = into && outcome === "converted" ? ` into ${name}` : "";
-      const why = [reason, ...notes].filter(Boolean).join(" ");
+      const why = [sentence(reason), ...notes].filter(Boolean).join(" ");
       return `${node} ${title}: ${outcome}${became}${why ? `. ${why}` : ""}`;
     });
   const rest = told.length - MOST_LINES;
   return rest > 0 ? [...told.slice(0, MOST_LINES), `and ${rest} more`] : told;
+}
+
+function sentence(text) {
+  return text && `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
 function say(severity, summary, detail) {
