@@ -130,7 +130,7 @@ def test_a_file_system_without_locks_gets_no_marker_and_nothing_of_it_is_removed
     def refuse(_file):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(part_folder, "_lock", refuse)
+    monkeypatch.setattr(part_folder, "lock_file", refuse)
     folder = PartFolder(tmp_path / "out.mp4")
     assert list(folder.path.iterdir()) == []
     monkeypatch.undo()

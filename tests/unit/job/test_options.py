@@ -94,6 +94,8 @@ WITHOUT_OPTION = {
 NODES_WITHOUT_OPTIONS = {
     "ADV2V_ApplyMotion": "it is for ComfyUI's own samplers",
     "ADV2V_ModelFromComfy": "it takes models that ComfyUI has loaded",
+    "ADV2V_PromptTravel": "it is for ComfyUI's own samplers",
+    "ADV2V_VideoInfo": "it takes a socket apart",
 }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 PACKAGE = "animatediff_v2v.nodes"
 # Stands for the file names in combos that list files, among their fixed choices.
@@ -103,6 +103,7 @@ def _node_api() -> SimpleNamespace:
         ComfyNode=object,
         Schema=Schema,
         Hidden=Mock(),
+        NodeReplace=Mock(),
         UploadType=Mock(),
         FolderType=Mock(),
     )
@@ -110,9 +111,13 @@ def _node_api() -> SimpleNamespace:
 
 def node_api() -> dict[str, Any]:
     """The modules of ComfyUI that nodes are written with."""
+    api = Mock()
+    api.node_replacement.register = AsyncMock()
     return {
         "comfy_api": Mock(),
-        "comfy_api.latest": Mock(io=_node_api(), ComfyExtension=object),
+        "comfy_api.latest": Mock(
+            io=_node_api(), ComfyExtension=object, ComfyAPI=Mock(return_value=api)
+        ),
     }
 
 
