@@ -213,8 +213,7 @@ GRAPHS: dict[str, Prompt] = {
         ),
         **second_generation(scale_multival=["scale", 0]),
         video=combined(pingpong=True, loop_count=1),
-    )
-    | {},
+    ),
     "batches split": graph(
         frames=6,
         split=node("VHS_SplitImages", images=["decoded", 0], split_index=2),
