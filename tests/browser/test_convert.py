@@ -56,6 +56,10 @@ def test_a_graph_is_converted_undone_and_run(frontend, server):
     frontend.shot("converted graph")
     assert not notice.count()
     assert page.evaluate("app.graph.groups.map(({ title }) => title)") == ["Mine"]
+    if frontend.renderer == "canvas":
+        wait_for_growth(frontend)
+        page.mouse.click(800, 900)  # the empty canvas
+        page.wait_for_timeout(300)
     frontend.press("Control+z")
     page.wait_for_function(f"(types) => ({TYPES})().join() === types.join()", arg=BEFORE)
     frontend.press("Control+y")
@@ -70,6 +74,15 @@ def test_a_graph_is_converted_undone_and_run(frontend, server):
     page.wait_for_timeout(1000)
     frontend.shot("converted graph after its run")
     assert list((server.folder / "output").glob("converted_*.mp4"))
+
+
+def wait_for_growth(frontend):
+    """Wait until Load Video has its strip and its player, and its size no longer changes."""
+    frontend.page.locator("[data-testid=animatediff-v2v-selection] img").first.wait_for()
+    frontend.page.wait_for_function(
+        "() => document.querySelector('.dom-widget video, [data-node-id] video')?.readyState >= 2"
+    )
+    frontend.page.wait_for_timeout(1000)
 
 
 def test_other_graphs_raise_no_notice(frontend):
