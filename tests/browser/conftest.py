@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ..host.comfy_server import MODEL_FOLDERS, PACK, ComfyServer
 from ..host.conftest import write_clip
@@ -30,6 +30,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 # A whole page, or a run on a CPU, may take long on a busy machine.
 MOST_MILLISECONDS = 600_000
+# The widths of the network that a node of tests/host/probe draws.
+NARROW = {"block_out_channels": (32, 64, 128, 128), "layers_per_block": 2}
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +54,10 @@ def server(tmp_path_factory, random_weights):
         example = Image.new("RGB", (256, 256), "#9338bd")
         ImageDraw.Draw(example).ellipse((48, 64, 176, 192), fill="#f2de38")
         example.save(running.folder / "input" / "example.png")
-        _name_as_templates_do(running.folder / "models", weights)
+        models = running.folder / "models"
+        _name_as_templates_do(models, weights)
+        narrow = models / "animatediff_models" / "narrow_motion.safetensors"
+        save_file(random_weights.motion_module(NARROW), narrow)
         yield running
 
 
