@@ -99,8 +99,9 @@ def _first_graph(path: Path, texts: Mapping[str, str]) -> Any:
     """Return the first graph among a file's texts, whose names may have any case."""
     named = {key.lower(): text for key, text in texts.items()}
     for key in _KEYS:
-        if named.get(key):
-            return _parsed(named[key], path)
+        # Scripts that queue a prompt may leave the workflow empty.
+        if named.get(key) and (graph := _parsed(named[key], path)):
+            return graph
     comment = named.get(_COMMENT, "")
     if comment.lstrip().startswith("{"):
         inner = _parsed(comment, path)

@@ -287,10 +287,13 @@ def test_only_the_input_folder_is_told_of(server, name):
         link.symlink_to(server.folder / "secret.mp4")
     status, told = ask(server, video=name)
     assert status == 400
-    assert told == {
-        "error": f"There is no video {name!r} in ComfyUI's input folder: upload one, or choose "
-        "another."
-    }
+    sentence = (
+        f"There is no video {name!r} in ComfyUI's input folder: upload one, or choose another."
+        if name
+        else "No video is chosen: choose a file to upload, or press Get the miniature in a "
+        "template."
+    )
+    assert told == {"error": sentence}
 
 
 @pytest.mark.parametrize(

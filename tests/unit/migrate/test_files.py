@@ -47,6 +47,11 @@ def test_pictures(tmp_path):
     texts.add_text("workflow", json.dumps(GRAPH, ensure_ascii=False))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=texts)
     assert read_graph(tmp_path / "a.png") == GRAPH
+    texts = PngInfo()
+    texts.add_text("workflow", "{}")
+    texts.add_text("prompt", PROMPT)
+    Image.new("RGB", (8, 8)).save(tmp_path / "script.png", pnginfo=texts)
+    assert read_graph(tmp_path / "script.png") == json.loads(PROMPT)
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = f"Workflow:{TEXT}", f"Prompt:{PROMPT}"
     Image.new("RGB", (8, 8)).save(tmp_path / "a.webp", exif=exif)
