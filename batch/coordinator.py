@@ -13,7 +13,7 @@ from statistics import median
 from typing import Literal
 
 MOST_FAILURES = 3
-# Machines that are taken away are nobody's fault; a unit that kills every worker must end too.
+# More than failures: machines are also taken away. A unit that kills every worker must end too.
 MOST_DEATHS = 6
 # An idle worker repeats a unit that has taken this many times as long as units usually do.
 STRAGGLER_FACTOR = 2.0

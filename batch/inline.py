@@ -11,7 +11,7 @@ from .unit import FilesChanged, Unit
 
 
 class Renders(Protocol):
-    """What renders units; see render.Renderer."""
+    """A function that renders units; see render.Renderer."""
 
     def __call__(self, unit: Unit, on_progress: Progressed, is_cancelled: IsCancelled) -> Result:
         """Write a unit's result."""
@@ -19,7 +19,7 @@ class Renders(Protocol):
 
 
 class Progressed(Protocol):
-    """A function that is told how far a unit is."""
+    """A function that takes the progress of a unit."""
 
     def __call__(self, fraction: float, message: str) -> None:
         """Note the share that is done, and what is being done."""

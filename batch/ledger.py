@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS scans (
 
 @dataclass(frozen=True)
 class Row:
-    """What the ledger says of a unit."""
+    """A row of the ledger: a unit and its state."""
 
     name: str
     kind: str
@@ -73,7 +73,7 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """How long the last attempt took; 0 if it has not ended."""
+        """Seconds that the last attempt took; 0 if it has not ended."""
         return self.ended - self.begun if self.begun and self.ended else 0.0
 
 
@@ -270,8 +270,8 @@ class Ledger:
         except sqlite3.OperationalError as error:
             if "full" in str(error) or "disk I/O" in str(error):
                 raise DiskFull(
-                    f"{path} was not written: the disk is full; free some space and give the same "
-                    "command again."
+                    f"{path} was not written ({error}): the disk is full or failing; free some "
+                    "space and give the same command again."
                 ) from error
             raise AnimateDiffV2VError(f"{path} cannot be used: {error}.") from error
         except sqlite3.DatabaseError as error:

@@ -19,7 +19,7 @@ LONGEST_TRACEBACK = 4000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a unit. "failed" concerns it alone, "fatal" all units."""
+    """The outcome of a unit. "failed" concerns it alone, "fatal" all units."""
 
     kind: Literal["done", "failed", "fatal", "stopped"]
     sentence: str = ""

@@ -298,5 +298,5 @@ Span(start=131, stop=150, overlap=4)]
 
 
 def marked(path: Path) -> str | None:
-    """Return the digest of the unit whose result a file is; None if it is nobody's."""
+    """Return the digest of the unit whose result a file is; None if it is no unit's."""
     return stored_text(path, MARK)

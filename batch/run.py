@@ -25,7 +25,7 @@ _REMOVED: Stamp = (0, 0)
 
 @dataclass(frozen=True)
 class Event:
-    """What has happened to a unit, for whoever shows it."""
+    """An event in the life of a unit, for the display."""
 
     kind: Literal["begun", "progress", "done", "again", "put aside", "worker lost"]
     worker: str
@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Result:
-    """What an engine says of a unit that is done."""
+    """The result of a unit, as an engine reports it."""
 
     digest: str
     stamp: Stamp

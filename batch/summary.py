@@ -1,4 +1,4 @@
-"""How far a batch is, counted from its ledger."""
+"""The progress of a batch, counted from its ledger."""
 
 from __future__ import annotations
 

@@ -70,11 +70,11 @@ class Unit:
     needs: tuple[str, ...] = ()
     """The names of units that come before it."""
     stamps: dict[str, Stamp] = field(default_factory=dict)
-    """What the files that it reads were like when the batch was planned."""
+    """Sizes and times of change of the files that it reads, when the batch was planned."""
     max_ram_gb: float | None = None
     """See Job."""
     problem: str = ""
-    """Why it cannot be done, if that is known already."""
+    """The reason why it cannot be done, if that is known already."""
 
     @property
     def target(self) -> Path:

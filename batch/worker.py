@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
@@ -27,7 +28,7 @@ MessageKind = Literal["ready", "begun", "progress", "done", "failed", "fatal", "
 
 @dataclass(frozen=True)
 class Message:
-    """What a worker says."""
+    """A message of a worker to the engine."""
 
     kind: MessageKind
     unit: str = ""
@@ -82,12 +83,10 @@ class _Worker:
             self._has_ended.set()
 
     def _receive(self) -> None:
-        try:
+        with suppress(EOFError, OSError):  # the engine has ended
             while (unit := self._connection.recv()) is not None:
                 self._renderer.prepare(unit)
                 self._units.put(unit)
-        except (EOFError, OSError):
-            pass
         self._is_stopped.set()
         self._units.put(None)
         if not self._has_ended.wait(SECONDS_FOR_LAST_STEP):

@@ -14,11 +14,11 @@ from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.ranges import FRAMES, MEMORY_GB, Range
 from ..pipeline.request import ModelFiles, Request
 from ..pipeline.video.formats import FORMATS
-from . import guide_options, options, parsing
+from . import options, parsing
 from .companions import check_companions
 from .console import PROGRAM, say
 from .parsing import Help, Parser
-from .run import model_files, request_of
+from .run import add_job_options, model_files, request_of
 
 Engine = Literal["local", "ray"]
 WORKERS = Range(0, 1000)
@@ -109,18 +109,7 @@ def _add_batch_options(units: options.Group) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    options.add_model_files(parser.add_argument_group("model files"))
-    options.add_picture(parser.add_argument_group("picture"))
-    guides = parser.add_argument_group("guides")
-    guide_options.add_controls(guides)
-    guide_options.add_styles(guides)
-    guide_options.add_source(guides)
-    options.add_frames(parser.add_argument_group("frames"))
-    options.add_windows(parser.add_argument_group("context windows"))
-    options.add_output(parser.add_argument_group("output"))
-    speed = parser.add_argument_group("speed and memory, at a cost")
-    options.add_speed(speed)
-    options.add_max_ram(speed)
+    add_job_options(parser)
     for option, text in OWN_HELP.items():
         parser._option_string_actions[option].help = text
 

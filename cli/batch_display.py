@@ -1,4 +1,4 @@
-"""What `animatediff-v2v batch` shows while it works: a live table, or lines without a terminal."""
+"""The display of `animatediff-v2v batch`: a live table, or lines without a terminal."""
 
 from __future__ import annotations
 

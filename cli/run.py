@@ -54,16 +54,21 @@ def add_command(commands: Any) -> None:
     )
     run.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     run.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
-    options.add_model_files(run.add_argument_group("model files"))
-    options.add_picture(run.add_argument_group("picture"))
-    guides = run.add_argument_group("guides")
+    add_job_options(run)
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe a job, but for its files."""
+    options.add_model_files(parser.add_argument_group("model files"))
+    options.add_picture(parser.add_argument_group("picture"))
+    guides = parser.add_argument_group("guides")
     guide_options.add_controls(guides)
     guide_options.add_styles(guides)
     guide_options.add_source(guides)
-    options.add_frames(run.add_argument_group("frames"))
-    options.add_windows(run.add_argument_group("context windows"))
-    options.add_output(run.add_argument_group("output"))
-    speed = run.add_argument_group("speed and memory, at a cost")
+    options.add_frames(parser.add_argument_group("frames"))
+    options.add_windows(parser.add_argument_group("context windows"))
+    options.add_output(parser.add_argument_group("output"))
+    speed = parser.add_argument_group("speed and memory, at a cost")
     options.add_speed(speed)
     options.add_max_ram(speed)
 

@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass
 class Report:
-    """What a conversion did.
+    """The report of a conversion.
 
     Attributes:
         is_converted: False if the graph was left as it is.

@@ -1,4 +1,4 @@
-"""Whether a graph can be converted at all: for AnimateDiff, and for Stable Diffusion 1.5."""
+"""Refusal of graphs that are not for AnimateDiff, or not for Stable Diffusion 1.5."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How the nodes of other packs are converted."""
+"""The rules by which nodes of other packs are converted."""

@@ -1,4 +1,4 @@
-"""What rules work with: one graph, the means to change it, and the report of the changes."""
+"""The state that rules share: one graph, the means to change it, the report of the changes."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def found(graph, kind):
 
 
 def source(graph, target, name):
-    """Where an input's link comes from, (node, output); None without a link. Checks both ends."""
+    """Return the (node, output) that an input's link starts at, or None; check both its ends."""
     slot = next(each for each in target["inputs"] if each["name"] == name)
     if slot["link"] is None:
         return None

@@ -1,4 +1,4 @@
-"""What graphs become: nodes, values, links, places, and what the report says."""
+"""Converted graphs: nodes, values, links, places, and the report."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_template_says_where_its_models_are(name):
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_the_miniature_suits_the_template(name):
-    """What "Get the miniature" sets: files that it brings, and values that the nodes take."""
+    """The button "Get the miniature" sets files that it brings, and values that the nodes take."""
     graph, note = workflow(name), note_of(name)
     plan = graph["extra"]["animatediff_v2v_miniature"]
     nodes = {str(node["id"]): node for node in graph["nodes"]}
