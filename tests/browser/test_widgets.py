@@ -155,7 +155,7 @@ def test_sampler_knows_the_frames_of_comfyuis_own_loader(frontend):
     frontend.add(SELECT, select_every_nth_frame=4)
     frontend.connect("LoadVideo", 0, SELECT, "video")
     frontend.connect(SELECT, 0, SAMPLER, "images")
-    wait_for_forecast(frontend, "2 frames · 1 s · 1 window")
+    wait_for_forecast(frontend, "4 frames · 1 s · 1 window")
 
 
 def wait_for_forecast(frontend, says):
