@@ -1,20 +1,26 @@
 """ControlNets and T2I-Adapters: networks that guide the UNet by a picture for each frame.
 
-Both are diffusers' modules, unchanged; their results are arranged for the UNet here.
+Both are diffusers' modules. The forward pass of a ControlNet is written out here, with diffusers'
+own arithmetic, so that its layers are fused on devices that have fused ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel, T2IAdapter
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import AnimateDiffV2VError
 from ..files import ControlWeights, load_control
+from .batching import default_chunk_tokens
+from .ops.eager import cross_attention_kv
+from .ops.select import EAGER_OPS, default_ops, lay_out_weights
 from .residuals import Residuals
 from .unet import MotionUNet
 
@@ -75,34 +81,80 @@ class ControlNetwork(nn.Module):
                 residuals.
         """
         if isinstance(self.network, ControlNetModel):
-            if depth is not None:
-                residuals = Residuals(self._first(depth, sample, timestep, context, frames))
-            else:
-                skips, middle = self.network(
-                    sample, timestep, context, controlnet_cond=frames, return_dict=False
-                )
-                residuals = Residuals(skips, middle)
+            residuals = self._residuals(sample, timestep, context, frames, depth)
             return residuals.pooled() if self._global_pooling else residuals
         if self.config["in_channels"] != _RGB:
             frames = frames.mean(dim=1, keepdim=True)
         return Residuals(levels=self.network(frames))
 
-    def _first(
-        self, depth: int, sample: Tensor, timestep: Tensor, context: Tensor, frames: Tensor
-    ) -> list[Tensor]:
-        """Return a ControlNet's residuals for the first `depth` skips, as in diffusers' forward."""
+    def _residuals(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        frames: Tensor,
+        depth: int | None,
+    ) -> Residuals:
+        """Return a ControlNet's residuals, as in diffusers' forward; see `forward`."""
         network: Any = self.network
-        embedding = network.time_embedding(network.time_proj(timestep).to(sample.dtype))
-        embedding = embedding.expand(len(sample), -1)
+        # As in diffusers' forward for all layers, each row has its own time step there.
+        timesteps = timestep.expand(len(sample)) if depth is None else timestep
+        embedding = network.time_embedding(network.time_proj(timesteps).to(sample.dtype))
+        layers = _Layers(embedding, context)
         features = network.conv_in(sample) + network.controlnet_cond_embedding(frames)
-        skips, block = [features], network.down_blocks[0]
-        for layer in range(depth - 1):
-            features = block.resnets[layer](features, embedding)
-            if getattr(block, "attentions", None):
-                features = block.attentions[layer](features, context, return_dict=False)[0]
-            skips.append(features)
-        outputs = network.controlnet_down_blocks[:depth]
-        return [output(skip) for output, skip in zip(outputs, skips, strict=True)]
+        skips = [features]
+        for block in network.down_blocks:
+            for layer in range(len(block.resnets)):
+                features = layers.run(block, layer, features)
+                skips.append(features)
+                if len(skips) == depth:
+                    return Residuals(_sent(network.controlnet_down_blocks, skips))
+            for downsampler in block.downsamplers or ():
+                features = downsampler(features)
+                skips.append(features)
+        middle = network.mid_block
+        features = layers.run(middle, 0, features)
+        features = layers.resnet(middle.resnets[-1], features)
+        return Residuals(
+            _sent(network.controlnet_down_blocks, skips), network.controlnet_mid_block(features)
+        )
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The layers of a ControlNet: diffusers' own, or fused ones on a device that has them."""
+
+    embedding: Tensor
+    """[rows or 1, channels], of the time step, before its activation."""
+    context: Tensor
+
+    def run(self, block: Any, layer: int, features: Tensor) -> Tensor:
+        """Run a resnet of a block, and its transformer if it has one."""
+        features = self.resnet(block.resnets[layer], features)
+        if getattr(block, "attentions", None):
+            features = self._transformer(block.attentions[layer], features)
+        return features
+
+    def resnet(self, block: Any, features: Tensor) -> Tensor:
+        """Run a residual block."""
+        ops = default_ops(features.device, features.dtype)
+        if ops is EAGER_OPS:
+            result: Tensor = block(features, self.embedding.expand(len(features), -1))
+            return result
+        return ops.resnet(block, features, functional.silu(self.embedding[:1]), 1)
+
+    def _transformer(self, block: Any, features: Tensor) -> Tensor:
+        ops = default_ops(features.device, features.dtype)
+        if ops is EAGER_OPS:
+            result: Tensor = block(features, self.context, return_dict=False)[0]
+            return result
+        keys = cross_attention_kv(block, self.context, (), rows=len(features))
+        return ops.transformer(block, features, keys, 1, default_chunk_tokens(features.device))
+
+
+def _sent(outputs: Any, skips: list[Tensor]) -> list[Tensor]:
+    """Return the residuals of skip connections, through the convolution of each."""
+    return [output(skip) for output, skip in zip(outputs, skips, strict=False)]
 
 
 def load_control_network(path: Path, *, device: torch.device, dtype: torch.dtype) -> ControlNetwork:
@@ -118,6 +170,8 @@ def load_control_network(path: Path, *, device: torch.device, dtype: torch.dtype
         control = ControlNetwork(weights, name=path.name)
     moved = {name: tensor.to(device, dtype) for name, tensor in weights.tensors.items()}
     control.network.load_state_dict(moved, strict=True, assign=True)
+    del moved
+    lay_out_weights(control.network, device)
     return control.eval().requires_grad_(False)
 
 

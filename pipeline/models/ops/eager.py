@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .attention import attention_on, plain
 from .casting import weight_in
 from .frame_norm import group_norm
 from .image_prompt import ImagePrompt
@@ -233,9 +234,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
     def by_head(tokens: Tensor) -> Tensor:
         return tokens.view(*tokens.shape[:-1], heads, -1).transpose(1, 2)
 
-    attended: Tensor = functional.scaled_dot_product_attention(
-        by_head(query), by_head(key), by_head(value)
-    )
+    kernel = plain if torch.compiler.is_compiling() else attention_on(query.device.type)
+    attended = kernel(by_head(query), by_head(key), by_head(value))
     return attended.transpose(1, 2).flatten(-2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import cache
 
 import torch
@@ -13,6 +14,9 @@ from .eager import activated_norm, resnet, transformer, upsampler
 from .interface import Ops
 
 logger = logging.getLogger(__name__)
+
+# Two kernels from Triton's cache on disk take a fraction of this, and building them more.
+_BUILDING_SECONDS = 0.5
 
 
 def motion_module(
@@ -46,7 +50,9 @@ def default_ops(device: torch.device, dtype: torch.dtype) -> Ops:
         # Triton may be missing, as on Windows, or lack a compiler, which only shows when it runs.
         from .fused import FUSED_OPS, try_out  # noqa: PLC0415
 
+        started = time.perf_counter()
         try_out(device, dtype)
+        _tell_of_building(time.perf_counter() - started)
     except Exception as reason:
         logger.warning(
             "The networks run without fused kernels and take longer: Triton does not work here "
@@ -55,3 +61,12 @@ def default_ops(device: torch.device, dtype: torch.dtype) -> Ops:
         )  # fmt: skip
         return EAGER_OPS
     return FUSED_OPS
+
+
+def _tell_of_building(seconds: float) -> None:
+    """Log that the kernels are built, if trying two of them took long."""
+    if seconds > _BUILDING_SECONDS:
+        logger.warning(
+            "Kernels are built for this graphics card, and kept on disk: this job takes longer, 16 "
+            "seconds on an H200."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -174,9 +175,15 @@ def test_where_triton_fails_a_line_says_so_once(fresh, monkeypatch, caplog):
     assert "triton-windows" in record.message
 
 
-def test_where_triton_works_layers_are_fused(fresh, monkeypatch):
+@pytest.mark.parametrize(("seconds", "lines"), [(0.05, 0), (2.0, 1)])
+def test_where_triton_works_layers_are_fused(seconds, lines, fresh, monkeypatch, caplog):
+    """Kernels that are not in Triton's cache take seconds to build, and a line says so."""
     monkeypatch.setattr("animatediff_v2v.pipeline.models.ops.fused.try_out", lambda *_: None)
-    assert default_ops(torch.device("cuda"), torch.bfloat16) is FUSED_OPS
+    moments = iter([1.0, 1.0 + seconds])
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(moments)))
+    for _ in range(2):
+        assert default_ops(torch.device("cuda"), torch.bfloat16) is FUSED_OPS
+    assert caplog.text.count("Kernels are built for this graphics card") == lines
 
 
 def test_weights_are_laid_out_as_the_layers_want_them(fresh, monkeypatch):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+from animatediff_v2v.pipeline.models import controlnet as controlnet_module
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
+from animatediff_v2v.pipeline.models.ops.select import EAGER_OPS
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from animatediff_v2v.pipeline.sampling import (
     Conditioning,
@@ -116,6 +120,40 @@ def test_equals_diffusers_controlnet(unet, controlnet, strength, index):
     assert (ours - noise).norm() / noise.norm() < 1e-5
     plain = (noisy - guided(unet, [])(noisy, sigma, 0)) / sigma
     assert (plain - noise).norm() / noise.norm() > 0.01, "the ControlNet does nothing"
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+@torch.inference_mode()
+def test_a_controlnet_s_layers_are_those_of_the_device(controlnet, is_fused, monkeypatch):
+    """With plain layers the residuals are diffusers' to the bit; others replace every layer."""
+    run: list[str] = []
+
+    def noted(name):
+        def operation(*given):
+            run.append(name)
+            return getattr(EAGER_OPS, name)(*given)
+
+        return operation
+
+    others = replace(EAGER_OPS, resnet=noted("resnet"), transformer=noted("transformer"))
+    monkeypatch.setattr(
+        controlnet_module, "default_ops", lambda *_: others if is_fused else EAGER_OPS
+    )
+    sample, timestep = draw(FRAMES, 4, HEIGHT, WIDTH), torch.tensor([500])
+    context = draw(1, 7, mini.CROSS, seed=1).expand(FRAMES, -1, -1)
+    frames = pictures(FRAMES).movedim(-1, 1)
+    ours = controlnet(sample, timestep, context, frames)
+    skips, middle = controlnet.network(
+        sample, timestep, context, controlnet_cond=frames, return_dict=False
+    )
+    for one, other in zip([*ours.skips, ours.middle], [*skips, middle], strict=True):
+        assert (one - other).norm() <= (1e-5 * other.norm() if is_fused else 0)
+    blocks = [*controlnet.network.down_blocks, controlnet.network.mid_block]
+    expected = {
+        "resnet": sum(len(block.resnets) for block in blocks),
+        "transformer": sum(len(getattr(block, "attentions", ()) or ()) for block in blocks),
+    }
+    assert Counter(run) == (expected if is_fused else {})
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.6])
