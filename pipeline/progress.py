@@ -25,7 +25,7 @@ class Progress:
     """The current activity in words: "sampling step 3 of 25"."""
     preview: Tensor | None = None
     """While sampling, after each step: the denoised latents so far, [frames, 4, height / 8, width /
-    8], float32, on the CPU, scaled as the UNet sees them."""
+    8], float32, scaled as the UNet sees them. They may lie on the UNet's device."""
     is_warning: bool = False
     """True when the message is a warning, which is logged as well."""
 

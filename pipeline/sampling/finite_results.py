@@ -29,22 +29,42 @@ def check_inputs(latents: Tensor, conditioning: Conditioning) -> None:
 def stopping(model: Denoise, *, dtype: torch.dtype, guidance_scale: float) -> Denoise:
     """Return `model`, raising AnimateDiffV2VError as soon as a result is not finite.
 
+    A result on an accelerator is checked in the next call, when it is there without waiting; the
+    last one is left to `check_result`.
+
     Args:
         model: The model.
         dtype: Dtype that the UNet computes in, for the sentence.
         guidance_scale: Guidance scale in use, for the sentence.
     """
+    before: tuple[Tensor, int] | None = None
 
     def call(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
+        nonlocal before
         result = model(noisy, sigma, step)
-        if not is_finite(result):
-            raise AnimateDiffV2VError(
-                f"Step {step + 1} gives latents that are not finite (NaN or infinite), which "
-                f"would only give black frames. {_causes(dtype, guidance_scale)}"
-            )
+        if result.device.type == "cpu":
+            check_result(result, step, dtype=dtype, guidance_scale=guidance_scale)
+            return result
+        if before is not None and not before[0]:
+            raise _not_finite(before[1], dtype, guidance_scale)
+        before = result.isfinite().all(), step
         return result
 
     return call
+
+
+def check_result(result: Tensor, step: int, *, dtype: torch.dtype, guidance_scale: float) -> Tensor:
+    """Return the result of a step; raise AnimateDiffV2VError unless it is finite."""
+    if not is_finite(result):
+        raise _not_finite(step, dtype, guidance_scale)
+    return result
+
+
+def _not_finite(step: int, dtype: torch.dtype, guidance_scale: float) -> AnimateDiffV2VError:
+    return AnimateDiffV2VError(
+        f"Step {step + 1} gives latents that are not finite (NaN or infinite), which "
+        f"would only give black frames. {_causes(dtype, guidance_scale)}"
+    )
 
 
 def _causes(dtype: torch.dtype, guidance_scale: float) -> str:

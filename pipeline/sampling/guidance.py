@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from .noise_schedule import NoiseSchedule
 
+_OF_A_FRAME = (1, 2, 3)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
@@ -24,6 +26,12 @@ class Guidance:
     """Share of the schedule before which the scale is 1."""
     end: float = 1.0
     """Share of the schedule after which the scale is 1."""
+    rescale: float = 0.0
+    """Share of the result whose contrast is brought back to that of the positive prompt alone, as
+    ComfyUI's RescaleCFG does (arXiv 2305.08891, section 3.4); 0.7 is usual."""
+    parallel: float = 1.0
+    """Share of guidance along the prediction that is kept, which makes colours oversaturated; 0 is
+    adaptive projected guidance (arXiv 2410.02416) without momentum and norm limit."""
 
     def __post_init__(self) -> None:
         """Refuse a scale or an interval out of range."""
@@ -31,9 +39,46 @@ class Guidance:
         GUIDANCE_SCALE.check("guidance_scale", self.scale, hint="7 is usual")
         SHARE.check("guidance start", self.start)
         in_range("guidance end", self.end, self.start, 1)
+        SHARE.check("guidance_rescale", self.rescale)
+        SHARE.check("guidance_parallel", self.parallel)
+
+    @property
+    def is_linear(self) -> bool:
+        """True if the result is a weighted sum of both predictions."""
+        return self.rescale == 0 and self.parallel == 1
 
     def scale_at(self, sigma: Tensor, schedule: NoiseSchedule) -> float:
         """Return the scale at a noise level; shares of the schedule count training steps."""
         last = float(schedule.timestep(schedule.sigmas[-1]))
         share = 1.0 - float(schedule.timestep(sigma)) / last
         return self.scale if self.start <= share <= self.end else 1.0
+
+    def guided(
+        self, noisy: Tensor, positive: Tensor, negative: Tensor, *, sigma: Tensor, scale: float
+    ) -> Tensor:
+        """Return the clean latents that follow from those of both prompts.
+
+        Args:
+            noisy: The latents at level `sigma`, [frames, 4, height, width].
+            positive: The clean latents that the positive prompt predicts.
+            negative: Those of the negative prompt.
+            sigma: The noise level.
+            scale: The guidance scale at this level.
+        """
+        change = positive - negative
+        if self.parallel != 1:
+            length = (positive * positive).sum(dim=_OF_A_FRAME, keepdim=True)
+            along = (change * positive).sum(dim=_OF_A_FRAME, keepdim=True) / length * positive
+            change = change - (1 - self.parallel) * along
+        result = positive + (scale - 1) * change
+        if self.rescale == 0:
+            return result
+        # In the terms of v-prediction, v = (noisy - (1 + sigma^2) * clean) / (sigma * ...); the
+        # denominator cancels out.
+        squared = 1 + sigma**2
+        guided, plain = noisy - squared * result, noisy - squared * positive
+        spread = plain.std(dim=_OF_A_FRAME, keepdim=True) / guided.std(
+            dim=_OF_A_FRAME, keepdim=True
+        )
+        rescaled = guided * (self.rescale * spread + 1 - self.rescale)
+        return (noisy - rescaled) / squared

@@ -80,11 +80,12 @@ class _Blend:
 
     def __init__(self, like: Tensor, context: ContextOptions) -> None:
         self._total, self._context = torch.zeros_like(like), context
-        self._weights = torch.zeros(len(like), 1, 1, 1)
+        self._weights = torch.zeros(len(like), 1, 1, 1, device=like.device)
 
     def add(self, window: Window, noise: Tensor, factor: float) -> None:
         """Add the noise [frames of the window, 4, height, width] of a pass."""
         weights = window_weights(window, len(self._total), self._context).view(-1, 1, 1, 1)
+        weights = weights.to(self._total.device)
         # If a wide stride brings a frame into a window twice, its last row counts, as in
         # AnimateDiff-Evolved.
         row_of = {frame: row for row, frame in enumerate(window)}
@@ -161,7 +162,9 @@ class GuidedModel:
         return self._unconditional
 
     def __call__(self, noisy: Tensor, sigma: Tensor, step: int) -> Tensor:
-        """Denoise [frames, 4, height, width], float32, on the CPU, from level `sigma`.
+        """Denoise [frames, 4, height, width], float32, from level `sigma`, which is on the CPU.
+
+        The latents may be on the CPU or on the UNet's device; the result is where they are.
 
         For 6 frames in the windows [0, 1, 2, 3] and [2, 3, 4, 5] with pyramid weights 1, 2, 2, 1,
         frame 2 has weight 2 in the first window and 1 in the second: its noise is (2 * a + 1 * b) /
@@ -172,15 +175,23 @@ class GuidedModel:
         scale = self._guidance.scale_at(sigma, self._schedule)
         passes = list(self._passes(windows, scale))
         guided = _Blend(noisy, self._context)
-        negative = _Blend(noisy, self._context) if self._keeps_unconditional else None
+        is_linear = scale == 1 or self._guidance.is_linear
+        keeps_negative = self._keeps_unconditional or not is_linear
+        negative = _Blend(noisy, self._context) if keeps_negative else None
         results = self._run(passes, noisy, sigma)
         for one, noise in zip(passes, results, strict=True):
-            guided.add(one.window, noise, one.factor)
+            if is_linear or not one.is_negative:
+                guided.add(one.window, noise, one.factor if is_linear else 1.0)
             if negative is not None and one.is_negative:
                 negative.add(one.window, noise, 1.0)
+        result = self._schedule.denoised(noisy, guided.mean(), sigma)
         if negative is not None:
             self._unconditional = self._schedule.denoised(noisy, negative.mean(), sigma)
-        return self._schedule.denoised(noisy, guided.mean(), sigma)
+            if not is_linear:
+                return self._guidance.guided(
+                    noisy, result, self._unconditional, sigma=sigma, scale=scale
+                )
+        return result
 
     def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
         """Yield the passes of all windows.
@@ -223,7 +234,7 @@ class GuidedModel:
         device, dtype = self._unet.device, self._unet.dtype
         rows = [frame for one in passes for frame in one.window]
         # The UNet was trained on inputs of unit variance.
-        sample = (noisy[rows] / (sigma**2 + 1).sqrt()).to(device, dtype)
+        sample = (_rows(noisy, passes) / (sigma**2 + 1).sqrt()).to(device, dtype)
         context = _context(passes).to(device, dtype)
         timestep = self._schedule.timestep(sigma).to(device)
         keys, is_whole = [one.key for one in passes], passes[0].is_whole
@@ -240,7 +251,7 @@ class GuidedModel:
             chunks=chunks,
         )
         self._cache.keep(keys, deep)
-        return noise.float().cpu().view(len(passes), frames, *noise.shape[1:])
+        return noise.float().to(noisy.device).view(len(passes), frames, *noise.shape[1:])
 
     def _residuals(
         self,
@@ -280,6 +291,14 @@ class GuidedModel:
             for track in self._styles
             if track.style.span.contains(sigma, self._schedule)
         ]
+
+
+def _rows(noisy: Tensor, passes: Sequence[_Pass]) -> Tensor:
+    """Return the latents of the windows of passes, one after the other.
+
+    Slices are joined, because indices would be copied to a device, which waits.
+    """
+    return torch.cat([noisy[_indices(list(one.window))] for one in passes])
 
 
 def _indices(indices: list[int]) -> slice | list[int]:

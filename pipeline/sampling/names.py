@@ -61,6 +61,7 @@ Scheduler = Literal[
     "beta",
     "linear_quadratic",
     "kl_optimal",
+    "align_your_steps",
 ]
 NoiseType = Literal["default", "constant", "repeated_context", "FreeNoise", "unsample"]
 # autoselect, and the names of models.unet.BetaSchedule.

@@ -108,7 +108,8 @@ class NoiseSchedule:
             clean = noisy - predicted * sigma
         if not self._is_consistency_model:
             return clean
-        scaled = self.timestep(sigma) * 10.0
+        # Without an axis, it may be multiplied with tensors of any device.
+        scaled = self.timestep(sigma)[0] * 10.0
         skip = 0.25 / (scaled**2 + 0.25)
         out = scaled / (scaled**2 + 0.25).sqrt()
         return out * clean + skip * noisy

@@ -15,6 +15,7 @@ from ..errors import AnimateDiffV2VError
 from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
 from ..models.last_result import LastResult
+from ..models.ops.accumulation import fp16_accumulation
 from ..models.ops.compiled import compiled_layers
 from ..models.ops.interface import Ops
 from ..models.ops.select import default_ops
@@ -23,7 +24,7 @@ from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, CompilingNotice, part
 from .custom import NO_CUSTOM_SAMPLING, CustomSampler, CustomSampling
 from .denoise import Denoise, DenoiseBoth, Guided
-from .finite_results import check_inputs, stopping
+from .finite_results import check_inputs, check_result, stopping
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
 from .guides import NO_GUIDES, Guides
@@ -39,6 +40,10 @@ logger = logging.getLogger(__name__)
 
 # Factor from the VAE's latents to those that Stable Diffusion 1.5 was trained on.
 LATENT_SCALE = 0.18215
+# While a video is sampled, up to fourteen tensors of the size of its latents exist at a time; those
+# of 128 frames of 512x512 take this much together, and more stay in main memory.
+_MOST_ON_DEVICE = 128 * 14 * 4 * 64 * 64 * 4
+_TENSORS_OF_A_SAMPLER = 14
 # Unsampling runs without guidance, sampling mostly with it, which doubles the work.
 _UNSAMPLING_SHARE = 1 / 3
 
@@ -103,7 +108,10 @@ def sample_latents(
     if len(sigmas) < 2:
         return latents.clone()
     notice = CompilingNotice(progress)
-    with _ops(unet, settings, notice) as ops:
+    with (
+        _ops(unet, settings, notice) as ops,
+        fp16_accumulation(on=settings.speed.reduced_precision),
+    ):
         window = window_for(unet.max_frames, len(latents), settings.context)
         run = _Run(
             unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
@@ -133,7 +141,8 @@ class _Run:
         self, latents: Tensor, conditioning: Conditioning, unsampled_latents: LastResult
     ) -> Tensor:
         settings, schedule, sigmas = self.settings, self.schedule, self.sigmas
-        source = latents.float().cpu() * LATENT_SCALE
+        device = self._sampling_device(latents)
+        source = latents.float().to(device) * LATENT_SCALE
         start = 0.0  # the share of the work that is done when sampling begins
         if settings.noise_type == "unsample":
             noisy, start = self._unsampled(source, conditioning, unsampled_latents)
@@ -144,7 +153,7 @@ class _Run:
                 seed=settings.seed,
                 noise_type=settings.noise_type,
                 context=self.context,
-            )
+            ).to(device)
             noisy = schedule.noised(source, noise, sigmas[0])
         total = None
         if self.custom_sampler is None:
@@ -181,7 +190,28 @@ class _Run:
         del source, noise  # each takes as much memory as the whole video's latents
         spec = SAMPLERS[settings.sampler]
         step_noise = spec.step_noise(noisy, settings.seed, sigmas)
-        return spec.run(both, noisy, sigmas, step_noise, schedule) / LATENT_SCALE
+        result = spec.run(both, noisy, sigmas, step_noise, schedule) / LATENT_SCALE
+        return self._checked(result)
+
+    def _checked(self, result: Tensor) -> Tensor:
+        """Return the result on the CPU; raise AnimateDiffV2VError unless it is finite."""
+        if result.device.type == "cpu":  # each of its steps was checked
+            return result
+        last, scale = len(self.sigmas) - 2, self.settings.guidance.scale
+        return check_result(result.cpu(), last, dtype=self.unet.dtype, guidance_scale=scale)
+
+    def _sampling_device(self, latents: Tensor) -> torch.device:
+        """Return the device for the latents between the passes of the UNet.
+
+        On the UNet's own device no pass waits for a copy. It is the CPU if other networks, a host's
+        sampler or a limit on memory need that, or if the latents are too large. Noise levels stay
+        on the CPU, where reading them does not wait for the device.
+        """
+        device, size = self.unet.device, latents.numel() * latents.element_size()
+        is_ours = self.make_guided is GuidedModel and self.custom_sampler is None
+        fits = _TENSORS_OF_A_SAMPLER * size <= _MOST_ON_DEVICE
+        is_fast = device.type == "cuda" and self.chunks is None
+        return device if is_ours and fits and is_fast else torch.device("cpu")
 
     def _model(
         self,
@@ -213,8 +243,8 @@ class _Run:
         key = self._unsampling_key(source, conditioning)
         share = 0.0 if unsampled_latents.has(key) else _UNSAMPLING_SHARE
         report = part(self.progress, 0.0, share)
-        return unsampled_latents.get(
-            key, lambda: self._unsample(source, conditioning, report)
+        return unsampled_latents.get(key, lambda: self._unsample(source, conditioning, report)).to(
+            source.device
         ), share
 
     def _unsample(

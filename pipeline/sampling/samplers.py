@@ -71,7 +71,7 @@ _DPMPP_2M_SDE = SamplerSpec(dpm_solver_pp.dpmpp_2m_sde, brownian=True)
 _DPMPP_2M_SDE_HEUN = SamplerSpec(dpm_solver_pp.dpmpp_2m_sde_heun, brownian=True)
 _DPMPP_3M_SDE = SamplerSpec(dpm_solver_pp.dpmpp_3m_sde, brownian=True)
 
-# The names in `_gpu` draw the same noise as those without: latents are always on the CPU here, so
+# The names in `_gpu` draw the same noise as those without: it is always drawn on the CPU here, so
 # that a seed gives the same result on every device.
 SAMPLERS: dict[Sampler, SamplerSpec] = {
     "euler": SamplerSpec(euler.euler),

@@ -1,4 +1,4 @@
-"""ComfyUI's schedulers: the noise levels that a sampler visits."""
+"""ComfyUI's schedulers, and Align Your Steps: the noise levels that a sampler visits."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from .noise_schedule import NoiseSchedule
 # A denoise close to 0 uses the last few steps of a long schedule, of this length at most: a longer
 # one would only differ in rounding.
 LONGEST_SCHEDULE = 100_000
+# Of Align Your Steps, for ten steps of Stable Diffusion 1.5.
+_AYS_LEVELS = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
 # Share of the way that `linear_quadratic` covers in the first half of its steps.
 _LINEAR_SHARE = 0.025
 
@@ -139,6 +141,22 @@ def _kl_optimal(schedule: NoiseSchedule, steps: int) -> Tensor:
     return torch.cat([angles.tan().float(), torch.zeros(1)])
 
 
+def _align_your_steps(schedule: NoiseSchedule, steps: int) -> Tensor:
+    """Return the levels that suit Stable Diffusion 1.5 in few steps: arXiv 2404.14507, table 4.
+
+    Their logarithms are stretched to the schedule's own range, because AnimateDiff's levels end
+    elsewhere than Stable Diffusion's, and interpolated for other numbers of steps than ten.
+    """
+    published = np.log(_AYS_LEVELS)
+    shares = (published - published[-1]) / (published[0] - published[-1])
+    low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
+    wanted = np.linspace(0, len(shares) - 1, steps + 1)
+    mapped = low + np.interp(wanted, np.arange(len(shares)), shares) * (high - low)
+    levels = torch.from_numpy(np.exp(mapped)).float()
+    levels[-1] = 0.0
+    return levels
+
+
 _SCHEDULERS: dict[Scheduler, Callable[[NoiseSchedule, int], Tensor]] = {
     "normal": _normal,
     "karras": _karras,
@@ -149,4 +167,5 @@ _SCHEDULERS: dict[Scheduler, Callable[[NoiseSchedule, int], Tensor]] = {
     "beta": _beta,
     "linear_quadratic": _linear_quadratic,
     "kl_optimal": _kl_optimal,
+    "align_your_steps": _align_your_steps,
 }

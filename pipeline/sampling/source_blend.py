@@ -80,6 +80,7 @@ class SourceBlend:
         if self.mask is not None:
             size = source.shape[-2:]
             mask = functional.interpolate(self.mask.float().unsqueeze(1), size, mode="bilinear")
+        mask = mask.to(source.device)
         span = Span(0.0, self.end)
 
         def denoise(noisy: Tensor, sigma: Tensor, step: int) -> Tensor:

@@ -32,6 +32,10 @@ class SpeedOptions:
     """Run the UNet's layers as compiled code, equal up to rounding. A process's first job takes
     minutes more. For GPUs of AMD and Intel; slower on a CPU, and on NVIDIA's with Triton, whose
     layers are fused anyway. See compiled_layers."""
+    reduced_precision: bool = False
+    """Compute matrix products less exactly where the device is faster so: on NVIDIA cards with sums
+    in float16, as ComfyUI's `--fast fp16_accumulation` does; on CPUs with AVX512-BF16 or AMX in
+    bfloat16, unless `ModelFiles.dtype` names another. Elsewhere it has no effect."""
 
     def __post_init__(self) -> None:
         """Refuse intervals out of range."""

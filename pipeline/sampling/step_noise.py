@@ -1,4 +1,7 @@
-"""The new noise that stochastic samplers add in their steps, as ComfyUI draws it for a seed."""
+"""The new noise that stochastic samplers add in their steps, as ComfyUI draws it for a seed.
+
+It is always drawn on the CPU, so that a seed gives the same noise on every device.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ StepNoise = Callable[[Tensor, Tensor], Tensor]
 def independent_noise(like: Tensor, seed: int) -> StepNoise:
     """Draw independent noise for each step, with the seed that follows the initial noise's."""
     generator = torch.Generator().manual_seed((seed + 1) % (SEED.high + 1))
-    return lambda _from, _to: torch.randn(like.shape, generator=generator)
+    return lambda _from, _to: torch.randn(like.shape, generator=generator).to(like.device)
 
 
 def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
@@ -30,7 +33,7 @@ def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
         t1=high,
         size=like.shape,
         dtype=like.dtype,
-        device=like.device,
+        device="cpu",
         entropy=seed,
         tol=1e-6,
         pool_size=24,
@@ -44,6 +47,6 @@ def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
             # torchsde rounds the ends of its path, and then warns that the ends lie outside.
             warnings.filterwarnings("ignore", message="Should have t[ab]")
             increment: Tensor = tree(sigma_to, sigma_from)
-        return -increment / (sigma_from - sigma_to).sqrt()
+        return (-increment / (sigma_from - sigma_to).sqrt()).to(like.device)
 
     return draw

@@ -304,3 +304,37 @@ def test_the_unconditional_prediction_is_that_of_the_negative_prompt(scale, opti
     guided.keep_unconditional()
     assert torch.equal(guided(noisy, sigma, 0), plain(noisy, sigma, 0))
     assert torch.equal(guided.unconditional(), negative(noisy, sigma, 0))
+
+
+@pytest.mark.parametrize("frames", [6, 11])
+@pytest.mark.parametrize(("rescale", "parallel"), [(0.0, 1.0), (0.7, 1.0), (0.0, 0.0), (0.5, 0.3)])
+def test_rescaled_and_projected_guidance_of_whole_videos(frames, rescale, parallel):
+    """Both act on the predictions for the whole video, whatever its windows."""
+    options = ContextOptions(length=6, overlap=2)
+    noisy = torch.randn(frames, 4, 3, 5, generator=torch.Generator().manual_seed(4))
+    sigma, scale = SCHEDULE.sigmas[600], 7.0
+    unet, prompts = PretendedUNet(), (prompt_of(POSITIVE), prompt_of(NEGATIVE))
+
+    def model(positive, negative, guidance):
+        return GuidedModel(
+            unet,
+            schedule=SCHEDULE,
+            conditioning=Conditioning(positive, negative),
+            guidance=guidance,
+            context=options,
+            on_passes=lambda _share: None,
+        )(noisy, sigma, 0)
+
+    clean, unwanted = (model(each, each, Guidance(scale=1.0)) for each in prompts)
+    guidance = Guidance(scale=scale, rescale=rescale, parallel=parallel)
+    found = model(*prompts, guidance)
+    clean, unwanted, x, s = (np.float64(each) for each in (clean, unwanted, noisy, sigma))
+    for frame in range(frames):
+        p, change = clean[frame], clean[frame] - unwanted[frame]
+        change = change - (1 - parallel) * (change * p).sum() / (p * p).sum() * p
+        wanted = p + (scale - 1) * change
+        factor = s * np.sqrt(s**2 + 1)
+        v, v_plain = ((x[frame] - (1 + s**2) * each) / factor for each in (wanted, p))
+        v = rescale * v * v_plain.std(ddof=1) / v.std(ddof=1) + (1 - rescale) * v
+        wanted = (x[frame] - v * factor) / (1 + s**2)
+        assert np.abs(found[frame].numpy() - wanted).max() < 2e-5 * np.abs(wanted).max()

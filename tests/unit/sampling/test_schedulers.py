@@ -60,6 +60,18 @@ def test_levels_fall_to_zero(schedule, scheduler, steps, denoise, skip_penultima
         assert len(sigmas) <= steps + 1
 
 
+def test_align_your_steps_are_the_published_levels_in_the_schedules_own_range():
+    """On Stable Diffusion's schedule, whose range they were made for, they are the table's."""
+    published = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.0]
+    sd15, animatediff = (NoiseSchedule(name) for name in ("linear", "sqrt_linear"))
+    levels = sampling_sigmas(sd15, scheduler="align_your_steps", steps=10)
+    assert levels.tolist() == pytest.approx(published, rel=0.02)
+    mapped = sampling_sigmas(animatediff, scheduler="align_your_steps", steps=10)
+    assert float(mapped[0]) == pytest.approx(animatediff.sigma_max, rel=1e-5)
+    twice = sampling_sigmas(animatediff, scheduler="align_your_steps", steps=20)
+    assert torch.allclose(twice[::2], mapped)
+
+
 @pytest.mark.parametrize("denoise", [0, 0.0, -0.0])
 def test_denoise_0_is_an_empty_schedule(denoise):
     schedule = NoiseSchedule("linear")
