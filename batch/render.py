@@ -79,14 +79,18 @@ class Renderer:
         return Result(content_digest(unit.target), stamp_of(unit.target), frames)
 
     def _loaded(self, unit: Unit) -> Models:
-        fp8_weights = unit.request.sampling.speed.fp8_weights
-        key = (unit.models, fp8_weights)
+        speed = unit.request.sampling.speed
+        key = (unit.models, speed.fp8_weights, speed.reduced_precision)
         if self._models is None or self._models[0] != key:
             self._models = None  # frees the memory first
             files = unit.files
             if self._device != "auto":
                 files = replace(files, device=self._device)
-            loaded = load_files(files, fp8_weights=fp8_weights)
+            loaded = load_files(
+                files,
+                fp8_weights=speed.fp8_weights,
+                reduced_precision=speed.reduced_precision,
+            )
             check_unchanged(unit)  # what was loaded is what was planned
             self._models = (key, loaded)
         return self._models[1]

@@ -23,16 +23,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from animatediff_v2v.pipeline.bench.peaks import matrix_peak
 from animatediff_v2v.pipeline.files import load_checkpoint
 from animatediff_v2v.pipeline.memory.devices import resolve_device, resolve_dtype
-from animatediff_v2v.pipeline.models.ops.linear import linear
 from animatediff_v2v.pipeline.sampling.windows import context_windows
 from contenders import CONTENDERS, WINDOW
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
@@ -170,7 +169,7 @@ def start_of_evolved() -> Start:
 def compare(name: str, task: Task, starts: dict[str, Start], *, rounds: int) -> Any:
     rows = measure(task, starts, rounds)
     operations = count_operations(task.work, task.checkpoint)
-    peak = matrix_peak(task.device)
+    peak = matrix_peak(task.device, task.dtype)
     for row in rows.values():
         row["steps_per_second"] = task.work.steps / row["sample"]
         row["TFLOP_per_second"] = operations / row["seconds"] / 1e12
@@ -286,25 +285,6 @@ def count_operations(work: Work, path: Path) -> float:
     if work.is_windowed:
         passes *= len(context_windows(work.frames, WINDOW))
     return passes * one_pass.get_total_flops() + work.frames * one_frame.get_total_flops()
-
-
-def matrix_peak(device: torch.device) -> float:
-    """Return the highest speed of products of large square matrices, in TFLOP/s.
-
-    On a CPU, MKL and oneDNN are both tried: on AMD's CPUs oneDNN was twice as fast.
-    """
-    size = 2048 if device.type == "cpu" else 8192
-    left, right = torch.randn(2, size, size, device=device, dtype=resolve_dtype("auto", device))
-    products = [torch.matmul, lambda one, other: linear(one, other, None)]
-    fastest = float("inf")
-    with torch.inference_mode():
-        for product in products * 10:
-            begin = time.perf_counter()
-            product(left, right)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            fastest = min(fastest, time.perf_counter() - begin)
-    return 2 * size**3 / fastest / 1e12
 
 
 def machine(device: torch.device) -> dict[str, str]:

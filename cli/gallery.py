@@ -130,6 +130,7 @@ def _settings(preset: Preset, steps: int | None) -> SamplingSettings:
         sampler=defaults.sampler,
         scheduler=defaults.scheduler,
         denoise=DENOISE,
+        speed=defaults.speed,
     )
 
 
@@ -154,12 +155,13 @@ def _request(job: Job, settings: SamplingSettings, *, frames: int) -> Request:
 
 def _restyle(requests: Sequence[Request], files: ModelFiles) -> list[float]:
     """Write the videos, with one progress bar; return the seconds that each took."""
+    reduced_precision = requests[0].sampling.speed.reduced_precision
     with progress_display() as display:
         display.begin("loading the models")
         with leaving_at_once():
             from ..pipeline.video_to_video import load_files, video_to_video  # noqa: PLC0415
 
-        models, seconds = load_files(files), []
+        models, seconds = load_files(files, reduced_precision=reduced_precision), []
         for number, request in enumerate(requests):
 
             def show(progress: Progress, number: int = number) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..pipeline.errors import AnimateDiffV2VError
 from ..version import package_version
-from . import batch, convert, gallery, inspect, install, keys, run, serve, work
+from . import batch, bench, convert, gallery, inspect, install, keys, run, serve, work
 from .console import PROGRAM, complain, say
 from .parsing import EXIT_INTERRUPTED, EXIT_WRONG_INPUT, Parser, reworded
 from .signals import INTERRUPTED, ending_signals
@@ -46,7 +46,7 @@ def _parser() -> Parser:
         "--version", action=_Version, nargs=0, help="show the version of this program and exit"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for part in (run, batch, work, gallery, inspect, convert, install, serve, keys):
+    for part in (run, batch, work, gallery, inspect, bench, convert, install, serve, keys):
         part.add_command(commands)
     # Only these three have options for the library's fields, so only theirs are reworded.
     parser.set_defaults(worded=str)

@@ -28,7 +28,9 @@ def _named(choices: Any) -> str:
 PRESET_HELP = (
     "defaults for steps, guidance scale, sampler and scheduler: "
     "quality (25, 7, euler, normal), turbo (8, 2.2, lcm, sgm_uniform; AnimateLCM or an LCM "
-    f"LoRA), lightning (4, 1, euler, sgm_uniform; AnimateDiff-Lightning); {_named(Preset)}"
+    "LoRA), lightning (4, 1, euler, sgm_uniform; AnimateDiff-Lightning), exact (the same as "
+    "quality), fast (as quality, with --deep-cache 2 and --fast), draft (4, 1, lcm, sgm_uniform, "
+    f"with --fast; AnimateLCM or an LCM LoRA); {_named(Preset)}"
 )
 
 
@@ -111,6 +113,20 @@ def add_picture(picture: Group) -> None:
     )
     picture.add_argument("--steps", type=int, help="denoising steps")
     picture.add_argument("--guidance-scale", type=float, help="how strictly the prompt is followed")
+    picture.add_argument(
+        "--guidance-rescale",
+        type=float,
+        default=0.0,
+        help="0 to 1: brings the contrast back to that of the prompt alone (CFG rescale); 0.7 is "
+        "usual, 0 is off",
+    )
+    picture.add_argument(
+        "--guidance-parallel",
+        type=float,
+        default=1.0,
+        help="0 to 1: how much of the part of guidance that oversaturates colours is kept; 0 is "
+        "adaptive projected guidance (APG)",
+    )
     picture.add_argument(
         "--denoise", type=float, default=0.7, help="how much the video is changed, from 0 to 1"
     )
@@ -248,21 +264,27 @@ def add_speed(speed: Group) -> None:
     speed.add_argument(
         "--deep-cache",
         type=int,
-        default=1,
         metavar="N",
-        help="run the UNet's deep layers only in every Nth call; 2 or 3 suit 20 steps and more",
+        help="run the UNet's deep layers only in every Nth call; 2 or 3 suit 20 steps and more, 1 "
+        "is off; by default the preset's",
     )
     speed.add_argument(
         "--guidance-interval",
-        default="0:1",
         metavar="START:END",
         help="fractions of the noise schedule between which guidance acts; steps outside take "
-        "half the time",
+        "half the time; 0:1 by default",
     )
     speed.add_argument(
         "--fp8-weights",
         action="store_true",
         help="store the UNet's weights in 8 bits: half the memory of float16",
+    )
+    speed.add_argument(
+        "--fast",
+        action="store_true",
+        help="compute less exactly where the device is faster so: NVIDIA cards sum up in float16, "
+        "as with ComfyUI's --fast, and CPUs with AVX512-BF16 or AMX compute in bfloat16 unless "
+        "--dtype names another",
     )
     speed.add_argument(
         "--compile",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,11 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
     return SamplingSettings(
         seed=chosen(parsed.seed, random.SystemRandom().randint(DRAWN_SEED.low, DRAWN_SEED.high)),
         steps=chosen(parsed.steps, defaults.steps),
-        guidance=Guidance(scale=chosen(parsed.guidance_scale, defaults.guidance_scale)),
+        guidance=Guidance(
+            scale=chosen(parsed.guidance_scale, defaults.guidance_scale),
+            rescale=parsed.guidance_rescale,
+            parallel=parsed.guidance_parallel,
+        ),
         sampler=chosen(parsed.sampler, defaults.sampler),
         scheduler=chosen(parsed.scheduler, defaults.scheduler),
         denoise=parsed.denoise,
@@ -215,16 +220,18 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
             fuse=parsed.context_fuse,
             closed_loop=parsed.closed_loop,
         ),
-        speed=_speed(parsed),
+        speed=_speed(parsed, defaults.speed),
     )
 
 
-def _speed(parsed: argparse.Namespace) -> SpeedOptions:
-    start, end = interval(parsed.guidance_interval)
-    return SpeedOptions(
+def _speed(parsed: argparse.Namespace, preset: SpeedOptions) -> SpeedOptions:
+    """Return the preset's options with those that were given."""
+    given = _given(
         deep_cache_interval=parsed.deep_cache,
-        guidance_start=start,
-        guidance_end=end,
-        fp8_weights=parsed.fp8_weights,
-        compile=parsed.compile,
+        fp8_weights=parsed.fp8_weights or None,
+        compile=parsed.compile or None,
+        reduced_precision=parsed.fast or None,
     )
+    if parsed.guidance_interval is not None:
+        given["guidance_start"], given["guidance_end"] = interval(parsed.guidance_interval)
+    return replace(preset, **given)

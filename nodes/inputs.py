@@ -129,7 +129,8 @@ def method_inputs(**more: Any) -> list[io.Input]:
             default="normal",
             **more,
             tooltip="How the noise levels are spaced over the steps, as in KSampler. normal is "
-            "reliable; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning.",
+            "reliable; karras suits the dpmpp samplers; sgm_uniform is for lcm and Lightning; "
+            "align_your_steps is for about 10 steps.",
         ),
     ]
 
@@ -158,7 +159,9 @@ def preset_input() -> io.Input:
         tooltip="Values for steps, guidance scale, sampler and scheduler, used where these are "
         "left at their defaults. quality: 25, 7, euler, normal. turbo, for AnimateLCM or an LCM "
         "LoRA: 8, 2.2, lcm, sgm_uniform. lightning, for AnimateDiff-Lightning's 4-step module: 4, "
-        "1, euler, sgm_uniform.",
+        "1, euler, sgm_uniform. exact: the same as quality. fast: as quality, with DeepCache 2 and "
+        "reduced precision. draft, for AnimateLCM or an LCM LoRA: 4, 1, lcm, sgm_uniform. Speed "
+        "Options that are connected replace those of fast and draft.",
     )
 
 

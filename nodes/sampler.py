@@ -108,6 +108,8 @@ class Sampler(CheckedNode):
         speed: SpeedOptions | None = None,
         sampler_object: Any = None,
         sigmas: Tensor | None = None,
+        guidance_rescale: float = 0.0,
+        guidance_parallel: float = 1.0,
     ) -> io.NodeOutput:
         """Restyle the frames."""
         from .conditioning import PromptInputs  # noqa: PLC0415 - both load the networks
@@ -120,20 +122,30 @@ class Sampler(CheckedNode):
         chosen = with_preset(
             preset,
             Defaults(
-                steps=steps, guidance_scale=guidance_scale, sampler=sampler, scheduler=scheduler
+                steps=steps,
+                guidance_scale=guidance_scale,
+                sampler=sampler,
+                scheduler=scheduler,
+                speed=speed or SpeedOptions(),
             ),
         )
         settings = SamplingSettings(
             seed=seed,
             steps=custom.steps or chosen.steps,
-            guidance=Guidance(scale=chosen.guidance_scale, start=guidance_start, end=guidance_end),
+            guidance=Guidance(
+                scale=chosen.guidance_scale,
+                start=guidance_start,
+                end=guidance_end,
+                rescale=guidance_rescale,
+                parallel=guidance_parallel,
+            ),
             sampler=chosen.sampler,
             scheduler=chosen.scheduler,
             denoise=denoise,
             beta_schedule=beta_schedule,
             noise_type=noise_type,
             context=context_options,
-            speed=speed or SpeedOptions(),
+            speed=chosen.speed,
         )
         texts = PromptInputs(
             positive,
@@ -309,5 +321,34 @@ def _guiding_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Noise levels from a scheduler of ComfyUI or another pack, such as "
             "AlignYourStepsScheduler, instead of steps, scheduler and denoise.",
+        ),
+        *_guidance_inputs(),
+    ]
+
+
+def _guidance_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "guidance_rescale",
+            default=0.0,
+            min=SHARE.low,
+            max=SHARE.high,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="Brings the contrast back to that of the prompt alone, as RescaleCFG does: 0 "
+            "is off, 0.7 is usual where a high guidance scale makes pictures harsh.",
+        ),
+        io.Float.Input(
+            "guidance_parallel",
+            default=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="How much of the part of guidance that oversaturates colours is kept: 1 is "
+            "usual guidance, 0 is adaptive projected guidance (APG), which stands higher scales "
+            "and fewer steps.",
         ),
     ]

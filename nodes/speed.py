@@ -119,4 +119,12 @@ def _inputs() -> list[io.Input]:
             "and Intel graphics cards, where the gain has not been measured; slower on NVIDIA "
             "cards with Triton, where the layers are fused anyway, and on CPUs.",
         ),
+        io.Boolean.Input(
+            "reduced_precision",
+            default=False,
+            optional=True,
+            tooltip="On NVIDIA cards, sum up matrix products of float16 in float16, as ComfyUI's "
+            "--fast fp16_accumulation does for all models: faster on consumer cards, less exact. "
+            "No effect elsewhere.",
+        ),
     ]

@@ -140,13 +140,13 @@ class VideoToVideo(CheckedNode):
             guidance_scale=guidance_scale,
             sampler=sampler,
             scheduler=scheduler,
+            speed=speed or SpeedOptions(),
         )
         settings = _settings(
             with_preset(preset, chosen),
             seed=seed,
             denoise=denoise,
             context=context_options or ContextOptions(),
-            speed=speed or SpeedOptions(),
         )
         with videos.VideoReader(path, selection=selection, width=width, height=height) as reader:
             size = FrameSize(reader.width, reader.height)
@@ -264,7 +264,7 @@ def _inputs() -> list[io.Input]:
 
 @naming_inputs(steps="num_inference_steps")
 def _settings(
-    chosen: Defaults, *, seed: int, denoise: float, context: ContextOptions, speed: SpeedOptions
+    chosen: Defaults, *, seed: int, denoise: float, context: ContextOptions
 ) -> SamplingSettings:
     return SamplingSettings(
         seed=seed,
@@ -274,7 +274,7 @@ def _settings(
         scheduler=chosen.scheduler,
         denoise=denoise,
         context=context,
-        speed=speed,
+        speed=chosen.speed,
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from .choices import check_types, checked
-from .sampling import Sampler, Scheduler
+from .sampling import Sampler, Scheduler, SpeedOptions
 
 if TYPE_CHECKING:
     from .models import Models
@@ -26,7 +26,7 @@ LOAD_MORE = (
     "Load more: a smaller select_every_nth_frame, a higher force_rate, or more of the video."
 )
 
-Preset = Literal["quality", "turbo", "lightning"]
+Preset = Literal["quality", "turbo", "lightning", "exact", "fast", "draft"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Defaults:
     guidance_scale: float
     sampler: Sampler
     scheduler: Scheduler
+    speed: SpeedOptions = field(default_factory=SpeedOptions)
 
     def __post_init__(self) -> None:
         """Refuse values of other types."""
@@ -50,6 +51,19 @@ PRESETS: dict[Preset, Defaults] = {
     # For AnimateDiff-Lightning's 4-step module; its 2- and 8-step ones want `steps` set to match.
     "lightning": Defaults(steps=4, guidance_scale=1.0, sampler="euler", scheduler="sgm_uniform"),
 }
+# The same as quality, whose options for speed are all off.
+PRESETS["exact"] = PRESETS["quality"]
+PRESETS["fast"] = replace(
+    PRESETS["quality"], speed=SpeedOptions(deep_cache_interval=2, reduced_precision=True)
+)
+# For AnimateLCM or an LCM LoRA: the fewest steps that show what a video will look like.
+PRESETS["draft"] = Defaults(
+    steps=4,
+    guidance_scale=1.0,
+    sampler="lcm",
+    scheduler="sgm_uniform",
+    speed=SpeedOptions(reduced_precision=True),
+)
 
 
 def preset_defaults(preset: Preset) -> Defaults:
@@ -67,10 +81,13 @@ def with_preset(preset: Preset, chosen: Defaults) -> Defaults:
 
     For forms whose fields always have a value, so that untouched fields cannot be told apart.
     """
-    untouched = asdict(PRESETS["quality"])
-    values = asdict(preset_defaults(preset))
-    touched = {name: value for name, value in asdict(chosen).items() if value != untouched[name]}
-    return Defaults(**values | touched)
+    untouched, names = PRESETS["quality"], [each.name for each in fields(Defaults)]
+    touched = {
+        name: getattr(chosen, name)
+        for name in names
+        if getattr(chosen, name) != getattr(untouched, name)
+    }
+    return replace(preset_defaults(preset), **touched)
 
 
 def few_frames(num_frames: int, settings: SamplingSettings, models: Models) -> str | None:

@@ -171,11 +171,17 @@ def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
     if isinstance(models, ModelFiles):
         if settings.speed.compile:
             check_can_compile(resolve_device(models.device))
-        return load_files(models, fp8_weights=settings.speed.fp8_weights)
+        return load_files(
+            models,
+            fp8_weights=settings.speed.fp8_weights,
+            reduced_precision=settings.speed.reduced_precision,
+        )
     return models
 
 
-def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
+def load_files(
+    files: ModelFiles, *, fp8_weights: bool = False, reduced_precision: bool = False
+) -> Models:
     """Load a job's networks on the device and in the dtype that `files` asks for.
 
     With `files.max_memory_gb` they stay in main memory; video_to_video moves them to the device.
@@ -183,6 +189,8 @@ def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
     Args:
         files: The files, the device and the dtype.
         fp8_weights: Store the weights of the UNet in 8 bits.
+        reduced_precision: Compute in bfloat16 on a CPU that is faster with it, unless `files` names
+            a dtype.
 
     Raises:
         AnimateDiffV2VError: a file is missing, is of another kind, or lacks a part, or the device
@@ -193,9 +201,8 @@ def load_files(files: ModelFiles, *, fp8_weights: bool = False) -> Models:
     bound = None
     if files.max_memory_gb is not None:
         bound = MemoryBound(device, int(files.max_memory_gb * 1e9))
-    placement = Placement(
-        device, resolve_dtype(files.dtype, device), torch.device("cpu") if bound else None
-    )
+    dtype = resolve_dtype(files.dtype, device, reduced_precision=reduced_precision)
+    placement = Placement(device, dtype, torch.device("cpu") if bound else None)
     networks = load_networks(files, placement, fp8_weights=fp8_weights)
     finder = embedding_finder(files.embeddings) if files.embeddings else None
     models = Models.of(networks, files, find_embedding=finder)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from ..choices import checked_type
 from ..errors import AnimateDiffV2VError
+
+logger = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -35,9 +39,41 @@ def accelerators() -> list[str]:
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype for `auto`, float32, float16 or bfloat16; `auto` is float32 on a CPU."""
+def resolve_dtype(
+    name: str, device: torch.device, *, reduced_precision: bool = False
+) -> torch.dtype:
+    """Return the dtype for a name; log a warning if the device is slower with it.
+
+    Args:
+        name: float32, float16, bfloat16 or auto, which is float32 on a CPU and float16 elsewhere.
+        device: The device to compute on.
+        reduced_precision: Let auto be bfloat16 on a CPU that is faster with it.
+    """
+    is_on_cpu = device.type == "cpu"
     if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.float16
+        fast = torch.bfloat16 if reduced_precision and has_fast_bfloat16(device) else torch.float32
+        return fast if is_on_cpu else torch.float16
     dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    return dtypes[name]
+    dtype = dtypes[name]
+    if (
+        is_on_cpu
+        and dtype != torch.float32
+        and not (dtype == torch.bfloat16 and has_fast_bfloat16(device))
+    ):
+        logger.warning(
+            "dtype is %s, which is slower than float32 on this CPU, as it has no instructions for "
+            "it; auto or float32 is faster and more exact.", name,
+        )  # fmt: skip
+    return dtype
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 faster than float32.
+
+    On a CPU this takes AVX512-BF16 or AMX; without them bfloat16 is slower.
+    """
+    if device.type != "cpu":
+        return True
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    # Not part of PyTorch's public API; False where this PyTorch lacks them.
+    return any(getattr(torch.cpu, name, bool)() for name in names)

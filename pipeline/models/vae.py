@@ -99,7 +99,7 @@ class VaeCodec:
             frames: [n, height, width, 3], uint8 or float in 0..1; height and width multiples of 8.
         """
         height, width = frames.shape[1:3]
-        at_most = self._at_most(height, width)
+        at_most = self.frames_at_once(height, width)
         return torch.cat(list(self._encoding.run(*_by_index(self._encode, frames), at_most)))
 
     @torch.inference_mode()
@@ -111,10 +111,11 @@ class VaeCodec:
         """
         height, width = (8 * side for side in latents.shape[2:])
         decoding = ShrinkingBatch(FRAMES_OF_THE_VAE)
-        at_most = self._at_most(height, width)
+        at_most = self.frames_at_once(height, width)
         yield from decoding.run(*_by_index(self._decode, latents), at_most)
 
-    def _at_most(self, height: int, width: int) -> int:
+    def frames_at_once(self, height: int, width: int) -> int:
+        """Return how many frames of a size go through the network at a time, if memory allows."""
         if self.vae.device.type == "cpu":
             # Larger passes are no faster there, and single frames give the same bits whatever
             # the chunks that callers pass in.

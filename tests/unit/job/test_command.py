@@ -15,11 +15,13 @@ import av
 import pytest
 from animatediff_v2v.cli.arguments import control_files, lora_entry
 from animatediff_v2v.cli.console import ProgressBar, ProgressLines
-from animatediff_v2v.cli.main import WordedLines, main
+from animatediff_v2v.cli.main import WordedLines, _parser, main
 from animatediff_v2v.cli.parsing import reworded
+from animatediff_v2v.cli.run import request_of
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.models.ops import compiled as compiled_layers
 from animatediff_v2v.pipeline.progress import Progress
+from animatediff_v2v.pipeline.sampling import SpeedOptions
 from animatediff_v2v.pipeline.video import probe_video
 
 
@@ -96,6 +98,24 @@ def test_an_option_for_speed_changes_the_picture(options, command, tmp_path):
     assert main(command(output=outputs[2], **off)) == 0
     exact, fast, off = (path.read_bytes() for path in outputs)
     assert fast != exact == off
+
+
+@pytest.mark.parametrize(
+    ("options", "speed"),
+    [
+        ([], SpeedOptions()),
+        (["--preset", "exact"], SpeedOptions()),
+        (["--preset", "fast"], SpeedOptions(deep_cache_interval=2, reduced_precision=True)),
+        (["--preset", "fast", "--deep-cache", "1"], SpeedOptions(reduced_precision=True)),
+        (["--preset", "draft"], SpeedOptions(reduced_precision=True)),
+        (["--fast"], SpeedOptions(reduced_precision=True)),
+        (["--guidance-interval", "0.1:0.9"], SpeedOptions(guidance_start=0.1, guidance_end=0.9)),
+    ],
+)
+def test_options_for_speed_are_the_presets_with_those_given(options, speed):
+    networks = ["--checkpoint", "a.ckpt", "--motion-module", "none", "--prompt", "x"]
+    parsed = _parser().parse_args(["run", "a.mp4", "b.mp4", *networks, *options])
+    assert request_of(parsed).sampling.speed == speed
 
 
 def test_what_cannot_be_compiled_is_refused_before_anything_is_loaded(

@@ -54,6 +54,7 @@ OPTION_OF = {
     "low_threshold": "--canny-low",
     "high_threshold": "--canny-high",
     "deep_cache_interval": "--deep-cache",
+    "reduced_precision": "--fast",
     "guidance_start": "--guidance-interval",
     "guidance_end": "--guidance-interval",
     "length": "--context-length",

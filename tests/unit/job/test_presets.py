@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from animatediff_v2v.pipeline import AnimateDiffV2VError, ContextOptions, Guidance, SamplingSettings
+from animatediff_v2v.pipeline import (
+    AnimateDiffV2VError,
+    ContextOptions,
+    Guidance,
+    SamplingSettings,
+    SpeedOptions,
+)
 from animatediff_v2v.pipeline.presets import (
     PRESETS,
     Defaults,
@@ -35,9 +42,23 @@ def test_touched_fields_stay():
     )
 
 
+def test_exact_is_quality_and_fast_differs_in_speed_alone():
+    assert PRESETS["exact"] == QUALITY
+    fast = SpeedOptions(deep_cache_interval=2, reduced_precision=True)
+    assert PRESETS["fast"] == replace(QUALITY, speed=fast)
+    draft = PRESETS["draft"]
+    assert (draft.steps, draft.guidance_scale, draft.sampler) == (4, 1.0, "lcm")
+
+
+def test_options_for_speed_that_are_chosen_replace_the_presets():
+    chosen = replace(QUALITY, speed=SpeedOptions(guidance_end=0.8))
+    assert with_preset("fast", chosen).speed == SpeedOptions(guidance_end=0.8)
+    assert with_preset("fast", QUALITY).speed.deep_cache_interval == 2
+
+
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(AnimateDiffV2VError, match="preset is 'fast'; it can be quality, turbo"):
-        preset_defaults("fast")
+    with pytest.raises(AnimateDiffV2VError, match="preset is 'quick'; it can be quality, turbo"):
+        preset_defaults("quick")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +76,9 @@ def test_an_unknown_preset_is_refused():
         ("lightning", "v2", False, None),
         ("lightning", "v1", False, "4 steps are for AnimateDiff-Lightning"),
         ("lightning", None, False, None),
+        ("fast", "v2", False, None),
+        ("draft", "animatelcm", False, None),
+        ("draft", "v3", False, "4 steps are for AnimateDiff-Lightning"),
     ],
 )
 def test_warnings(preset, family, has_loras, warning, caplog):
