@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.frame_job import as_bytes
+from ..pipeline.memory.devices import resolve_device
 from ..pipeline.progress import IsCancelled, stop_if
 from ..pipeline.request import Request
+from ..pipeline.restore.video import is_restored, open_source, restored_video
 from ..pipeline.video import FORMATS, VideoReader, VideoWriter
+from ..pipeline.video.every_frame import EveryFrameReader
 from ..pipeline.video_to_video import open_reader, open_writer
 from .unit import Span
 
@@ -20,7 +26,12 @@ Frame = NDArray[np.uint8]
 
 
 def join_parts(
-    request: Request, parts: Sequence[Path], spans: Sequence[Span], *, is_cancelled: IsCancelled
+    request: Request,
+    parts: Sequence[Path],
+    spans: Sequence[Span],
+    *,
+    device: str = "auto",
+    is_cancelled: IsCancelled,
 ) -> int:
     """Write the clip that a request describes from its restyled parts; return its frames.
 
@@ -28,6 +39,7 @@ def join_parts(
         request: The clip; its sound is added.
         parts: The files of the parts, stored without loss.
         spans: The frames of the clip that each part has.
+        device: Where frames between those of the parts are made, if the request wants them.
         is_cancelled: True stops the job.
 
     Raises:
@@ -36,11 +48,27 @@ def join_parts(
     with open_reader(request) as reader:
         # The reader is not read: it knows the size, the rate and the sound.
         reader.frame_count = spans[-1].stop
-        with open_writer(request, reader) as writer:
-            for frame in _frames(parts, spans, (reader.width, reader.height)):
+        size = reader.width, reader.height
+        with ExitStack() as opened:
+            writer = opened.enter_context(open_writer(request, reader))
+            frames: Iterator[Frame] = _frames(parts, spans, size)
+            if is_restored(request, reader):
+                source = open_source(request)
+                opened.enter_context(source)
+                frames = _restored(source, frames, device, is_cancelled)
+            for frame in frames:
                 stop_if(is_cancelled)
                 writer.write(frame[None])
     return writer.frame_count
+
+
+def _restored(
+    source: EveryFrameReader, frames: Iterator[Frame], device: str, is_cancelled: IsCancelled
+) -> Iterator[Frame]:
+    chosen = resolve_device(device)
+    chunks = (torch.from_numpy(frame)[None].to(chosen) / 255 for frame in frames)
+    for restored in restored_video(source, chunks, is_cancelled=is_cancelled):
+        yield as_bytes(restored[0])
 
 
 def _frames(parts: Sequence[Path], spans: Sequence[Span], size: tuple[int, int]) -> Iterator[Frame]:

@@ -260,6 +260,7 @@ def _of_span(request: Request, span: Span, size: tuple[int, int]) -> Request:
         pingpong=False,
         loop_count=0,
         hardware_encoder=False,
+        restore_frames=False,
     )
 
 

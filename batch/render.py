@@ -62,7 +62,10 @@ class Renderer:
         if unit.target.is_dir() and marked(unit.target):
             shutil.rmtree(unit.target)  # pictures of an earlier plan
         if unit.kind == "join":
-            frames = join_parts(unit.request, unit.parts, unit.spans, is_cancelled=is_cancelled)
+            device = unit.files.device if self._device == "auto" else self._device
+            frames = join_parts(
+                unit.request, unit.parts, unit.spans, device=device, is_cancelled=is_cancelled
+            )
         elif unit.kind == "source":
             frames = copy_source(unit.request, side=SOURCE_SIDE, is_cancelled=is_cancelled)
         else:

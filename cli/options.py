@@ -257,6 +257,12 @@ def add_output(output: Group) -> None:
         action="store_true",
         help="encode on the graphics card if possible: faster, but larger at the same quality",
     )
+    output.add_argument(
+        "--restore-frames",
+        action="store_true",
+        help="make the frames between the kept ones too, from these and the motion of the source: "
+        "OUTPUT has the frame rate of INPUT",
+    )
 
 
 def add_speed(speed: Group) -> None:

@@ -100,6 +100,7 @@ OPTIONS = {
             "pingpong",
             "loop_count",
             "hardware_encoder",
+            "restore_frames",
             "overwrite",
             "tile_factor",
             "repeat_last_control",

@@ -144,6 +144,7 @@ def request_of(parsed: argparse.Namespace) -> Request:
         pingpong=parsed.pingpong,
         loop_count=parsed.loop_count,
         hardware_encoder=parsed.hardware_encoder,
+        restore_frames=parsed.restore_frames,
         **_given(
             format=parsed.format or format_by_suffix(Path(parsed.output)),
             source_blend_end=parsed.source_blend_end,

@@ -217,6 +217,9 @@ class Request:
     """IP-Adapters with their images; their effects add up."""
     hardware_encoder: bool = False
     """Encode on the graphics card where one of its encoders opens."""
+    restore_frames: bool = False
+    """Make the frames between the kept ones, from these and the motion of the source. The output
+    then has the frame rate of the source."""
 
     def __post_init__(self) -> None:
         """Refuse values of other types; convert text to paths and lists to tuples."""

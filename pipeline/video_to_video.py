@@ -32,6 +32,7 @@ from .progress import IsCancelled, Phase, Progress, ReportProgress, never, silen
 from .prompts import PromptTrack, encode_schedule
 from .prompts.embeddings import embedding_finder
 from .request import ModelFiles, Request, Result
+from .restore.video import is_restored, open_source, restored_video
 from .sampling import Conditioning, Guides, SamplingSettings
 from .sampling.guides import NO_GUIDES
 from .spooled_controls import SpooledControls
@@ -93,7 +94,10 @@ def video_to_video(
             conditioning=lambda count: _conditioning(networks.text_encoder, request, count),
             guides=lambda: _joined(guides, controls.guides(styles)),
         )
-        _write(job.decode(latents), writer, clock)
+        frames: Iterable[Tensor] = job.decode(latents)
+        if is_restored(request, reader):
+            frames = _restored(frames, request, networks, opened, is_cancelled=is_cancelled)
+        _write(frames, writer, clock)
         finishing = time.perf_counter()
     clock.add("write", time.perf_counter() - finishing)
     progress(Progress("write", 1.0, f"wrote {writer.path.name}"))
@@ -135,6 +139,22 @@ def _chunks(reader: VideoReader, controls: SpooledControls, clock: Clock) -> Ite
         with clock.phase("encode"):
             controls.add(chunk)
         yield torch.from_numpy(np.stack(chunk))
+
+
+def _restored(
+    frames: Iterable[Tensor],
+    request: Request,
+    networks: Models,
+    opened: ExitStack,
+    *,
+    is_cancelled: IsCancelled,
+) -> Iterator[Tensor]:
+    """Yield all frames of the source's time, made of the restyled ones."""
+    if networks.bound is not None:  # what restoring takes is not counted
+        frames = (chunk.cpu() for chunk in frames)
+    source = open_source(request)
+    opened.enter_context(source)
+    return restored_video(source, frames, is_cancelled=is_cancelled)
 
 
 def _write(chunks: Iterable[Tensor], writer: VideoWriter, clock: Clock) -> None:
@@ -254,7 +274,7 @@ def open_writer(request: Request, reader: VideoReader) -> VideoWriter:
         request.output,
         width=reader.width,
         height=reader.height,
-        frame_rate=reader.frame_rate,
+        frame_rate=reader.info.frame_rate if is_restored(request, reader) else reader.frame_rate,
         format=FORMATS[request.format].name,
         crf=request.crf,
         audio=_sound(reader) if request.audio else None,

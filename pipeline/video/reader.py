@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from .geometry import DEFAULT_LONG_SIDE, Fit, output_size
 from .info import VideoInfo
 from .pictures import at_rate
 from .probe import probe_video
-from .selection import FrameSelection, grid_count, nearest_on_grid
+from .selection import Frame, FrameSelection, grid_count, nearest_on_grid
 from .sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class VideoReader:
         if self.expected_frame_count == 0:
             raise self._nothing_selected()
         self._source = open_source(self.info)
-        self._ahead: Ahead[object] | None = None
+        self._ahead: Ahead[Any] | None = None
         self._is_ahead = False
 
     def __enter__(self) -> VideoReader:
@@ -132,15 +133,7 @@ class VideoReader:
         Raises:
             AnimateDiffV2VError: at the end, when no frame was selected.
         """
-        converter = FrameConverter(
-            size=(self.width, self.height),
-            fit=self.fit,
-            orientation=self.info.orientation,
-            cropping=self.info.cropping,
-            pixel_aspect=self.info.pixel_aspect,
-            with_alpha=self.info.has_alpha,
-            colour_transfer=self.info.colour_transfer,
-        )
+        converter = self._converter()
         held, picture = None, None
         self.frame_count = 0
         self._tell_size()
@@ -166,6 +159,17 @@ class VideoReader:
                 self.expected_frame_count,
             )
 
+    def _converter(self) -> FrameConverter:
+        return FrameConverter(
+            size=(self.width, self.height),
+            fit=self.fit,
+            orientation=self.info.orientation,
+            cropping=self.info.cropping,
+            pixel_aspect=self.info.pixel_aspect,
+            with_alpha=self.info.has_alpha,
+            colour_transfer=self.info.colour_transfer,
+        )
+
     def _tell_size(self) -> None:
         """Log if the size differs from the requested one, or from the video's."""
         used = (self.width, self.height)
@@ -183,30 +187,43 @@ class VideoReader:
             )
 
     def _selected(self) -> Generator[object, None, None]:
-        selection, info = self.selection, self.info
-        rate = selection.grid_rate(info.frame_rate)
-        start, span = Fraction(selection.start_time_seconds), self._span()
-        passed = 0
-        if selection.skip_first_frames / rate >= SEEK_SECONDS:
-            # The grid starts at the first kept frame, so that what is before it is not decoded.
-            passed = selection.skip_first_frames
-            start += passed / rate
-            span = None if span is None else span - passed / rate
+        kept = 0
+        for index, frame in self._on_grid(self._timed()):
+            if self.selection.is_kept(index):
+                yield frame
+                kept += 1
+                if kept == self.selection.frame_load_cap:
+                    return
+
+    def _timed(self) -> Iterator[tuple[Fraction, object]]:
+        """Yield (seconds, frame) from the first that can be selected on."""
+        return self._source.frames(from_seconds=self._grid_start()[1])
+
+    def _grid_start(self) -> tuple[int, Fraction]:
+        """Return the index on the grid at which reading begins, and its seconds."""
+        selection = self.selection
+        start = Fraction(selection.start_time_seconds)
+        skipped = selection.skip_first_frames / selection.grid_rate(self.info.frame_rate)
+        if skipped < SEEK_SECONDS:
+            return 0, start
+        # The grid starts at the first kept frame, so that what is before it is not decoded.
+        return selection.skip_first_frames, start + skipped
+
+    def _on_grid(self, timed: Iterable[tuple[Fraction, Frame]]) -> Iterator[tuple[int, Frame]]:
+        """Yield (index on the grid, frame nearest to its time) for frames with their seconds."""
+        info = self.info
+        rate = self.selection.grid_rate(info.frame_rate)
+        passed, start = self._grid_start()
+        span = self._span()
         on_grid = nearest_on_grid(
-            self._source.frames(from_seconds=start),
+            timed,
             rate=rate,
             source_rate=info.frame_rate,
             start_seconds=start,
-            span_seconds=span,
+            span_seconds=None if span is None else span - passed / rate,
             last_frame_seconds=info.last_frame_seconds,
         )
-        kept = 0
-        for index, frame in enumerate(on_grid, start=passed):
-            if selection.is_kept(index):
-                yield frame
-                kept += 1
-                if kept == selection.frame_load_cap:
-                    return
+        return enumerate(on_grid, start=passed)
 
     def _span(self) -> Fraction | None:
         return self.selection.span_seconds(self.info.duration)

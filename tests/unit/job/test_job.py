@@ -197,3 +197,34 @@ def test_loaded_guides_are_refused_with_a_limit_of_memory(request_for, files):
     guides = Guides(styles=(StyleImages.__new__(StyleImages),))
     with pytest.raises(AnimateDiffV2VError, match="leave max_memory_gb out"):
         video_to_video(request_for(), limited, guides=guides)
+
+
+def frames_of(path):
+    with VideoReader(path) as reader:
+        return np.stack(list(reader)), reader.frame_rate
+
+
+@pytest.mark.parametrize(
+    ("selection", "kept", "count"),
+    [
+        (FrameSelection(select_every_nth_frame=4), range(0, 20, 4), 20),
+        (FrameSelection(select_every_nth_frame=3, skip_first_frames=1), range(0, 19, 3), 19),
+        (FrameSelection(force_rate=5, duration_seconds=1.5), range(0, 15, 2), 15),
+    ],
+)
+def test_restored_frames_lie_between_the_kept_ones(request_for, models, *, selection, kept, count):
+    asked = replace(request_for("kept.mkv"), selection=selection, format="mkv-ffv1")
+    video_to_video(asked, models)
+    asked = replace(asked, output=asked.output.with_name("all.mkv"), restore_frames=True)
+    result = video_to_video(asked, models)
+    some, _ = frames_of(asked.output.with_name("kept.mkv"))
+    every, rate = frames_of(asked.output)
+    assert rate == 10  # the source's
+    assert result.frame_count == len(every) == count
+    assert (every[list(kept)] == some).all()
+    assert not (every[1] == every[0]).all()
+
+
+def test_without_dropped_frames_there_is_nothing_to_restore(request_for, models):
+    asked = replace(request_for("a.mkv"), selection=FrameSelection(), restore_frames=True)
+    assert video_to_video(asked, models).frame_count == 20
