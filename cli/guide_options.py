@@ -122,3 +122,12 @@ def add_source(guides: Group) -> None:
         help="what the source shows, for --noise-type unsample; by default the prompt; an empty "
         "text lets the video change most",
     )
+    guides.add_argument(
+        "--match-source",
+        type=float,
+        default=0.0,
+        metavar="STRENGTH",
+        help="hold brightness and colour of each frame to those of the source: 0 not at all, 1 "
+        "fully. It corrects darkening by LCM and tints by a VAE; with --source-mask, where that is "
+        "white",
+    )

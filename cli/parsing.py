@@ -78,6 +78,7 @@ OPTIONS = {
             "source_mask",
             "source_blend",
             "source_blend_end",
+            "match_source",
             "preset",
             "steps",
             "guidance_scale",

@@ -140,6 +140,7 @@ def request_of(parsed: argparse.Namespace) -> Request:
         source_prompt=parsed.source_prompt,
         source_blend=parsed.source_blend,
         source_mask=parsed.source_mask,
+        match_source=parsed.match_source,
         audio=not parsed.no_audio,
         pingpong=parsed.pingpong,
         loop_count=parsed.loop_count,

@@ -19,6 +19,7 @@ import torch
 from animatediff_v2v.demo.widening import widened_checkpoint, widened_motion_module
 from animatediff_v2v.pipeline import FrameSelection
 from animatediff_v2v.pipeline.files import LoraEntry, load_checkpoint
+from animatediff_v2v.pipeline.frame_job import as_bytes
 from animatediff_v2v.pipeline.models import Models, TextEncoder, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
@@ -34,6 +35,7 @@ from animatediff_v2v.pipeline.sampling import (
     StyleImages,
     sample_latents,
 )
+from animatediff_v2v.pipeline.source_colours import SourceColours
 from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -235,6 +237,15 @@ def speed() -> Rows:
     return {says: restyled(steps=20, speed=options) for says, options in ways.items()}
 
 
+def match_source() -> Rows:
+    red_light = torch.tensor([0.75, 0.55, 0.5])
+    tinted = torch.from_numpy(restyled("a red square on a blue background")) / 255 * red_light
+    colours = SourceColours(1.0)
+    colours.add(torch.from_numpy(source()))
+    videos = {"darkened and tinted": tinted, "strength 1": torch.cat([*colours.matched([tinted])])}
+    return {"the source": source()} | {says: as_bytes(made) for says, made in videos.items()}
+
+
 def encode_video() -> Rows:
     rows = {"frames": source()}
     with tempfile.TemporaryDirectory() as folder:
@@ -281,6 +292,7 @@ MAKERS: dict[str, Callable[[], Rows]] = {
         controlnet,
         ip_adapter,
         speed,
+        match_source,
         encode_video,
         video_to_video,
         apply_motion,

@@ -16,6 +16,7 @@ from .ip_adapter import IPAdapter
 from .load_model import LoadModel
 from .load_video import LoadVideo
 from .lora_stack import LoraStack
+from .match_source import MatchSource
 from .miniature_route import add_miniature_route
 from .model_from_comfy import ModelFromComfy
 from .motion_lora import MotionLoraStack
@@ -59,6 +60,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
             IPAdapter,
             Speed,
             Sampler,
+            MatchSource,
             EncodeVideo,
             VideoToVideo,
             ApplyMotion,

@@ -263,6 +263,21 @@ def _seconds_input(name: str, tooltip: str) -> io.Input:
     )
 
 
+def match_source_input(name: str, *, default: float = 0.0, **more: Any) -> io.Input:
+    """Return the input of the strength with which colours are held to the source's."""
+    return io.Float.Input(
+        name,
+        default=default,
+        min=SHARE.low,
+        max=SHARE.high,
+        step=0.05,
+        **more,
+        tooltip="How far brightness and colour of each frame are held to those of the source: 0 "
+        "not at all, 1 fully. It corrects darkening by LCM and tints by a VAE; a prompt that "
+        "changes the colours needs less.",
+    )
+
+
 def prefix_input(**more: Any) -> io.Input:
     """Return the input of the file name prefix."""
     return io.String.Input(

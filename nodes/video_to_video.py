@@ -31,6 +31,7 @@ from .inputs import (
     frame_cap_input,
     guidance_input,
     guide_inputs,
+    match_source_input,
     method_inputs,
     nth_input,
     prefix_input,
@@ -123,6 +124,7 @@ class VideoToVideo(CheckedNode):
         width: int = 0,
         height: int = 0,
         frame_load_cap: int = 0,
+        match_source: float = 0.0,
     ) -> io.NodeOutput:
         """Load the networks, restyle the video and write the result."""
         from .frames import FrameSize, restyle_file  # noqa: PLC0415 - loads the networks
@@ -160,6 +162,7 @@ class VideoToVideo(CheckedNode):
             selection=selection,
             width=width,
             height=height,
+            match_source=match_source,
             format=FORMAT.name,
             metadata=host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
         )
@@ -259,6 +262,7 @@ def _inputs() -> list[io.Input]:
             for name in ("width", "height")
         ),
         frame_cap_input("Maximum number of frames to keep; 0 keeps all.", optional=True),
+        match_source_input("match_source", optional=True, advanced=True),
     ]
 
 

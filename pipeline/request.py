@@ -207,6 +207,9 @@ class Request:
     """Share of the noise schedule up to which `source_blend` acts."""
     source_mask: Path | None = None
     """Restyled at white, the source at black: a file as for `ControlFile.mask`."""
+    match_source: float = 0.0
+    """How far brightness and colour of each frame are held to those of its source, 0 to 1, where
+    `source_mask` is white. 0 leaves the frames as they are."""
     audio: bool = True
     """Add the sound of the time that the kept frames span."""
     pingpong: bool = False
@@ -229,6 +232,7 @@ class Request:
         output_format(self.format).checked_crf(self.crf)
         SHARE.check("source_blend", self.source_blend)
         SHARE.check("source_blend_end", self.source_blend_end)
+        SHARE.check("match_source", self.match_source)
         checked("fit", self.fit, Fit)
         SIDE.check("width", self.width, hint=SIZE_OF_0)
         SIDE.check("height", self.height, hint=SIZE_OF_0)

@@ -110,11 +110,16 @@ class SpooledControls:
         """Return the guides of sampling, including `styles`; called when all frames were added."""
         request = self._request
         blend = SourceBlend(
-            mask=self._mask(request.source_mask),
+            mask=self.source_mask,
             strength=request.source_blend,
             end=request.source_blend_end,
         )
         return Guides(controls=self._controls(), styles=tuple(styles), source_blend=blend)
+
+    @property
+    def source_mask(self) -> Tensor | None:
+        """The request's source mask, [masks, height, width], float 0..1; None if it has none."""
+        return self._mask(self._request.source_mask)
 
     def _controls(self) -> tuple[Control, ...]:
         return tuple(

@@ -35,6 +35,7 @@ from .request import ModelFiles, Request, Result
 from .restore.video import is_restored, open_source, restored_video
 from .sampling import Conditioning, Guides, SamplingSettings
 from .sampling.guides import NO_GUIDES
+from .source_colours import SourceColours
 from .spooled_controls import SpooledControls
 from .style_files import load_style
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
@@ -74,27 +75,24 @@ def video_to_video(
     clock, started = Clock(), time.perf_counter()
     reader = prepared or open_reader(request)
     with reader, open_writer(request, reader) as writer, ExitStack() as opened:
-        networks = _loaded(models, request.sampling)
-        controls = opened.enter_context(
-            SpooledControls(request, unet=networks.unet, width=reader.width, height=reader.height)
-        )
+        networks, begin = _loaded(models, request.sampling), before_phase
+        controls = opened.enter_context(_controls(request, networks, reader))
         styles = [load_style(style, unet=networks.unet) for style in request.styles]
-        begin = before_phase
         if networks.bound is not None:
             bounded = opened.enter_context(_bounded(request, networks, controls, reader))
             networks, begin = bounded.models, _both(bounded.begin, before_phase)
-        job = FrameJob(
-            networks, request.sampling, progress=progress, is_cancelled=is_cancelled,
+        job = FrameJob(networks, request.sampling, progress=progress, is_cancelled=is_cancelled,
             before_phase=begin, clock=clock,
             scratch=opened.enter_context(Scratch(request.output, max_ram_gb=max_ram_gb)),
         )  # fmt: skip
+        colours = SourceColours(request.match_source, mask=controls.source_mask)
         latents = job.restyle(
-            _chunks(reader, controls, clock),
+            _chunks(reader, controls, colours, clock),
             frame_count=reader.expected_frame_count,
             conditioning=lambda count: _conditioning(networks.text_encoder, request, count),
             guides=lambda: _joined(guides, controls.guides(styles)),
         )
-        frames: Iterable[Tensor] = job.decode(latents)
+        frames = colours.matched(job.decode(latents))
         if is_restored(request, reader):
             frames = _restored(frames, request, networks, opened, is_cancelled=is_cancelled)
         _write(frames, writer, clock)
@@ -124,12 +122,18 @@ def _check(request: Request, models: Models | ModelFiles, guides: Guides) -> Non
     check_memory_bound(request, has_bound=bound is not None)
 
 
+def _controls(request: Request, models: Models, reader: VideoReader) -> SpooledControls:
+    return SpooledControls(request, unet=models.unet, width=reader.width, height=reader.height)
+
+
 def _joined(given: Guides, own: Guides) -> Guides:
     return replace(own, controls=given.controls + own.controls, styles=given.styles + own.styles)
 
 
-def _chunks(reader: VideoReader, controls: SpooledControls, clock: Clock) -> Iterator[Tensor]:
-    """Yield the frames of a video in chunks, and make control frames of them."""
+def _chunks(
+    reader: VideoReader, controls: SpooledControls, colours: SourceColours, clock: Clock
+) -> Iterator[Tensor]:
+    """Yield the frames of a video in chunks, and note control frames and colours of them."""
     frames = iter(reader)
     while True:
         with clock.phase("decode"):
@@ -138,7 +142,9 @@ def _chunks(reader: VideoReader, controls: SpooledControls, clock: Clock) -> Ite
             return
         with clock.phase("encode"):
             controls.add(chunk)
-        yield torch.from_numpy(np.stack(chunk))
+            stacked = torch.from_numpy(np.stack(chunk))
+            colours.add(stacked)
+        yield stacked
 
 
 def _restored(

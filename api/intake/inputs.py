@@ -80,6 +80,7 @@ class Inputs:
                 guidance_scale=asked.guidance_scale,
                 seed=_seed(asked),
                 loras=loras,
+                match_source=asked.match_source,
                 is_low_priority=request.is_low_priority,
                 sequence=request.sequence,
                 **choice,

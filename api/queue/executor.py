@@ -28,6 +28,7 @@ class ApiJob:
         absolute path instead of a name.
     force_rate: frames per second to resample the video to first; 0 keeps its own.
     duration_seconds: seconds of the video to restyle; 0 restyles all.
+    match_source: as in Request.
     sequence: increases with each request.
     round: among jobs of the same priority, the lower round goes first, then the lower sequence.
     """
@@ -49,6 +50,7 @@ class ApiJob:
     select_every_nth_frame: int = 1
     force_rate: float = 0
     duration_seconds: float = 0
+    match_source: float = 0
     is_low_priority: bool = False
     sequence: int = 0
     round: int = 0

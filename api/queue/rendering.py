@@ -112,6 +112,7 @@ def _request(job: ApiJob, output: Path) -> Request:
             force_rate=exact_rate(job.force_rate),
             duration_seconds=job.duration_seconds,
         ),
+        match_source=job.match_source,
         format=FORMAT.name,
         overwrite=True,  # an earlier run of the same job may have left a video there
     )

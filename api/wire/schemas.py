@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ...pipeline.errors import AnimateDiffV2VError
 from ...pipeline.prompts.weights import check_prompt
-from ...pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, SEED
+from ...pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, SEED, SHARE
 from ...pipeline.request import NEGATIVE_PROMPT
 
 LONGEST_PROMPT = 10_000
@@ -86,6 +86,14 @@ class RestyleInput(BaseModel):
         le=SEED.high,
         description="Chooses the noise; random if absent. A seed above 2^53 - 1 is reduced modulo "
         "2^53, so that JavaScript can represent it; the output has the reduced one.",
+    )
+
+    match_source: Finite = Field(
+        0,
+        ge=SHARE.low,
+        le=SHARE.high,
+        description="Beyond the hosted model: how far brightness and colour of each frame are held "
+        "to those of the source; 0 leaves them as they are.",
     )
 
     @property

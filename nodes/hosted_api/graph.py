@@ -48,6 +48,7 @@ def graph(job: ApiJob, *, video: str) -> Graph:
             "denoise": job.denoise,
             "force_rate": job.force_rate,
             "duration": job.duration_seconds,
+            "match_source": job.match_source,
             "filename_prefix": f"{OUTPUT_FOLDER}/{job.request_id}",
             **stacks,
         },

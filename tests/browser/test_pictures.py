@@ -23,6 +23,7 @@ CORE, WINDOWS, TRAVEL = "ADV2V_ModelFromComfy", "ADV2V_ContextOptions", "ADV2V_P
 SAMPLER, JOB = "ADV2V_Sampler", "ADV2V_VideoToVideo"
 FRAMES, CONTROL, STYLE = "ADV2V_ControlFrames", "ADV2V_ControlNet", "ADV2V_IPAdapter"
 SPEED, APPLY = "ADV2V_Speed", "ADV2V_ApplyMotion"
+MATCH = "ADV2V_MatchSource"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
 CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
@@ -104,6 +105,15 @@ GRAPHS = {
             (SAMPLER, 0, ENCODE, "images"),
             (LOAD, 1, ENCODE, "audio"),
             (LOAD, 2, ENCODE, "fps"),
+        ],
+    ),
+    "match_source": (
+        [[(LOAD, CLIP)], [(SAMPLER, PROMPT)], [(MATCH, {})], [(ENCODE, {})]],
+        [
+            (LOAD, 0, SAMPLER, "images"),
+            (LOAD, 0, MATCH, "source"),
+            (SAMPLER, 0, MATCH, "images"),
+            (MATCH, 0, ENCODE, "images"),
         ],
     ),
     "encode_video": (

@@ -3,9 +3,11 @@
 
 import { app } from "../../../scripts/app.js";
 
-// Number of values that graphs were saved with, and the values to insert before the button's.
+// The least number of values that graphs were saved with, and those that were added since, which
+// come before the button's.
 const NODES = {
-  ADV2V_VideoToVideo: { saved: 18, inserted: [0, 0, 0] }, // width, height, frame_load_cap
+  // width, height, frame_load_cap, match_source
+  ADV2V_VideoToVideo: { saved: 18, added: [0, 0, 0, 0] },
 };
 
 app.registerExtension({
@@ -17,6 +19,7 @@ app.registerExtension({
 });
 
 function complete({ type, widgets_values: values }) {
-  const { saved, inserted } = NODES[type] ?? {};
-  if (Array.isArray(values) && values.length === saved) values.splice(-1, 0, ...inserted);
+  const { saved, added } = NODES[type] ?? {};
+  if (!saved || !Array.isArray(values) || values.length < saved) return;
+  values.splice(-1, 0, ...added.slice(values.length - saved));
 }

@@ -73,6 +73,8 @@ TAKERS = {
     "denoise": lambda value: settings(denoise=value),
     "seed": lambda value: settings(seed=value),
     "source_blend": lambda value: SourceBlend(strength=value),
+    "match_source": lambda value: request(match_source=value),
+    "ADV2V_MatchSource.strength": lambda value: request(match_source=value),
     "source_blend_end": lambda value: SourceBlend(end=value),
     "length": lambda value: ContextOptions(length=value, overlap=0),
     "overlap": lambda value: ContextOptions(length=128, overlap=value),
