@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from animatediff_v2v.pipeline.models import Models, TextEncoder, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
 from animatediff_v2v.pipeline.prompts.schedule import encode_schedule
+from animatediff_v2v.pipeline.restore import stream
 from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     ContextOptions,
@@ -37,6 +39,7 @@ from animatediff_v2v.pipeline.sampling import (
 )
 from animatediff_v2v.pipeline.source_colours import SourceColours
 from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
+from animatediff_v2v.pipeline.video.every_frame import SourceFrame
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from run import CLIP, GREEN, MODELS, YELLOW
@@ -246,6 +249,24 @@ def match_source() -> Rows:
     return {"the source": source()} | {says: as_bytes(made) for says, made in videos.items()}
 
 
+def restore_frames() -> Rows:
+    """Show three neighbouring frames of the demo's video, of which the first is kept."""
+    every, nth = video(frame_load_cap=64), 3
+    kept = restyled(frames=every[::nth])
+    frames = [
+        SourceFrame(Fraction(index), picture, int(index % nth == 0))
+        for index, picture in enumerate(every)
+    ]
+    made = stream.restore_frames(frames, (torch.from_numpy(frame) / 255 for frame in kept))
+    pictures = np.stack([as_bytes(frame.picture) for frame in made])
+    shown = slice(6, 6 + nth)
+    return {
+        "the source": every[shown],
+        "every 3rd frame restyled": np.repeat(kept[2:3], nth, axis=0),
+        "all frames restored": pictures[shown],
+    }
+
+
 def encode_video() -> Rows:
     rows = {"frames": source()}
     with tempfile.TemporaryDirectory() as folder:
@@ -293,6 +314,7 @@ MAKERS: dict[str, Callable[[], Rows]] = {
         ip_adapter,
         speed,
         match_source,
+        restore_frames,
         encode_video,
         video_to_video,
         apply_motion,

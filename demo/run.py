@@ -1,4 +1,4 @@
-"""The demo: restyle a video with the miniature in four ways, and show the results side by side.
+"""The demo: restyle a video with the miniature in five ways, and show the results side by side.
 
 Usage: python demo/run.py [FOLDER]   (demo/out if no folder is given)
 """
@@ -23,6 +23,7 @@ CLIP = DEMO / "clip.mp4"
 LORAS = MODELS / "loras"
 EVERY_NTH_FRAME = 2
 FRAME_RATE = Fraction(8)  # the video has 16; every 2nd frame is kept
+FEW_KEPT = 3  # of the 48 frames 16 are kept, as many as the motion module was trained on
 
 GREEN = "a green square on a purple background"
 YELLOW = "a yellow square on a green background"
@@ -53,22 +54,38 @@ def main() -> int:
     videos = {
         name: read(path, 1 if path != CLIP else EVERY_NTH_FRAME) for name, path in results.items()
     }
-    write_side_by_side(folder / "side_by_side.gif", videos)
+    write_side_by_side(folder / "side_by_side.gif", videos, FRAME_RATE)
     write_contact_sheet(folder / "contact_sheet.png", videos)
+    code = restore(folder)
+    if code:
+        return code
     print(
         "\n".join(["", *(str(folder / name) for name in sorted(p.name for p in folder.iterdir()))])
     )
     return 0
 
 
-def restyle(output: Path, prompt: str, options: list[str]) -> int:
+def restore(folder: Path) -> int:
+    """Restyle few frames and restore the others, and show both beside the source."""
+    output = folder / "restored.mp4"
+    code = restyle(output, GREEN, [*USUAL, "--restore-frames"], nth=FEW_KEPT)
+    if code:
+        return code
+    restored = read(output, 1)
+    stuttering = np.repeat(restored[::FEW_KEPT], FEW_KEPT, axis=0)[: len(restored)]
+    videos = {"source": read(CLIP, 1), f"every {FEW_KEPT}rd": stuttering, "restored": restored}
+    write_side_by_side(folder / "restored.gif", videos, EVERY_NTH_FRAME * FRAME_RATE)
+    return 0
+
+
+def restyle(output: Path, prompt: str, options: list[str], nth: int = EVERY_NTH_FRAME) -> int:
     """Print and run the command as a user would type it."""
     command = ["run", str(CLIP), str(output), "--prompt", prompt, *options]
     command += ["--checkpoint", str(MODELS / "checkpoints" / "miniature.safetensors")]
     command += ["--motion-module"]
     command += [str(MODELS / "animatediff_models" / "miniature_motion.safetensors")]
     command += ["--negative-prompt", "", "--denoise", "0.5", "--seed", "7", "--overwrite"]
-    command += ["--select-every-nth-frame", str(EVERY_NTH_FRAME)]
+    command += ["--select-every-nth-frame", str(nth)]
     print(shlex.join(["animatediff-v2v", *command]))
     return animatediff_v2v(command)
 
@@ -79,14 +96,14 @@ def read(path: Path, nth: int) -> Frames:
         return np.stack(list(reader))
 
 
-def write_side_by_side(path: Path, videos: dict[str, Frames]) -> None:
+def write_side_by_side(path: Path, videos: dict[str, Frames], frame_rate: Fraction) -> None:
     """Write all videos side by side, below their names."""
     heads = np.concatenate([label(name, video.shape[2]) for name, video in videos.items()], axis=1)
     body = np.concatenate(list(videos.values()), axis=2)
     frames = np.concatenate([np.repeat(heads[np.newaxis], len(body), axis=0), body], axis=1)
     height, width = frames.shape[1:3]
     with VideoWriter(
-        path, format="gif", width=width, height=height, frame_rate=FRAME_RATE, overwrite=True
+        path, format="gif", width=width, height=height, frame_rate=frame_rate, overwrite=True
     ) as writer:
         writer.write(frames)
 

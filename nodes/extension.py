@@ -23,6 +23,7 @@ from .motion_lora import MotionLoraStack
 from .prompt_schedule import PromptSchedule
 from .prompt_travel import PromptTravel
 from .replacements import register_replacements
+from .restore_frames import RestoreFrames
 from .sampler import Sampler
 from .select_frames import SelectFrames
 from .selection_route import add_selection_route
@@ -61,6 +62,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
             Speed,
             Sampler,
             MatchSource,
+            RestoreFrames,
             EncodeVideo,
             VideoToVideo,
             ApplyMotion,

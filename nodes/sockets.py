@@ -23,5 +23,7 @@ ControlSocket = io.Custom("ADV2V_CONTROL")
 StyleSocket = io.Custom("ADV2V_STYLE")
 # pipeline.SpeedOptions
 SpeedSocket = io.Custom("ADV2V_SPEED")
+# ComfyUI's own: a ModelPatcher of torchvision's RAFT
+OpticalFlow = io.Custom("OPTICAL_FLOW")
 # dict of five source_ and five loaded_ values; the convention of VideoHelperSuite
 VideoInfoSocket = io.Custom("VHS_VIDEOINFO")

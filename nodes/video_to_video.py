@@ -125,6 +125,7 @@ class VideoToVideo(CheckedNode):
         height: int = 0,
         frame_load_cap: int = 0,
         match_source: float = 0.0,
+        restore_frames: bool = False,
     ) -> io.NodeOutput:
         """Load the networks, restyle the video and write the result."""
         from .frames import FrameSize, restyle_file  # noqa: PLC0415 - loads the networks
@@ -164,6 +165,7 @@ class VideoToVideo(CheckedNode):
             height=height,
             match_source=match_source,
             format=FORMAT.name,
+            restore_frames=restore_frames,
             metadata=host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo),
         )
         model = load_managed(
@@ -263,6 +265,13 @@ def _inputs() -> list[io.Input]:
         ),
         frame_cap_input("Maximum number of frames to keep; 0 keeps all.", optional=True),
         match_source_input("match_source", optional=True, advanced=True),
+        io.Boolean.Input(
+            "restore_frames",
+            default=False,
+            optional=True,
+            tooltip="Make the frames between the kept ones too, from these and the motion of the "
+            "source: the result has the frame rate of the source.",
+        ),
     ]
 
 

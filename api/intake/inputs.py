@@ -81,6 +81,7 @@ class Inputs:
                 seed=_seed(asked),
                 loras=loras,
                 match_source=asked.match_source,
+                restore_frames=asked.restore_frames,
                 is_low_priority=request.is_low_priority,
                 sequence=request.sequence,
                 **choice,

@@ -28,7 +28,7 @@ class ApiJob:
         absolute path instead of a name.
     force_rate: frames per second to resample the video to first; 0 keeps its own.
     duration_seconds: seconds of the video to restyle; 0 restyles all.
-    match_source: as in Request.
+    match_source, restore_frames: as in Request.
     sequence: increases with each request.
     round: among jobs of the same priority, the lower round goes first, then the lower sequence.
     """
@@ -51,6 +51,7 @@ class ApiJob:
     force_rate: float = 0
     duration_seconds: float = 0
     match_source: float = 0
+    restore_frames: bool = False
     is_low_priority: bool = False
     sequence: int = 0
     round: int = 0

@@ -113,6 +113,7 @@ def _request(job: ApiJob, output: Path) -> Request:
             duration_seconds=job.duration_seconds,
         ),
         match_source=job.match_source,
+        restore_frames=job.restore_frames,
         format=FORMAT.name,
         overwrite=True,  # an earlier run of the same job may have left a video there
     )

@@ -96,6 +96,12 @@ class RestyleInput(BaseModel):
         "to those of the source; 0 leaves them as they are.",
     )
 
+    restore_frames: bool = Field(
+        False,
+        description="Beyond the hosted model: make the frames between the kept ones too, from the "
+        "motion of the source, so that the result has the frame rate of the source.",
+    )
+
     @property
     def usable_seed(self) -> int | None:
         """The seed for the sampler, from 0 to 2^53 - 1."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     )
     from .native_model import compute_dtype, unet_shapes, with_beta_schedule
     from .native_sampling import NativeSampling
+    from .optical_flow import RaftFlow
     from .patches import has_patches, ignored_patches
     from .progress import NodeProgress, raise_if_interrupted
     from .queue import PromptQueue
@@ -66,6 +67,7 @@ __all__ = [
     "Origins",
     "OutputFile",
     "PromptQueue",
+    "RaftFlow",
     "VisionEncoder",
     "WholeModelPatcher",
     "add_get_route",
@@ -162,6 +164,7 @@ on_demand(
             "with_beta_schedule",
         ),
         "native_sampling": ("NativeSampling",),
+        "optical_flow": ("RaftFlow",),
         "patches": ("has_patches", "ignored_patches"),
         "progress": (
             "NodeProgress",

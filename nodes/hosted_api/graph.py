@@ -49,6 +49,7 @@ def graph(job: ApiJob, *, video: str) -> Graph:
             "force_rate": job.force_rate,
             "duration": job.duration_seconds,
             "match_source": job.match_source,
+            "restore_frames": job.restore_frames,
             "filename_prefix": f"{OUTPUT_FOLDER}/{job.request_id}",
             **stacks,
         },

@@ -98,6 +98,7 @@ WITHOUT_OPTION = {
 NODES_WITHOUT_OPTIONS = {
     "ADV2V_ApplyMotion": "it is for ComfyUI's own samplers",
     "ADV2V_ModelFromComfy": "it takes models that ComfyUI has loaded",
+    "ADV2V_RestoreFrames": "--restore-frames does it for the whole job",
     "ADV2V_PromptTravel": "it is for ComfyUI's own samplers",
     "ADV2V_VideoInfo": "it takes a socket apart",
 }
@@ -531,6 +532,7 @@ CHANGES = {
     "pingpong": {"pingpong": ""},
     "loops": {"loop_count": 1},
     "silent": {"no_audio": ""},
+    "restored": {"restore_frames": ""},
 }
 
 

@@ -16,7 +16,9 @@ from .declared import Input, Schema
 RELIED_ON = ("default", "min", "max", "options", "force_input", "control_after_generate", "upload")
 
 # Widgets for which web/js/older_graphs.js completes graphs that were saved without them.
-COMPLETED = {"ADV2V_VideoToVideo": ["width", "height", "frame_load_cap", "match_source"]}
+COMPLETED = {
+    "ADV2V_VideoToVideo": ["width", "height", "frame_load_cap", "match_source", "restore_frames"]
+}
 
 Contract = dict[str, dict[str, Any]]
 
