@@ -113,8 +113,8 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def models_digest(files: ModelFiles, digest: Callable[[Path], str]) -> str:
-    """Return a digest of model files by their contents; the device makes no difference."""
-    return _sha256(document(replace(files, device="auto"), path=digest))
+    """Return a digest of model files by their contents; devices make no difference."""
+    return _sha256(document(replace(files, device="auto", devices=()), path=digest))
 
 
 def unit_digest(

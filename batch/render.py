@@ -88,7 +88,7 @@ class Renderer:
             self._models = None  # frees the memory first
             files = unit.files
             if self._device != "auto":
-                files = replace(files, device=self._device)
+                files = replace(files, device=self._device, devices=())
             loaded = load_files(
                 files,
                 fp8_weights=speed.fp8_weights,

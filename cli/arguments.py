@@ -202,6 +202,21 @@ def _style_file(
         )
 
 
+def device_names(text: str | None) -> tuple[str, ...]:
+    """Parse the value of --devices, names separated by commas.
+
+    Raises AnimateDiffV2VError for a name that is empty.
+    """
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names:
+        raise AnimateDiffV2VError(
+            f"--devices is {text!r}; give names separated by commas, for example cuda:0,cuda:1."
+        )
+    return names
+
+
 def style_weights(text: str | None) -> dict[int, float] | None:
     """Parse `frame: factor` pairs, separated by line breaks or semicolons.
 

@@ -136,6 +136,7 @@ def _batch(parsed: argparse.Namespace) -> int:
     checked("--engine", parsed.engine, Engine)
     WORKERS.check("--workers", parsed.workers)
     FRAMES.check("--part-frames", parsed.part_frames)
+    _check_devices(parsed)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise AnimateDiffV2VError(f"{out} is a file; give a folder for the results, last.")
@@ -146,6 +147,20 @@ def _batch(parsed: argparse.Namespace) -> int:
     from .batch_run import run_batch  # noqa: PLC0415
 
     return run_batch(jobs, folder, parsed)
+
+
+def _check_devices(parsed: argparse.Namespace) -> None:
+    if not parsed.devices:
+        return
+    if parsed.engine != "local":
+        raise AnimateDiffV2VError(
+            "--devices is for the devices of this machine: leave it out, or give --engine local."
+        )
+    if parsed.workers > 1:
+        raise AnimateDiffV2VError(
+            f"--devices shares each clip among devices, and --workers is {parsed.workers}: leave "
+            "out one of the two. Many clips are faster with a worker for each device."
+        )
 
 
 def _jobs(clips: Sequence[Clip], parsed: argparse.Namespace, folder: Path) -> Iterator[Job]:
@@ -188,6 +203,8 @@ def _with_row(
     """Return the options of the command with those of a row of a table in their place."""
     arguments = [text for name, value in row.items() for text in _arguments(parser, name, value)]
     own = vars(parser.parse_args(arguments))
+    if "devices" in own:
+        raise AnimateDiffV2VError("--devices is for the whole batch: give it to the command.")
     base = dict(vars(parsed))
     if "prompt" in own and "prompt_schedule" not in own:
         base["prompt_schedule"] = None

@@ -17,7 +17,7 @@ from ..batch.run import BatchRun, Event
 from ..batch.summary import Summary, summarize
 from ..batch.unit import Job
 from ..pipeline.errors import AnimateDiffV2VError
-from ..pipeline.job_files import check_memory_bound, check_model_files
+from ..pipeline.job_files import check_devices, check_memory_bound, check_model_files
 from .batch_display import batch_display
 from .console import complain, say
 from .parsing import EXIT_INTERRUPTED, EXIT_UNUSABLE
@@ -30,6 +30,7 @@ def run_batch(jobs: Sequence[Job], folder: Path, parsed: argparse.Namespace) -> 
     """
     for job in {job.files: job for job in jobs}.values():
         check_memory_bound(job.request, has_bound=job.files.max_memory_gb is not None)
+        check_devices(job.request, are_several=bool(job.files.devices))
         check_model_files(job.files)
     with Ledger(folder) as ledger:
         is_interrupted = False
@@ -52,7 +53,9 @@ def run_batch(jobs: Sequence[Job], folder: Path, parsed: argparse.Namespace) -> 
             display.say(summary(time.time()).beginning())
             try:
                 engine = run_on_ray if parsed.engine == "ray" else run_here
-                engine(run, device=parsed.device, workers=parsed.workers)
+                # One worker has all the devices that share clips.
+                workers = 1 if parsed.devices else parsed.workers
+                engine(run, device=parsed.device, workers=workers)
             except KeyboardInterrupt:
                 is_interrupted = True
             finally:

@@ -77,16 +77,23 @@ def add_model_files(files: Group) -> None:
         help="layer of the text encoder to use: 1 the last, 2 the one before it",
     )
     files.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu")
+    files.add_argument(
+        "--devices",
+        metavar="DEVICE,...",
+        help="devices of this machine that share the context windows of each video, such as "
+        "cuda:0,cuda:1, instead of --device. Each has a copy of the UNet. The result stays the "
+        "same, on GPUs of different models up to rounding. It cannot be combined with --compile",
+    )
     files.add_argument("--dtype", default="auto", help=_named(Dtype))
     files.add_argument(
         "--max-memory",
         type=float,
         metavar="GB",
-        help="limit on device memory for weights and tensors, in 10^9 bytes; no limit by default. "
-        "Idle networks are kept in main memory, and less is processed at a time. The driver and "
-        "the workspaces of kernels need more on top. On a CPU nothing is moved, all networks "
-        "count, and only the batches of the UNet get smaller. The result stays the same, on a GPU "
-        "up to rounding",
+        help="limit on the memory of each device for weights and tensors, in 10^9 bytes; no limit "
+        "by default. Idle networks are kept in main memory, and less is processed at a time. The "
+        "driver and the workspaces of kernels need more on top. On a CPU nothing is moved, all "
+        "networks count, and only the batches of the UNet get smaller. The result stays the same, "
+        "on a GPU up to rounding",
     )
 
 

@@ -68,6 +68,7 @@ OPTIONS = {
             "text_encoder",
             "embeddings",
             "device",
+            "devices",
             "dtype",
             "motion_scale",
             "clip_skip",
@@ -133,6 +134,7 @@ _PHRASES = {
     "give one as text_encoder": "give one with --text-encoder",
     "a smaller select_every_nth_frame": "a smaller --select-every-nth-frame",
     "a higher force_rate, or": "a higher --force-rate, or",
+    ", and devices is given as well": ", and --devices is given as well",
     "context window, or fp8_weights": "context window, or --fp8-weights",
 }
 

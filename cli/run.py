@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
-from ..pipeline.job_files import check_files, check_kinds, check_memory_bound
+from ..pipeline.job_files import check_devices, check_files, check_kinds, check_memory_bound
 from ..pipeline.output_file import check_output
 from ..pipeline.presets import preset_defaults
 from ..pipeline.prompts import PromptSchedule
@@ -26,6 +26,7 @@ from .arguments import (
     LORA,
     MOTION_LORA,
     control_files,
+    device_names,
     interval,
     lora_entry,
     prompt_schedule,
@@ -80,14 +81,15 @@ def _run(parsed: argparse.Namespace) -> int:
     check_target(request.output, FORMATS[request.format])
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     check_memory_bound(request, has_bound=files.max_memory_gb is not None)
+    check_devices(request, are_several=bool(files.devices))
     check_files(request, files)
     check_kinds(request, files)
     with progress_display() as display:
         display.begin("loading PyTorch")
         with leaving_at_once():
-            from ..pipeline.memory.devices import resolve_device  # noqa: PLC0415 - takes seconds
+            from ..pipeline.memory.devices import job_devices  # noqa: PLC0415 - takes seconds
             from ..pipeline.video_to_video import video_to_video  # noqa: PLC0415 - takes seconds
-        resolve_device(files.device)  # raises if there is no such device
+        job_devices(files)  # raises if one of them is not there
         display.begin("loading the models")
         result = video_to_video(request, files, max_ram_gb=parsed.max_ram, progress=display.show)
     if parsed.json:
@@ -188,6 +190,7 @@ def model_files(parsed: argparse.Namespace) -> ModelFiles:
         loras=tuple(lora_entry(text, LORA) for text in parsed.lora),
         embeddings=parsed.embeddings,
         device=parsed.device,
+        devices=device_names(parsed.devices),
         dtype=parsed.dtype,
         max_memory_gb=parsed.max_memory,
         motion_scale=parsed.motion_scale,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar, get_args
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .memory.mapped import Scratch
 from .models import Models
-from .presets import few_frames, warn_of_mismatch
+from .presets import few_frames, idle_devices, warn_of_mismatch
 from .progress import (
     IsCancelled,
     Phase,
@@ -31,6 +31,7 @@ from .progress import (
 from .request import Timings
 from .sampling import Conditioning, CustomSampling, Guides, SamplingSettings, sample_latents
 from .sampling.guided_model import GuidedModel
+from .sampling.passes import Execution
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +139,10 @@ class FrameJob:
     def _sample(self, latents: Tensor, conditioning: Conditioning, guides: Guides) -> Tensor:
         models, settings = self._models, self._settings
         warn_of_mismatch(settings, models)
-        warning = few_frames(len(latents), settings, models)
-        if warning:
+        for warn in (few_frames, idle_devices):
+            warning = warn(len(latents), settings, models)
+            if warning is None:
+                continue
             logger.warning("%s", warning)
             # For callers of the API, who see no log.
             self._report_sampling(Progress("sample", 0.0, warning, is_warning=True))
@@ -156,10 +159,12 @@ class FrameJob:
             progress=self._report_sampling,
             is_cancelled=self._is_cancelled,
         )
-        if self._scratch is None:
+        if self._scratch is None and not models.replicas:
             return sample()
-        with self._scratch.mapping(latents) as paused:
-            return sample(make_guided=partial(GuidedModel, paused=paused))
+        with ExitStack() as opened:
+            paused = opened.enter_context(self._scratch.mapping(latents)) if self._scratch else None
+            execution = Execution(models.replicas, paused or nullcontext)
+            return sample(make_guided=partial(GuidedModel, execution=execution))
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:
         """Report that `done` frames went through a phase, unless the job is cancelled."""

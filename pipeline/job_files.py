@@ -101,6 +101,15 @@ def check_memory_bound(request: Request, *, has_bound: bool) -> None:
         )
 
 
+def check_devices(request: Request, *, are_several: bool) -> None:
+    """Raise AnimateDiffV2VError if several devices share a job that only one can do."""
+    if are_several and request.sampling.speed.compile:
+        raise AnimateDiffV2VError(
+            "compile is on and devices are given, but compiled layers run on one device only: "
+            "switch compile off, or give a single device."
+        )
+
+
 def _check_is_there(name: str, path: Path) -> None:
     """Raise AnimateDiffV2VError unless there is a file of this name, and it can be accessed."""
     try:

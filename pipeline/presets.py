@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .choices import check_types, checked
 from .sampling import Sampler, Scheduler, SpeedOptions
+from .sampling.windows import context_windows, window_for
 
 if TYPE_CHECKING:
     from .models import Models
@@ -117,6 +118,20 @@ def few_frames_at_once(num_frames: int, length: int, remedy: str) -> str | None:
             "the picture can be blurred or grey. A context length of 16 suits it."
         )
     return None
+
+
+def idle_devices(num_frames: int, settings: SamplingSettings, models: Models) -> str | None:
+    """Return a warning if some of several devices have no window to compute, else None."""
+    devices = 1 + len(models.replicas)
+    window = window_for(models.unet.max_frames, num_frames, settings.context)
+    windows = len(context_windows(num_frames, window))
+    if devices == 1 or windows >= devices:
+        return None
+    some = "a single context window" if windows == 1 else f"{windows} context windows"
+    return (
+        f"{num_frames} frames are {some}, and there are {devices} devices: the others wait. "
+        "More frames, or shorter windows, would keep them busy."
+    )
 
 
 def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:

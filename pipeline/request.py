@@ -62,10 +62,19 @@ class ModelFiles:
     cannot be counted in advance, or with `Request.styles`, whose networks are not counted."""
     motion_scale: float = 1.0
     clip_skip: int = 1
+    devices: tuple[str, ...] = ()
+    """Torch devices of one kind that share the context windows of a video, instead of `device`.
+    Each has a copy of the UNet and of the request's ControlNets and IP-Adapters, and
+    `max_memory_gb` for itself; all else is on the first one. The result is the same, on a CPU to
+    the bit. They cannot be combined with `SpeedOptions.compile`."""
 
     def __post_init__(self) -> None:
         """Refuse values that no model accepts; convert text to paths and lists to tuples."""
         check_types(self)
+        if self.devices and self.device != "auto":
+            raise AnimateDiffV2VError(
+                f"device is {self.device!r}, and devices is given as well: give one of the two."
+            )
         checked("dtype", self.dtype, Dtype)
         CLIP_SKIP.check(
             "clip_skip", self.clip_skip, hint="1 is the last layer, 2 the one before it"

@@ -19,8 +19,9 @@ from torch import Tensor
 from .choices import checked_type
 from .errors import AnimateDiffV2VError
 from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
-from .job_files import check_memory_bound
-from .memory.devices import resolve_device, resolve_dtype
+from .job_files import check_devices, check_memory_bound
+from .memory.copies import copy_to
+from .memory.devices import job_devices, resolve_dtype
 from .memory.estimate import Work, longest_window
 from .memory.mapped import Scratch
 from .memory.offload import OffloadedModels
@@ -120,6 +121,8 @@ def _check(request: Request, models: Models | ModelFiles, guides: Guides) -> Non
             "request's controls, or leave max_memory_gb out."
         )
     check_memory_bound(request, has_bound=bound is not None)
+    shared = models.devices if isinstance(models, ModelFiles) else models.replicas
+    check_devices(request, are_several=bool(shared))
 
 
 def _controls(request: Request, models: Models, reader: VideoReader) -> SpooledControls:
@@ -196,7 +199,7 @@ def _result(request: Request, writer: VideoWriter, clock: Clock) -> Result:
 def _loaded(models: Models | ModelFiles, settings: SamplingSettings) -> Models:
     if isinstance(models, ModelFiles):
         if settings.speed.compile:
-            check_can_compile(resolve_device(models.device))
+            check_can_compile(job_devices(models)[0])
         return load_files(
             models,
             fp8_weights=settings.speed.fp8_weights,
@@ -223,7 +226,8 @@ def load_files(
             is not there.
     """
     checked_type("files", files, ModelFiles)
-    device = resolve_device(files.device)
+    devices = job_devices(files)
+    device = devices[0]
     bound = None
     if files.max_memory_gb is not None:
         bound = MemoryBound(device, int(files.max_memory_gb * 1e9))
@@ -232,7 +236,8 @@ def load_files(
     networks = load_networks(files, placement, fp8_weights=fp8_weights)
     finder = embedding_finder(files.embeddings) if files.embeddings else None
     models = Models.of(networks, files, find_embedding=finder)
-    return replace(models, bound=bound)
+    replicas = tuple(copy_to(models.unet, each) for each in devices[1:])
+    return replace(models, bound=bound, replicas=replicas)
 
 
 def _bounded(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 
 from ..choices import checked_type
 from ..errors import AnimateDiffV2VError
+from ..request import ModelFiles
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +25,70 @@ def resolve_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # fails on the meta device, which holds no data
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    device = _usable(name)
+    if device is None:
         raise AnimateDiffV2VError(
             f"device is {name!r}, on which this machine cannot compute; "
             "auto takes the fastest one available, and cpu always works."
-        ) from error
+        )
+    return device
+
+
+def job_devices(files: ModelFiles) -> list[torch.device]:
+    """Return the devices that a job computes on, the main one first.
+
+    Raises:
+        AnimateDiffV2VError: this machine lacks one of them, or they do not go together.
+    """
+    return _resolved(files.devices) if files.devices else [resolve_device(files.device)]
+
+
+def _resolved(names: Sequence[str]) -> list[torch.device]:
+    """Return the torch devices with these names, which share the windows of a video.
+
+    The CPU may be named more than once: tests have no other devices.
+    """
+    listed = ", ".join(names)
+    devices = []
+    for name in names:
+        device = None if name == "auto" else _usable(name)
+        if device is None:
+            raise AnimateDiffV2VError(
+                f"devices is {listed}, and this machine cannot compute on {name!r}; {_available()}."
+            )
+        devices.append(_numbered(device))
+    if len({device.type for device in devices}) > 1:
+        raise AnimateDiffV2VError(
+            f"devices is {listed}; name devices of one kind, because the results of different "
+            "kinds differ by rounding."
+        )
+    for device in devices:
+        if device.type != "cpu" and devices.count(device) > 1:
+            raise AnimateDiffV2VError(
+                f"devices is {listed}, which names {device} twice: name each device once."
+            )
+    return devices
+
+
+def _usable(name: str) -> torch.device | None:
+    """Return the device with this name if this machine can compute on it, else None."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()  # fails on the meta device, which holds no data
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return None
+    return device
+
+
+def _available() -> str:
+    found = accelerators()
+    return f"it has {', '.join(found)}" if found else "it has no CUDA devices"
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """Return a device with its number: cuda is the current one of several."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 

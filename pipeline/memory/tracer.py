@@ -7,7 +7,6 @@ a real device, workspaces of kernels, fragmentation and the driver's context com
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from .copies import copy_with
 
 META = torch.device("meta")
 ATTENTION = "fused attention"
@@ -143,13 +144,7 @@ def live_bytes() -> Iterator[LiveBytes]:
 
 def to_meta_copy(network: Network) -> Network:
     """Return a copy of a network on the meta device, which takes no memory."""
-    copies: dict[int, Any] = {}
-    for parameter in network.parameters():
-        copied = torch.empty_like(parameter, device=META)
-        copies[id(parameter)] = nn.Parameter(copied, requires_grad=False)
-    for buffer in network.buffers():
-        copies[id(buffer)] = torch.empty_like(buffer, device=META)
-    return copy.deepcopy(network, copies)
+    return copy_with(network, lambda tensor: torch.empty_like(tensor, device=META))
 
 
 def weight_bytes(*networks: nn.Module) -> int:

@@ -34,6 +34,8 @@ class Models:
     are."""
     chunks: ChunkSizes | None = None
     """The sizes of the chunks that go through the UNet; None is the default of its device."""
+    replicas: tuple[MotionUNet, ...] = ()
+    """Copies of the UNet on other devices, which share the context windows of a video with it."""
 
     @classmethod
     def of(

@@ -44,6 +44,11 @@ class DeepFeatures:
         self.features = features
         return features
 
+    def leave_device(self) -> None:
+        """Move new features to main memory."""
+        if self.features is not None and not self.are_given:
+            self.features = self.features.to("cpu", KEPT_DTYPE)
+
 
 class FeatureCache:
     """The deep features of one job's passes."""

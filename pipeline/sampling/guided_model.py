@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..choices import check_types
-from ..memory.mapped import Paused
-from ..models.batching import ChunkSizes, ShrinkingBatch
-from ..models.feature_cache import OUTERMOST_LAYERS, FeatureCache, PassKey
-from ..models.ops.image_prompt import ImagePrompt
+from ..models.batching import ChunkSizes
+from ..models.feature_cache import FeatureCache
 from ..models.ops.interface import Ops
 from ..models.ops.select import EAGER_OPS
-from ..models.residuals import NO_RESIDUALS, Residuals
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
 from .control import Control
 from .guidance import Guidance
 from .noise_schedule import NoiseSchedule
+from .passes import HERE, Execution, Part, Pass, Predictor, predicted_in_order
 from .style import StyleTrack
 from .windows import ContextOptions, Window, context_windows, window_weights
 
@@ -57,22 +53,6 @@ class Conditioning:
         """Return the prompt of the source as both prompts, for unsampling."""
         prompt = self.source or self.positive
         return Conditioning(prompt, prompt)
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """A pass through the UNet: a window with one of the prompts, and its factor in the result."""
-
-    window: Window
-    prompt: PromptTrack
-    factor: float
-    is_negative: bool
-    is_whole: bool = True
-    """True if all layers run; otherwise the outermost do, on features of an earlier call."""
-
-    @property
-    def key(self) -> PassKey:
-        return tuple(self.window), self.is_negative
 
 
 class _Blend:
@@ -115,7 +95,7 @@ class GuidedModel:
         cache: FeatureCache | None = None,
         ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
-        paused: Paused = nullcontext,
+        execution: Execution = HERE,
     ) -> None:
         """Bind the network to a job.
 
@@ -132,7 +112,7 @@ class GuidedModel:
             cache: Deep features of the job, for calls in which not all layers run.
             ops: The operations to run the network's layers with.
             chunks: Sizes of the chunks that go through the network; None is its device's default.
-            paused: Gives a context for passes of the network, in which tensors are as usual.
+            execution: Copies of the network on other devices, which share the passes.
         """
         self._unet = unet
         self._schedule = schedule
@@ -140,11 +120,12 @@ class GuidedModel:
         self._guidance = guidance
         self._context = context
         self._on_passes = on_passes
-        self._controls, self._styles = controls, styles
         self._cache = cache or FeatureCache()
-        self._ops = ops
-        self._chunk_sizes, self._paused = chunks, paused
-        self._batch = ShrinkingBatch("passes of the UNet")
+        self._chunk_sizes, self._paused = chunks, execution.paused
+        first = Predictor(
+            unet, schedule=schedule, controls=controls, styles=styles, cache=self._cache, ops=ops
+        )
+        self._predictors = [first, *map(first.on, execution.replicas)]
         self._keeps_unconditional = False
         self._unconditional: Tensor | None = None
 
@@ -193,107 +174,48 @@ class GuidedModel:
                 )
         return result
 
-    def _passes(self, windows: list[Window], scale: float) -> Iterator[_Pass]:
+    def _passes(self, windows: list[Window], scale: float) -> Iterator[Pass]:
         """Yield the passes of all windows.
 
         Guided noise is scale * positive + (1 - scale) * negative: the factors add up to 1.
         """
         prompts = self._conditioning
         for window in windows:
-            passes = [_Pass(window, prompts.positive, scale, is_negative=False)]
+            passes = [Pass(window, prompts.positive, scale, is_negative=False)]
             if scale != 1.0 or self._keeps_unconditional:
-                passes.append(_Pass(window, prompts.negative, 1.0 - scale, is_negative=True))
+                passes.append(Pass(window, prompts.negative, 1.0 - scale, is_negative=True))
             is_whole = not self._cache.holds([one.key for one in passes])
             yield from (replace(one, is_whole=is_whole) for one in passes)
 
-    def _run(self, passes: list[_Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Tensor]:
+    def _run(self, passes: list[Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Tensor]:
+        """Yield the noise of each pass, in their order, whichever device predicts it."""
         done = 0
+        parts = self._parts(passes, noisy, sigma)
+        with closing(predicted_in_order(self._predictors, parts, self._paused)) as predictions:
+            for made in predictions:
+                self._cache.keep([one.key for one in made.passes], made.deep)
+                done += len(made.passes)
+                self._on_passes(done / len(passes))
+                yield from made.noise
+
+    def _parts(self, passes: list[Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Part]:
+        """Yield passes that go through the UNet together, with their rows of the video."""
         for _, group in groupby(passes, key=lambda one: (len(one.window), one.is_whole)):
             alike = list(group)
             chunks = self._chunk_sizes_for(len(alike[0].window), noisy)
-            run = partial(self._predict_paused, noisy=noisy, sigma=sigma, chunks=chunks)
-            for noise in self._batch.run(run, alike, chunks.passes):
-                done += len(noise)
-                self._on_passes(done / len(passes))
-                yield from noise
+            for start in range(0, len(alike), chunks.passes):
+                together = alike[start : start + chunks.passes]
+                with self._paused():
+                    rows = _rows(noisy, together)
+                yield Part(together, rows, sigma, chunks)
 
     def _chunk_sizes_for(self, frames: int, noisy: Tensor) -> ChunkSizes:
         height, width = noisy.shape[2:]
         pixels = frames * height * width
         return self._chunk_sizes or ChunkSizes.default(self._unet.device, pixels=pixels)
 
-    def _predict_paused(self, passes: Sequence[_Pass], **given: Any) -> Tensor:
-        with self._paused():
-            return self._predict(passes, **given)
 
-    def _predict(
-        self, passes: Sequence[_Pass], noisy: Tensor, sigma: Tensor, chunks: ChunkSizes
-    ) -> Tensor:
-        """Return the noise of equally long passes, [passes, frames, 4, height, width]."""
-        frames = len(passes[0].window)
-        device, dtype = self._unet.device, self._unet.dtype
-        rows = [frame for one in passes for frame in one.window]
-        # The UNet was trained on inputs of unit variance.
-        sample = (_rows(noisy, passes) / (sigma**2 + 1).sqrt()).to(device, dtype)
-        context = _context(passes).to(device, dtype)
-        timestep = self._schedule.timestep(sigma).to(device)
-        keys, is_whole = [one.key for one in passes], passes[0].is_whole
-        deep = self._cache.for_passes(keys, like=sample, are_whole=is_whole)
-        noise: Tensor = self._unet(
-            sample,
-            timestep,
-            context,
-            frames,
-            residuals=self._residuals(sample, timestep, context, rows, sigma, whole=is_whole),
-            images=self._images(passes, sample, sigma),
-            deep=deep,
-            ops=self._ops,
-            chunks=chunks,
-        )
-        self._cache.keep(keys, deep)
-        return noise.float().to(noisy.device).view(len(passes), frames, *noise.shape[1:])
-
-    def _residuals(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        context: Tensor,
-        rows: list[int],
-        sigma: Tensor,
-        *,
-        whole: bool,
-    ) -> Residuals:
-        """Return the sum of the residuals of all ControlNets that act at this noise level.
-
-        Args:
-            sample: [passes * frames, 4, height, width].
-            timestep: [1].
-            context: The prompt of each pass or of each row.
-            rows: The frame that each row shows.
-            sigma: The noise level.
-            whole: True when all layers of the UNet run.
-        """
-        depth = None if whole else OUTERMOST_LAYERS
-        residuals = NO_RESIDUALS
-        for control in self._controls:
-            if control.span.contains(sigma, self._schedule):
-                context = context.repeat_interleave(len(rows) // len(context), dim=0)
-                residuals = residuals.plus(
-                    control.residuals(sample, timestep, context, rows, depth)
-                )
-        return residuals
-
-    def _images(self, passes: Sequence[_Pass], sample: Tensor, sigma: Tensor) -> list[ImagePrompt]:
-        """Return the image prompts of all IP-Adapters that act at this noise level."""
-        windows = [(one.window, one.is_negative) for one in passes]
-        return [
-            track.prompt(windows, sample)
-            for track in self._styles
-            if track.style.span.contains(sigma, self._schedule)
-        ]
-
-
-def _rows(noisy: Tensor, passes: Sequence[_Pass]) -> Tensor:
+def _rows(noisy: Tensor, passes: Sequence[Pass]) -> Tensor:
     """Return the latents of the windows of passes, one after the other.
 
     Slices are joined, because indices would be copied to a device, which waits.
@@ -307,10 +229,3 @@ def _indices(indices: list[int]) -> slice | list[int]:
     if indices == list(range(first, last + 1)):
         return slice(first, last + 1)
     return indices
-
-
-def _context(passes: Sequence[_Pass]) -> Tensor:
-    """Return the prompt of each pass, or of each frame if one of them changes along the video."""
-    if all(one.prompt.is_constant for one in passes):
-        return torch.cat([one.prompt.encodings for one in passes])
-    return torch.cat([one.prompt.at(one.window) for one in passes])

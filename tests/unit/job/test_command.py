@@ -84,6 +84,24 @@ def test_a_lora_changes_the_picture_and_scale_zero_does_not(command, weights, tm
     assert none == zero != one
 
 
+def test_devices_share_a_clip_with_the_same_bytes(command, weights, tmp_path, capsys, caplog):
+    options = {
+        "lora": weights / "style_lora.safetensors",
+        "control": weights / "controlnet.safetensors",
+        "context_length": 4,
+        "context_overlap": 2,
+        "steps": 1,
+    }
+    alone, shared = tmp_path / "alone.mp4", tmp_path / "shared.mp4"
+    assert main(command(output=alone, **options)) == 0
+    assert "the others wait" not in caplog.text
+    assert main(command(output=shared, devices="cpu,cpu,cpu", **options)) == 0
+    assert "5 frames are 2 context windows, and there are 3 devices" in caplog.text
+    assert shared.read_bytes() == alone.read_bytes()
+    assert main([*command(output=tmp_path / "c.mp4", devices="cpu,cpu"), "--compile"]) == 2
+    assert "--compile is on and devices are given" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options",
     [{"deep_cache": 2}, {"guidance_interval": "0:0.5"}, {"fp8_weights": ""}],
@@ -226,6 +244,16 @@ WRONG_INPUTS = {
     "unknown preset": (wrong(preset="fast"), "--preset is 'fast'; it can be quality, turbo"),
     "unknown dtype": (wrong(dtype="int8"), "--dtype is 'int8'"),
     "unknown device": (wrong(device="npu:7"), "--device is 'npu:7'"),
+    "several devices, one unknown": (
+        wrong(devices="cpu,cuda:99"),
+        "--devices is cpu, cuda:99, and this machine cannot compute on 'cuda:99'",
+    ),
+    "devices without a name": (wrong(devices="cpu,"), "--devices is 'cpu,'; give names"),
+    "auto among devices": (wrong(devices="auto,cpu"), "cannot compute on 'auto'"),
+    "a device and devices": (
+        wrong(device="cpu", devices="cpu,cpu"),
+        "--device is 'cpu', and --devices is given as well: give one of the two.",
+    ),
     "no steps": (wrong(steps=0), "--steps is 0"),
     "steps that are no number": (wrong(steps="many"), "many"),
     "denoise above 1": (wrong(denoise=1.5), "--denoise is 1.5; it must be from 0 to 1"),

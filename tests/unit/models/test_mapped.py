@@ -13,6 +13,7 @@ from animatediff_v2v.pipeline.memory.mapped import Scratch
 from animatediff_v2v.pipeline.prompts import PromptTrack
 from animatediff_v2v.pipeline.sampling import ContextOptions, sample_latents
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
+from animatediff_v2v.pipeline.sampling.passes import Execution
 
 FRAMES = 21
 TINY_GB = 1e-6
@@ -39,7 +40,7 @@ def sampled(models, tmp_path, *, max_ram_gb, **settings):
     ):
         return sample_latents(
             models.unet, latents, conditioning, chosen,
-            make_guided=partial(GuidedModel, paused=paused),
+            make_guided=partial(GuidedModel, execution=Execution(paused=paused)),
         )  # fmt: skip
 
 
