@@ -84,6 +84,7 @@ class Inputs:
                 restore_frames=asked.restore_frames,
                 is_low_priority=request.is_low_priority,
                 sequence=request.sequence,
+                preset=asked.preset,
                 **choice,
                 **selection(asked),
             )

@@ -13,6 +13,7 @@ MOTION_MODULES = "animatediff_models"
 MOTION_LORAS = "animatediff_motion_lora"
 
 if TYPE_CHECKING:  # PyTorch, which a server without ComfyUI leaves to its workers
+    from ...pipeline.presets import Preset
     from ...pipeline.sampling import Sampler, Scheduler
 
 VIDEO_TYPE = "video/mp4"
@@ -30,6 +31,7 @@ class ApiJob:
     duration_seconds: seconds of the video to restyle; 0 restyles all.
     match_source, restore_frames: as in Request.
     sequence: increases with each request.
+    preset: its options for speed are used; all other values are given here.
     round: among jobs of the same priority, the lower round goes first, then the lower sequence.
     """
 
@@ -55,6 +57,7 @@ class ApiJob:
     is_low_priority: bool = False
     sequence: int = 0
     round: int = 0
+    preset: Preset = "exact"
 
     @property
     def models(self) -> tuple[object, ...]:

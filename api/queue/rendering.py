@@ -20,6 +20,7 @@ from ...pipeline import (
     video_to_video,
 )
 from ...pipeline.memory.devices import resolve_device
+from ...pipeline.presets import PRESETS
 from ...pipeline.progress import IsCancelled, stop_if
 from ...pipeline.request import Dtype
 from ...pipeline.video import exact_rate
@@ -106,6 +107,7 @@ def _request(job: ApiJob, output: Path) -> Request:
             scheduler=job.scheduler,
             denoise=job.denoise,
             context=ContextOptions(),
+            speed=PRESETS[job.preset].speed,
         ),
         selection=FrameSelection(
             select_every_nth_frame=job.select_every_nth_frame,

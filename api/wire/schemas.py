@@ -23,6 +23,7 @@ LONGEST_URL = 8_192
 """Of a video_url that is not a data URI; servers and proxies accept no longer ones."""
 MOST_LORAS = 16
 
+SpeedPreset = Literal["exact", "fast"]
 Motion = Literal["zoom-out", "zoom-in", "pan-left", "pan-right", "tilt-up", "tilt-down"]
 
 
@@ -100,6 +101,12 @@ class RestyleInput(BaseModel):
         False,
         description="Beyond the hosted model: make the frames between the kept ones too, from the "
         "motion of the source, so that the result has the frame rate of the source.",
+    )
+
+    preset: SpeedPreset = Field(
+        "exact",
+        description="Beyond the hosted model: fast takes less time for a result that is not "
+        "quite the same (DeepCache and reduced precision). For 20 steps and more.",
     )
 
     @property

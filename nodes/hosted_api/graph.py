@@ -45,6 +45,7 @@ def graph(job: ApiJob, *, video: str) -> Graph:
             "seed": job.seed,
             "sampler": job.sampler,
             "scheduler": job.scheduler,
+            **({} if job.preset == "exact" else {"preset": job.preset}),
             "denoise": job.denoise,
             "force_rate": job.force_rate,
             "duration": job.duration_seconds,

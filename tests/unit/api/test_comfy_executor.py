@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from animatediff_v2v.api.queue import rendering
 from animatediff_v2v.api.queue.executor import ApiJob
 from animatediff_v2v.nodes.hosted_api import executor as comfy_executor
 from animatediff_v2v.nodes.hosted_api.executor import ComfyExecutor
@@ -337,3 +338,11 @@ def test_many_loras_are_chained():
     inputs = nodes[OUTPUT_NODE]["inputs"]
     assert inputs["lora_stack"] == ["loras10", 0]
     assert inputs["motion_lora_stack"] == ["motion1", 0]
+
+
+@pytest.mark.parametrize(("preset", "interval"), [("exact", 1), ("fast", 2)])
+def test_a_preset_for_speed_reaches_both_executors(preset, interval):
+    asked = job(preset=preset)
+    (node,) = graph(asked, video="a.mp4").values()
+    assert node["inputs"].get("preset", "exact") == preset
+    assert rendering._request(asked, Path("b.mp4")).sampling.speed.deep_cache_interval == interval
