@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/speed_options.py [--clips N] [--rounds N] [--only STEPS|speed ...]
 
-25, 20 and 8 restyle clips that the miniature was never trained on, in that many steps, with and
+25, 20, 10 and 8 restyle clips that the miniature was never trained on, in that many steps, with and
 without each option, and print how much the results differ and how well they follow the prompt.
 `speed` runs a frame through a network of full size in turn: with all layers, with reused deep
 features, and with weights in 8 bits; it prints the median ratios of the CPU times. The arithmetic
@@ -12,11 +12,13 @@ that remains at 512x512 is counted. Everything runs in one thread.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
+from typing import Any
 
 import meaning
 import numpy as np
@@ -32,10 +34,14 @@ from meaning import Clip, Frames
 from torch.utils.flop_counter import FlopCounterMode
 from training import measures
 
-EVERY_2ND, EVERY_3RD = (SpeedOptions(deep_cache_interval=n) for n in (2, 3))
+EVERY_2ND, EVERY_3RD = ({"speed": SpeedOptions(deep_cache_interval=n)} for n in (2, 3))
 # Guidance in the first 60 % of the part of the schedule that a denoise of 0.5 uses.
-EARLY = SpeedOptions(guidance_end=0.8)
-FP8 = SpeedOptions(fp8_weights=True)
+EARLY = {"speed": SpeedOptions(guidance_end=0.8)}
+FP8 = {"speed": SpeedOptions(fp8_weights=True)}
+BFLOAT16 = {"dtype": torch.bfloat16}
+RESCALED = {"guidance": replace(meaning.USUAL, rescale=0.7)}
+PROJECTED = {"guidance": replace(meaning.USUAL, parallel=0.0)}
+ALIGNED = {"scheduler": "align_your_steps"}
 # By steps.
 OPTIONS = {
     25: {
@@ -47,7 +53,14 @@ OPTIONS = {
         "DeepCache, every 3rd step whole": EVERY_3RD,
         "guidance from 0 to 0.8": EARLY,
     },
-    8: {"DeepCache, every 2nd step whole": EVERY_2ND, "fp8 weights": FP8},
+    10: {"align_your_steps": ALIGNED},
+    8: {
+        "DeepCache, every 2nd step whole": EVERY_2ND,
+        "fp8 weights": FP8,
+        "bfloat16": BFLOAT16,
+        "guidance rescale 0.7": RESCALED,
+        "guidance parallel 0 (APG)": PROJECTED,
+    },
 }
 SIDE = 16  # latent pixels: 128x128
 
@@ -64,10 +77,10 @@ class Loss:
 
 def losses(clips: Sequence[Clip], steps: int) -> Iterator[Loss]:
     """Yield the differences that each option makes to the videos."""
-    exact = [restyled(clip, SpeedOptions(), steps) for clip in clips]
+    exact = [restyled(clip, {}, steps) for clip in clips]
     yield _loss("exact", clips, exact, exact)
-    for name, speed in OPTIONS[steps].items():
-        yield _loss(name, clips, exact, [restyled(clip, speed, steps) for clip in clips])
+    for name, settings in OPTIONS[steps].items():
+        yield _loss(name, clips, exact, [restyled(clip, settings, steps) for clip in clips])
 
 
 def _loss(
@@ -81,9 +94,13 @@ def _loss(
     return Loss(name, float(np.mean(psnr)), float(score), float(np.median(paths)))
 
 
-def restyled(clip: Clip, speed: SpeedOptions, steps: int) -> Frames:
-    models = miniature_in_fp8() if speed.fp8_weights else meaning.miniature()
-    return meaning.restyled(clip, models, speed=speed, steps=steps)
+def restyled(clip: Clip, settings: dict[str, Any], steps: int) -> Frames:
+    models, chosen = meaning.miniature(), {**settings, "steps": steps}
+    if settings is FP8:
+        models = miniature_in_fp8()
+    elif dtype := chosen.pop("dtype", None):
+        models = replace(models, unet=copy.deepcopy(models.unet).to(dtype))
+    return meaning.restyled(clip, models, **chosen)
 
 
 @cache

@@ -59,6 +59,12 @@ class PromptTrack:
         """
         return PromptTrack(self.encodings.repeat(1, tokens // self.tokens, 1), self.frames)
 
+    def on(self, device: torch.device, dtype: torch.dtype) -> PromptTrack:
+        """Return the track on a device; keyframes to interpolate between keep their float32."""
+        if self.is_constant:
+            return PromptTrack(self.encodings.to(device, dtype), self.frames)
+        return PromptTrack(self.encodings.to(device), self.frames)
+
     def at(self, frames: Sequence[int]) -> Tensor:
         """Return the encodings at these frames, [len(frames), tokens, channels]."""
         if self.is_constant:

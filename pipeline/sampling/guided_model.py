@@ -49,6 +49,10 @@ class Conditioning:
         tokens = math.lcm(self.positive.tokens, self.negative.tokens)
         return Conditioning(self.positive.repeated(tokens), self.negative.repeated(tokens))
 
+    def on(self, device: torch.device, dtype: torch.dtype) -> Conditioning:
+        """Return the prompts on a device, so that they are copied to it once for all passes."""
+        return Conditioning(self.positive.on(device, dtype), self.negative.on(device, dtype))
+
     def of_source(self) -> Conditioning:
         """Return the prompt of the source as both prompts, for unsampling."""
         prompt = self.source or self.positive
@@ -152,6 +156,7 @@ class GuidedModel:
         3. Guidance multiplies these weights by the passes' factors, which add up to 1.
         """
         step = self._cache.begin_call(step)
+        self._conditioning = self._conditioning.on(self._unet.device, self._unet.dtype)
         windows = context_windows(len(noisy), self._context, step=step)
         scale = self._guidance.scale_at(sigma, self._schedule)
         passes = list(self._passes(windows, scale))
