@@ -5,6 +5,8 @@ Usage: python benchmarks/traffic.py [--frames 16] [--size 512] [--operators 8]
 Counts without a device and without weights, operator by operator, in 16 bits: one kernel for each
 operator that is not a view, and the bytes of its inputs and outputs. Fused attention counts as its
 queries, keys, values and results. A step has guidance, with both prompts in one pass.
+Then the copies between main memory and the device in four steps are counted, with latents and
+prompts in main memory between the passes and with both on the device.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,10 +23,16 @@ import torch
 from animatediff_v2v.pipeline.memory.tracer import ATTENTION, FusedAttention, MetaDevice
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance
+from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
+from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
+from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS
+from animatediff_v2v.pipeline.sampling.schedulers import sampling_sigmas
 from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import Tensor
 
 TEXT_CHANNELS, CHANNELS, LAYERS = 768, (320, 640, 1280, 1280), 2
+STEPS = 4
 
 
 def main() -> int:
@@ -48,14 +57,43 @@ def main() -> int:
         for what in ("kernels", "bytes")
     )
     print(f"ours / diffusers: kernels {kernels:.2f}, bytes {size:.2f}")
+    for place, device in {"in main memory": "cpu", "on the device": "meta"}.items():
+        copies = counted_copies(arguments.frames, arguments.size // 8, torch.device(device))
+        print(f"{STEPS} steps with latents and prompts {place}: " + str(copies))
     return 0
 
 
-def ours(frames: int, size: int) -> Callable[[], object]:
+@torch.inference_mode()
+def counted_copies(frames: int, size: int, device: torch.device) -> Copies:
+    """Count the copies of a job with latents, and prompts, on a device between its passes."""
+    with torch.device("meta"):
+        network = motion_unet()
+    schedule = NoiseSchedule("sqrt_linear")
+    prompt = torch.zeros(1, 77, TEXT_CHANNELS)
+    model = GuidedModel(
+        network,
+        schedule=schedule,
+        conditioning=Conditioning.of(prompt, prompt),
+        guidance=Guidance(scale=7.0),
+        context=ContextOptions(length=frames, overlap=0),
+        on_passes=lambda _share: None,
+    )
+    sigmas = sampling_sigmas(schedule, scheduler="normal", steps=STEPS)
+    with Copies() as copies, FusedAttention(), prompts_on(device):
+        latents = torch.zeros(frames, 4, size, size).to(device)
+        SAMPLERS["euler"].run(model, latents, sigmas, lambda *_: latents, schedule).cpu()
+    return copies
+
+
+def motion_unet() -> MotionUNet:
     motion = MotionModules(
         block_channels=CHANNELS, layers_per_block=LAYERS, max_frames=32, mid=True
     )
-    network = MotionUNet(plain_unet(), motion.half(), family="v2")
+    return MotionUNet(plain_unet(), motion.half(), family="v2")
+
+
+def ours(frames: int, size: int) -> Callable[[], object]:
+    network = motion_unet()
     sample = torch.empty(2 * frames, 4, size, size, dtype=torch.half)
     prompts = torch.empty(2 * frames, 77, TEXT_CHANNELS, dtype=torch.half)
     return lambda: network(sample, torch.zeros(1), prompts, frames)
@@ -94,6 +132,47 @@ class Traffic(MetaDevice):
     def add(self, name: str, touched: list[Tensor]) -> None:
         self.kernels[name] += 1
         self.bytes[name] += sum(stored_bytes(tensor) for tensor in touched)
+
+
+class Copies(MetaDevice):
+    """A mode that counts the copies between main memory and the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from_device: list[int] = []
+        self.to_device: list[int] = []
+        """Bytes of each."""
+
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = super().__torch_dispatch__(operator, types, args, kwargs)
+        if operator is torch.ops.aten._to_copy.default and args[0].device != result.device:
+            counted = self.to_device if result.is_meta else self.from_device
+            counted.append(result.numel() * result.element_size())
+        return result
+
+    def ran(self, operator: Any, inputs: list[Tensor], results: list[Tensor]) -> None:
+        """Count nothing else."""
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.from_device)} copies from the device, which wait for it "
+            f"({sum(self.from_device) / 1e6:.2f} MB), {len(self.to_device)} to it "
+            f"({sum(self.to_device) / 1e6:.2f} MB)"
+        )
+
+
+@contextmanager
+def prompts_on(device: torch.device) -> Iterator[None]:
+    """Leave prompts in main memory if the device is the CPU, as before."""
+    chosen = Conditioning.on
+    if device.type == "cpu":
+        Conditioning.on = lambda prompts, *_: prompts  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Conditioning.on = chosen  # type: ignore[method-assign]
 
 
 def stored_bytes(tensor: Tensor) -> int:

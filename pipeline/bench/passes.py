@@ -184,10 +184,14 @@ def timed(
     """Return the seconds of a kind by its rows, measured on one or two numbers of rows."""
     is_cpu = device.type == "cpu"
     layer = with_random_weights(copy.deepcopy(kind.layer), device, dtype, like_a_file=is_cpu)
+    if is_cpu:  # a few pixels, so that the memory for casts is there
+        few_pixels = replace(kind, height=min(kind.height, 8), width=min(kind.width, 8))
+        _sliced(few_pixels, layer, device, dtype, rows=1, frames=frames)[0]()
     points = []
     for count in rows:
         run, measured = _sliced(kind, layer, device, dtype, rows=count, frames=frames)
-        run()  # makes primitives, or builds kernels
+        if not is_cpu:
+            run()  # builds kernels
         points.append((measured, min(seconds_of(run, device) for _ in range(1 if is_cpu else 5))))
     (few, short), (many, long) = points[0], points[-1]
     per_row = (long - short) / (many - few) if many > few else long / many

@@ -18,7 +18,7 @@ from .passes import TOKENS, PassTimes, time_passes
 from .peaks import copy_peak, matrix_peak
 
 # Time to spend on the UNet's layers.
-_SECONDS = 20.0
+_SECONDS = 16.0
 # The text encoder's weights.
 _TEXT_ENCODER = 123_060_480
 # Of the presets quality, turbo and lightning.
