@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,8 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..pipeline.models import Models
 from ..pipeline.progress import IsCancelled, Phase, never
+from ..pipeline.sampling.kept_calls import KeptCalls
 from ..pipeline.video import VideoReader
 from ..pipeline.video_to_video import load_files, open_reader, video_to_video
 from .digests import content_digest, stamp_of
@@ -69,17 +73,26 @@ class Renderer:
         elif unit.kind == "source":
             frames = copy_source(unit.request, side=SOURCE_SIDE, is_cancelled=is_cancelled)
         else:
-            result = video_to_video(
-                unit.request,
-                self._loaded(unit),
-                prepared=self._prepared(unit),
-                max_ram_gb=unit.max_ram_gb,
-                progress=lambda step: progress(step.fraction, step.message),
-                is_cancelled=is_cancelled,
-                before_phase=_checking(unit),
-            )
-            frames = result.frame_count
+            frames = self._restyle(unit, progress, is_cancelled)
         return Result(content_digest(unit.target), stamp_of(unit.target), frames)
+
+    def _restyle(
+        self, unit: Unit, progress: Callable[[float, str], None], is_cancelled: IsCancelled
+    ) -> int:
+        models = self._loaded(unit)
+        kept_calls = _kept_calls(unit, models)
+        result = video_to_video(
+            unit.request,
+            models,
+            prepared=self._prepared(unit),
+            max_ram_gb=unit.max_ram_gb,
+            kept_calls=kept_calls,
+            progress=lambda step: progress(step.fraction, step.message),
+            is_cancelled=is_cancelled,
+            before_phase=_checking(unit),
+        )
+        kept_calls.remove()
+        return result.frame_count
 
     def _loaded(self, unit: Unit) -> Models:
         speed = unit.request.sampling.speed
@@ -102,6 +115,16 @@ class Renderer:
         """Return the reader that was prepared for a unit, if any."""
         reading = self._readers.pop(unit.name, None)
         return None if reading is None else reading.result()
+
+
+def _kept_calls(unit: Unit, models: Models) -> KeptCalls:
+    """Return what a worker that was killed has kept of a unit, if it computes the same bits."""
+    device, dtype = models.unet.device, models.unet.dtype
+    if models.bound is not None:
+        device = models.bound.device
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    key = [unit.digest, torch.__version__, kind, str(dtype), torch.get_num_threads()]
+    return KeptCalls(unit.target, name=unit.digest, key=json.dumps(key))
 
 
 def _reading(unit: Unit) -> VideoReader:

@@ -12,6 +12,7 @@ from typing import Literal
 from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.output_file import is_there
 from ..pipeline.part_folder import remove_abandoned
+from ..pipeline.sampling.kept_calls import remove_kept
 from .coordinator import Coordinator, Task, Verdict
 from .digests import Stamp, content_digest, stamp_of
 from .ledger import Ledger, Row
@@ -137,8 +138,12 @@ class BatchRun:
         """Remove what killed workers have left in the output folder."""
         for name in ("", PARTS_FOLDER, SOURCES_FOLDER):
             remove_abandoned(self.ledger.folder / name)
-        for parent in {unit.target.parent for unit in self.units.values()}:
+        states = {row.name: row.state for row in self.ledger.rows()}
+        units = self.units.values()
+        unfinished = {unit.digest for unit in units if states.get(unit.name) != "done"}
+        for parent in {unit.target.parent for unit in units}:
             remove_abandoned(parent)
+            remove_kept(parent, but=unfinished)
         with suppress(OSError):  # not empty, while parts wait for others
             (self.ledger.folder / PARTS_FOLDER).rmdir()
 

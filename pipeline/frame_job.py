@@ -31,6 +31,7 @@ from .progress import (
 from .request import Timings
 from .sampling import Conditioning, CustomSampling, Guides, SamplingSettings, sample_latents
 from .sampling.guided_model import GuidedModel
+from .sampling.kept_calls import KeptCalls
 from .sampling.passes import Execution
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class FrameJob:
         custom: CustomSampling | None = None,
         sample: Callable[..., Tensor] = sample_latents,
         scratch: Scratch | None = None,
+        kept_calls: KeptCalls | None = None,
     ) -> None:
         """Prepare a job.
 
@@ -74,6 +76,7 @@ class FrameJob:
             custom: A sampler or noise levels in place of those of the settings.
             sample: Takes the place of `sample_latents`, with the same arguments.
             scratch: Files for tensors of the whole video, if they are too large for main memory.
+            kept_calls: Keeps what sampling has done so far, for a job after this one is killed.
         """
         self._models, self._settings = models, settings
         self._progress, self._is_cancelled = progress, is_cancelled
@@ -81,6 +84,7 @@ class FrameJob:
         self._clock = clock or Clock()
         self._custom = custom or CustomSampling()
         self._sample_latents, self._scratch = sample, scratch
+        self._kept_calls = kept_calls
         self._scale = PhaseScale(passes=settings.passes)
 
     def restyle(
@@ -159,6 +163,8 @@ class FrameJob:
             progress=self._report_sampling,
             is_cancelled=self._is_cancelled,
         )
+        if self._kept_calls is not None:
+            sample = partial(sample, kept_calls=self._kept_calls)
         if self._scratch is None and not models.replicas:
             return sample()
         with ExitStack() as opened:

@@ -36,10 +36,14 @@ from .request import ModelFiles, Request, Result
 from .restore.video import is_restored, open_source, restored_video
 from .sampling import Conditioning, Guides, SamplingSettings
 from .sampling.guides import NO_GUIDES
+from .sampling.kept_calls import KeptCalls
 from .source_colours import SourceColours
 from .spooled_controls import SpooledControls
 from .style_files import load_style
 from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
+
+# The arguments of video_to_video that are called.
+_FUNCTIONS = ("progress", "is_cancelled", "before_phase")
 
 
 def video_to_video(
@@ -49,6 +53,7 @@ def video_to_video(
     guides: Guides = NO_GUIDES,
     prepared: VideoReader | None = None,
     max_ram_gb: float | None = None,
+    kept_calls: KeptCalls | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
     before_phase: BeforePhase = lambda _phase: None,
@@ -63,6 +68,7 @@ def video_to_video(
         guides: Loaded controls and styles, used besides the request's; source_blend is ignored.
         prepared: What `open_reader` returned for this request, if it was called before.
         max_ram_gb: Main memory for tensors of the whole video; see Scratch.
+        kept_calls: Keeps what sampling has done so far, for a job after this one is killed.
         progress: Called after every chunk of frames and every pass of the UNet.
         is_cancelled: Called as often; True stops the job.
         before_phase: Called before the networks of a phase are used, for a host that moves them.
@@ -71,8 +77,7 @@ def video_to_video(
         AnimateDiffV2VError: a file or a value is wrong.
         Cancelled: `is_cancelled` returned True.
     """
-    _check_functions(progress=progress, is_cancelled=is_cancelled, before_phase=before_phase)
-    _check(request, models, guides)
+    _check(request, models, guides, progress, is_cancelled, before_phase)
     clock, started = Clock(), time.perf_counter()
     reader = prepared or open_reader(request)
     with reader, open_writer(request, reader) as writer, ExitStack() as opened:
@@ -83,16 +88,15 @@ def video_to_video(
             bounded = opened.enter_context(_bounded(request, networks, controls, reader))
             networks, begin = bounded.models, _both(bounded.begin, before_phase)
         job = FrameJob(networks, request.sampling, progress=progress, is_cancelled=is_cancelled,
-            before_phase=begin, clock=clock,
+            before_phase=begin, clock=clock, kept_calls=kept_calls,
             scratch=opened.enter_context(Scratch(request.output, max_ram_gb=max_ram_gb)),
         )  # fmt: skip
         colours = SourceColours(request.match_source, mask=controls.source_mask)
         latents = job.restyle(
-            _chunks(reader, controls, colours, clock),
-            frame_count=reader.expected_frame_count,
+            _chunks(reader, controls, colours, clock), frame_count=reader.expected_frame_count,
             conditioning=lambda count: _conditioning(networks.text_encoder, request, count),
             guides=lambda: _joined(guides, controls.guides(styles)),
-        )
+        )  # fmt: skip
         frames = colours.matched(job.decode(latents))
         if is_restored(request, reader):
             frames = _restored(frames, request, networks, opened, is_cancelled=is_cancelled)
@@ -104,12 +108,11 @@ def video_to_video(
     return _result(request, writer, clock)
 
 
-def _check_functions(**functions: object) -> None:
-    for name, function in functions.items():
+def _check(
+    request: Request, models: Models | ModelFiles, guides: Guides, *functions: object
+) -> None:
+    for name, function in zip(_FUNCTIONS, functions, strict=True):
         checked_type(name, function, Callable)
-
-
-def _check(request: Request, models: Models | ModelFiles, guides: Guides) -> None:
     checked_type("request", request, Request)
     checked_type("guides", guides, Guides)
     checked_type("models", models, Models | ModelFiles)

@@ -16,6 +16,7 @@ from ..memory.copies import copy_to
 from ..memory.mapped import Paused
 from ..models.batching import ChunkSizes, ShrinkingBatch
 from ..models.feature_cache import OUTERMOST_LAYERS, DeepFeatures, FeatureCache, PassKey
+from ..models.ops.attention import plain_attention
 from ..models.ops.image_prompt import ImagePrompt
 from ..models.ops.interface import Ops
 from ..models.residuals import NO_RESIDUALS, Residuals
@@ -240,7 +241,7 @@ def predicted_in_order(
     def predict(part: Part) -> list[Predicted]:
         predictor = free.get()
         try:
-            with torch.inference_mode(), predictor.is_current():
+            with torch.inference_mode(), predictor.is_current(), plain_attention():
                 return predictor.predict(part)
         finally:
             free.put(predictor)

@@ -23,12 +23,13 @@ from ..models.unet import MotionUNet
 from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, CompilingNotice, part
 from .custom import NO_CUSTOM_SAMPLING, CustomSampler, CustomSampling
-from .denoise import Denoise, DenoiseBoth, Guided
+from .denoise import Denoise, DenoiseBoth, Guided, HasUnconditional
 from .finite_results import check_inputs, check_result, stopping
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
 from .guides import NO_GUIDES, Guides
 from .initial_noise import initial_noise
+from .kept_calls import KeptCalls
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS
 from .settings import SamplingSettings
@@ -70,6 +71,7 @@ def sample_latents(
     chunks: ChunkSizes | None = None,
     unsampled_latents: LastResult | None = None,
     make_guided: MakeGuided = GuidedModel,
+    kept_calls: KeptCalls | None = None,
     progress: ReportProgress = silent,
     is_cancelled: IsCancelled = never,
 ) -> Tensor:
@@ -89,8 +91,8 @@ def sample_latents(
         chunks: How much goes through the UNet at a time; None is the default of its device.
             Compiled operations always take all tokens.
         unsampled_latents: Keeps the result of noise_type "unsample" for the next call on this UNet.
-        make_guided: Makes the model that samplers call; hosts that run networks of their own give
-            another one.
+        make_guided: Makes the model that samplers call; hosts with networks of their own give it.
+        kept_calls: Keeps the results of the model's calls for a run after this one is killed.
         progress: Called after each pass of the UNet; `fraction` is the share of the sampling done.
         is_cancelled: Called before each pass of the UNet.
 
@@ -115,7 +117,7 @@ def sample_latents(
         window = window_for(unet.max_frames, len(latents), settings.context)
         run = _Run(
             unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
-            make_guided, notice.report, is_cancelled,
+            make_guided, kept_calls, notice.report, is_cancelled,
         )  # fmt: skip
         return run.sample(latents, conditioning, unsampled_latents or LastResult())
 
@@ -134,6 +136,7 @@ class _Run:
     ops: Ops
     chunks: ChunkSizes | None
     make_guided: MakeGuided
+    kept_calls: KeptCalls | None
     progress: ReportProgress
     is_cancelled: IsCancelled
 
@@ -172,7 +175,9 @@ class _Run:
                 model, source=source, noise=noise, schedule=schedule
             )
         model = stopping(model, dtype=self.unet.dtype, guidance_scale=settings.guidance.scale)
-        both = DenoiseBoth(calls.counted(model), guided)
+        interval = settings.speed.deep_cache_interval
+        model, inner = self._kept(model, guided, "sample", total, interval=interval)
+        both = DenoiseBoth(calls.counted(model), inner)
         del model
         if self.custom_sampler is not None:
             if settings.noise_type == "unsample":
@@ -192,6 +197,16 @@ class _Run:
         step_noise = spec.step_noise(noisy, settings.seed, sigmas)
         result = spec.run(both, noisy, sigmas, step_noise, schedule) / LATENT_SCALE
         return self._checked(result)
+
+    def _kept(
+        self, model: Denoise, guided: Guided, phase: str, calls: int | None, *, interval: int = 1
+    ) -> tuple[Denoise, HasUnconditional]:
+        """Return the model, and the one that has the unconditional prediction, with calls kept."""
+        if self.kept_calls is None:
+            return model, guided
+        calls = calls or len(self.sigmas) - 1
+        kept = self.kept_calls.around(model, guided, phase=phase, calls=calls, interval=interval)
+        return kept, kept
 
     def _checked(self, result: Tensor) -> Tensor:
         """Return the result on the CPU; raise AnimateDiffV2VError unless it is finite."""
@@ -254,10 +269,12 @@ class _Run:
         spec = SAMPLERS[backwards(sampler)]
         total = spec.model_calls(steps)
         calls = CallCounter(total, self.sigmas, progress, self.is_cancelled, doing="unsampling")
-        model = self._model(conditioning.of_source(), Guidance(scale=1.0), calls)
+        guided = self._model(conditioning.of_source(), Guidance(scale=1.0), calls)
+        model = stopping(guided, dtype=self.unet.dtype, guidance_scale=1.0)
+        model, _ = self._kept(model, guided, "unsample", total)
         return unsampled(
             source,
-            calls.counted(stopping(model, dtype=self.unet.dtype, guidance_scale=1.0)),
+            calls.counted(model),
             self.sigmas,
             sampler=sampler,
             schedule=self.schedule,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -21,6 +23,9 @@ _WORTHWHILE = 1.1
 _ROUNDS = 5
 _NAMES = ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION")
 
+# False while other threads attend as well.
+_MAY_CHOOSE = ContextVar("may_choose", default=True)
+
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Shape = tuple[object, ...]
 
@@ -28,6 +33,16 @@ Shape = tuple[object, ...]
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend with the kernel of PyTorch's choice; [rows, heads, tokens, channels]."""
     return functional.scaled_dot_product_attention(query, key, value)
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Leave the kernels of this thread to PyTorch: telling it which to use tells all threads."""
+    token = _MAY_CHOOSE.set(False)
+    try:
+        yield
+    finally:
+        _MAY_CHOOSE.reset(token)
 
 
 def candidates() -> dict[str, Attention]:
@@ -69,6 +84,8 @@ class TimedAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return softmax attention over [rows, heads, tokens, channels]."""
+        if not _MAY_CHOOSE.get():
+            return plain(query, key, value)
         shape = (query.device, query.dtype, tuple(query.shape), key.shape[-2])
         attend = self._fastest.get(shape)
         if attend is None:

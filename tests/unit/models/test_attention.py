@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from animatediff_v2v.pipeline.models.ops import attention
-from animatediff_v2v.pipeline.models.ops.attention import TimedAttention, attention_on, plain
+from animatediff_v2v.pipeline.models.ops.attention import (
+    TimedAttention,
+    attention_on,
+    plain,
+    plain_attention,
+)
 
 
 def kernel(number):
@@ -51,6 +56,15 @@ def test_a_shape_is_tried_once():
         attend(query, query, query)
     attend(torch.randn(1, 3, 5, 8), torch.randn(1, 3, 7, 8), torch.randn(1, 3, 7, 8))
     assert len(tried) == 3 * 4
+
+
+def test_beside_other_threads_none_is_chosen():
+    tried, query = [], torch.randn(2, 3, 5, 8)
+    attend = timed({plain: 1.0, SLOW: 2.0, FAST: 0.5}, tried)
+    with plain_attention():
+        assert torch.equal(attend(query, query, query), plain(query, query, query))
+    assert tried == []
+    assert torch.equal(attend(query, query, query), torch.full_like(query, 1.0))
 
 
 def test_only_nvidia_cards_are_tried(monkeypatch):
