@@ -324,6 +324,12 @@ def test_loras_from_requests_are_not_listed_in_comfyui():
     }
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_request_for_all_frames_reaches_the_node(wanted):
+    nodes = graph(job(restore_frames=wanted), video="a.mp4")
+    assert nodes[OUTPUT_NODE]["inputs"]["restore_frames"] is wanted
+
+
 def test_many_loras_are_chained():
     loras = tuple((f"l{index}", index / 10) for index in range(12))
     motions = (("zoom", 1.0), ("pan", 0.5))

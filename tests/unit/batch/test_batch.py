@@ -111,6 +111,19 @@ def test_the_joined_clip_has_every_frame_and_the_sound(tmp_path, job, inverter):
     assert not (tmp_path / "out" / ".parts").exists()
 
 
+def test_frames_are_restored_in_the_joined_clip(tmp_path, job, inverter):
+    clip = write_clip(tmp_path / "a.mp4", [(40, 30), (60, 200)], sound=True)
+    every_2nd = FrameSelection(select_every_nth_frame=2)
+    restoring = job(clip, selection=every_2nd, restore_frames=True)
+    rows = worked([restoring], tmp_path / "out", inverter)
+    assert {row.kind for row in rows.values()} == {"part", "join"}
+    result = tmp_path / "out" / "a.mp4"
+    assert probe_video(result).frame_count == 100
+    assert probe_video(result).frame_rate == 10
+    difference = frames_of(result).astype(int) - (255 - frames_of(clip).astype(int))
+    assert np.abs(difference).mean(axis=(1, 2, 3)).max() < 8  # at the cut too
+
+
 def test_parts_of_one_clip_or_another_cut_are_equal_to_the_bit(tmp_path, job, inverter):
     """Overlapping parts of the same frames blend into those frames."""
     clip = write_clip(tmp_path / "a.mp4", [(90, 30)])
