@@ -152,7 +152,8 @@ def memory_of_a_job(
     device: torch.device, dtype: torch.dtype, *, width: int, height: int, frames: int, sizes: Sizes
 ) -> int:
     """Count the bytes of the weights and of the tensors of a step with guidance at its peak."""
-    unet, vae = meta_unet(sizes).to(dtype), meta_vae(sizes).to(dtype)
+    unet = meta_unet(sizes).to(dtype)
+    vae_weights = sum(each.numel() for each in meta_vae(sizes).parameters()) * dtype.itemsize
     chunks = ChunkSizes.default(device, pixels=frames * width * height // 64)
     rows = min(chunks.passes, PASSES_AT_ONCE) * frames
     with torch.device("meta"):
@@ -164,7 +165,7 @@ def memory_of_a_job(
     # On a CPU the UNet's and the text encoder's weights stay in the 16 bits of their files.
     stored = 2 if device.type == "cpu" else dtype.itemsize
     weights = weight_bytes(unet) * stored // dtype.itemsize + _TEXT_ENCODER * stored
-    return weights + weight_bytes(vae) + counted.peak
+    return weights + vae_weights + counted.peak
 
 
 def _too_little(machine: Machine, needed_gb: float) -> Finding | None:

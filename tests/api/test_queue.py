@@ -79,7 +79,8 @@ def test_the_defaults_are_the_hosted_ones(home):
     }
     negative = "(bad quality, worst quality:1.2), ugly faces, bad anime"
     common = {"video_url": None, "prompt": None, "negative_prompt": negative, "seed": None}
-    common["preset"] = "exact"  # ours alone; nothing changes without it
+    # Ours alone; nothing changes without them.
+    common |= {"match_source": 0, "restore_frames": False, "preset": "exact"}
     hosted = {
         "base_model": "cardosAnimev20",
         "loras": None,
