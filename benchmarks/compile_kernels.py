@@ -11,6 +11,7 @@ Prints a line for each kernel and exits 1 if one does not compile. Needs Triton,
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,13 +21,14 @@ from typing import Any
 
 import torch
 import triton
-from animatediff_v2v.pipeline.bench.networks import meta_unet, meta_vae
+from animatediff_v2v.pipeline.bench.networks import SD15, Sizes, meta_unet, meta_vae
 from animatediff_v2v.pipeline.models import vae as vae_module
 from animatediff_v2v.pipeline.models.ops import triton_kernels
 from animatediff_v2v.pipeline.models.ops.fused import FUSED_OPS
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime.jit import KernelInterface
 
 WARP = 32
 POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
@@ -52,10 +54,11 @@ class StandIn:
         return self._launch
 
     def _launch(self, *values: Any, **more: Any) -> None:
-        names = self._kernel.arg_names
+        parameters = inspect.signature(self._kernel.fn).parameters
+        names = list(parameters)
         given = dict(zip(names, values, strict=False)) | more
         options = {name: given.pop(name) for name in list(given) if name not in names}
-        fixed = {each.name for each in self._kernel.params if each.is_constexpr}
+        fixed = {name for name in names if "constexpr" in str(parameters[name].annotation)}
         types = {name: _type(given[name], is_fixed=name in fixed) for name in names}
         constants = {name: given[name] for name in names if types[name] == "constexpr"}
         launch = Launch(self._name, *(tuple(each.items()) for each in (types, constants, options)))
@@ -78,7 +81,7 @@ def noted_launches() -> Iterator[dict[Launch, int]]:
     kernels = {
         name: value
         for name, value in vars(triton_kernels).items()
-        if isinstance(value, triton.runtime.JITFunction)
+        if isinstance(value, KernelInterface)
     }
     for name, kernel in kernels.items():
         setattr(triton_kernels, name, StandIn(name, kernel, launches))
@@ -90,15 +93,15 @@ def noted_launches() -> Iterator[dict[Launch, int]]:
 
 
 @torch.inference_mode()
-def run_networks(*, frames: int, size: int) -> None:
+def run_networks(*, frames: int, size: int, sizes: Sizes = SD15) -> None:
     """Run a guided pass of the UNet, and a frame through the VAE, with the fused layers."""
-    unet, vae = meta_unet().half(), meta_vae().half()
+    unet, vae = meta_unet(sizes).half(), meta_vae(sizes).half()
     before = vae_module.default_ops
     vae_module.default_ops = lambda *_: FUSED_OPS
     try:
         with torch.device("meta"):
             sample = torch.empty(2 * frames, 4, size // 8, size // 8, dtype=torch.half)
-            prompts = torch.empty(2, 77, 768, dtype=torch.half)
+            prompts = torch.empty(2, 77, sizes.text_channels, dtype=torch.half)
             picture = torch.empty(1, 3, size, size, dtype=torch.half)
             unet(sample, torch.empty(1), prompts, frames, ops=FUSED_OPS)
             vae.decode(vae.encode(picture).latent_dist.mode())

@@ -18,7 +18,7 @@ from ..models.vae import fuse_norm_silu, fuse_upsample_conv
 Module = TypeVar("Module", bound=nn.Module)
 # Weights of this size keep activations of random features finite.
 _DEVIATION = 0.02
-_DRAWN = 2**20
+_DRAWN = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from .peaks import copy_peak, matrix_peak
 
 # Time to spend on the UNet's layers.
 _SECONDS = 16.0
+# Of the processor's time; threads wait for each other a little on any machine.
+_QUIET = 0.7
 # The text encoder's weights.
 _TEXT_ENCODER = 123_060_480
 # Of the presets quality, turbo and lightning.
@@ -91,12 +94,16 @@ def bench(
     report("matrix products and copies")
     peak, copies = matrix_peak(device, dtype), copy_peak(device)
     report("layers of the UNet and the VAE")
+    begun = time.perf_counter(), time.process_time()
     times = time_passes(
         device, dtype, width=width, height=height, frames=frames, peak=peak, seconds=_SECONDS,
         sizes=sizes,
     )  # fmt: skip
+    elapsed, computed = time.perf_counter() - begun[0], time.process_time() - begun[1]
     report("what is missing")
     findings = list(find(device, dtype, peak=peak))
+    if device.type == "cpu":
+        findings += _busy(computed / torch.get_num_threads() / elapsed)
     needed = memory_of_a_job(device, dtype, width=width, height=height, frames=frames, sizes=sizes)
     machine = this_machine(device, dtype)
     too_little = _too_little(machine, needed / 1e9)
@@ -166,6 +173,20 @@ def memory_of_a_job(
     stored = 2 if device.type == "cpu" else dtype.itemsize
     weights = weight_bytes(unet) * stored // dtype.itemsize + _TEXT_ENCODER * stored
     return weights + vae_weights + counted.peak
+
+
+def _busy(share: float) -> list[Finding]:
+    """Return the finding that other programs leave only a share of the processor."""
+    if share >= _QUIET:
+        return []
+    return [
+        Finding(
+            f"Other programs use the processor and leave {share:.0%} of it: all times here are too "
+            "long, so close them and measure again.",
+            "a quiet machine",
+            1 / share,
+        )
+    ]
 
 
 def _too_little(machine: Machine, needed_gb: float) -> Finding | None:
