@@ -119,21 +119,7 @@ def add_picture(picture: Group) -> None:
         help=PRESET_HELP,
     )
     picture.add_argument("--steps", type=int, help="denoising steps")
-    picture.add_argument("--guidance-scale", type=float, help="how strictly the prompt is followed")
-    picture.add_argument(
-        "--guidance-rescale",
-        type=float,
-        default=0.0,
-        help="0 to 1: brings the contrast back to that of the prompt alone (CFG rescale); 0.7 is "
-        "usual, 0 is off",
-    )
-    picture.add_argument(
-        "--guidance-parallel",
-        type=float,
-        default=1.0,
-        help="0 to 1: how much of the part of guidance that oversaturates colours is kept; 0 is "
-        "adaptive projected guidance (APG)",
-    )
+    _add_guidance(picture)
     picture.add_argument(
         "--denoise", type=float, default=0.7, help="how much the video is changed, from 0 to 1"
     )
@@ -151,6 +137,24 @@ def add_picture(picture: Group) -> None:
         default="autoselect",
         help="noise schedule that the networks were trained on; autoselect chooses by the motion "
         f"module: {_named(BetaScheduleChoice)}",
+    )
+
+
+def _add_guidance(picture: Group) -> None:
+    picture.add_argument("--guidance-scale", type=float, help="how strictly the prompt is followed")
+    picture.add_argument(
+        "--guidance-rescale",
+        type=float,
+        default=0.0,
+        help="0 to 1: brings the contrast back to that of the prompt alone (CFG rescale); 0.7 is "
+        "usual, 0 is off",
+    )
+    picture.add_argument(
+        "--guidance-parallel",
+        type=float,
+        default=1.0,
+        help="0 to 1: how much of the part of guidance that oversaturates colours is kept; 0 is "
+        "adaptive projected guidance (APG)",
     )
 
 
