@@ -76,6 +76,10 @@ def add_model_files(files: Group) -> None:
         default=1,
         help="layer of the text encoder to use: 1 the last, 2 the one before it",
     )
+    _add_devices(files)
+
+
+def _add_devices(files: Group) -> None:
     files.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps, cpu")
     files.add_argument(
         "--devices",
