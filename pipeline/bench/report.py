@@ -160,7 +160,7 @@ def memory_of_a_job(
 ) -> int:
     """Count the bytes of the weights and of the tensors of a step with guidance at its peak."""
     unet = meta_unet(sizes).to(dtype)
-    vae_weights = sum(each.numel() for each in meta_vae(sizes).parameters()) * dtype.itemsize
+    vae_weights: int = sum(each.numel() for each in meta_vae(sizes).parameters()) * dtype.itemsize
     chunks = ChunkSizes.default(device, pixels=frames * width * height // 64)
     rows = min(chunks.passes, PASSES_AT_ONCE) * frames
     with torch.device("meta"):
