@@ -12,12 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
-from ..pipeline.video.suffixes import PICTURE_SUFFIXES
+from ..pipeline.video.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = {
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".m2ts",
-    ".mts", ".wmv", ".flv", ".ogv", ".mxf",
-}  # fmt: skip
 TABLE_SUFFIXES = {".csv", ".jsonl"}
 
 

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 
 from ..pipeline.errors import AnimateDiffV2VError
 from .run import BatchRun
-from .unit import Unit
+from .unit import Unit, with_ram_share
 from .worker import SECONDS_FOR_LAST_STEP, Message, work
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class _Engine:
                 return
             worker.units.append(unit)
             try:
-                worker.connection.send(unit)
+                worker.connection.send(with_ram_share(unit, workers=len(self._workers)))
             except OSError:
                 return  # it has died, which is heard next
 

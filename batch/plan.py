@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..pipeline.errors import AnimateDiffV2VError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..pipeline.errors import AnimateDiffV2VError, Cancelled
 from ..pipeline.job_files import check_files, check_kinds
+from ..pipeline.progress import IsCancelled, never, stop_if
 from ..pipeline.request import ModelFiles, Request
 from ..pipeline.video import FORMATS, FrameSelection, VideoReader
 from ..pipeline.video.scenes import SIDE_PIXELS, scene_starts
@@ -29,6 +34,8 @@ PARTS_FOLDER = ".parts"
 SOURCES_FOLDER = "sources"
 # Parts of a shot overlap by as many frames as motion modules see at once.
 OVERLAP = 16
+# Style images that are spread over the clip, so that each frame has its own mix of them.
+SPREAD = ("travel", "per_window")
 # Pixels of the longer side of the sources on the page.
 SOURCE_SIDE = 512
 
@@ -53,6 +60,8 @@ def plan(
     shots: Shots = "scenes",
     part_frames: int = PART_FRAMES,
     has_sources: bool = True,
+    on_clip: Callable[[int], None] = lambda _clips: None,
+    is_cancelled: IsCancelled = never,
 ) -> list[Unit]:
     """Cut clips into units of work.
 
@@ -67,24 +76,37 @@ def plan(
         shots: "scenes" cuts at scene changes, "whole" only cuts what is too long.
         part_frames: Longer shots are cut into parts of about this many frames.
         has_sources: Also make small copies of the sources, for the page.
+        on_clip: Called with the number of clips that have been looked at.
+        is_cancelled: Asked often, by several threads; True stops it.
 
     Raises:
         AnimateDiffV2VError: `part_frames` is too small, or a model file cannot be read.
+        Cancelled: `is_cancelled` returned True.
     """
     if part_frames <= 2 * OVERLAP:
         raise AnimateDiffV2VError(
             f"part_frames is {part_frames}; it must be more than {2 * OVERLAP}, twice the frames "
             "by which parts overlap."
         )
-    planner = _Planner(out, FileDigests(store), store, shots, part_frames)
+    stopped = threading.Event()
+    planner = _Planner(
+        out, FileDigests(store), store, shots, part_frames,
+        is_cancelled=lambda: stopped.is_set() or is_cancelled(),
+    )  # fmt: skip
     jobs = list(jobs)
     for files in dict.fromkeys(job.files for job in jobs):
         planner.models_of(files)  # read once, before the threads ask for them
+    planned: list[Unit] = []
     # Decoding and hashing let other threads run.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        planned = [
-            unit for units_of_job in threads.map(planner.units, jobs) for unit in units_of_job
-        ]
+        try:
+            for number, units in enumerate(threads.map(planner.units, jobs), 1):
+                planned += units
+                stop_if(is_cancelled)
+                on_clip(number)
+        except BaseException:
+            stopped.set()  # for the threads, which are waited for
+            raise
     if has_sources:
         planned += [planner.source(unit) for unit in planned if unit.kind in ("clip", "join")]
     return planned
@@ -97,6 +119,7 @@ class _Planner:
     store: PlanStore
     shots: Shots
     part_frames: int
+    is_cancelled: IsCancelled
 
     def models_of(self, files: ModelFiles) -> str:
         return models_digest(files, self.digests)
@@ -105,23 +128,26 @@ class _Planner:
         name = job.request.output.relative_to(self.out).as_posix()
         whole = Unit(
             name=name, kind="clip", clip=name, request=job.request, files=job.files,
-            max_ram_gb=job.max_ram_gb,
+            max_ram_gb=job.max_ram_gb, guides=job.guides,
         )  # fmt: skip
+        stop_if(self.is_cancelled)
         try:
             check_files(job.request, job.files)
             check_kinds(job.request, job.files)
-            return list(self._cut(whole))
+            return list(self._cut(whole, is_whole=job.is_whole))
+        except Cancelled:
+            raise
         except AnimateDiffV2VError as error:
             return [replace(whole, problem=str(error))]
 
-    def _cut(self, whole: Unit) -> Iterator[Unit]:
+    def _cut(self, whole: Unit, *, is_whole: bool) -> Iterator[Unit]:
         with VideoReader(
             whole.request.input, selection=whole.request.selection,
             width=whole.request.width, height=whole.request.height, fit=whole.request.fit,
         ) as reader:  # fmt: skip
             expected, size = reader.expected_frame_count, (reader.width, reader.height)
             whole = replace(whole, source_frames=reader.info.frame_count or 0)
-        spans, frames = self._spans(whole.request, expected)
+        spans, frames = ([], expected or 0) if is_whole else self._spans(whole.request, expected)
         if len(spans) < 2:
             yield self._finished(replace(whole, frames=frames))
             return
@@ -151,7 +177,9 @@ class _Planner:
     def _finished(self, unit: Unit) -> Unit:
         """Return a unit with its digest, which is also in the metadata of its result."""
         models = self.models_of(unit.files)
-        extra = [[span.start, span.stop, span.overlap] for span in unit.spans]
+        extra: list[Any] = [[span.start, span.stop, span.overlap] for span in unit.spans]
+        if unit.guides and unit.kind != "source":
+            extra.append(unit.guides)
         # Parts and whole clips of the same frames differ in nothing.
         kind = "restyle" if unit.kind in ("clip", "part") else unit.kind
         digest = unit_digest(kind, unit.request, models, self.digests, extra)
@@ -217,9 +245,14 @@ class _Planner:
                 request.input, selection=request.selection,
                 width=SIDE_PIXELS, height=SIDE_PIXELS, fit="stretch",
             ) as reader:  # fmt: skip
-                known = scene_starts(reader)
+                known = scene_starts(self._until_cancelled(reader))
             self.store.keep_scan(key, *known)
         return known
+
+    def _until_cancelled(self, reader: VideoReader) -> Iterator[NDArray[np.uint8]]:
+        for frame in reader:
+            stop_if(self.is_cancelled)
+            yield frame
 
 
 def _loops(request: Request) -> int:
@@ -231,7 +264,7 @@ def _depends_on_frame_numbers(request: Request) -> bool:
     context = request.sampling.context
     return (
         request.prompt_schedule is not None
-        or any(style.weights for style in request.styles)
+        or any(style.weights or style.arrangement in SPREAD for style in request.styles)
         or any(control.repeat_last for control in request.controls)
         or (context is not None and context.closed_loop)
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.models import Models
 from ..pipeline.progress import IsCancelled, Phase, never
 from ..pipeline.sampling.kept_calls import KeptCalls
@@ -25,6 +26,10 @@ from .unit import FilesChanged, Unit
 
 # Frames of the next unit that wait in memory: 50 MB at 512x512.
 FRAMES_AHEAD = 64
+_LOADED_ELSEWHERE = (
+    "This batch has style images that ComfyUI has loaded: go on with it there, by running its "
+    "graph again."
+)
 
 
 class Renderer:
@@ -61,24 +66,19 @@ class Renderer:
             AnimateDiffV2VError: it cannot be done.
             Cancelled: `is_cancelled` returned True.
         """
-        check_unchanged(unit)
-        unit.target.parent.mkdir(parents=True, exist_ok=True)
-        if unit.target.is_dir() and marked(unit.target):
-            shutil.rmtree(unit.target)  # pictures of an earlier plan
-        if unit.kind == "join":
-            device = unit.files.device if self._device == "auto" else self._device
-            frames = join_parts(
-                unit.request, unit.parts, unit.spans, device=device, is_cancelled=is_cancelled
-            )
-        elif unit.kind == "source":
-            frames = copy_source(unit.request, side=SOURCE_SIDE, is_cancelled=is_cancelled)
-        else:
-            frames = self._restyle(unit, progress, is_cancelled)
-        return Result(content_digest(unit.target), stamp_of(unit.target), frames)
+        device = unit.files.device if self._device == "auto" else self._device
+        return rendered(
+            unit,
+            lambda: self._restyle(unit, progress, is_cancelled),
+            device=device,
+            is_cancelled=is_cancelled,
+        )
 
     def _restyle(
         self, unit: Unit, progress: Callable[[float, str], None], is_cancelled: IsCancelled
     ) -> int:
+        if unit.guides:
+            raise AnimateDiffV2VError(_LOADED_ELSEWHERE)
         models = self._loaded(unit)
         kept_calls = _kept_calls(unit, models)
         result = video_to_video(
@@ -89,7 +89,7 @@ class Renderer:
             kept_calls=kept_calls,
             progress=lambda step: progress(step.fraction, step.message),
             is_cancelled=is_cancelled,
-            before_phase=_checking(unit),
+            before_phase=checking(unit),
         )
         kept_calls.remove()
         return result.frame_count
@@ -127,13 +127,46 @@ def _kept_calls(unit: Unit, models: Models) -> KeptCalls:
     return KeptCalls(unit.target, name=unit.digest, key=json.dumps(key))
 
 
+def rendered(
+    unit: Unit, restyle: Callable[[], int], *, device: str, is_cancelled: IsCancelled
+) -> Result:
+    """Write a unit's result, and return what is noted of it.
+
+    Args:
+        unit: The unit.
+        restyle: Writes the result of a unit that needs networks, and returns its frames.
+        device: Where a join makes frames between those of the parts.
+        is_cancelled: Asked often; True stops it.
+
+    Raises:
+        FilesChanged: a file that it reads is no longer as planned.
+        AnimateDiffV2VError: it cannot be done.
+        Cancelled: `is_cancelled` returned True.
+    """
+    check_unchanged(unit)
+    unit.target.parent.mkdir(parents=True, exist_ok=True)
+    if unit.target.is_dir() and marked(unit.target):
+        shutil.rmtree(unit.target)  # pictures of an earlier plan
+    if unit.kind == "join":
+        frames = join_parts(
+            unit.request, unit.parts, unit.spans, device=device, is_cancelled=is_cancelled
+        )
+    elif unit.kind == "source":
+        frames = copy_source(unit.request, side=SOURCE_SIDE, is_cancelled=is_cancelled)
+    else:
+        frames = restyle()
+    return Result(content_digest(unit.target), stamp_of(unit.target), frames)
+
+
 def _reading(unit: Unit) -> VideoReader:
     reader = open_reader(unit.request)
     reader.read_ahead(FRAMES_AHEAD)
     return reader
 
 
-def _checking(unit: Unit) -> Callable[[Phase], None]:
+def checking(unit: Unit) -> Callable[[Phase], None]:
+    """Return a function for `before_phase` that checks the files of a unit when all are read."""
+
     def check(phase: Phase) -> None:
         if phase == "sample":  # all frames have been read
             check_unchanged(unit)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.memory.ram import default_ram_bytes
 from ..pipeline.request import ModelFiles, Request
 from .digests import Stamp
 from .documents import document, restored
@@ -30,6 +31,11 @@ class Job:
     files: ModelFiles
     max_ram_gb: float | None = None
     """See Scratch; the result does not depend on it."""
+    guides: str = ""
+    """A digest of loaded guides that are used besides the request's; such a job can only be done
+    where they are loaded."""
+    is_whole: bool = False
+    """True if those guides depend on the number of a frame, so that the clip is not cut."""
 
 
 class FilesChanged(AnimateDiffV2VError):
@@ -73,6 +79,8 @@ class Unit:
     """Sizes and times of change of the files that it reads, when the batch was planned."""
     max_ram_gb: float | None = None
     """See Job."""
+    guides: str = ""
+    """See Job."""
     problem: str = ""
     """The reason why it cannot be done, if that is known already."""
 
@@ -80,6 +88,18 @@ class Unit:
     def target(self) -> Path:
         """The file or folder that it writes."""
         return self.request.output
+
+
+def with_ram_share(unit: Unit, *, workers: int) -> Unit:
+    """Return a unit that is limited to its share of the default memory, unless it has a limit.
+
+    Args:
+        unit: The unit.
+        workers: The number of workers on this machine, which share a quarter of its memory.
+    """
+    if unit.max_ram_gb is not None:
+        return unit
+    return replace(unit, max_ram_gb=default_ram_bytes() / workers / 1e9)
 
 
 def unit_document(unit: Unit) -> dict[str, Any]:

@@ -34,8 +34,8 @@ OWN_HELP = {
     "command goes on where it was",
     "--format": f"{', '.join(FORMATS)}; mp4-h264 if absent",
     "--max-ram": "main memory of each worker for the latents of a video and what a sampler keeps "
-    "of them, in 10^9 bytes; more wait in files beside the result, which stays the same. A quarter "
-    "of the machine's by default",
+    "of them, in 10^9 bytes; more wait in files beside the result, which stays the same. By "
+    "default, all workers of a machine share a quarter of its memory",
 }
 
 

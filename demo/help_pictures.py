@@ -7,6 +7,7 @@ Everything is made with the miniature.
 
 from __future__ import annotations
 
+import csv
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -289,6 +290,12 @@ def video_to_video() -> Rows:
     }
 
 
+def batch() -> Rows:
+    """Restyle as the table of the miniature says."""
+    with (Path(__file__).parent / "clips.csv").open(encoding="utf-8") as table:
+        return {f"{row['output']}.mp4": restyled(row["prompt"]) for row in csv.DictReader(table)}
+
+
 def apply_motion() -> Rows:
     """Restyle as KSampler does, without a ComfyUI: results are equal up to rounding."""
     return {
@@ -318,6 +325,7 @@ MAKERS: dict[str, Callable[[], Rows]] = {
         encode_video,
         video_to_video,
         apply_motion,
+        batch,
     )
 }
 

@@ -145,6 +145,12 @@ CARDS = {
             [("KSampler", "restyle"), ("VAE Decode", "result")],
         ],
     ),
+    "12 Batch of Videos": Card(
+        "Batch of Videos",
+        "a folder, clip by clip",
+        lambda: [*help_pictures.batch().values()][:2],
+        [[("AnimateDiff Batch of Videos", "restyle")]],
+    ),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .apply_motion import ApplyMotion
+from .batch import Batch
 from .context_options import ContextWindows
 from .control_frames import ControlFrames
 from .control_net import ControlNet
@@ -68,4 +69,5 @@ class AnimateDiffV2VExtension(ComfyExtension):
             ApplyMotion,
             PromptTravel,
             VideoInfo,
+            Batch,
         ]

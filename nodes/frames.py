@@ -19,9 +19,10 @@ from ..pipeline import (
     SamplingSettings,
     video_to_video,
 )
-from ..pipeline.frame_job import FRAMES_PER_CHUNK, Clock, FrameJob
-from ..pipeline.progress import Phase
+from ..pipeline.frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob
+from ..pipeline.progress import Phase, ReportProgress
 from ..pipeline.sampling import CustomSampling, sample_latents, window_for
+from ..pipeline.video import VideoReader
 from . import host
 from .conditioning import PromptInputs
 from .run_times import Work, remember_run
@@ -144,14 +145,29 @@ def restyle_file(
     size: FrameSize,
     control: host.Chain,
     style: host.Chain,
+    prepared: VideoReader | None = None,
+    progress: ReportProgress | None = None,
+    before_phase: BeforePhase = lambda _phase: None,
 ) -> Result:
-    """Restyle a video file, with one progress bar over all phases."""
+    """Restyle a video file, with one progress bar over all phases.
+
+    Args:
+        request: The input, the output, and what to make of it.
+        model: The networks; those of a phase are moved to the device before it.
+        size: The size of the frames.
+        control: ControlNets.
+        style: IP-Adapters.
+        prepared: What `open_reader` returned for this request, if it was called before.
+        progress: Shows the progress in place of a bar of its own.
+        before_phase: Called before each phase.
+    """
     context, chunk = request.sampling.context, {"frames": FRAMES_PER_CHUNK, **size._asdict()}
     assert context is not None
     # Before anything else: this refuses windows that the motion module does not support.
     window = window_for(model.models.unet.max_frames, context.length, context).length
 
     def move_networks(phase: Phase) -> None:
+        before_phase(phase)
         if phase == "encode":
             model.load_encoders(**chunk)
         if phase == "sample":
@@ -164,7 +180,8 @@ def restyle_file(
         request,
         model.models,
         guides=Guides(controls=control.links, styles=style.links),
-        progress=host.NodeProgress(model.models.codec),
+        prepared=prepared,
+        progress=progress or host.NodeProgress(model.models.codec),
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
     )

@@ -99,14 +99,14 @@ def guidance_input() -> io.Input:
     )
 
 
-def seed_input() -> io.Input:
-    """Return the input of the seed."""
+def seed_input(*, control_after_generate: bool = True) -> io.Input:
+    """Return the input of the seed, which the page changes after each run if it is to."""
     return io.Int.Input(
         "seed",
         default=0,
         min=SEED.low,
         max=SEED.high,
-        control_after_generate=True,
+        control_after_generate=control_after_generate,
         tooltip="Determines the noise. The same seed and settings give the same video.",
     )
 
@@ -242,12 +242,17 @@ def guide_inputs() -> list[io.Input]:
             optional=True,
             tooltip="ControlNets that keep the structure, from ControlNet for AnimateDiff.",
         ),
-        StyleSocket.Input(
-            "style",
-            optional=True,
-            tooltip="Images that give the video their style, from IP-Adapter for AnimateDiff.",
-        ),
+        style_input(),
     ]
+
+
+def style_input() -> io.Input:
+    """Return the socket of IP-Adapters."""
+    return StyleSocket.Input(
+        "style",
+        optional=True,
+        tooltip="Images that give the video their style, from IP-Adapter for AnimateDiff.",
+    )
 
 
 def _seconds_input(name: str, tooltip: str) -> io.Input:

@@ -31,9 +31,30 @@ def load_managed(
     fp8_weights: bool = False,
 ) -> host.ManagedModels:
     """Load the networks that combos name into main memory, for ComfyUI to move."""
-    devices = host.Devices.of_comfyui()
-    fp8_weights = fp8_weights or devices.fp8_weights
-    files = pipeline.ModelFiles(
+    files = model_files(
+        checkpoint,
+        motion_module=motion_module,
+        vae=vae,
+        lora_stack=lora_stack,
+        motion_lora_stack=motion_lora_stack,
+        motion_scale=motion_scale,
+        clip_skip=clip_skip,
+    )
+    return load_managed_files(files, checkpoint=checkpoint, fp8_weights=fp8_weights)
+
+
+def model_files(
+    checkpoint: str,
+    *,
+    motion_module: str,
+    vae: str = VAE_FROM_CHECKPOINT,
+    lora_stack: LoraStackEntries = (),
+    motion_lora_stack: MotionStack = (),
+    motion_scale: float = 1.0,
+    clip_skip: int = 1,
+) -> pipeline.ModelFiles:
+    """Return the files that combos name; raise AnimateDiffV2VError when one is missing."""
+    return pipeline.ModelFiles(
         checkpoint=host.model_path("checkpoints", checkpoint),
         motion_module=optional_path(host.MOTION_MODULES, motion_module),
         vae=optional_path("vae", vae),
@@ -42,6 +63,20 @@ def load_managed(
         motion_scale=motion_scale,
         clip_skip=clip_skip,
     )
+
+
+def load_managed_files(
+    files: pipeline.ModelFiles, *, checkpoint: str, fp8_weights: bool = False
+) -> host.ManagedModels:
+    """Load networks into main memory, for ComfyUI to move.
+
+    Args:
+        files: The files; their device and dtype are ComfyUI's.
+        checkpoint: The name of the checkpoint, by which run times are remembered.
+        fp8_weights: Store the weights of the UNet in 8 bits.
+    """
+    devices = host.Devices.of_comfyui()
+    fp8_weights = fp8_weights or devices.fp8_weights
     origins = _origins(files)
     if fp8_weights:
         origins = origins.with_fp8_weights()

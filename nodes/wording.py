@@ -8,6 +8,19 @@ from contextlib import contextmanager
 
 from ..pipeline import AnimateDiffV2VError
 
+# What the batch command says, and what to do in a graph.
+_FOR_GRAPH = {
+    "give the same command again": "run the graph again",
+    "move it away, or set overwrite to replace it": "move it away, or choose another output_folder",
+}
+
+
+def for_graph(sentence: str) -> str:
+    """Return a sentence of a batch in the words of the node."""
+    for said, meant in _FOR_GRAPH.items():
+        sentence = sentence.replace(said, meant)
+    return sentence
+
 
 @contextmanager
 def naming_inputs(**inputs: str) -> Iterator[None]:

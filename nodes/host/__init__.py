@@ -15,6 +15,9 @@ if TYPE_CHECKING:
         MOTION_LORAS,
         MOTION_MODULES,
         OutputFile,
+        batch_file,
+        batch_folder,
+        clips_path,
         data_folder,
         embedding_folders,
         input_folder,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
         model_path,
         models_folder,
         output_file,
+        path_in_folders,
         register_model_folders,
         temporary_folder,
         uploaded_path,
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from .native_sampling import NativeSampling
     from .optical_flow import RaftFlow
     from .patches import has_patches, ignored_patches
-    from .progress import NodeProgress, raise_if_interrupted
+    from .progress import Interrupted, NodeProgress, is_interrupted, raise_if_interrupted
     from .queue import PromptQueue
     from .routes import add_get_route, add_route, application
     from .submitted import current_node_id, remember_submitted_prompts, submitted_prompt
@@ -61,6 +65,7 @@ __all__ = [
     "HostCodec",
     "HostSampler",
     "HostTextEncoder",
+    "Interrupted",
     "ManagedModels",
     "NativeSampling",
     "NodeProgress",
@@ -74,6 +79,9 @@ __all__ = [
     "add_route",
     "application",
     "as_result",
+    "batch_file",
+    "batch_folder",
+    "clips_path",
     "compute_dtype",
     "current_node_id",
     "data_folder",
@@ -84,6 +92,7 @@ __all__ = [
     "input_folder",
     "input_path",
     "input_videos",
+    "is_interrupted",
     "lora_folders",
     "managed",
     "model_folders",
@@ -92,6 +101,7 @@ __all__ = [
     "models_folder",
     "output_file",
     "parameterization",
+    "path_in_folders",
     "raise_if_interrupted",
     "ready_networks",
     "register_model_folders",
@@ -122,6 +132,9 @@ on_demand(
             "MOTION_LORAS",
             "MOTION_MODULES",
             "OutputFile",
+            "batch_file",
+            "batch_folder",
+            "clips_path",
             "data_folder",
             "embedding_folders",
             "input_folder",
@@ -133,6 +146,7 @@ on_demand(
             "model_path",
             "models_folder",
             "output_file",
+            "path_in_folders",
             "register_model_folders",
             "temporary_folder",
             "uploaded_path",
@@ -167,7 +181,9 @@ on_demand(
         "optical_flow": ("RaftFlow",),
         "patches": ("has_patches", "ignored_patches"),
         "progress": (
+            "Interrupted",
             "NodeProgress",
+            "is_interrupted",
             "raise_if_interrupted",
         ),
         "queue": ("PromptQueue",),

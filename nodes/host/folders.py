@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape, has_magic
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -138,6 +139,65 @@ def input_path(name: str) -> Path:
     except (OSError, ValueError):
         pass
     raise _no_video(name)
+
+
+def clips_path(name: str) -> str:
+    """Return the path of a file, folder or pattern below ComfyUI's input folder.
+
+    Names that end in "[output]" or "[temp]" are in those folders, as ComfyUI writes them.
+
+    Raises:
+        AnimateDiffV2VError: none is named, or it is outside of these folders.
+    """
+    if not name.strip():
+        raise AnimateDiffV2VError(
+            "clips is empty; give a folder in ComfyUI's input folder, a pattern such as "
+            "shots/*.mp4, or a table (.csv, .jsonl)."
+        )
+    try:
+        path = Path(os.path.abspath(folder_paths.get_annotated_filepath(name.strip())))  # noqa: PTH100
+        root = next((each for each in _folders() if path.is_relative_to(each)), None)
+        if root is not None and (path.exists() or not has_magic(name)):
+            return str(path)
+    except (OSError, ValueError):
+        root = None
+    if root is None:
+        raise AnimateDiffV2VError(
+            f"clips is {name!r}, which is not in ComfyUI's input folder: move the clips there, or "
+            "link their folder into it."
+        )
+    return str(Path(escape(root), path.relative_to(root)))
+
+
+def path_in_folders(path: Path) -> Path | None:
+    """Return a path without `..`, or None if it is in no folder from which graphs read.
+
+    Links in these folders are followed: they are the owner's own.
+    """
+    plain = Path(os.path.abspath(path))  # noqa: PTH100 - links stay
+    return plain if any(plain.is_relative_to(each) for each in _folders()) else None
+
+
+def batch_folder(name: str) -> Path:
+    """Return the path of a folder in ComfyUI's output folder, which need not be there.
+
+    Raises:
+        AnimateDiffV2VError: none is named, or it is outside of the output folder.
+    """
+    root = Path(os.path.abspath(folder_paths.get_output_directory()))  # noqa: PTH100 - links stay
+    path = Path(os.path.abspath(root / name.strip()))  # noqa: PTH100
+    if path == root or not path.is_relative_to(root):
+        raise AnimateDiffV2VError(
+            f"output_folder is {name!r}; give a folder in ComfyUI's output folder, such as "
+            "video/batch."
+        )
+    return path
+
+
+def batch_file(path: Path) -> OutputFile:
+    """Return a file below the output folder with the fields by which the frontend finds it."""
+    root = Path(os.path.abspath(folder_paths.get_output_directory()))  # noqa: PTH100
+    return OutputFile(path, path.parent.relative_to(root).as_posix(), is_temporary=False)
 
 
 def _folders() -> list[str]:

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from ...pipeline.models.vae import LatentCodec
 
 PROGRESS_UNITS = 1000
+Interrupted = memory.InterruptProcessingException
 
 
 def raise_if_interrupted() -> bool:
     """Raise ComfyUI's interrupt, which ends the prompt; the pipeline's cancel callback."""
     memory.throw_exception_if_processing_interrupted()
     return False
+
+
+def is_interrupted() -> bool:
+    """Return whether the prompt is to end; raise_if_interrupted then ends it."""
+    return bool(memory.processing_interrupted())
 
 
 class NodeProgress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,23 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..part_folder import PartFolder
 from ..ranges import MEMORY_GB
+from .ram import default_ram_bytes
 
 # Latents, noise and what a sampler keeps of earlier steps: so many tensors of a whole video.
 TENSORS_PER_VIDEO = 8
-# What a machine is taken to have if it does not say.
-_USUAL_MACHINE_BYTES = 8 * 10**9
 _CHUNK_BYTES = 2**20
 _MIN_CHUNK_ROWS = 16
 
 # Gives a context in which tensors are as usual.
 Paused = Callable[[], AbstractContextManager[None]]
-
-
-def default_ram_bytes() -> int:
-    """Return a quarter of this machine's memory."""
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    return _USUAL_MACHINE_BYTES // 4
 
 
 class Scratch:

@@ -22,7 +22,7 @@ STACK, MOTION, MODEL = "ADV2V_LoraStack", "ADV2V_MotionLoraStack", "ADV2V_LoadMo
 CORE, WINDOWS, TRAVEL = "ADV2V_ModelFromComfy", "ADV2V_ContextOptions", "ADV2V_PromptSchedule"
 SAMPLER, JOB = "ADV2V_Sampler", "ADV2V_VideoToVideo"
 FRAMES, CONTROL, STYLE = "ADV2V_ControlFrames", "ADV2V_ControlNet", "ADV2V_IPAdapter"
-SPEED, APPLY = "ADV2V_Speed", "ADV2V_ApplyMotion"
+SPEED, APPLY, BATCH = "ADV2V_Speed", "ADV2V_ApplyMotion", "ADV2V_Batch"
 MATCH = "ADV2V_MatchSource"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
@@ -136,6 +136,7 @@ GRAPHS = {
             (APPLY, 0, "KSampler", "model"),
         ],
     ),
+    "batch": ([[(BATCH, {"clips": "clips", "prompt": PROMPT["positive"]})]], []),
     "video_to_video": ([[(JOB, CLIP | {"prompt": PROMPT["positive"]})]], []),
 }
 BUILD = """async ([columns, links, scale, corner]) => {

@@ -12,7 +12,7 @@ const PLAN = "animatediff_v2v_miniature";
 const BUTTON = "get_miniature";
 // Without this script, it leads to a heading of README.md.
 const LINK = 'a[href$="#get-the-miniature"]';
-const CLIP = "video";
+const CLIPS = ["video", "clips"];
 
 app.registerExtension({
   name: "AnimateDiffV2V.GetMiniature",
@@ -28,7 +28,7 @@ app.registerExtension({
       // Named, the miniature's files would be reported as missing, with advice to download them.
       if (widget.value === value && isMissing(widget)) widget.value = "";
     }
-    if (CLIP in values && needsFiles()) addButton(node);
+    if (CLIPS.some((name) => name in values) && needsFiles()) addButton(node);
   },
 });
 
@@ -61,7 +61,7 @@ function planned() {
 // Returns whether the model of a node is not there; everybody uploads their own clip.
 function needsFiles() {
   return planned().some(([node, values]) =>
-    entries(node, values).some(([widget]) => widget.name !== CLIP && isMissing(widget)),
+    entries(node, values).some(([widget]) => !CLIPS.includes(widget.name) && isMissing(widget)),
   );
 }
 

@@ -4,7 +4,8 @@
 import { app } from "../../../scripts/app.js";
 import { after } from "./hooks.js";
 
-const NODES = new Set(["ADV2V_EncodeVideo", "ADV2V_VideoToVideo", "ADV2V_LoadVideo"]);
+const RESULTS = ["ADV2V_EncodeVideo", "ADV2V_VideoToVideo", "ADV2V_Batch"];
+const NODES = new Set([...RESULTS, "ADV2V_LoadVideo"]);
 const VIDEO_WIDGET = "video-preview";
 const PICTURE_WIDGETS = ["$$canvas-image-preview", "$$comfy_animation_preview"];
 const WIDGETS = [VIDEO_WIDGET, ...PICTURE_WIDGETS];

@@ -6,7 +6,7 @@ import { after, before } from "./hooks.js";
 import { locator } from "./node_outputs.js";
 import { removePictures, removeVideo } from "./previews.js";
 
-const NODES = new Set(["ADV2V_EncodeVideo", "ADV2V_VideoToVideo"]);
+const NODES = new Set(["ADV2V_EncodeVideo", "ADV2V_VideoToVideo", "ADV2V_Batch"]);
 const VIDEO = /\.(mp4|webm|mov|mkv)$/i;
 const GIF = /\.gif$/i;
 const latest = new WeakMap(); // the live preview of each node

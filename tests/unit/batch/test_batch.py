@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +12,19 @@ from animatediff_v2v.batch.digests import MARK
 from animatediff_v2v.batch.documents import document, restored
 from animatediff_v2v.batch.inline import run_inline
 from animatediff_v2v.batch.ledger import LEDGER, Ledger
+from animatediff_v2v.batch.local import _Engine
 from animatediff_v2v.batch.plan import marked, plan
 from animatediff_v2v.batch.render import Renderer, check_unchanged
 from animatediff_v2v.batch.report import frames_in_words
 from animatediff_v2v.batch.run import FOUND, BatchRun
 from animatediff_v2v.batch.summary import summarize
-from animatediff_v2v.batch.unit import FilesChanged, Unit, unit_document, unit_restored
+from animatediff_v2v.batch.unit import (
+    FilesChanged,
+    Unit,
+    unit_document,
+    unit_restored,
+    with_ram_share,
+)
 from animatediff_v2v.pipeline import (
     AnimateDiffV2VError,
     ControlFile,
@@ -28,7 +36,7 @@ from animatediff_v2v.pipeline import (
     SamplingSettings,
     StyleFile,
 )
-from animatediff_v2v.pipeline.errors import DiskFull
+from animatediff_v2v.pipeline.errors import Cancelled, DiskFull
 from animatediff_v2v.pipeline.prompts import PromptSchedule
 from animatediff_v2v.pipeline.video import probe_video
 
@@ -90,11 +98,16 @@ def test_the_page_says_which_frames_were_chosen(tmp_path, job, selection, option
     "settings",
     [
         {"prompt_schedule": PromptSchedule("0: a fox")},
+        {"arrangement": "travel"},
+        {"arrangement": "per_window"},
         {"selection": FrameSelection(frame_load_cap=31)},
     ],
 )
 def test_what_depends_on_frame_numbers_or_is_short_stays_whole(tmp_path, job, settings):
     clip = write_clip(tmp_path / "a.mp4", [(20, 30), (20, 200)])
+    if "arrangement" in settings:
+        style = StyleFile(adapter=clip, vision_model=clip, images=(clip,), **settings)
+        settings = {"styles": (style,)}
     (unit,) = planned([job(clip, **settings)], tmp_path / "out")
     assert unit.kind == "clip"
 
@@ -315,3 +328,43 @@ def test_units_survive_the_ledger_with_every_setting(tmp_path):
     )  # fmt: skip
     assert unit_restored(unit_document(unit)) == unit
     assert restored(Request, document(request)) == request
+
+
+def test_guides_that_are_loaded_are_part_of_what_is_done(tmp_path, job, inverter):
+    clip, out = write_clip(tmp_path / "a.mp4", [(20, 30), (20, 200)]), tmp_path / "out"
+    plain = job(clip)
+    guided = replace(plain, guides="style images")
+    assert {row.state for row in worked([guided], out, inverter).values()} == {"done"}
+    (first, *_), (again, *_) = planned([guided], out), planned([plain], out)
+    assert first.digest != again.digest
+    whole = planned([replace(guided, is_whole=True)], out)
+    assert [(unit.kind, unit.frames) for unit in whole] == [("clip", 40)]
+    with pytest.raises(AnimateDiffV2VError, match="style images that ComfyUI has loaded"):
+        Renderer("cpu").render(first)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 12])
+def test_a_plan_is_stopped_between_clips_and_within_them(tmp_path, job, calls):
+    clips = [write_clip(tmp_path / f"{name}.mp4", [(20, 30), (20, 200)]) for name in "ab"]
+    asked = iter([False] * calls)
+    with pytest.raises(Cancelled):
+        planned(map(job, clips), tmp_path / "out", is_cancelled=lambda: next(asked, True))
+    looked = []
+    planned(map(job, clips), tmp_path / "out", on_clip=looked.append)
+    assert looked == [1, 2]
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(None, 1), (None, 4), (0.5, 4)])
+def test_the_workers_of_a_machine_share_its_default_memory(tmp_path, job, limit, workers):
+    with Ledger(tmp_path / "out") as ledger:
+        made = replace(job(write_clip(tmp_path / "a.mp4", [(4, 30)])), max_ram_gb=limit)
+        engine, sent = _Engine(BatchRun(ledger, plan([made], tmp_path / "out", store=ledger))), []
+        for name in range(workers):
+            connection = SimpleNamespace(send=sent.append)
+            engine._workers[str(name)] = SimpleNamespace(
+                name=str(name), units=[], is_ready=True, connection=connection
+            )
+        engine._supply(engine._workers["0"])
+    whole = with_ram_share(replace(sent[0], max_ram_gb=None), workers=1).max_ram_gb
+    assert sent[0].max_ram_gb == (limit or whole / workers)
+    assert whole > 0.1

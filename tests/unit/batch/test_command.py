@@ -204,6 +204,7 @@ def test_rows_of_a_table_replace_the_options_of_the_command():
         "Stable Diffusion 1.5 checkpoint; required",
         "each frame on its own; required",
         "--max-ram GB main memory of each worker",
+        "all workers of a machine share a quarter of its memory",
         "png; mp4-h264 if absent",
     ],
 )

@@ -68,7 +68,7 @@ def install(tmp_path, capsys):
 
 SMALL = {
     path.relative_to(DEMO).as_posix() for path in FILES if path.parent.name not in NOT_FOR_COMFYUI
-} | {"input/miniature_clip.mp4", "input/miniature_style.png"}
+} | {"input/miniature_clip.mp4", "input/miniature_style.png", "input/miniature_clips.csv"}
 
 
 def test_install_models(install):

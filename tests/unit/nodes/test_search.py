@@ -7,7 +7,7 @@ import pytest
 from .declared import schemas
 
 ALL = set(schemas())
-READ_OR_WRITE = {"LoadVideo", "SelectFrames", "EncodeVideo", "VideoToVideo"}
+READ_OR_WRITE = {"LoadVideo", "SelectFrames", "EncodeVideo", "VideoToVideo", "Batch"}
 
 
 def found(text):
@@ -48,7 +48,9 @@ def test_the_packs_own_subject_finds_every_node(text):
         ("ipadapter", {"IPAdapter"}),
         ("advanced controlnet", {"ControlNet"}),
         ("lora stack", {"LoraStack", "MotionLoraStack"}),
-        ("vid2vid", {"Sampler", "VideoToVideo"}),
+        ("vid2vid", {"Sampler", "VideoToVideo", "Batch"}),
+        ("batch manager", {"Batch"}),
+        ("folder of videos", {"Batch"}),
     ],
 )
 def test_words_of_other_packs_find_the_node_that_does_the_same(text, nodes):

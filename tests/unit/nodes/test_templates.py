@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from animatediff_v2v.demo.install import CLIP_NAME, PICTURE_NAME
+from animatediff_v2v.demo.install import CLIP_NAME, PICTURE_NAME, TABLE_NAME
 from PIL import Image
 
 from .declared import ANY_FILE, schemas
@@ -26,6 +26,7 @@ NAMES = {
     "09 LoRA Stack",
     "10 Native nodes",
     "11 Apply AnimateDiff (KSampler)",
+    "12 Batch of Videos",
 }
 TRY_IT_NOW = "01 Try it now"
 CORE_NODES = {
@@ -164,7 +165,7 @@ def test_the_miniature_suits_the_template(name):
         assert set(values) <= inputs
         for widget, value in values.items():
             if str(value).startswith("miniature"):
-                assert value in brought | {CLIP_NAME, PICTURE_NAME}
+                assert value in brought | {CLIP_NAME, PICTURE_NAME, TABLE_NAME}
             elif nodes[key]["type"] not in CORE_NODES:
                 known = {each.name: each for each in schemas()[nodes[key]["type"]].inputs}
                 assert fits(known[widget], value), f"{widget}: {value!r}"
