@@ -432,10 +432,14 @@ def in_its_folder(tmp_path, monkeypatch):
     [
         ("--closed-loop", "--closed-loop has no effect without --context-schedule looped_uniform"),
         ("--repeat-last-control", "--repeat-last-control has no effect without --control"),
+        (
+            "--restore-frames",
+            "--restore-frames has no effect without --select-every-nth-frame 2 or more",
+        ),
     ],
 )
 def test_a_switch_without_effect_is_refused(switch, sentence, command, capsys):
-    assert main([*command(), switch]) == 2
+    assert main([*command(select_every_nth_frame=1), switch]) == 2
     assert sentence in capsys.readouterr().err
 
 
