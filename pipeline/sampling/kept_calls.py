@@ -85,14 +85,11 @@ class KeptCalls:
         """Write the results of a call; raise OSError if that fails."""
         if number == 0 or not self._folder.is_dir():
             self._begin()
-        digest = hashlib.sha256()
         part = self._folder / f"{phase}-{number:05}.part"
         with part.open("wb") as file:
             for tensor in tensors:
-                values = tensor.cpu().contiguous().numpy().data
-                digest.update(values)
-                file.write(values)
-        part.rename(self._folder / f"{phase}-{number:05}-{digest.hexdigest()}")
+                file.write(_bytes(tensor))
+        part.rename(self._folder / f"{phase}-{number:05}-{_digest(tensors)}")
 
     def _begin(self) -> None:
         key = self._folder / _KEY_FILE
@@ -139,6 +136,8 @@ class KeptModel:
         """Return the result of the earlier run, or that of the model, and keep it."""
         tensors = 1 + self._has_both
         if self._files is None:
+            # A job may sample more than once, from other latents.
+            self._phase += f"-{_digest([noisy])[:_NAME_LENGTH]}"
             files = self._kept.found(self._phase, tensors * noisy.nbytes)
             self._files = files[: len(files) // self._interval * self._interval]
         number, self._number = self._number, self._number + 1
@@ -180,6 +179,18 @@ def remove_kept(folder: Path, *, but: Collection[str]) -> None:
             found = form.fullmatch(path.name)
             if found and found[1] not in names and (path / _KEY_FILE).is_file():
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    values: memoryview = tensor.cpu().contiguous().numpy().data
+    return values
+
+
+def _digest(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
 
 
 def _is_intact(path: Path, size: int) -> bool:

@@ -37,7 +37,7 @@ def units(weights, job, tmp_path):
 
 
 def steps_of(unit):
-    return sorted(path.name for path in unit.target.parent.glob(".*.steps/sample-*"))
+    return sorted(unit.target.parent.glob(".*.steps/sample-*"))
 
 
 def test_a_unit_goes_on_at_its_last_step(units, monkeypatch):

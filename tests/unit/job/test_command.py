@@ -241,7 +241,7 @@ WRONG_INPUTS = {
     "every 0th frame": (wrong(select_every_nth_frame=0), "0"),
     "unknown sampler": (wrong(sampler="eula"), "--sampler is 'eula'; it can be euler,"),
     "unknown scheduler": (wrong(scheduler="x"), "--scheduler is 'x'; it can be normal,"),
-    "unknown preset": (wrong(preset="fast"), "--preset is 'fast'; it can be quality, turbo"),
+    "unknown preset": (wrong(preset="swift"), "--preset is 'swift'; it can be quality, turbo"),
     "unknown dtype": (wrong(dtype="int8"), "--dtype is 'int8'"),
     "unknown device": (wrong(device="npu:7"), "--device is 'npu:7'"),
     "several devices, one unknown": (

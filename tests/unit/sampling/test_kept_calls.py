@@ -68,9 +68,9 @@ def die():
     raise Killed
 
 
-def run(name, model, kept=None):
+def run(name, model, kept=None, seed=1):
     spec = SAMPLERS[name]
-    noisy = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1)) * 14
+    noisy = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(seed)) * 14
     sigmas = sampling_sigmas(
         SCHEDULE, scheduler="normal", steps=STEPS, denoise=1.0,
         skip_penultimate=spec.skip_penultimate,
@@ -128,7 +128,7 @@ def changed(path):
 
 
 def kept_file(folder, number):
-    (path,) = folder.glob(f".*.steps/sample-{number:05}-*")
+    (path,) = folder.glob(f".*.steps/sample-*-{number:05}-*")
     return path
 
 
@@ -152,6 +152,17 @@ def test_what_is_damaged_is_computed_again(damage, kept, tmp_path):
     again = Model()
     assert torch.equal(run("dpmpp_2m", again, kept_in(tmp_path)), run("dpmpp_2m", Model()))
     assert again.calls == STEPS - kept
+
+
+@torch.inference_mode()
+def test_sampling_twice_in_a_job_keeps_both(tmp_path):
+    """The second time starts from other latents."""
+    for calls in (2 * STEPS, 0):
+        model, kept = Model(), kept_in(tmp_path)
+        first, second = (run("euler", model, kept, seed) for seed in (1, 2))
+        assert model.calls == calls
+        assert torch.equal(first, run("euler", Model(), seed=1))
+        assert torch.equal(second, run("euler", Model(), seed=2))
 
 
 @torch.inference_mode()
