@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from numpy.typing import NDArray
 
 from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.frame_job import as_bytes
+from ..pipeline.job_video import open_reader, open_writer, output_size
 from ..pipeline.memory.devices import resolve_device
 from ..pipeline.progress import IsCancelled, stop_if
 from ..pipeline.request import Request
 from ..pipeline.restore.video import is_restored, open_source, restored_video
 from ..pipeline.video import FORMATS, VideoReader, VideoWriter
 from ..pipeline.video.every_frame import EveryFrameReader
-from ..pipeline.video_to_video import open_reader, open_writer
 from .unit import Span
 
 Frame = NDArray[np.uint8]
@@ -48,12 +49,12 @@ def join_parts(
     with open_reader(request) as reader:
         # The reader is not read: it knows the size, the rate and the sound.
         reader.frame_count = spans[-1].stop
-        size = reader.width, reader.height
+        size = output_size(request, reader)
         with ExitStack() as opened:
             writer = opened.enter_context(open_writer(request, reader))
             frames: Iterator[Frame] = _frames(parts, spans, size)
             if is_restored(request, reader):
-                source = open_source(request)
+                source = open_source(replace(request, width=size[0], height=size[1]))
                 opened.enter_context(source)
                 frames = _restored(source, frames, device, is_cancelled)
             for frame in frames:

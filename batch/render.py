@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from ..pipeline.errors import AnimateDiffV2VError
+from ..pipeline.job_video import open_reader
 from ..pipeline.models import Models
 from ..pipeline.progress import IsCancelled, Phase, never
 from ..pipeline.sampling.kept_calls import KeptCalls
 from ..pipeline.video import VideoReader
-from ..pipeline.video_to_video import load_files, open_reader, video_to_video
+from ..pipeline.video_to_video import load_files, video_to_video
 from .digests import content_digest, stamp_of
 from .join import copy_source, join_parts
 from .plan import SOURCE_SIDE, marked

@@ -35,6 +35,7 @@ _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
     "--style-weights": (_has_style, "--ip-adapter"),
     "--source-prompt": (lambda parsed: parsed.noise_type == "unsample", "--noise-type unsample"),
     "--source-blend-end": (lambda parsed: parsed.source_blend != 0, "--source-blend"),
+    "--refine-denoise": (lambda parsed: parsed.refine > 1, "--refine"),
     "--restore-frames": (
         lambda parsed: parsed.select_every_nth_frame > 1 or parsed.force_rate != "0",
         "--select-every-nth-frame 2 or more",

@@ -99,6 +99,23 @@ def add_styles(guides: Group) -> None:
     )
 
 
+def add_refining(output: Group) -> None:
+    """Add the options of the second pass."""
+    output.add_argument(
+        "--refine",
+        type=float,
+        default=1.0,
+        metavar="TIMES",
+        help="enlarge the frames so many times, 1.25 to 2, and denoise them again at that size, in "
+        "tiles if --max-memory or the card is too small for whole frames; 1 leaves this out",
+    )
+    output.add_argument(
+        "--refine-denoise",
+        type=float,
+        help="how much --refine changes, from 0 to 1, default 0.35; 0.2 to 0.5 is usual",
+    )
+
+
 def add_source(guides: Group) -> None:
     """Add the options that preserve the source."""
     guides.add_argument(

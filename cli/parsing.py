@@ -80,6 +80,8 @@ OPTIONS = {
             "source_blend",
             "source_blend_end",
             "match_source",
+            "refine",
+            "refine_denoise",
             "preset",
             "steps",
             "guidance_scale",

@@ -69,6 +69,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     guide_options.add_source(guides)
     options.add_frames(parser.add_argument_group("frames"))
     options.add_windows(parser.add_argument_group("context windows"))
+    guide_options.add_refining(parser.add_argument_group("second pass"))
     options.add_output(parser.add_argument_group("output"))
     speed = parser.add_argument_group("speed and memory, at a cost")
     options.add_speed(speed)
@@ -143,6 +144,7 @@ def request_of(parsed: argparse.Namespace) -> Request:
         source_blend=parsed.source_blend,
         source_mask=parsed.source_mask,
         match_source=parsed.match_source,
+        refine=parsed.refine,
         audio=not parsed.no_audio,
         pingpong=parsed.pingpong,
         loop_count=parsed.loop_count,
@@ -151,6 +153,7 @@ def request_of(parsed: argparse.Namespace) -> Request:
         **_given(
             format=parsed.format or format_by_suffix(Path(parsed.output)),
             source_blend_end=parsed.source_blend_end,
+            refine_denoise=parsed.refine_denoise,
         ),
     )
 

@@ -17,8 +17,8 @@ from ..batch.summary import summarize
 from ..batch.unit import Job, Shots, Unit
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.errors import Cancelled
+from ..pipeline.job_video import open_reader
 from ..pipeline.progress import IsCancelled, Progress
-from ..pipeline.video_to_video import open_reader
 from . import host
 from .frames import FrameSize, restyle_file
 from .loading import load_managed_files

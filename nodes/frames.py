@@ -36,6 +36,10 @@ class FrameSize(NamedTuple):
     width: int
     height: int
 
+    def times(self, factor: float) -> FrameSize:
+        """Return the size of enlarged frames."""
+        return FrameSize(*(round(side * factor / 8) * 8 for side in self))
+
 
 def restyle_images(
     model: host.ManagedModels,

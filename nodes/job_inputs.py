@@ -18,6 +18,7 @@ from ..pipeline import (
 )
 from ..pipeline.choices import checked
 from ..pipeline.presets import Defaults, Preset, with_preset
+from ..pipeline.ranges import REFINE, SHARE
 from ..pipeline.request import Dtype
 from ..pipeline.sampling import Sampler, Scheduler
 from ..pipeline.video import FORMATS, exact_rate
@@ -78,6 +79,8 @@ class JobInputs:
     frame_load_cap: int = 0
     match_source: float = 0.0
     restore_frames: bool = False
+    refine: float = 1.0
+    refine_denoise: float = 0.35
 
     def request(self, source: Path, output: Path, metadata: dict[str, str]) -> Request:
         """Return the request to restyle a video into an mp4.
@@ -95,6 +98,8 @@ class JobInputs:
             width=self.width,
             height=self.height,
             match_source=self.match_source,
+            refine=self.refine,
+            refine_denoise=self.refine_denoise,
             format=FORMAT.name,
             restore_frames=self.restore_frames,
             metadata=metadata,
@@ -205,6 +210,35 @@ def frame_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Make the frames between the kept ones too, from these and the motion of the "
             "source: the result has the frame rate of the source.",
+        ),
+        *_refining_inputs(),
+    ]
+
+
+def _refining_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "refine",
+            default=1.0,
+            min=REFINE.low,
+            max=REFINE.high,
+            step=0.25,
+            optional=True,
+            advanced=True,
+            tooltip="A second pass: the frames are enlarged so many times and denoised again at "
+            "that size, in tiles if memory is too small. 1 leaves it out; 1.5 takes 2.25 times as "
+            "long again.",
+        ),
+        io.Float.Input(
+            "refine_denoise",
+            default=0.35,
+            min=SHARE.low,
+            max=SHARE.high,
+            step=0.05,
+            optional=True,
+            advanced=True,
+            tooltip="How much the second pass changes: 0.2 sharpens, 0.5 draws new details. Has no "
+            "effect if refine is 1.",
         ),
     ]
 

@@ -94,7 +94,7 @@ class VideoToVideo(CheckedNode):
             result = restyle_file(
                 request,
                 model,
-                size=size,
+                size=size.times(request.refine),
                 control=control or host.Chain(),
                 style=style or host.Chain(),
             )

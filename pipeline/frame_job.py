@@ -33,6 +33,7 @@ from .sampling import Conditioning, CustomSampling, Guides, SamplingSettings, sa
 from .sampling.guided_model import GuidedModel
 from .sampling.kept_calls import KeptCalls
 from .sampling.passes import Execution
+from .sampling.sample import MakeGuided
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class FrameJob:
         sample: Callable[..., Tensor] = sample_latents,
         scratch: Scratch | None = None,
         kept_calls: KeptCalls | None = None,
+        make_guided: MakeGuided = GuidedModel,
     ) -> None:
         """Prepare a job.
 
@@ -77,6 +79,7 @@ class FrameJob:
             sample: Takes the place of `sample_latents`, with the same arguments.
             scratch: Files for tensors of the whole video, if they are too large for main memory.
             kept_calls: Keeps what sampling has done so far, for a job after this one is killed.
+            make_guided: As for `sample_latents`; used with `scratch`.
         """
         self._models, self._settings = models, settings
         self._progress, self._is_cancelled = progress, is_cancelled
@@ -85,6 +88,7 @@ class FrameJob:
         self._custom = custom or CustomSampling()
         self._sample_latents, self._scratch = sample, scratch
         self._kept_calls = kept_calls
+        self._make_guided = make_guided
         self._scale = PhaseScale(passes=settings.passes)
 
     def restyle(
@@ -170,7 +174,7 @@ class FrameJob:
         with ExitStack() as opened:
             paused = opened.enter_context(self._scratch.mapping(latents)) if self._scratch else None
             execution = Execution(models.replicas, paused or nullcontext)
-            return sample(make_guided=partial(GuidedModel, execution=execution))
+            return sample(make_guided=partial(self._make_guided, execution=execution))
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:
         """Report that `done` frames went through a phase, unless the job is cancelled."""

@@ -62,6 +62,8 @@ SECONDS = Range(0.0, 1_000_000.0)
 FORCED_FRAME_RATE = Range(0.0, 1000.0)
 FRAME_RATE = Range(0.01, 1000.0)
 SIDE = Range(0, 8192)
+# How many times larger; 1 leaves the second pass out.
+REFINE = Range(1.0, 2.0)
 SIZE_OF_0 = "0 follows the video's size"
 LOOP_COUNT = Range(0, 100)
 # -1 in the widget means the format's default; the highest value depends on the format.

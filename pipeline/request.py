@@ -17,6 +17,7 @@ from .ranges import (
     LOOP_COUNT,
     MEMORY_GB,
     MOTION_SCALE,
+    REFINE,
     SHARE,
     SIDE,
     SIZE_OF_0,
@@ -219,6 +220,11 @@ class Request:
     match_source: float = 0.0
     """How far brightness and colour of each frame are held to those of its source, 0 to 1, where
     `source_mask` is white. 0 leaves the frames as they are."""
+    refine: float = 1.0
+    """How many times larger a second pass makes the frames, 1 to 2: the first pass's are enlarged,
+    and denoised again at that size. 1 leaves it out."""
+    refine_denoise: float = 0.35
+    """As `SamplingSettings.denoise`, for the second pass."""
     audio: bool = True
     """Add the sound of the time that the kept frames span."""
     pingpong: bool = False
@@ -242,12 +248,19 @@ class Request:
         SHARE.check("source_blend", self.source_blend)
         SHARE.check("source_blend_end", self.source_blend_end)
         SHARE.check("match_source", self.match_source)
+        REFINE.check("refine", self.refine, hint="1 leaves the second pass out, 1.5 is usual")
+        SHARE.check("refine_denoise", self.refine_denoise)
         checked("fit", self.fit, Fit)
         SIDE.check("width", self.width, hint=SIZE_OF_0)
         SIDE.check("height", self.height, hint=SIZE_OF_0)
         LOOP_COUNT.check("loop_count", self.loop_count)
         check_prompt(self.prompt, name="prompt")
         check_prompt(self.negative_prompt, name="negative_prompt")
+
+    @property
+    def is_refined(self) -> bool:
+        """True if there is a second pass."""
+        return self.refine > 1
 
     @property
     def inputs(self) -> list[Path]:

@@ -32,8 +32,16 @@ class SpooledControls:
     A context manager: the files are removed when it ends. Memory does not grow with the video.
     """
 
-    def __init__(self, request: Request, *, unet: MotionUNet, width: int, height: int) -> None:
-        """Load the networks, and prepare files for frames of this size beside the output.
+    def __init__(
+        self,
+        request: Request,
+        *,
+        unet: MotionUNet,
+        width: int,
+        height: int,
+        networks: Sequence[ControlNetwork] | None = None,
+    ) -> None:
+        """Load the networks, unless given, and prepare files for frames of this size.
 
         Raises:
             AnimateDiffV2VError: a file is missing, of another kind, or made for another UNet.
@@ -42,7 +50,11 @@ class SpooledControls:
         self._frames: dict[ControlFrameOptions | Path, FrameSpool] = {}
         self._masks: dict[Path, FrameSpool] = {}
         self._stack = ExitStack()
-        self.networks = [_network(control, unet) for control in request.controls]
+        self.networks = (
+            [_network(control, unet) for control in request.controls]
+            if networks is None
+            else list(networks)
+        )
         if request.controls or request.source_mask:
             folder = PartFolder(request.output)
             self._stack.callback(folder.remove)

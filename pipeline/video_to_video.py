@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -20,27 +21,26 @@ from .choices import checked_type
 from .errors import AnimateDiffV2VError
 from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
 from .job_files import check_devices, check_memory_bound
+from .job_video import open_reader, open_writer, output_size
 from .memory.copies import copy_to
 from .memory.devices import job_devices, resolve_dtype
-from .memory.estimate import Work, longest_window
 from .memory.mapped import Scratch
-from .memory.offload import OffloadedModels
-from .models import Models, Placement, TextEncoder, load_networks
+from .models import Models, Placement, load_networks
 from .models.batching import MemoryBound
 from .models.ops.compiled import check_can_compile
 from .output_file import check_output
-from .progress import IsCancelled, Phase, Progress, ReportProgress, never, silent
-from .prompts import PromptTrack, encode_schedule
+from .passes import Passes
+from .progress import IsCancelled, Progress, ReportProgress, never, silent
 from .prompts.embeddings import embedding_finder
 from .request import ModelFiles, Request, Result
 from .restore.video import is_restored, open_source, restored_video
-from .sampling import Conditioning, Guides, SamplingSettings
+from .sampling import Guides, SamplingSettings
 from .sampling.guides import NO_GUIDES
 from .sampling.kept_calls import KeptCalls
 from .source_colours import SourceColours
 from .spooled_controls import SpooledControls
 from .style_files import load_style
-from .video import FORMATS, AudioSpan, VideoReader, VideoWriter
+from .video import FORMATS, VideoReader, VideoWriter
 
 # The arguments of video_to_video that are called.
 _FUNCTIONS = ("progress", "is_cancelled", "before_phase")
@@ -81,25 +81,22 @@ def video_to_video(
     clock, started = Clock(), time.perf_counter()
     reader = prepared or open_reader(request)
     with reader, open_writer(request, reader) as writer, ExitStack() as opened:
-        networks, begin = _loaded(models, request.sampling), before_phase
+        networks = _loaded(models, request.sampling)
         controls = opened.enter_context(_controls(request, networks, reader))
         styles = [load_style(style, unet=networks.unet) for style in request.styles]
-        if networks.bound is not None:
-            bounded = opened.enter_context(_bounded(request, networks, controls, reader))
-            networks, begin = bounded.models, _both(bounded.begin, before_phase)
-        job = FrameJob(networks, request.sampling, progress=progress, is_cancelled=is_cancelled,
-            before_phase=begin, clock=clock, kept_calls=kept_calls,
-            scratch=opened.enter_context(Scratch(request.output, max_ram_gb=max_ram_gb)),
-        )  # fmt: skip
+        scratch = opened.enter_context(Scratch(request.output, max_ram_gb=max_ram_gb))
+        passes = Passes(request, networks, reader, controls, opened=opened, begin=before_phase)
         colours = SourceColours(request.match_source, mask=controls.source_mask)
-        latents = job.restyle(
-            _chunks(reader, controls, colours, clock), frame_count=reader.expected_frame_count,
-            conditioning=lambda count: _conditioning(networks.text_encoder, request, count),
-            guides=lambda: _joined(guides, controls.guides(styles)),
-        )  # fmt: skip
-        frames = colours.matched(job.decode(latents))
+        frames = passes.frames(
+            _chunks(reader, controls, colours, clock),
+            make_job=partial(FrameJob, is_cancelled=is_cancelled, clock=clock, scratch=scratch),
+            progress=progress,
+            kept_calls=kept_calls,
+            guides=lambda controls: _joined(guides, controls.guides(styles)),
+        )
+        frames = colours.matched(frames)
         if is_restored(request, reader):
-            frames = _restored(frames, request, networks, opened, is_cancelled=is_cancelled)
+            frames = _restored(frames, request, reader, networks, opened, is_cancelled=is_cancelled)
         _write(frames, writer, clock)
         finishing = time.perf_counter()
     clock.add("write", time.perf_counter() - finishing)
@@ -156,6 +153,7 @@ def _chunks(
 def _restored(
     frames: Iterable[Tensor],
     request: Request,
+    reader: VideoReader,
     networks: Models,
     opened: ExitStack,
     *,
@@ -164,7 +162,8 @@ def _restored(
     """Yield all frames of the source's time, made of the restyled ones."""
     if networks.bound is not None:  # what restoring takes is not counted
         frames = (chunk.cpu() for chunk in frames)
-    source = open_source(request)
+    width, height = output_size(request, reader)
+    source = open_source(replace(request, width=width, height=height))
     opened.enter_context(source)
     return restored_video(source, frames, is_cancelled=is_cancelled)
 
@@ -241,67 +240,3 @@ def load_files(
     models = Models.of(networks, files, find_embedding=finder)
     replicas = tuple(copy_to(models.unet, each) for each in devices[1:])
     return replace(models, bound=bound, replicas=replicas)
-
-
-def _bounded(
-    request: Request, models: Models, controls: SpooledControls, reader: VideoReader
-) -> OffloadedModels:
-    settings = request.sampling
-    frames = longest_window(models, settings, reader.expected_frame_count)
-    work = Work(frames=frames, width=reader.width, height=reader.height, settings=settings)
-    return OffloadedModels(models, controls.networks, work)
-
-
-def _both(first: BeforePhase, second: BeforePhase) -> BeforePhase:
-    def begin(phase: Phase) -> None:
-        first(phase)
-        second(phase)
-
-    return begin
-
-
-def _conditioning(text_encoder: TextEncoder, request: Request, frames: int) -> Conditioning:
-    schedule = request.prompt_schedule
-    keyframes = schedule.keyframes(frames) if schedule else {0: request.prompt}
-    source = request.source_prompt if request.sampling.noise_type == "unsample" else None
-    return Conditioning(
-        encode_schedule(keyframes, text_encoder.encode),
-        PromptTrack(text_encoder.encode(request.negative_prompt)),
-        None if source is None else PromptTrack(text_encoder.encode(source)),
-    )
-
-
-def open_reader(request: Request) -> VideoReader:
-    """Return a reader of the frames that a request selects, at its size."""
-    return VideoReader(
-        request.input,
-        selection=request.selection,
-        width=request.width,
-        height=request.height,
-        fit=request.fit,
-    )
-
-
-def open_writer(request: Request, reader: VideoReader) -> VideoWriter:
-    """Return a writer of a request's output, with the sound of what `reader` reads."""
-    return VideoWriter(
-        request.output,
-        width=reader.width,
-        height=reader.height,
-        frame_rate=reader.info.frame_rate if is_restored(request, reader) else reader.frame_rate,
-        format=FORMATS[request.format].name,
-        crf=request.crf,
-        audio=_sound(reader) if request.audio else None,
-        pingpong=request.pingpong,
-        loop_count=request.loop_count,
-        hardware=request.hardware_encoder,
-        metadata=request.metadata,
-        overwrite=request.overwrite,
-    )
-
-
-def _sound(reader: VideoReader) -> AudioSpan | None:
-    start, duration = reader.time_span
-    if not reader.info.has_audio:
-        return None
-    return AudioSpan(reader.info.path, start_seconds=start, duration_seconds=duration)

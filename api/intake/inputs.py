@@ -82,6 +82,8 @@ class Inputs:
                 loras=loras,
                 match_source=asked.match_source,
                 restore_frames=asked.restore_frames,
+                refine=asked.refine,
+                refine_denoise=asked.refine_denoise,
                 is_low_priority=request.is_low_priority,
                 sequence=request.sequence,
                 preset=asked.preset,

@@ -29,7 +29,7 @@ class ApiJob:
         absolute path instead of a name.
     force_rate: frames per second to resample the video to first; 0 keeps its own.
     duration_seconds: seconds of the video to restyle; 0 restyles all.
-    match_source, restore_frames: as in Request.
+    match_source, restore_frames, refine, refine_denoise: as in Request.
     sequence: increases with each request.
     preset: its options for speed are used; all other values are given here.
     round: among jobs of the same priority, the lower round goes first, then the lower sequence.
@@ -54,6 +54,8 @@ class ApiJob:
     duration_seconds: float = 0
     match_source: float = 0
     restore_frames: bool = False
+    refine: float = 1
+    refine_denoise: float = 0.35
     is_low_priority: bool = False
     sequence: int = 0
     round: int = 0

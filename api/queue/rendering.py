@@ -116,6 +116,8 @@ def _request(job: ApiJob, output: Path) -> Request:
         ),
         match_source=job.match_source,
         restore_frames=job.restore_frames,
+        refine=job.refine,
+        refine_denoise=job.refine_denoise,
         format=FORMAT.name,
         overwrite=True,  # an earlier run of the same job may have left a video there
     )

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ...pipeline.errors import AnimateDiffV2VError
 from ...pipeline.prompts.weights import check_prompt
-from ...pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, SEED, SHARE
+from ...pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, REFINE, SEED, SHARE
 from ...pipeline.request import NEGATIVE_PROMPT
 
 LONGEST_PROMPT = 10_000
@@ -107,6 +107,19 @@ class RestyleInput(BaseModel):
         "exact",
         description="Beyond the hosted model: fast takes less time for a result that is not "
         "quite the same (DeepCache and reduced precision). For 20 steps and more.",
+    )
+    refine: Finite = Field(
+        1,
+        ge=REFINE.low,
+        le=REFINE.high,
+        description="Beyond the hosted model: how many times larger a second pass makes the "
+        "frames; 1 leaves it out.",
+    )
+    refine_denoise: Finite = Field(
+        0.35,
+        ge=SHARE.low,
+        le=SHARE.high,
+        description="Beyond the hosted model: how much the second pass changes.",
     )
 
     @property

@@ -51,6 +51,8 @@ def graph(job: ApiJob, *, video: str) -> Graph:
             "duration": job.duration_seconds,
             "match_source": job.match_source,
             "restore_frames": job.restore_frames,
+            "refine": job.refine,
+            "refine_denoise": job.refine_denoise,
             "filename_prefix": f"{OUTPUT_FOLDER}/{job.request_id}",
             **stacks,
         },

@@ -34,11 +34,20 @@ class Work:
     """Pixels; `height` too."""
     height: int
     settings: SamplingSettings
+    tile: tuple[int, int] | None = None
+    """Height and width in latent pixels of the tiles that go through the UNet; None takes whole
+    frames."""
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width in latent pixels of what goes through the UNet."""
+        return self.tile or (self.height // 8, self.width // 8)
 
     @property
     def pixels(self) -> int:
         """Latent pixels of a window, over all its frames."""
-        return self.frames * (self.height // 8) * (self.width // 8)
+        height, width = self.latent_size
+        return self.frames * height * width
 
 
 def coding_memory(models: Models, work: Work, frames: int) -> tuple[LiveBytes, LiveBytes]:
@@ -78,7 +87,8 @@ def sampling_memory(
     schedule = NoiseSchedule(unet.beta_schedule)
     channels = int(unet.unet.config.cross_attention_dim)
     prompt = torch.zeros(1, PROMPT_TOKENS, channels)
-    picture = torch.zeros(1, work.height, work.width, 3, dtype=torch.uint8)
+    height, width = work.latent_size
+    picture = torch.zeros(1, 8 * height, 8 * width, 3, dtype=torch.uint8)
     model = GuidedModel(
         unet,
         schedule=schedule,
@@ -90,7 +100,7 @@ def sampling_memory(
         cache=FeatureCache(interval=work.settings.speed.deep_cache_interval),
         chunks=chunks,
     )
-    noisy = torch.zeros(work.frames, 4, work.height // 8, work.width // 8)
+    noisy = torch.zeros(work.frames, 4, height, width)
     with torch.inference_mode(), live_bytes() as counted:
         model(noisy, schedule.sigmas[500], 0)
     return counted

@@ -84,6 +84,10 @@ class OffloadedModels:
         trace: TracebackType | None,
     ) -> None:
         """Move all networks back to main memory."""
+        self.release()
+
+    def release(self) -> None:
+        """Move all networks back to main memory."""
         self._onload([])
 
     def begin(self, phase: Phase) -> None:

@@ -66,6 +66,10 @@ class FeatureCache:
         self._calls, self._step, self._bytes = 0, 0, 0
         self._has_warned = False
 
+    def fresh(self, share: int) -> FeatureCache:
+        """Return an empty cache of the same interval, with one of `share` parts of the memory."""
+        return FeatureCache(interval=self._interval, max_bytes=self._max_bytes // share)
+
     def begin_call(self, step: int) -> int:
         """Begin a call of the sampler, and return the step whose context windows to use.
 

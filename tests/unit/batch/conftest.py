@@ -17,9 +17,9 @@ from animatediff_v2v.pipeline import (
     Request,
     SamplingSettings,
 )
+from animatediff_v2v.pipeline.job_video import open_reader, open_writer
 from animatediff_v2v.pipeline.progress import never
 from animatediff_v2v.pipeline.video import Audio, VideoReader, VideoWriter
-from animatediff_v2v.pipeline.video_to_video import open_reader, open_writer
 
 RATE = Fraction(10)
 

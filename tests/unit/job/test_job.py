@@ -24,6 +24,7 @@ from animatediff_v2v.pipeline import (
 )
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.sampling import Control, StyleImages
+from animatediff_v2v.pipeline.second_pass import SecondPass
 from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
 
 
@@ -228,3 +229,43 @@ def test_restored_frames_lie_between_the_kept_ones(request_for, models, *, selec
 def test_without_dropped_frames_there_is_nothing_to_restore(request_for, models):
     asked = replace(request_for("a.mkv"), selection=FrameSelection(), restore_frames=True)
     assert video_to_video(asked, models).frame_count == 20
+
+
+def refined(request_for, name, **fields):
+    return replace(request_for(name, steps=1), refine=1.5, format="mkv-ffv1", **fields)
+
+
+def test_a_second_pass_enlarges_the_frames(request_for, models):
+    seen, phases = [], []
+    result = video_to_video(
+        refined(request_for, "a.mkv"), models, progress=seen.append, before_phase=phases.append
+    )
+    fractions = [step.fraction for step in seen]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert phases == ["encode", "sample", "encode", "sample", "decode_latents"]
+    with VideoReader(result.path) as reader:
+        assert (reader.width, reader.height, len(list(reader))) == (96, 96, 10)
+
+
+def test_a_second_pass_is_the_same_within_a_limit_on_memory(request_for, files):
+    made = []
+    for limit in (None, 1.0):
+        bounded = replace(files, max_memory_gb=limit)
+        result = video_to_video(refined(request_for, f"{limit}.mkv"), bounded)
+        with VideoReader(result.path) as reader:
+            made.append(np.stack(list(reader)))
+    assert np.array_equal(*made)
+
+
+def test_a_second_pass_in_tiles_takes_masks_and_frames_that_are_restored(
+    request_for, models, tmp_path, monkeypatch
+):
+    from PIL import Image
+
+    mask = np.zeros((64, 64), np.uint8)
+    Image.fromarray(mask).save(tmp_path / "black.png")
+    monkeypatch.setattr(SecondPass, "_tile_on_card", lambda _self, _models: (8, 8))
+    made = refined(request_for, "a.mkv", source_mask=tmp_path / "black.png", restore_frames=True)
+    result = video_to_video(made, models)
+    with VideoReader(result.path) as reader:
+        assert (reader.width, reader.height, len(list(reader))) == (96, 96, 20)

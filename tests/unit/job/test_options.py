@@ -316,6 +316,8 @@ CASES = {
     "context fuse": ({"context_fuse": "x"}, "--context-fuse is 'x'"),
     "context stride": ({"context_stride": 0}, "--context-stride is 0"),
     "source blend": ({"source_blend": 2}, "--source-blend is 2"),
+    "refined beyond": ({"refine": 4}, "--refine is 4; it must be from 1 to 2"),
+    "refined below": ({"refine": 1.5, "refine_denoise": -1}, "--refine-denoise is -1"),
     "colours": ({"match_source": 1.5}, "--match-source is 1.5; it must be from 0 to 1"),
     "loops": ({"loop_count": -1}, "--loop-count is -1"),
     "a ControlNet's strength": (
@@ -396,6 +398,10 @@ CASES = {
     "the end of no blend": (
         {"source_blend_end": 1},
         "--source-blend-end has no effect without --sou",
+    ),
+    "the denoise of no second pass": (
+        {"refine_denoise": 0.3},
+        "--refine-denoise has no effect without --refine",
     ),
     "a stride of static windows": (
         {"context_stride": 2},
@@ -529,6 +535,8 @@ CHANGES = {
     "blend to the end": {"source_blend": 0.5, "source_blend_end": 1, "steps": 3},
     "mask": {"source_mask": "half.png"},
     "colours": {"match_source": 0.5},
+    "refined": {"refine": 1.25},
+    "refined more": {"refine": 1.25, "refine_denoise": 1},
     "colours and mask": {"match_source": 0.5, "source_mask": "half.png"},
     "fit": {"width": 64, "height": 32, "fit": "stretch"},
     "pad": {"width": 64, "height": 32, "fit": "pad"},

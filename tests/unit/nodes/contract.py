@@ -17,7 +17,15 @@ RELIED_ON = ("default", "min", "max", "options", "force_input", "control_after_g
 
 # Widgets for which web/js/older_graphs.js completes graphs that were saved without them.
 COMPLETED = {
-    "ADV2V_VideoToVideo": ["width", "height", "frame_load_cap", "match_source", "restore_frames"]
+    "ADV2V_VideoToVideo": [
+        "width",
+        "height",
+        "frame_load_cap",
+        "match_source",
+        "restore_frames",
+        "refine",
+        "refine_denoise",
+    ]
 }
 
 Contract = dict[str, dict[str, Any]]

@@ -1,0 +1,209 @@
+"""A second pass: the frames of the first are enlarged, and denoised a little at that size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from .errors import AnimateDiffV2VError
+from .frame_job import BeforePhase, FrameJob, as_bytes
+from .job_video import open_reader, output_size
+from .memory.estimate import Work, longest_window, sampling_memory
+from .memory.offload import OffloadedModels
+from .memory.tracer import weight_bytes
+from .models import Models
+from .models.batching import ChunkSizes
+from .progress import Phase, Progress, ReportProgress
+from .request import Request
+from .sampling import Conditioning, Guides
+from .sampling.guided_model import GuidedModel
+from .sampling.tiles import TiledModel, TileSize, tile_size
+from .spooled_controls import SpooledControls
+from .video import VideoReader
+
+# Tiles along a side, in the order in which they are tried.
+_TILE_COUNTS = (1, 2, 3, 4)
+# Of a graphics card's memory, for weights and tensors of a pass.
+_SHARE_OF_CARD = 0.9
+
+
+class SecondPass:
+    """What the second pass of a job needs besides the first: its size, networks and guides.
+
+    Frames stream from the first pass into the second; nothing of them is kept.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        models: Models,
+        reader: VideoReader,
+        first: SpooledControls,
+        opened: ExitStack,
+    ) -> None:
+        """Prepare the pass, and find the largest tiles that fit into memory.
+
+        Args:
+            request: The job's request.
+            models: Its networks.
+            reader: The reader of the first pass.
+            first: The controls of the first pass, whose networks are used again.
+            opened: Closes the files of this pass.
+
+        Raises:
+            AnimateDiffV2VError: the limit on memory is too small for this size.
+        """
+        width, height = output_size(request, reader)
+        sampling = replace(request.sampling, denoise=request.refine_denoise)
+        self.request = replace(request, width=width, height=height, sampling=sampling)
+        self._size = (width, height)
+        self._controls = opened.enter_context(
+            SpooledControls(
+                self.request, unet=models.unet, width=width, height=height, networks=first.networks
+            )
+        )
+        self._source: Iterator[NDArray[np.uint8]] | None = None
+        if request.controls or request.source_mask:
+            self._source = iter(opened.enter_context(open_reader(self.request)))
+        frames = longest_window(models, sampling, reader.expected_frame_count)
+        self._work = Work(frames=frames, width=width, height=height, settings=sampling)
+        self.models, self._tile, self._offloaded = self._fitted(models, opened)
+
+    def run(
+        self,
+        frames: Iterator[Tensor],
+        *,
+        frame_count: int,
+        make_job: Callable[..., FrameJob],
+        conditioning: Callable[[int], Conditioning],
+        guides: Callable[[SpooledControls], Guides],
+    ) -> Iterator[Tensor]:
+        """Return the frames of this pass, made of those of the first.
+
+        Args:
+            frames: The frames of the first pass, in chunks [n, height, width, 3], float 0..1.
+            frame_count: Frames in all chunks.
+            make_job: Makes a job of networks and settings; FrameJob with its other arguments.
+            conditioning: As for `FrameJob.restyle`.
+            guides: Returns the guides of sampling that have the given controls.
+        """
+        make_guided = GuidedModel if self._tile is None else partial(TiledModel, tile=self._tile)
+        job = make_job(self.models, self.request.sampling, make_guided=make_guided)
+        latents = job.restyle(
+            self._chunks(frames),
+            frame_count=frame_count,
+            conditioning=conditioning,
+            guides=lambda: guides(self._controls),
+        )
+        return job.decode(latents)
+
+    def begin(self, phase: Phase) -> None:
+        """Move the networks of a phase to the device, if memory is limited."""
+        if self._offloaded is not None:
+            self._offloaded.begin(phase)
+
+    def _chunks(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield the enlarged frames of the first pass as uint8, and make control frames of them.
+
+        Frames are enlarged with Lanczos' filter. Where the source mask is black, they are the
+        source's, at full sharpness.
+        """
+        done = 0
+        for chunk in frames:
+            large = np.stack([self._enlarged(frame) for frame in as_bytes(chunk)])
+            if self._source is not None:
+                source = list(islice(self._source, len(large)))
+                self._controls.add(source)
+                large = self._masked(large, np.stack(source), done)
+            done += len(large)
+            yield torch.from_numpy(large)
+
+    def _enlarged(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        picture = Image.fromarray(frame).resize(self._size, Image.Resampling.LANCZOS)
+        pixels: NDArray[np.uint8] = np.asarray(picture)
+        return pixels
+
+    def _masked(
+        self, large: NDArray[np.uint8], source: NDArray[np.uint8], first: int
+    ) -> NDArray[np.uint8]:
+        mask = self._controls.source_mask
+        if mask is None:
+            return large
+        rows = [min(index, len(mask) - 1) for index in range(first, first + len(large))]
+        share = mask[rows].unsqueeze(-1).numpy()
+        mixed = source + share * (large.astype(np.float32) - source)
+        pixels: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
+        return pixels
+
+    def _fitted(
+        self, models: Models, opened: ExitStack
+    ) -> tuple[Models, TileSize | None, OffloadedModels | None]:
+        """Return the networks, the size of the tiles if frames do not fit, and what moves them."""
+        if models.bound is None:
+            return models, self._tile_on_card(models), None
+        for count in _TILE_COUNTS:
+            work = self._in_tiles(count)
+            try:
+                offloaded = OffloadedModels(models, self._controls.networks, work)
+            except AnimateDiffV2VError:
+                if count == _TILE_COUNTS[-1]:
+                    raise
+            else:
+                return opened.enter_context(offloaded).models, work.tile, offloaded
+        raise AssertionError("the loop returns or raises")
+
+    def _tile_on_card(self, models: Models) -> TileSize | None:
+        """Return the largest tiles that fit onto an NVIDIA card; None for whole frames."""
+        device = models.unet.device
+        if device.type != "cuda":
+            return None
+        networks = self._controls.networks
+        memory = torch.cuda.get_device_properties(device).total_memory * _SHARE_OF_CARD
+        for count in _TILE_COUNTS:
+            work = self._in_tiles(count)
+            chunks = models.chunks or ChunkSizes.default(device, pixels=work.pixels)
+            counted = sampling_memory(models, networks, work, chunks)
+            if counted.peak + weight_bytes(models.unet, *networks) <= memory:
+                break
+        return work.tile
+
+    def _in_tiles(self, count: int) -> Work:
+        if count == 1:
+            return self._work
+        tile = tile_size(count, self._work.height // 8, self._work.width // 8)
+        return replace(self._work, tile=tile)
+
+
+def split_progress(
+    report: ReportProgress, request: Request
+) -> tuple[ReportProgress, ReportProgress]:
+    """Return the reports of both passes, whose shares are as their pixels."""
+    share = 1 / (1 + request.refine**2)
+
+    def first(step: Progress) -> None:
+        if step.phase != "decode_latents":  # while the second pass encodes
+            report(replace(step, fraction=share * step.fraction))
+
+    def second(step: Progress) -> None:
+        report(replace(step, fraction=share + (1 - share) * step.fraction))
+
+    return first, second
+
+
+def without_decoding(begin: BeforePhase) -> Callable[[Phase], None]:
+    """Return a function for the first pass, whose frames are decoded while the second encodes."""
+
+    def begin_phase(phase: Phase) -> None:
+        if phase != "decode_latents":
+            begin(phase)
+
+    return begin_phase
