@@ -292,6 +292,7 @@ class _Run:
             self.settings.sampler,
             self.context,
             self.settings.speed.compile,
+            self.settings.speed.reduced_precision,
         )
 
 

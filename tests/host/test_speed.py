@@ -60,22 +60,6 @@ def test_the_one_node_takes_them_too(server):
     assert message(server.run(prompt), "execution_success")
 
 
-def test_the_preset_fast_stands_for_two_options(server):
-    options = with_speed(505, deep_cache_interval=2, reduced_precision=True)
-    by_preset = graph(sample=sampler(seed=505, steps=4, preset="fast"))
-    plain = pictures(server, graph(sample=sampler(seed=505, steps=4)))
-    assert pictures(server, options) == pictures(server, by_preset) != plain
-    assert message(server.run(one_node(seed=506, preset="fast")), "execution_success")
-
-
-def test_rescaled_and_projected_guidance_changes_the_result(server):
-    plain, rescaled, projected = (
-        pictures(server, graph(sample=sampler(seed=507, steps=2, guidance_scale=9.0, **values)))
-        for values in ({}, {"guidance_rescale": 0.7}, {"guidance_parallel": 0.0})
-    )
-    assert len({*map(tuple, (plain, rescaled, projected))}) == 3
-
-
 @pytest.mark.parametrize(
     ("values", "name", "sentence"),
     [
