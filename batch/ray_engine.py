@@ -4,37 +4,55 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
 from .outcome import Outcome, outcome_of
 from .run import BatchRun
-from .unit import unit_document, unit_restored
+from .unit import Unit, unit_document, unit_restored, with_ram_share
 
 # How often an idle worker asks whether another one has taken too long.
 POLL_SECONDS = 1.0
 # A worker that cannot even start would be replaced forever.
 MOST_STARTS_IN_VAIN = 3
+# Units that an actor has at a time: the next one is read while the first is rendered.
+UNITS_AHEAD = 2
+# What a process takes of a GPU besides what is counted: the driver's context and libraries.
+CONTEXT_BYTES = 10**9
+# Ray counts ten-thousandths of a GPU.
+_SHARES_OF_A_GPU = 10_000
+# What actors may ask for of the memory that Ray counts.
+_USABLE = 0.9
+_PROBE_SECONDS = 60.0
 
 
 class RayWorker:
-    """An actor that renders units one after another."""
+    """An actor that renders units one after another, and reads the next one meanwhile."""
 
-    def __init__(self, device: str) -> None:
-        """Render on a torch device; Ray shows each actor only the GPUs that it gave it."""
+    def __init__(self, device: str, workers: int) -> None:
+        """Render on a torch device; Ray shows each actor only the GPUs that it gave it.
+
+        Args:
+            device: The device.
+            workers: The number of actors on each machine, which share its memory.
+        """
         from .render import Renderer  # noqa: PLC0415 - loads PyTorch, in the actor
 
-        self._renderer = Renderer(device)
+        self._renderer, self._workers = Renderer(device), workers
+        self._turn = threading.Lock()
 
     def name(self) -> str:
         """Return the machine and the process, for the ledger."""
         return f"{socket.gethostname()}-{os.getpid()}"
 
     def render(self, document: dict[str, Any]) -> Outcome:
-        """Write a unit's result."""
-        unit = unit_restored(document)
-        return outcome_of(unit.name, lambda: self._renderer.render(unit))
+        """Write a unit's result; called for the next unit before this one is done."""
+        unit = with_ram_share(unit_restored(document), workers=self._workers)
+        self._renderer.prepare(unit)
+        with self._turn:
+            return outcome_of(unit.name, lambda: self._renderer.render(unit))
 
 
 @dataclass
@@ -42,6 +60,9 @@ class _Actor:
     name: str
     handle: Any
     models: str = ""
+    units: dict[Any, str] = field(default_factory=dict)
+    """The names of its units by reference, the first one at hand."""
+    begun: str = ""
 
 
 def run_on_ray(run: BatchRun, *, device: str = "auto", workers: int = 0) -> None:
@@ -54,7 +75,8 @@ def run_on_ray(run: BatchRun, *, device: str = "auto", workers: int = 0) -> None
     Args:
         run: The batch.
         device: The torch device of all workers; "auto" is the GPU that Ray gives to each.
-        workers: The number of actors; 0 is one for each GPU of the cluster. More than there are
+        workers: The number of actors; 0 is as many as fit on the GPUs of the cluster if the
+            model files have a limit of device memory, else one for each GPU. More than there are
             GPUs share them.
 
     Raises:
@@ -107,80 +129,139 @@ def _ray() -> Any:
 class _Engine:
     def __init__(self, run: BatchRun, ray: Any, device: str) -> None:
         self._run, self._ray, self._device = run, ray, device
-        self._idle: dict[str, _Actor] = {}
         self._starting: dict[Any, Any] = {}
-        self._running: dict[Any, tuple[_Actor, str]] = {}
-        self._gpus_each = 0.0
+        self._actors: list[_Actor] = []
+        self._options: dict[str, float] = {}
+        self._workers_each = 1
         self._in_vain = 0
 
     def work(self, workers: int) -> None:
-        gpus = int(self._ray.cluster_resources().get("GPU", 0)) if self._device != "cpu" else 0
-        wanted = workers or max(1, gpus)
-        self._gpus_each = min(1.0, gpus / wanted)
-        if not self._run.is_finished:
-            for _ in range(wanted):
-                self._start()
+        if self._run.is_finished:
+            return
+        for _ in range(self._divide(workers)):
+            self._start()
         while not self._run.is_finished:
             self._supply()
-            waiting = [*self._running, *self._starting]
-            heard, _ = self._ray.wait(waiting, timeout=POLL_SECONDS)
+            waiting = [each for actor in self._actors for each in actor.units]
+            heard, _ = self._ray.wait([*waiting, *self._starting], timeout=POLL_SECONDS)
             for reference in heard:
                 self._hear(reference)
 
     def stop(self) -> None:
         """End all actors; the next run removes their unfinished files."""
-        actors = [each.handle for each, _ in self._running.values()]
-        actors += [each.handle for each in self._idle.values()] + list(self._starting.values())
-        for handle in actors:
+        for handle in [*(each.handle for each in self._actors), *self._starting.values()]:
             self._ray.kill(handle)
 
+    def _divide(self, workers: int) -> int:
+        """Divide the cluster between actors, and return their number."""
+        units, cluster = list(self._run.units.values()), self._ray.cluster_resources()
+        gpus = int(cluster.get("GPU", 0)) if self._device != "cpu" else 0
+        wanted = workers or max(1, gpus * (self._fitting(units) if gpus else 1))
+        # Actors on one GPU have equal shares of it; two thirds would leave the last third unused.
+        each = -(-wanted // gpus) if gpus else 0
+        machines = sum(name.startswith("node:") and "__" not in name for name in cluster)
+        self._workers_each = -(-wanted // max(1, machines))
+        self._options = {
+            "num_gpus": _SHARES_OF_A_GPU // each / _SHARES_OF_A_GPU if each else 0,
+            "memory": min(_ram_bytes(units), int(_USABLE * cluster.get("memory", 0) / wanted)),
+        }
+        return wanted
+
+    def _fitting(self, units: list[Unit]) -> int:
+        """Return how many actors fit on a GPU, by the limit of device memory of their units."""
+        limits = [unit.files.max_memory_gb for unit in units]
+        known = [each for each in limits if each is not None]
+        if len(known) < len(limits):
+            return 1
+        probe = self._ray.remote(num_gpus=1)(_gpu_bytes).remote()
+        try:
+            whole: int = self._ray.get(probe, timeout=_PROBE_SECONDS)
+        except (self._ray.exceptions.RayError, TimeoutError):
+            return 1
+        return max(1, int(whole / (max(known) * 1e9 + CONTEXT_BYTES)))
+
     def _start(self) -> None:
-        actor = self._ray.remote(num_cpus=1, num_gpus=self._gpus_each, max_restarts=0)(RayWorker)
-        handle = actor.remote(self._device)
+        # Two threads: one renders, the other one reads the next unit.
+        kind = self._ray.remote(
+            num_cpus=1, max_restarts=0, max_concurrency=UNITS_AHEAD, **self._options
+        )(RayWorker)
+        handle = kind.remote(self._device, self._workers_each)
         self._starting[handle.name.remote()] = handle
 
     def _supply(self) -> None:
-        for actor in list(self._idle.values()):
-            unit = self._run.take(actor.name, models=actor.models, repeats=True)
-            if unit is None:
-                continue
+        for actor in self._actors:
+            if not actor.units:
+                self._give(actor, repeats=True)
+        # Others that wait for work are served before a second unit is put in store.
+        if all(actor.units for actor in self._actors):
+            for actor in self._actors:
+                if len(actor.units) < UNITS_AHEAD:
+                    self._give(actor)
+
+    def _give(self, actor: _Actor, *, repeats: bool = False) -> None:
+        unit = self._run.take(actor.name, models=actor.models, repeats=repeats)
+        if unit is not None:
             actor.models = unit.models
-            del self._idle[actor.name]
-            self._run.begin(actor.name, unit.name)
-            reference = actor.handle.render.remote(unit_document(unit))
-            self._running[reference] = (actor, unit.name)
+            actor.units[actor.handle.render.remote(unit_document(unit))] = unit.name
+            self._begin(actor)
+
+    def _begin(self, actor: _Actor) -> None:
+        """Note that an actor has begun its first unit."""
+        first = next(iter(actor.units.values()), "")
+        if first and first != actor.begun:
+            self._run.begin(actor.name, first)
+        actor.begun = first
 
     def _hear(self, reference: Any) -> None:
         if reference in self._starting:
-            handle = self._starting.pop(reference)
-            try:
-                actor = _Actor(self._ray.get(reference), handle)
-            except self._ray.exceptions.RayError as error:
-                self._in_vain += 1
-                if self._in_vain >= MOST_STARTS_IN_VAIN:
-                    raise AnimateDiffV2VError(f"No worker starts on Ray: {error}") from error
-                self._start()
-                return
-            self._in_vain = 0
-            self._run.coordinator.join(actor.name)
-            self._idle[actor.name] = actor
+            self._hear_start(reference, self._starting.pop(reference))
             return
-        actor, name = self._running.pop(reference)
+        actor = next((each for each in self._actors if reference in each.units), None)
+        if actor is None:
+            return  # it has died, which another of its units has told
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             # A machine that was taken away, or a process that was killed.
-            self._run.lose(actor.name, f"The worker {actor.name} has died ({_short(error)}).")
+            sentence = f"The worker {actor.name} has died ({_short(error)})."
+            self._actors.remove(actor)
+            self._run.lose(actor.name, sentence, running=actor.begun)
             self._ray.kill(actor.handle)
             self._start()
             return
-        self._idle[actor.name] = actor
+        name = actor.units.pop(reference)
         if outcome.kind == "fatal":
             raise AnimateDiffV2VError(outcome.sentence)
         if outcome.result is not None:
             self._run.finish(actor.name, name, outcome.result)
         else:
             self._run.fail(actor.name, name, outcome.sentence)
+        self._begin(actor)
+
+    def _hear_start(self, reference: Any, handle: Any) -> None:
+        try:
+            actor = _Actor(self._ray.get(reference), handle)
+        except self._ray.exceptions.RayError as error:
+            self._in_vain += 1
+            if self._in_vain >= MOST_STARTS_IN_VAIN:
+                raise AnimateDiffV2VError(f"No worker starts on Ray: {error}") from error
+            self._start()
+            return
+        self._in_vain = 0
+        self._run.coordinator.join(actor.name)
+        self._actors.append(actor)
+
+
+def _gpu_bytes() -> int:
+    """Return the memory of the GPU that Ray gave to this task."""
+    import torch  # noqa: PLC0415 - in the task
+
+    return int(torch.cuda.mem_get_info()[1])
+
+
+def _ram_bytes(units: list[Unit]) -> int:
+    """Return the main memory that the model files of any unit take as they are loaded."""
+    return max((sum(size for size, _ in unit.stamps.values()) for unit in units), default=0)
 
 
 def _short(error: Exception) -> str:

@@ -17,8 +17,9 @@ from .documents import document, restored
 Kind = Literal["clip", "part", "join", "source"]
 
 
-# Where clips are cut: at scene changes, or only where they are too long.
-Shots = Literal["scenes", "whole"]
+# Where clips are cut: at scene changes that ffmpeg's filter or TransNet V2 finds, or only where
+# they are too long.
+Shots = Literal["scenes", "whole", "transnetv2"]
 # Longer shots are cut into parts.
 PART_FRAMES = 256
 

@@ -92,7 +92,8 @@ def _add_batch_options(units: options.Group) -> None:
         "--shots",
         default="scenes",
         help=f"{', '.join(get_args(Shots))}: cut clips at scene changes, or only where they are "
-        "longer than --part-frames; the parts are computed by any worker and joined again",
+        "longer than --part-frames; the parts are computed by any worker and joined again. "
+        "transnetv2 finds scene changes by a network, fades among them (extra `shots`)",
     )
     units.add_argument(
         "--part-frames",

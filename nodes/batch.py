@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, get_args
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -144,7 +144,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "shots",
-            options=list(get_args(Shots)),
+            options=["scenes", "whole"],
             default="scenes",
             optional=True,
             advanced=True,

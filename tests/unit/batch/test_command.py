@@ -156,7 +156,10 @@ def test_shards_do_their_share_and_the_command_finds_it(
         (["batch", "gone.mp4", "{out}"], "there is no file gone.mp4"),
         (["batch", "{in}", "{in}/a.mp4"], "is a file; give a folder for the results"),
         (["batch", "{in}", "{out}", "--workers=-1"], "--workers is -1; it must be from 0"),
-        (["batch", "{in}", "{out}", "--shots=cuts"], "--shots is 'cuts'; it can be scenes, whole."),
+        (
+            ["batch", "{in}", "{out}", "--shots=cuts"],
+            "--shots is 'cuts'; it can be scenes, whole, transnetv2.",
+        ),
         (["batch", "{in}", "{out}", "--engine=spark"], "--engine is 'spark'; it can be local, ray"),
         (["batch", "{in}", "{out}", "--part-frames=8"], "--part-frames is 8; it must be more than"),
         (["batch", "{in}", "{out}", "--devices=cpu,cpu", "--workers=2"], "and --workers is 2"),

@@ -11,7 +11,7 @@ import pytest
 from animatediff_v2v.batch.inline import run_inline
 from animatediff_v2v.batch.ledger import Ledger
 from animatediff_v2v.batch.plan import plan
-from animatediff_v2v.batch.ray_engine import run_on_ray
+from animatediff_v2v.batch.ray_engine import _Engine, run_on_ray
 from animatediff_v2v.batch.render import Renderer
 from animatediff_v2v.batch.run import BatchRun
 from animatediff_v2v.batch.unit import Job
@@ -81,7 +81,8 @@ def test_a_killed_actor_loses_nothing(ray, weights, tmp_path):
         run_on_ray(BatchRun(ledger, units, on_event=on_event), device="cpu", workers=1)
         rows = ledger.rows()
     assert [row.state for row in rows] == ["done"] * len(clips)
-    assert events.count("worker lost") == events.count("again") == 1
+    # The unit at hand, and the one that was being read.
+    assert (events.count("worker lost"), events.count("again")) == (1, 2)
     assert events.count("done") == len(clips)
     for clip in clips:
         assert (there / clip.name).read_bytes() == (here / clip.name).read_bytes()
@@ -143,6 +144,41 @@ def test_a_ray_that_does_not_start_is_a_sentence(  # noqa: PLR0917
         with pytest.raises(AnimateDiffV2VError, match=sentence):
             run_on_ray(BatchRun(ledger, units))
         assert [row.state for row in ledger.rows()] == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "limits", "gpu_gb", "expected"),
+    [
+        (0, [None], 24, (2, 1, 30)),
+        (4, [None], 24, (4, 0.5, 22.5)),
+        (3, [None], 24, (3, 0.5, 30)),
+        (6, [None], 24, (6, 0.3333, 15)),
+        (0, [4.0, 4.5], 24, (8, 0.25, 11.25)),
+        (0, [4.0, None], 24, (2, 1, 30)),
+        (0, [40.0], 24, (2, 1, 30)),
+        (0, [4.0], None, (2, 1, 30)),
+    ],
+)
+def test_actors_share_gpus_and_memory(workers, limits, gpu_gb, expected):
+    """Two GPUs and 100 GB on one machine, and 30 GB of model files."""
+
+    def get(_reference, **_):
+        if gpu_gb is None:
+            raise ray.exceptions.RayError("no GPU answers")
+        return gpu_gb * 10**9
+
+    cluster = {"GPU": 2.0, "memory": 100e9, "node:10.0.0.1": 1.0, "node:__internal_head__": 1.0}
+    ray = stand_in(cluster_resources=lambda: cluster, get=get)
+    units = {
+        str(number): SimpleNamespace(
+            files=SimpleNamespace(max_memory_gb=limit), stamps={"m.ckpt": (30 * 10**9, 0)}
+        )
+        for number, limit in enumerate(limits)
+    }
+    engine = _Engine(SimpleNamespace(units=units), ray, "auto")
+    count = engine._divide(workers)
+    assert (count, engine._options["num_gpus"], engine._options["memory"] / 1e9) == expected
+    assert engine._workers_each == count
 
 
 def test_without_ray_a_sentence_says_how_to_install_it(monkeypatch, tmp_path):
