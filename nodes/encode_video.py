@@ -17,6 +17,8 @@ from ..pipeline.ranges import CRF, FRAME_RATE, LOOP_COUNT
 from ..pipeline.video import FORMATS, OutputFormat, exact_rate
 from . import host
 from .checks import CheckedNode, Problem, problem_of
+from .contact_sheet import contact_sheet as sheet_of
+from .contact_sheet import sheet_path
 from .inputs import prefix_input
 from .sockets import CATEGORY
 from .wording import naming_inputs
@@ -77,6 +79,7 @@ class EncodeVideo(CheckedNode):
         save_output: bool,
         audio: dict[str, Any] | None = None,
         hardware_encoder: bool = False,
+        contact_sheet: bool = False,
     ) -> io.NodeOutput:
         """Write the file, and a preview if browsers cannot play it."""
         form = FORMATS[format]
@@ -92,6 +95,8 @@ class EncodeVideo(CheckedNode):
         write(target.path, form, crf=quality, metadata=metadata, hardware=hardware_encoder)
         if form.name == "gif" and metadata:
             write_cover(images[0], target.path.with_suffix(".png"), metadata)
+        if contact_sheet:
+            write_cover(sheet_of(images), sheet_path(target.path), metadata)
         files = [target]
         if format not in SHOWN_BY_BROWSERS:
             preview = host.output_file("preview", ".mp4", width=width, height=height, save=False)
@@ -163,6 +168,14 @@ def _inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Encode on the graphics card (NVENC, VideoToolbox, QSV) if that works; if not, "
             "on the processor, and the log says so. Faster, but larger files at the same quality.",
+        ),
+        io.Boolean.Input(
+            "contact_sheet",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="Also write a PNG beside the video, with up to 16 of its frames in rows and "
+            "with the graph.",
         ),
     ]
 

@@ -85,6 +85,7 @@ OF_ONE_NODE = {
 WITHOUT_OPTION = {
     "fps": "the rate follows from the frames that are kept",
     "save_output": "OUTPUT says where",
+    "contact_sheet": "the pages of batch and gallery show the frames",
     "model": "the option --checkpoint loads it",
     "context_options": "the options --context-... set it",
     "speed": "the options of its node set it",
