@@ -72,10 +72,11 @@ class Passes:
             chunks: The frames of the source, as for `FrameJob.restyle`.
             make_job: Makes a job of networks and settings; FrameJob with its other arguments.
             progress: As for FrameJob.
-            kept_calls: As for FrameJob, for the first pass.
+            kept_calls: As for FrameJob.
             guides: Returns the guides of sampling that have the given controls.
         """
         request, second = self._request, self._second
+        make_job = partial(make_job, kept_calls=kept_calls)
         conditioning = cache(partial(_conditioning, self._models.text_encoder, request))
         begin: BeforePhase = self._begin_first
         later = progress
@@ -86,7 +87,6 @@ class Passes:
             request.sampling,
             progress=progress,
             before_phase=begin,
-            kept_calls=kept_calls,
         )
         latents = job.restyle(
             chunks,

@@ -20,36 +20,39 @@ STEPS = 4
 
 
 @pytest.fixture
-def units(weights, job, tmp_path):
-    """A unit, and the same one with another seed."""
+def unit(weights, job, tmp_path, request):
+    """Return a unit with the settings of a test."""
     files = ModelFiles(
         checkpoint=weights / "checkpoint.safetensors",
         motion_module=weights / "motion_module.safetensors",
     )
-    clip, found = write_clip(tmp_path / "a.mp4", [(3, 90)]), []
-    for seed in (0, 1):
-        out = tmp_path / f"out{seed}"
-        made = job(clip, output=out / "a.mp4", sampling=SamplingSettings(seed=seed, steps=STEPS))
-        with Ledger(out) as ledger:
-            planned = plan([replace(made, files=files)], out, store=ledger, has_sources=False)
-        found.append(planned[0])
-    return found
+    clip, out = write_clip(tmp_path / "a.mp4", [(3, 90)]), tmp_path / "out"
+    settings = {"sampling": SamplingSettings(seed=0, steps=STEPS)} | request.param
+    made = job(clip, output=out / "a.mp4", **settings)
+    with Ledger(out) as ledger:
+        return plan([replace(made, files=files)], out, store=ledger, has_sources=False)[0]
 
 
 def steps_of(unit):
     return sorted(unit.target.parent.glob(".*.steps/sample-*"))
 
 
-def test_a_unit_goes_on_at_its_last_step(units, monkeypatch):
+@pytest.mark.parametrize(
+    ("unit", "stopped_at", "first_computed"),
+    [({}, STEPS - 1, STEPS - 1), ({"refine": 1.5}, STEPS + 1, 1)],
+    indirect=["unit"],
+    ids=["one pass", "two passes"],
+)
+def test_a_unit_goes_on_at_its_last_step(unit, stopped_at, first_computed, monkeypatch):
     monkeypatch.setattr(kept_calls, "LEAST_SECONDS", 0.0)
-    unit, renderer, seen = units[0], Renderer("cpu"), []
+    renderer, seen = Renderer("cpu"), []
     renderer.render(unit)
     expected = unit.target.read_bytes()
     unit.target.unlink()
     assert steps_of(unit) == []
 
     def stop():
-        return len(steps_of(unit)) == STEPS - 1
+        return len(steps_of(unit)) == stopped_at
 
     with pytest.raises(Cancelled):
         renderer.render(unit, is_cancelled=stop)
@@ -59,7 +62,7 @@ def test_a_unit_goes_on_at_its_last_step(units, monkeypatch):
         kept_calls.KeptCalls, "keep", lambda *given: seen.append(given[2]) or keep(*given)
     )
     renderer.render(unit)
-    assert seen == [STEPS - 1]
+    assert seen[0] == first_computed
     assert unit.target.read_bytes() == expected
     assert steps_of(unit) == []
 
