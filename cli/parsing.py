@@ -34,6 +34,8 @@ OPTIONS = {
     "start": "the start",
     "end": "the end",
     "guidance": "--guidance-scale",
+    "rescale": "--guidance-rescale",
+    "parallel": "--guidance-parallel",
     "guidance start": "the start of --guidance-interval",
     "guidance end": "the end of --guidance-interval",
     "guidance_start": "the start of --guidance-interval",

@@ -98,6 +98,7 @@ WITHOUT_OPTION = {
 }
 NODES_WITHOUT_OPTIONS = {
     "ADV2V_ApplyMotion": "it is for ComfyUI's own samplers",
+    "ADV2V_Batch": "it is the command batch",
     "ADV2V_ModelFromComfy": "it takes models that ComfyUI has loaded",
     "ADV2V_RestoreFrames": "--restore-frames does it for the whole job",
     "ADV2V_PromptTravel": "it is for ComfyUI's own samplers",
