@@ -30,7 +30,8 @@ p {{ margin: 0 0 1rem; color: #9aa7b8; }}
 section {{ margin: 0 0 2.5rem; }}
 .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; max-width: 72rem; }}
 figure {{ margin: 0; }}
-video, img {{ width: 100%; border-radius: 6px; background: #000; display: block; }}
+video, img {{ width: 100%; max-height: 75vh; object-fit: contain; border-radius: 6px;
+  background: #000; display: block; }}
 figcaption {{ color: #9aa7b8; font-size: .875rem; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; margin: .5rem 0 0; }}
 dt {{ color: #9aa7b8; }}
