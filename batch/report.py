@@ -30,6 +30,15 @@ p {{ margin: 0 0 1rem; color: #9aa7b8; }}
 section {{ margin: 0 0 2.5rem; }}
 .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; max-width: 72rem; }}
 figure {{ margin: 0; }}
+.pair input {{ display: none; }}
+.pair.over {{ grid-template-columns: 1fr; gap: 0; max-width: 36rem; }}
+.pair.over figure {{ grid-area: 1 / 1; }}
+.pair.over figure + figure {{ clip-path: inset(0 0 0 var(--at, 50%)); }}
+.pair.over figcaption {{ position: absolute; padding: .25rem .5rem; color: #fff;
+  text-shadow: 0 0 4px #000; transform: translateY(-2rem); }}
+.pair.over figure + figure figcaption {{ right: 0; }}
+.pair.over figure + figure {{ position: relative; }}
+.pair.over input {{ display: block; grid-area: 2 / 1; width: 100%; margin: .5rem 0 0; }}
 video, img {{ width: 100%; max-height: 75vh; object-fit: contain; border-radius: 6px;
   background: #000; display: block; }}
 figcaption {{ color: #9aa7b8; font-size: .875rem; }}
@@ -57,8 +66,17 @@ a {{ color: #8fc7ff; }}
 _SCRIPT = """
 for (const section of document.querySelectorAll("section")) {
   const [source, result] = section.querySelectorAll("video");
-  const button = section.querySelector("button");
+  const [button, divide] = section.querySelectorAll("button");
   if (!source || !result) continue;
+  const pair = section.querySelector(".pair");
+  const divider = pair.querySelector("input");
+  divider.addEventListener("input", () => {
+    pair.style.setProperty("--at", `${divider.value}%`);
+  });
+  divide.addEventListener("click", () => {
+    const isOver = pair.classList.toggle("over");
+    divide.textContent = isOver ? "Side by side" : "Divider";
+  });
   const follow = () => {
     if (Math.abs(source.currentTime - result.currentTime) > 0.1)
       source.currentTime = result.currentTime;
@@ -84,6 +102,11 @@ for (const section of document.querySelectorAll("section")) {
   }, {threshold: 0.25}).observe(section);
 }
 """.strip()
+
+_DIVIDER = (
+    '<input type="range" min="0" max="100" value="50" step="0.1" '
+    'aria-label="Source to the left, result to the right">\n'
+)
 
 
 def write_page(folder: Path, units: Sequence[Unit], rows: Sequence[Row]) -> Path:
@@ -134,10 +157,12 @@ def _pair(folder: Path, unit: Unit, source: Row | None) -> str:
     copy = Path("sources", f"{unit.clip}.mp4")
     is_there = source is not None and source.state == "done"
     before = _video(copy) if is_there else "<p>The source is not shown.</p>"
-    button = "<button>Pause</button>" if is_there and unit.target.suffix in _PLAYED else ""
+    is_played = is_there and unit.target.suffix in _PLAYED
+    buttons = "<button>Pause</button><button>Divider</button>" if is_played else ""
+    divider = _DIVIDER if is_played else ""
     return (
         f'<div class="pair">\n<figure>{before}<figcaption>source</figcaption></figure>\n'
-        f"<figure>{made}<figcaption>result</figcaption></figure>\n</div>\n{button}"
+        f"<figure>{made}<figcaption>result</figcaption></figure>\n{divider}</div>\n{buttons}"
     )
 
 

@@ -75,6 +75,7 @@ def test_a_batch_writes_its_results_and_a_page(workers, batch, tmp_path, capsys)
     text = (out / "index.html").read_text(encoding="utf-8")
     page.feed(text)
     assert page.sources == ["sources/a.mp4.mp4", "a.mp4", "sources/b.mp4.mp4", "b.mp4"]
+    assert text.count('<input type="range"') == text.count("<button>Divider</button>") == 2
     assert all((out / source).is_file() for source in page.sources)
     for fact in ("a <fox>", "25 steps, euler", "checkpoint.safetensors", "2 of 2 clips"):
         assert fact in page.text
