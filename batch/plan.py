@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -99,23 +99,31 @@ def plan(
         out, FileDigests(store), store, shots, part_frames,
         is_cancelled=lambda: stopped.is_set() or is_cancelled(),
     )  # fmt: skip
-    jobs = list(jobs)
-    for files in dict.fromkeys(job.files for job in jobs):
-        planner.models_of(files)  # read once, before the threads ask for them
     planned: list[Unit] = []
-    # Decoding and hashing let other threads run.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        try:
-            for number, units in enumerate(threads.map(planner.units, jobs), 1):
-                planned += units
-                stop_if(is_cancelled)
-                on_clip(number)
-        except BaseException:
-            stopped.set()  # for the threads, which are waited for
-            raise
+    try:
+        for number, units in enumerate(_of_jobs(planner, list(jobs), stopped), 1):
+            planned += units
+            stop_if(is_cancelled)
+            on_clip(number)
+    finally:
+        stopped.set()  # for the threads, which are waited for
     if has_sources:
         planned += [planner.source(unit) for unit in planned if unit.kind in ("clip", "join")]
     return planned
+
+
+def _of_jobs(
+    planner: _Planner, jobs: Sequence[Job], stopped: threading.Event
+) -> Iterator[list[Unit]]:
+    """Yield the units of each clip; once `stopped` is set, no more are made."""
+    for files in dict.fromkeys(job.files for job in jobs):
+        planner.models_of(files)  # read once, before the threads ask for them
+    # Decoding and hashing let other threads run.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        try:
+            yield from threads.map(planner.units, jobs)
+        finally:
+            stopped.set()
 
 
 @dataclass(frozen=True)
