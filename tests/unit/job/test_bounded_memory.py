@@ -35,7 +35,7 @@ NEEDED = re.compile(r"need at least ([\d.]+)")
 def files(weights, monkeypatch):
     # The meta device stands in for an accelerator; jobs refuse it, as it gives nothing back.
     monkeypatch.setattr(
-        sys.modules["animatediff_v2v.pipeline.video_to_video"], "resolve_device", torch.device
+        sys.modules["animatediff_v2v.pipeline.memory.devices"], "resolve_device", torch.device
     )
 
     def build(device, bound=None):
