@@ -129,7 +129,7 @@ class GuidedModel:
         first = Predictor(
             unet, schedule=schedule, controls=controls, styles=styles, cache=self._cache, ops=ops
         )
-        self._predictors = [first, *map(first.on, execution.replicas)]
+        self._predictors = [first, *(first.on(each, execution) for each in execution.replicas)]
         self._keeps_unconditional = False
         self._unconditional: Tensor | None = None
 

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..memory.copies import copy_to
+from ..memory.copies import Network, copy_to
 from ..memory.mapped import Paused
 from ..models.batching import ChunkSizes, ShrinkingBatch
 from ..models.feature_cache import OUTERMOST_LAYERS, DeepFeatures, FeatureCache, PassKey
@@ -100,15 +101,14 @@ class Predictor:
         self._cache, self._ops = cache, ops
         self._batch = ShrinkingBatch("passes of the UNet")
 
-    def on(self, unet: MotionUNet) -> Predictor:
+    def on(self, unet: MotionUNet, execution: Execution) -> Predictor:
         """Return a predictor with a copy of the UNet, and with copies of the guides beside it."""
         controls = [
-            replace(each, network=copy_to(each.network, unet.device)) for each in self._controls
+            replace(each, network=execution.copy(each.network, unet)) for each in self._controls
         ]
         styles = [
             replace(
-                each,
-                style=replace(each.style, adapter=copy_to(each.style.adapter, unet.device)),
+                each, style=replace(each.style, adapter=execution.copy(each.style.adapter, unet))
             )
             for each in self._styles
         ]
@@ -215,6 +215,17 @@ class Execution:
     """Copies of the UNet, on devices that share the passes with its own."""
     paused: Paused = nullcontext
     """Gives a context for passes of the networks, in which tensors are as usual."""
+    _copies: dict[tuple[nn.Module, MotionUNet], nn.Module] = field(default_factory=dict)
+
+    def copy(self, network: Network, replica: MotionUNet) -> Network:
+        """Return a copy of a network on the device of a replica.
+
+        It is made once: each tile and each phase of a job has a model of its own.
+        """
+        key = (network, replica)
+        if key not in self._copies:
+            self._copies[key] = copy_to(network, replica.device)
+        return cast("Network", self._copies[key])
 
 
 HERE = Execution()

@@ -23,11 +23,13 @@ from animatediff_v2v.pipeline.sampling import (
     SourceBlend,
     SpeedOptions,
     StyleImages,
+    passes,
     sample_latents,
 )
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from animatediff_v2v.pipeline.sampling.passes import Execution
+from animatediff_v2v.pipeline.sampling.tiles import TiledModel
 from safetensors.torch import save_file
 
 from ..files import miniatures as mini
@@ -68,7 +70,7 @@ def prompts(models):
     return Conditioning(travelling, PromptTrack(encode("blurred")))
 
 
-def sampled(models, devices, guides=None, *, context=None, **settings):
+def sampled(models, devices, guides=None, *, context=None, model=GuidedModel, **settings):
     """Return the result, and the shares of the work that were reported."""
     unet, shares = models.unet, []
     replicas = [copy_to(unet, unet.device) for _ in range(devices - 1)]
@@ -79,7 +81,7 @@ def sampled(models, devices, guides=None, *, context=None, **settings):
         prompts(models),
         SamplingSettings(context=ContextOptions(**WINDOWS | (context or {})), **chosen),
         guides=guides or Guides(),
-        make_guided=partial(GuidedModel, execution=Execution(replicas)),
+        make_guided=partial(model, execution=Execution(replicas)),
         progress=lambda step: shares.append(step.fraction),
     )
     return result, shares
@@ -118,6 +120,17 @@ def test_without_room_for_all_deep_features_the_first_windows_keep_theirs(models
     expected, _ = sampled(models, 1, **speed)
     assert torch.equal(sampled(models, 3, **speed)[0], expected)
     assert not torch.equal(expected, roomy)
+
+
+@pytest.mark.parametrize("noise_type", ["default", "unsample"])
+def test_tiles_and_phases_share_the_copies_of_guides(noise_type, models, guides, monkeypatch):
+    made = []
+    monkeypatch.setattr(passes, "copy_to", lambda *given: made.append(given) or copy_to(*given))
+    tiled = {"model": partial(TiledModel, tile=(SIDE, 2)), "noise_type": noise_type, "steps": 1}
+    expected, _ = sampled(models, 1, guides, **tiled)
+    result, _ = sampled(models, 2, guides, **tiled)
+    assert torch.equal(result, expected)
+    assert len(made) == len(guides.controls) + len(guides.styles)
 
 
 class UNet:
