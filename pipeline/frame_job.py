@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .memory.mapped import Scratch
+from .memory.mapped import Paused, Scratch
 from .models import Models
 from .presets import few_frames, idle_devices, warn_of_mismatch
 from .progress import (
@@ -79,7 +79,7 @@ class FrameJob:
             sample: Takes the place of `sample_latents`, with the same arguments.
             scratch: Files for tensors of the whole video, if they are too large for main memory.
             kept_calls: Keeps what sampling has done so far, for a job after this one is killed.
-            make_guided: As for `sample_latents`; used with `scratch`.
+            make_guided: As for `sample_latents`.
         """
         self._models, self._settings = models, settings
         self._progress, self._is_cancelled = progress, is_cancelled
@@ -169,11 +169,14 @@ class FrameJob:
         )
         if self._kept_calls is not None:
             sample = partial(sample, kept_calls=self._kept_calls)
-        if self._scratch is None and not models.replicas:
-            return sample()
         with ExitStack() as opened:
-            paused = opened.enter_context(self._scratch.mapping(latents)) if self._scratch else None
-            execution = Execution(models.replicas, paused or nullcontext)
+            paused: Paused = nullcontext
+            if self._scratch is not None:
+                paused = opened.enter_context(self._scratch.mapping(latents))
+            is_plain = paused is nullcontext and not models.replicas
+            if is_plain and self._make_guided is GuidedModel:
+                return sample()  # whose latents may stay on the device
+            execution = Execution(models.replicas, paused)
             return sample(make_guided=partial(self._make_guided, execution=execution))
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:

@@ -150,7 +150,8 @@ class KeptModel:
         began = time.monotonic()
         result = self._model(noisy, sigma, step)
         if number == 0:
-            # Short jobs are not worth the writing.
+            # Short jobs are not worth the writing. A graphics card has finished when it is read.
+            result.flatten()[0].item()
             self._is_keeping = (time.monotonic() - began) * self._calls >= LEAST_SECONDS
         if self._is_keeping:
             self._keep(number, [result, self.unconditional()] if self._has_both else [result])
