@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,23 +18,28 @@ from torch import Tensor
 from .errors import AnimateDiffV2VError
 from .frame_job import BeforePhase, FrameJob, as_bytes
 from .job_video import open_reader, output_size
+from .memory.devices import free_bytes
 from .memory.estimate import Work, longest_window, sampling_memory
 from .memory.offload import OffloadedModels
-from .memory.tracer import weight_bytes
 from .models import Models
 from .models.batching import ChunkSizes
+from .models.controlnet import ControlNetwork
+from .models.unet import MotionUNet
 from .progress import Phase, Progress, ReportProgress
 from .request import Request
 from .sampling import Conditioning, Guides
+from .sampling.denoise import Guided
 from .sampling.guided_model import GuidedModel
 from .sampling.tiles import TiledModel, TileSize, tile_size
 from .spooled_controls import SpooledControls
 from .video import VideoReader
 
+logger = logging.getLogger(__name__)
+
 # Tiles along a side, in the order in which they are tried.
 _TILE_COUNTS = (1, 2, 3, 4)
-# Of a graphics card's memory, for weights and tensors of a pass.
-_SHARE_OF_CARD = 0.9
+# Of what is free on a graphics card, for the tensors of a pass; the rest is for kernels and gaps.
+_SHARE_OF_FREE = 0.9
 
 
 class SecondPass:
@@ -50,7 +56,7 @@ class SecondPass:
         first: SpooledControls,
         opened: ExitStack,
     ) -> None:
-        """Prepare the pass, and find the largest tiles that fit into memory.
+        """Prepare the pass, and find the largest tiles that fit if memory is limited.
 
         Args:
             request: The job's request.
@@ -76,7 +82,9 @@ class SecondPass:
             self._source = iter(opened.enter_context(open_reader(self.request)))
         frames = longest_window(models, sampling, reader.expected_frame_count)
         self._work = Work(frames=frames, width=width, height=height, settings=sampling)
-        self.models, self._tile, self._offloaded = self._fitted(models, opened)
+        self.models, self._tile, self._offloaded = models, None, None
+        if models.bound is not None:
+            self.models, self._tile, self._offloaded = self._bounded(models, opened)
 
     def run(
         self,
@@ -96,13 +104,12 @@ class SecondPass:
             conditioning: As for `FrameJob.restyle`.
             guides: Returns the guides of sampling that have the given controls.
         """
-        make_guided = GuidedModel if self._tile is None else partial(TiledModel, tile=self._tile)
-        job = make_job(self.models, self.request.sampling, make_guided=make_guided)
+        job = make_job(self.models, self.request.sampling, make_guided=self._model)
         latents = job.restyle(
             self._chunks(frames),
             frame_count=frame_count,
             conditioning=conditioning,
-            guides=lambda: guides(self._controls),
+            guides=lambda: self._fitted(guides(self._controls)),
         )
         return job.decode(latents)
 
@@ -144,12 +151,21 @@ class SecondPass:
         pixels: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
         return pixels
 
-    def _fitted(
+    def _fitted(self, guides: Guides) -> Guides:
+        """Choose the tiles for guides whose networks and the UNet are on their device now."""
+        if self._offloaded is None:
+            self._tile = self._tile_on_card([each.network for each in guides.controls])
+        return guides
+
+    def _model(self, unet: MotionUNet, **given: Any) -> Guided:
+        if self._tile is None:
+            return GuidedModel(unet, **given)
+        return TiledModel(unet, tile=self._tile, **given)
+
+    def _bounded(
         self, models: Models, opened: ExitStack
-    ) -> tuple[Models, TileSize | None, OffloadedModels | None]:
+    ) -> tuple[Models, TileSize | None, OffloadedModels]:
         """Return the networks, the size of the tiles if frames do not fit, and what moves them."""
-        if models.bound is None:
-            return models, self._tile_on_card(models), None
         for count in _TILE_COUNTS:
             work = self._in_tiles(count)
             try:
@@ -161,19 +177,24 @@ class SecondPass:
                 return opened.enter_context(offloaded).models, work.tile, offloaded
         raise AssertionError("the loop returns or raises")
 
-    def _tile_on_card(self, models: Models) -> TileSize | None:
-        """Return the largest tiles that fit onto an NVIDIA card; None for whole frames."""
-        device = models.unet.device
+    def _tile_on_card(self, networks: Sequence[ControlNetwork]) -> TileSize | None:
+        """Return the largest tiles that fit on an NVIDIA card; None for whole frames.
+
+        Args:
+            networks: The ControlNets, those of the request and those of a host.
+        """
+        device = self.models.unet.device
         if device.type != "cuda":
             return None
-        networks = self._controls.networks
-        memory = torch.cuda.get_device_properties(device).total_memory * _SHARE_OF_CARD
+        free = free_bytes(device) * _SHARE_OF_FREE
         for count in _TILE_COUNTS:
             work = self._in_tiles(count)
-            chunks = models.chunks or ChunkSizes.default(device, pixels=work.pixels)
-            counted = sampling_memory(models, networks, work, chunks)
-            if counted.peak + weight_bytes(models.unet, *networks) <= memory:
+            chunks = self.models.chunks or ChunkSizes.default(device, pixels=work.pixels)
+            if sampling_memory(self.models, networks, work, chunks).peak <= free:
                 break
+        if work.tile is not None:
+            height, width = (8 * side for side in work.tile)
+            logger.info("The second pass runs in tiles of %dx%d pixels.", width, height)
         return work.tile
 
     def _in_tiles(self, count: int) -> Work:

@@ -92,6 +92,13 @@ def _numbered(device: torch.device) -> torch.device:
     return device
 
 
+def free_bytes(device: torch.device) -> int:
+    """Return the memory of a CUDA device that is free, or held by PyTorch without being used."""
+    free, _ = torch.cuda.mem_get_info(device)
+    held: int = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free) + held
+
+
 def accelerators() -> list[str]:
     """Return the names of this machine's CUDA devices, such as "cuda:0"."""
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]

@@ -23,7 +23,8 @@ from animatediff_v2v.pipeline import (
     video_to_video,
 )
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
-from animatediff_v2v.pipeline.sampling import Control, StyleImages
+from animatediff_v2v.pipeline.sampling import Control, StyleImages, sample
+from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
 from animatediff_v2v.pipeline.second_pass import SecondPass
 from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
 
@@ -264,8 +265,31 @@ def test_a_second_pass_in_tiles_takes_masks_and_frames_that_are_restored(
 
     mask = np.zeros((64, 64), np.uint8)
     Image.fromarray(mask).save(tmp_path / "black.png")
-    monkeypatch.setattr(SecondPass, "_tile_on_card", lambda _self, _models: (8, 8))
+    phases = []
+
+    def tile_on_card(_self, _networks):
+        # A host has loaded the networks by then.
+        assert phases == ["encode", "sample", "encode", "sample"]
+        return 8, 8
+
+    monkeypatch.setattr(SecondPass, "_tile_on_card", tile_on_card)
     made = refined(request_for, "a.mkv", source_mask=tmp_path / "black.png", restore_frames=True)
-    result = video_to_video(made, models)
+    result = video_to_video(made, models, before_phase=phases.append)
     with VideoReader(result.path) as reader:
         assert (reader.width, reader.height, len(list(reader))) == (96, 96, 20)
+
+
+@pytest.mark.parametrize(("max_ram_gb", "may_stay"), [(None, True), (0.00001, False)])
+def test_latents_that_fit_into_main_memory_may_stay_on_the_device(
+    max_ram_gb, may_stay, request_for, models, monkeypatch
+):
+    """A model that is not the sampler's own keeps them in main memory."""
+    made = []
+
+    def sampling_device(run, _latents):
+        made.append(run.make_guided is GuidedModel)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(sample._Run, "_sampling_device", sampling_device)
+    video_to_video(request_for("a.mkv", steps=1), models, max_ram_gb=max_ram_gb)
+    assert made == [may_stay]
