@@ -16,6 +16,7 @@ from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.job_video import open_reader
 from ..pipeline.models import Models
 from ..pipeline.progress import IsCancelled, Phase, never
+from ..pipeline.request import ModelFiles
 from ..pipeline.sampling.kept_calls import KeptCalls
 from ..pipeline.video import VideoReader
 from ..pipeline.video_to_video import load_files, video_to_video
@@ -67,13 +68,19 @@ class Renderer:
             AnimateDiffV2VError: it cannot be done.
             Cancelled: `is_cancelled` returned True.
         """
-        device = unit.files.device if self._device == "auto" else self._device
         return rendered(
             unit,
             lambda: self._restyle(unit, progress, is_cancelled),
-            device=device,
+            device=self._joining_device(unit.files),
             is_cancelled=is_cancelled,
         )
+
+    def _joining_device(self, files: ModelFiles) -> str:
+        """Return the device that makes the frames between those of parts."""
+        if files.max_memory_gb is not None:  # what restoring takes is not counted
+            return "cpu"
+        own = next(iter(files.devices), files.device)
+        return own if self._device == "auto" else self._device
 
     def _restyle(
         self, unit: Unit, progress: Callable[[float, str], None], is_cancelled: IsCancelled

@@ -33,6 +33,21 @@ def unit(weights, job, tmp_path, request):
         return plan([replace(made, files=files)], out, store=ledger, has_sources=False)[0]
 
 
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("auto", {}, "auto"),
+        ("auto", {"device": "cuda:1"}, "cuda:1"),
+        ("auto", {"devices": ("cuda:1", "cuda:2")}, "cuda:1"),
+        ("cuda:3", {"device": "cuda:1"}, "cuda:3"),
+        ("cuda:3", {"max_memory_gb": 4}, "cpu"),
+    ],
+)
+def test_joins_restore_frames_where_parts_were_made(own, files, expected, tmp_path):
+    given = ModelFiles(checkpoint=tmp_path / "a.safetensors", **files)
+    assert Renderer(own)._joining_device(given) == expected
+
+
 def steps_of(unit):
     return sorted(unit.target.parent.glob(".*.steps/sample-*"))
 
