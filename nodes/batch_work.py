@@ -17,7 +17,7 @@ from ..batch.summary import summarize
 from ..batch.unit import Job, Shots, Unit
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.errors import Cancelled
-from ..pipeline.job_video import open_reader
+from ..pipeline.job_video import open_reader, output_size
 from ..pipeline.progress import IsCancelled, Progress
 from . import host
 from .frames import FrameSize, restyle_file
@@ -180,7 +180,7 @@ class ManagedRenderer:
         result = restyle_file(
             unit.request,
             model,
-            size=FrameSize(reader.width, reader.height),
+            size=FrameSize(*output_size(unit.request, reader)),
             control=host.Chain(),
             style=self._style,
             prepared=reader,

@@ -20,6 +20,7 @@ from ..pipeline import (
     video_to_video,
 )
 from ..pipeline.frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob
+from ..pipeline.job_video import refined_size
 from ..pipeline.progress import Phase, ReportProgress
 from ..pipeline.sampling import CustomSampling, sample_latents, window_for
 from ..pipeline.video import VideoReader
@@ -38,7 +39,7 @@ class FrameSize(NamedTuple):
 
     def times(self, factor: float) -> FrameSize:
         """Return the size of enlarged frames."""
-        return FrameSize(*(round(side * factor / 8) * 8 for side in self))
+        return FrameSize(*refined_size(*self, factor))
 
 
 def restyle_images(

@@ -79,7 +79,7 @@ class VideoToVideo(CheckedNode):
         with videos.VideoReader(
             path, selection=given.selection(), width=given.width, height=given.height
         ) as reader:
-            size = FrameSize(reader.width, reader.height)
+            size = FrameSize(reader.width, reader.height).times(given.refine)
         target = host.output_file(filename_prefix, FORMAT.extension, **size._asdict())
         metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         request = given.request(path, target.path, metadata)
@@ -94,7 +94,7 @@ class VideoToVideo(CheckedNode):
             result = restyle_file(
                 request,
                 model,
-                size=size.times(request.refine),
+                size=size,
                 control=control or host.Chain(),
                 style=style or host.Chain(),
             )

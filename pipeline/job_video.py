@@ -38,15 +38,17 @@ def open_writer(request: Request, reader: VideoReader) -> VideoWriter:
 
 
 def output_size(request: Request, reader: VideoReader) -> tuple[int, int]:
-    """Return width and height of the output in pixels, multiples of 8.
+    """Return width and height of the output in pixels, multiples of 8."""
+    return refined_size(reader.width, reader.height, request.refine)
 
-    >>> [round(side * 1.5 / 8) * 8 for side in (512, 360)]
-    [768, 544]
+
+def refined_size(width: int, height: int, times: float) -> tuple[int, int]:
+    """Return the size of enlarged frames in pixels, rounded to multiples of 8.
+
+    >>> refined_size(512, 360, 1.5)
+    (768, 544)
     """
-    if not request.is_refined:
-        return reader.width, reader.height
-    width, height = (round(side * request.refine / 8) * 8 for side in (reader.width, reader.height))
-    return width, height
+    return round(width * times / 8) * 8, round(height * times / 8) * 8
 
 
 def _sound(reader: VideoReader) -> AudioSpan | None:
