@@ -17,6 +17,17 @@ from ..pipeline.video.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 TABLE_SUFFIXES = {".csv", ".jsonl"}
 
 
+def switch(name: str, value: str) -> bool:
+    """Return what a cell of a table says of an option that is on or off.
+
+    Raises:
+        AnimateDiffV2VError: it says something else; the sentence has the option's name.
+    """
+    if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
+        raise AnimateDiffV2VError(f"{name} is {value!r}; it can be true or false.")
+    return value.lower() in ("true", "1", "yes")
+
+
 @dataclass(frozen=True)
 class Clip:
     """A clip to restyle."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..batch.clips import Clip, find_clips
+from ..batch.clips import Clip, find_clips, switch
 from ..batch.unit import PART_FRAMES, Job, Shots
 from ..pipeline.choices import checked
 from ..pipeline.errors import AnimateDiffV2VError
@@ -202,8 +202,17 @@ def _with_row(
     parsed: argparse.Namespace, parser: Parser, row: dict[str, Any]
 ) -> argparse.Namespace:
     """Return the options of the command with those of a row of a table in their place."""
-    arguments = [text for name, value in row.items() for text in _arguments(parser, name, value)]
-    own = vars(parser.parse_args(arguments))
+    switches: dict[str, bool] = {}
+    arguments: list[str] = []
+    for name, value in row.items():
+        option = "--" + name.strip().lstrip("-").replace("_", "-")
+        action = parser._option_string_actions.get(option)
+        if action is not None and action.nargs == 0:
+            switches[action.dest] = switch(option, str(value))
+        else:
+            values = value if isinstance(value, list) else [value]
+            arguments += [f"{option}={each}" for each in values if each is not None]
+    own = vars(parser.parse_args(arguments)) | switches
     if "devices" in own:
         raise AnimateDiffV2VError("--devices is for the whole batch: give it to the command.")
     base = dict(vars(parsed))
@@ -212,17 +221,3 @@ def _with_row(
     if "prompt_schedule" in own and "prompt" not in own:
         base["prompt"] = None
     return argparse.Namespace(**base | own)
-
-
-def _arguments(parser: Parser, name: str, value: Any) -> Iterator[str]:
-    option = "--" + name.strip().lstrip("-").replace("_", "-")
-    action = parser._option_string_actions.get(option)
-    if action is not None and action.nargs == 0:
-        if str(value).lower() not in ("true", "false", "1", "0", "yes", "no"):
-            raise AnimateDiffV2VError(f"{option} is {value!r}; it can be true or false.")
-        if str(value).lower() in ("true", "1", "yes"):
-            yield option
-        return
-    for each in value if isinstance(value, list) else [value]:
-        if each is not None:
-            yield f"{option}={each}"

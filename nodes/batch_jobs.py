@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..batch.clips import Clip, find_clips
+from ..batch.clips import Clip, find_clips, switch
 from ..batch.plan import SPREAD
 from ..batch.unit import Job
 from ..pipeline import AnimateDiffV2VError
@@ -86,7 +86,7 @@ def _with_row(given: JobInputs, clip: Clip) -> JobInputs:
 
 def _converted(column: str, value: Any, kind: str) -> Any:
     if kind == "bool":
-        return _switch(column, str(value))
+        return switch(column, str(value))
     if kind not in ("int", "float"):
         return str(value)
     try:
@@ -94,12 +94,6 @@ def _converted(column: str, value: Any, kind: str) -> Any:
     except ValueError:
         wanted = "a whole number" if kind == "int" else "a number"
         raise AnimateDiffV2VError(f"{column} is {value!r}; give {wanted}.") from None
-
-
-def _switch(column: str, value: str) -> bool:
-    if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
-        raise AnimateDiffV2VError(f"{column} is {value!r}; it can be true or false.")
-    return value.lower() in ("true", "1", "yes")
 
 
 def _lora(text: Any) -> tuple[str, float, float]:

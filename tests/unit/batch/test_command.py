@@ -196,7 +196,9 @@ def test_rows_of_a_table_replace_the_options_of_the_command():
     assert base.lora == ["x"]
     row = _with_row(base, rows, {"prompt_schedule": "0: b"})
     assert (row.prompt, row.prompt_schedule) == (None, "0: b")
-    assert _with_row(base, rows, {"no_audio": "false"}).no_audio is False
+    silent = _with_row(base, rows, {"no_audio": True})
+    assert _with_row(silent, rows, {"no_audio": "false"}).no_audio is False
+    assert _with_row(silent, rows, {}).no_audio is True
 
 
 @pytest.mark.parametrize(
