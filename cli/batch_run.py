@@ -30,7 +30,7 @@ def run_batch(jobs: Sequence[Job], folder: Path, parsed: argparse.Namespace) -> 
     """
     for job in {job.files: job for job in jobs}.values():
         check_memory_bound(job.request, has_bound=job.files.max_memory_gb is not None)
-        check_devices(job.request, are_several=bool(job.files.devices))
+        check_devices(job.request, are_several=len(job.files.devices) > 1)
         check_model_files(job.files)
     with Ledger(folder) as ledger:
         is_interrupted = False

@@ -82,7 +82,7 @@ def _run(parsed: argparse.Namespace) -> int:
     check_target(request.output, FORMATS[request.format])
     check_output(request.output, inputs=request.inputs, overwrite=request.overwrite)
     check_memory_bound(request, has_bound=files.max_memory_gb is not None)
-    check_devices(request, are_several=bool(files.devices))
+    check_devices(request, are_several=len(files.devices) > 1)
     check_files(request, files)
     check_kinds(request, files)
     with progress_display() as display:

@@ -105,7 +105,7 @@ def check_devices(request: Request, *, are_several: bool) -> None:
     """Raise AnimateDiffV2VError if several devices share a job that only one can do."""
     if are_several and request.sampling.speed.compile:
         raise AnimateDiffV2VError(
-            "compile is on and devices are given, but compiled layers run on one device only: "
+            "compile is on and several devices are given, but compiled layers run on one only: "
             "switch compile off, or give a single device."
         )
 

@@ -121,8 +121,8 @@ def _check(
             "request's controls, or leave max_memory_gb out."
         )
     check_memory_bound(request, has_bound=bound is not None)
-    shared = models.devices if isinstance(models, ModelFiles) else models.replicas
-    check_devices(request, are_several=bool(shared))
+    others = models.devices[1:] if isinstance(models, ModelFiles) else models.replicas
+    check_devices(request, are_several=bool(others))
 
 
 def _controls(request: Request, models: Models, reader: VideoReader) -> SpooledControls:

@@ -99,7 +99,7 @@ def test_devices_share_a_clip_with_the_same_bytes(command, weights, tmp_path, ca
     assert "5 frames are 2 context windows, and there are 3 devices" in caplog.text
     assert shared.read_bytes() == alone.read_bytes()
     assert main([*command(output=tmp_path / "c.mp4", devices="cpu,cpu"), "--compile"]) == 2
-    assert "--compile is on and devices are given" in capsys.readouterr().err
+    assert "--compile is on and several devices are given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
