@@ -190,8 +190,12 @@ def restyle_file(
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
     )
-    work = Work.of(result.frame_count, **size._asdict(), settings=request.sampling, context=context)
-    remember_run(model.checkpoint, work, vars(result.timings))
+    # Estimates are of one pass over the frames that are kept.
+    if not (request.restore_frames or request.is_refined):
+        work = Work.of(
+            result.frame_count, **size._asdict(), settings=request.sampling, context=context
+        )
+        remember_run(model.checkpoint, work, vars(result.timings))
     return result
 
 
