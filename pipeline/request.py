@@ -218,11 +218,11 @@ class Request:
     source_mask: Path | None = None
     """Restyled at white, the source at black: a file as for `ControlFile.mask`."""
     match_source: float = 0.0
-    """How far brightness and colour of each frame are held to those of its source, 0 to 1, where
-    `source_mask` is white. 0 leaves the frames as they are."""
+    """Strength, 0 to 1, with which brightness and colour of each frame are held to those of its
+    source, where `source_mask` is white. 0 leaves the frames as they are."""
     refine: float = 1.0
-    """How many times larger a second pass makes the frames, 1 to 2: the first pass's are enlarged,
-    and denoised again at that size. 1 leaves it out."""
+    """Factor, 1 to 2, by which the frames of the first pass are enlarged for a second one, which
+    denoises them again at that size. 1 leaves it out."""
     refine_denoise: float = 0.35
     """As `SamplingSettings.denoise`, for the second pass."""
     audio: bool = True

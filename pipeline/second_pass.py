@@ -43,7 +43,7 @@ _SHARE_OF_FREE = 0.9
 
 
 class SecondPass:
-    """What the second pass of a job needs besides the first: its size, networks and guides.
+    """The second pass of a job, with its own size, chunks and guides.
 
     Frames stream from the first pass into the second; nothing of them is kept.
     """

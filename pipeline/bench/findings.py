@@ -1,4 +1,4 @@
-"""What slows this machine down, and the setting that helps most."""
+"""Causes that slow this machine down, and the setting that helps most."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Finding:
     setting: str
     """The option, package or variable to change."""
     gain: float
-    """How many times as fast a step is with it, at most."""
+    """Speed-up of a step with it, at most."""
 
 
 # What is left to gain on a machine where nothing is missing; see benchmarks/RESULTS.md.

@@ -22,7 +22,7 @@ SMALLEST_SIDE = 8
 WARPS = 3
 ITERATIONS = 10
 SMOOTHNESS = 0.03
-"""How much a change of the flow by a pixel weighs against a difference of 1 in brightness."""
+"""Weight of a change of the flow by a pixel, relative to a difference of 1 in brightness."""
 # Below these, differences of colour (0..1) and of the flow (pixels) count with their square.
 RESIDUAL_SOFTNESS = 0.01
 CHANGE_SOFTNESS = 0.1

@@ -209,12 +209,12 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Execution:
-    """Where passes run besides the device of the UNet, and what they run in."""
+    """The devices that passes run on besides the UNet's, and the context they run in."""
 
     replicas: Sequence[MotionUNet] = ()
     """Copies of the UNet, on devices that share the passes with its own."""
     paused: Paused = nullcontext
-    """Gives a context for passes of the networks, in which tensors are as usual."""
+    """Returns a context for passes of the networks, in which tensors are as usual."""
     _copies: dict[tuple[nn.Module, MotionUNet], nn.Module] = field(default_factory=dict)
 
     def copy(self, network: Network, replica: MotionUNet) -> Network:

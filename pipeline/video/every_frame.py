@@ -26,7 +26,7 @@ class SourceFrame:
     picture: NDArray[np.uint8]
     """[height, width, 3], as VideoReader yields it."""
     kept: int = 0
-    """How many of the kept frames it is: more than 1 where it is shown for longer than they."""
+    """The number of kept frames that it is: more than 1 where it is shown for longer than they."""
 
 
 class EveryFrameReader(VideoReader):
