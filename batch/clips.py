@@ -13,6 +13,7 @@ from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.video.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from .remote import RemoteInputs, is_url
 
 TABLE_SUFFIXES = {".csv", ".jsonl"}
 
@@ -41,7 +42,9 @@ class Clip:
     """The line of the table, for error sentences."""
 
 
-def find_clips(inputs: Iterable[str | Path], *, out: Path) -> list[Clip]:
+def find_clips(
+    inputs: Iterable[str | Path], *, out: Path, remote: RemoteInputs | None = None
+) -> list[Clip]:
     """Return the clips that inputs name, in order, each with a name of its own.
 
     Args:
@@ -49,30 +52,34 @@ def find_clips(inputs: Iterable[str | Path], *, out: Path) -> list[Clip]:
             a clip), patterns such as `shots/*.mov`, and tables (.csv, .jsonl) with a column `input`
             whose paths are relative to the table.
         out: The output folder, in which no clips are looked for.
+        remote: Copies what is given as a URL; None takes URLs for paths.
 
     Raises:
         AnimateDiffV2VError: there is no such file, no clip in a folder, or a table is malformed.
     """
-    found = [clip for each in inputs for clip in _of_input(str(each), out.absolute())]
+    found = [clip for each in inputs for clip in _of_input(str(each), out.absolute(), remote)]
     return list(_with_own_names(found))
 
 
-def _of_input(given: str, out: Path) -> Iterator[Clip]:
+def _of_input(given: str, out: Path, remote: RemoteInputs | None) -> Iterator[Clip]:
     path = Path(given)
-    if has_magic(given) and not path.exists():
+    if remote is not None and is_url(given):
+        for each in remote.paths(given):
+            yield from _of_path(each, out, remote)
+    elif has_magic(given) and not path.exists():
         names = Path(path.anchor or ".").glob(str(path.relative_to(path.anchor)))
         matches = sorted(each for each in names if not each.name.startswith("."))
         if not matches:
             raise AnimateDiffV2VError(f"No file matches {given}; check the pattern.")
         for each in matches:
-            yield from _of_path(Path(each), out)
+            yield from _of_path(Path(each), out, remote)
     else:
-        yield from _of_path(path, out)
+        yield from _of_path(path, out, remote)
 
 
-def _of_path(path: Path, out: Path) -> Iterator[Clip]:
+def _of_path(path: Path, out: Path, remote: RemoteInputs | None) -> Iterator[Clip]:
     if path.suffix.lower() in TABLE_SUFFIXES:
-        yield from _of_table(path)
+        yield from _of_table(path, remote)
     elif path.is_dir():
         clips = list(_of_folder(path, out, Path()))
         if not clips:
@@ -100,7 +107,7 @@ def _of_folder(folder: Path, out: Path, name: Path) -> Iterator[Clip]:
             yield from _of_folder(each, out, name / each.name)
 
 
-def _of_table(path: Path) -> Iterator[Clip]:
+def _of_table(path: Path, remote: RemoteInputs | None) -> Iterator[Clip]:
     rows = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -108,13 +115,15 @@ def _of_table(path: Path) -> Iterator[Clip]:
         raise AnimateDiffV2VError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise AnimateDiffV2VError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
-    clips = list(_of_rows(path, rows(path, text)))
+    clips = list(_of_rows(path, rows(path, text), remote))
     if not clips:
         raise AnimateDiffV2VError(f"{path} has no rows: give it a line for each clip.")
     yield from clips
 
 
-def _of_rows(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Clip]:
+def _of_rows(
+    path: Path, rows: Iterable[tuple[int, dict[str, Any]]], remote: RemoteInputs | None
+) -> Iterator[Clip]:
     for number, given_row in rows:
         # People write "Guidance Scale", and options --guidance-scale.
         row = {re.sub(r"[\s_-]+", "_", name.lower()): each for name, each in given_row.items()}
@@ -123,7 +132,7 @@ def _of_rows(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator
         if not isinstance(given, str) or not given:
             raise AnimateDiffV2VError(f"{origin}: it names no clip; give one as input.")
         output = row.pop("output", None)
-        source = path.parent / given
+        source = path.parent / given if remote is None else remote.beside(path, given)
         name = Path(str(output)) if output else Path(source.stem)
         if name.is_absolute() or ".." in name.parts:
             raise AnimateDiffV2VError(

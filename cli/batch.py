@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..batch.clips import Clip, find_clips, switch
+from ..batch.remote import INPUTS_FOLDER, RemoteInputs, is_url
 from ..batch.unit import PART_FRAMES, Job, Shots
 from ..pipeline.choices import checked
 from ..pipeline.errors import AnimateDiffV2VError
@@ -16,7 +17,7 @@ from ..pipeline.request import ModelFiles, Request
 from ..pipeline.video.formats import FORMATS
 from . import options, parsing
 from .companions import check_companions
-from .console import PROGRAM, say
+from .console import PROGRAM, complain, say
 from .parsing import Help, Parser
 from .run import add_job_options, model_files, request_of
 
@@ -57,10 +58,13 @@ def add_command(commands: Any) -> None:
         metavar="INPUT... OUT",
         help="videos, folders of videos, patterns, or tables (.csv, .jsonl) with a column input "
         "and columns for any option of `run`, such as prompt, seed, lora; last, the folder to "
-        "write",
+        "write. Each can be a URL (s3://, gs://, ...; extra `remote`)",
     )
     batch.add_argument(
-        "--status", action=_Status, metavar="OUT", help="show how far a batch is, and exit"
+        "--status",
+        action=_Status,
+        metavar="OUT",
+        help="show how far a batch is, of a URL what this machine does of it, and exit",
     )
     _add_batch_options(batch.add_argument_group("batch"))
     _add_run_options(batch)
@@ -124,9 +128,15 @@ class _Status(argparse.Action):
     def __call__(self, parser: Any, _namespace: Any, values: Any, *_: object) -> None:
         from .batch_status import status  # noqa: PLC0415 - `--help` needs none of it
 
-        for line in status(Path(values)):
+        for line in status(_working_folder(values) if is_url(values) else Path(values)):
             say(line)
         parser.exit()
+
+
+def _working_folder(url: str) -> Path:
+    from ..batch.remote_folder import working_folder  # noqa: PLC0415 - `--help` needs none of it
+
+    return working_folder(url)
 
 
 def _batch(parsed: argparse.Namespace) -> int:
@@ -138,16 +148,43 @@ def _batch(parsed: argparse.Namespace) -> int:
     WORKERS.check("--workers", parsed.workers)
     FRAMES.check("--part-frames", parsed.part_frames)
     _check_devices(parsed)
+    if is_url(out):
+        return _remote_batch(inputs, out, parsed)
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise AnimateDiffV2VError(f"{out} is a file; give a folder for the results, last.")
     # Links stay, unless `..` goes up from one: the folder above it is not the one in the path.
     folder = folder.resolve() if ".." in folder.parts else folder.absolute()
-    jobs = list(_jobs(find_clips(inputs, out=folder), parsed, folder))
+    jobs = _found_jobs(inputs, folder, parsed)
     # After the checks: it takes a second.
     from .batch_run import run_batch  # noqa: PLC0415
 
     return run_batch(jobs, folder, parsed)
+
+
+def _remote_batch(inputs: Sequence[str], out: str, parsed: argparse.Namespace) -> int:
+    """Restyle into a folder at a URL."""
+    if parsed.engine != "local":
+        raise AnimateDiffV2VError(
+            f"--engine {parsed.engine} needs an output folder that its machines share, and OUT is "
+            f"{out}: give a path, or use `{PROGRAM} work` on each machine."
+        )
+    # As above.
+    from ..batch.remote_folder import RemoteFolder  # noqa: PLC0415
+    from .batch_run import run_batch  # noqa: PLC0415
+
+    remote = RemoteFolder(out)
+    jobs = _found_jobs(inputs, remote.folder, parsed, without=out)
+    return run_batch(jobs, remote.folder, parsed, remote)
+
+
+def _found_jobs(
+    inputs: Sequence[str], folder: Path, parsed: argparse.Namespace, *, without: str = ""
+) -> list[Job]:
+    for each in filter(is_url, inputs):
+        complain(f"copying {each} to {folder / INPUTS_FOLDER}, unless it is there unchanged")
+    copies = RemoteInputs(folder / INPUTS_FOLDER, without=without)
+    return list(_jobs(find_clips(inputs, out=folder, remote=copies), parsed, folder))
 
 
 def _check_devices(parsed: argparse.Namespace) -> None:

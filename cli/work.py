@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..batch.remote import is_url
 from ..pipeline.errors import AnimateDiffV2VError
 from .console import complain, say
 from .parsing import EXIT_UNUSABLE, Help
@@ -32,7 +33,9 @@ def add_command(commands: Any) -> None:
         "the page is written, by the same `batch` command afterwards.",
     )
     work.set_defaults(command=_work)
-    work.add_argument("folder", metavar="FOLDER", help="output folder of the batch")
+    work.add_argument(
+        "folder", metavar="FOLDER", help="output folder of the batch, or its URL (extra `remote`)"
+    )
     work.add_argument(
         "--shard",
         default="0/1",
@@ -45,9 +48,15 @@ def add_command(commands: Any) -> None:
 def _work(parsed: argparse.Namespace) -> int:
     number, count = _shard(parsed.shard)
     from ..batch.ledger import Ledger  # noqa: PLC0415 - `--help` needs none of it
+    from ..batch.remote_folder import RemoteFolder  # noqa: PLC0415
 
-    with Ledger(Path(parsed.folder), read_only=True) as ledger:
-        units = [unit for unit in ledger.units() if unit.kind in ("clip", "part")]
+    remote = RemoteFolder(parsed.folder) if is_url(parsed.folder) else None
+    if remote is not None:
+        planned = remote.units()
+    else:
+        with Ledger(Path(parsed.folder), read_only=True) as ledger:
+            planned = ledger.units()
+    units = [unit for unit in planned if unit.kind in ("clip", "part")]
     with leaving_at_once():
         from ..batch.outcome import outcome_of  # noqa: PLC0415 - loads PyTorch
         from ..batch.plan import marked  # noqa: PLC0415
@@ -56,10 +65,13 @@ def _work(parsed: argparse.Namespace) -> int:
     renderer, failed = Renderer(parsed.device), 0
     for unit in units[number::count]:
         began = time.monotonic()
-        if marked(unit.target) == unit.digest:
+        if remote.is_done(unit) if remote else marked(unit.target) == unit.digest:
             _tell(unit, "skipped", 0.0)
             continue
-        outcome = outcome_of(unit.name, partial(renderer.render, unit))
+        render = partial(renderer.render, unit)
+        if remote is not None:
+            render = partial(remote.render, unit, renderer.render)
+        outcome = outcome_of(unit.name, render)
         _tell(unit, outcome.kind, time.monotonic() - began, sentence=outcome.sentence)
         if outcome.kind == "fatal":
             raise AnimateDiffV2VError(outcome.sentence)

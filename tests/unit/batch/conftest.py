@@ -7,9 +7,12 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from animatediff_v2v.batch.digests import content_digest, stamp_of
+from animatediff_v2v.batch.inline import run_inline
 from animatediff_v2v.batch.join import join_parts
 from animatediff_v2v.batch.run import Result
 from animatediff_v2v.batch.unit import Job
+from animatediff_v2v.cli import batch_run
+from animatediff_v2v.cli.main import main
 from animatediff_v2v.pipeline import (
     AnimateDiffV2VError,
     FrameSelection,
@@ -22,6 +25,7 @@ from animatediff_v2v.pipeline.progress import never
 from animatediff_v2v.pipeline.video import Audio, VideoReader, VideoWriter
 
 RATE = Fraction(10)
+MODELS = ["--motion-module=none", "--device=cpu"]
 
 
 def write_clip(path, scenes, *, sound=False):
@@ -108,3 +112,29 @@ def inverter():
 def frames_of(path):
     with VideoReader(path) as reader:
         return np.stack(list(reader))
+
+
+@pytest.fixture
+def workers(monkeypatch, inverter):
+    """Let the command's engine invert the colours in this process."""
+
+    def engine(run, *, device, workers):
+        run_inline(run, inverter, worker=f"{device}-{workers}")
+
+    monkeypatch.setattr(batch_run, "run_here", engine)
+    return inverter
+
+
+@pytest.fixture
+def batch(tmp_path, models):
+    """Return a function that runs the command on two clips."""
+    for name, length in (("a", 5), ("b", 6)):
+        write_clip(tmp_path / "in" / f"{name}.mp4", [(length, 90)])
+
+    def run(*options, inputs=(tmp_path / "in",), out=tmp_path / "out", prompt="--prompt=a <fox>"):
+        return main(
+            ["batch", *map(str, inputs), str(out), f"--checkpoint={models.checkpoint}",
+             *MODELS, prompt, *options]
+        )  # fmt: skip
+
+    return run

@@ -9,42 +9,13 @@ from urllib.parse import unquote
 
 import pytest
 from animatediff_v2v.batch.clips import Clip
-from animatediff_v2v.batch.inline import run_inline
 from animatediff_v2v.batch.ledger import Ledger
 from animatediff_v2v.cli import batch_run
 from animatediff_v2v.cli.batch import _jobs, _row_parser, _with_row
 from animatediff_v2v.cli.main import _parser, main
 from animatediff_v2v.pipeline.errors import DiskFull
 
-from .conftest import write_clip
-
-MODELS = ["--motion-module=none", "--device=cpu"]
-
-
-@pytest.fixture
-def workers(monkeypatch, inverter):
-    """Let the command's engine invert the colours in this process."""
-
-    def engine(run, *, device, workers):
-        run_inline(run, inverter, worker=f"{device}-{workers}")
-
-    monkeypatch.setattr(batch_run, "run_here", engine)
-    return inverter
-
-
-@pytest.fixture
-def batch(tmp_path, models):
-    """Return a function that runs the command on two clips."""
-    for name, length in (("a", 5), ("b", 6)):
-        write_clip(tmp_path / "in" / f"{name}.mp4", [(length, 90)])
-
-    def run(*options, inputs=(tmp_path / "in",), out=tmp_path / "out", prompt="--prompt=a <fox>"):
-        return main(
-            ["batch", *map(str, inputs), str(out), f"--checkpoint={models.checkpoint}",
-             *MODELS, prompt, *options]
-        )  # fmt: skip
-
-    return run
+from .conftest import MODELS
 
 
 class Videos(HTMLParser):
