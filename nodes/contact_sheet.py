@@ -45,7 +45,8 @@ def contact_sheet(images: Tensor) -> Tensor:
 
 def sheet_path(video: Path) -> Path:
     """Return the path of the picture beside a video, or beside a folder of pictures."""
-    return video.with_name(f"{video.stem}_contact_sheet.png")
+    name = video.name if video.is_dir() else video.stem
+    return video.with_name(f"{name}_contact_sheet.png")
 
 
 def _small(image: Tensor) -> Image.Image:

@@ -122,7 +122,6 @@ class JobInputs:
             guidance_scale=self.guidance_scale,
             sampler=self.sampler,
             scheduler=self.scheduler,
-            speed=self.speed or SpeedOptions(),
         )
         chosen = with_preset(self.preset, own)
         return SamplingSettings(
@@ -133,7 +132,7 @@ class JobInputs:
             scheduler=chosen.scheduler,
             denoise=self.denoise,
             context=self.context_options or ContextOptions(),
-            speed=chosen.speed,
+            speed=self.speed or chosen.speed,
         )
 
     def files(self) -> ModelFiles:

@@ -126,7 +126,6 @@ class Sampler(CheckedNode):
                 guidance_scale=guidance_scale,
                 sampler=sampler,
                 scheduler=scheduler,
-                speed=speed or SpeedOptions(),
             ),
         )
         settings = SamplingSettings(
@@ -145,7 +144,7 @@ class Sampler(CheckedNode):
             beta_schedule=beta_schedule,
             noise_type=noise_type,
             context=context_options,
-            speed=chosen.speed,
+            speed=speed or chosen.speed,
         )
         texts = PromptInputs(
             positive,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from animatediff_v2v.pipeline import AnimateDiffV2VError
+from animatediff_v2v.pipeline import AnimateDiffV2VError, SpeedOptions
 
 from .declared import PACKAGE, without_comfyui
 
@@ -67,6 +67,20 @@ def test_a_row_has_values_of_its_own(jobs, tmp_path):
     assert second.request.sampling.sampler == "lcm"
     assert second.files.dtype == "float16" and second.files.loras == ()
     assert second.request.metadata == {"workflow": "1"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "connected", "interval"),
+    [
+        ("exact", None, 1),
+        ("fast", None, 2),
+        ("fast", SpeedOptions(deep_cache_interval=3), 3),
+        ("fast", SpeedOptions(), 1),
+    ],
+)
+def test_connected_speed_options_replace_those_of_the_preset(jobs, preset, connected, interval):
+    (made,) = jobs("input\na.mp4\n", preset=preset, speed=connected)
+    assert made.request.sampling.speed.deep_cache_interval == interval
 
 
 @pytest.mark.parametrize(

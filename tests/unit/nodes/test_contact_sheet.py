@@ -30,6 +30,8 @@ def test_frames_stand_in_rows(count, size, sheet, shown):
         assert torch.allclose(middle, levels[frame].expand(3), atol=1 / 255)
 
 
-def test_the_file_stands_beside_the_video():
+def test_the_file_stands_beside_the_video(tmp_path):
     assert sheet_path(Path("a/clip_00001.mp4")) == Path("a/clip_00001_contact_sheet.png")
-    assert sheet_path(Path("a/clip_00001")) == Path("a/clip_00001_contact_sheet.png")
+    (tmp_path / "clip.v2_00001").mkdir()
+    beside = sheet_path(tmp_path / "clip.v2_00001")
+    assert beside == tmp_path / "clip.v2_00001_contact_sheet.png"
