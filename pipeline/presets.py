@@ -136,6 +136,14 @@ def idle_devices(num_frames: int, settings: SamplingSettings, models: Models) ->
 
 def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
     """Log a warning if settings, from a preset or not, do not suit each other or the networks."""
+    guidance = settings.guidance
+    if guidance.scale == 1 and not guidance.is_linear:
+        option = "guidance_rescale" if guidance.rescale else "guidance_parallel"
+        value = guidance.rescale or guidance.parallel
+        logger.warning(
+            "%s is %g and has no effect, because there is no guidance at a scale of 1.",
+            option, value,
+        )  # fmt: skip
     is_cfg_pp = settings.sampler.endswith("_cfg_pp")
     if is_cfg_pp and settings.guidance.scale > MOST_CFG_PP_GUIDANCE:
         logger.warning(

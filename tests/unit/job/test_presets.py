@@ -116,6 +116,23 @@ def test_cfg_pp_wants_little_guidance(sampler, scale, warns, family, caplog):
 
 
 @pytest.mark.parametrize(
+    ("guidance", "said"),
+    [
+        ({"rescale": 0.7}, "guidance_rescale is 0.7 and has no effect"),
+        ({"parallel": 0.0}, "guidance_parallel is 0 and has no effect"),
+        ({}, None),
+        ({"rescale": 0.7, "scale": 2.0}, None),
+    ],
+)
+def test_shaped_guidance_without_guidance_is_told(guidance, said, caplog):
+    settings = SamplingSettings(seed=0, guidance=Guidance(**{"scale": 1.0} | guidance))
+    with caplog.at_level(logging.WARNING):
+        warn_of_mismatch(settings, SimpleNamespace(motion_family=None, has_loras=False))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (said is not None) and all(said in each for each in messages)
+
+
+@pytest.mark.parametrize(
     ("frames", "length", "family", "sentence"),
     [
         (1, 16, "v2", "1 frames are few for a motion module, which was trained on 16"),
