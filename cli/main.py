@@ -48,11 +48,12 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for part in (run, batch, work, gallery, inspect, bench, convert, install, serve, keys):
         part.add_command(commands)
-    # Only these three have options for the library's fields, so only theirs are reworded.
+    # Only these have options for the library's fields, so only theirs are reworded.
     parser.set_defaults(worded=str)
     commands.choices["batch"].set_defaults(worded=batch.reworded)
     commands.choices["gallery"].set_defaults(worded=gallery.reworded)
-    commands.choices["run"].set_defaults(worded=reworded)
+    for name in ("run", "bench", "work"):
+        commands.choices[name].set_defaults(worded=reworded)
     return parser
 
 
@@ -64,9 +65,10 @@ class WordedLines(logging.Formatter):
         super().__init__(_LINE)
         self._worded = worded
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        return self._worded(super().format(record))
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line; only the message is reworded, not what stands before it."""
+        record.message = self._worded(record.message)
+        return super().formatMessage(record)
 
 
 class _Version(argparse.Action):

@@ -121,7 +121,7 @@ _UNAMBIGUOUS = "|".join(name for name in OPTIONS if "_" in name)
 # The positions in which the library's sentences name a field: at the start, in brackets, or as the
 # subject of a later clause. Elsewhere the word may be part of a file name or a prompt.
 _FIELD = re.compile(
-    rf"^(?:{_NAMES})(?=:| is (?!no ))"
+    rf"^(?:{_NAMES})(?=:| is (?!no ))|^(?:{_UNAMBIGUOUS})(?= -?\d)"
     rf"|(?<=\()(?:{_UNAMBIGUOUS})(?=\))"
     rf"|(?:(?<=, )|(?<= and )|(?<=; ))(?:{_UNAMBIGUOUS})(?= is | -?\d)"
 )

@@ -61,7 +61,7 @@ def test_json_holds_every_figure(capsys):
         (["--frames", "0"], "--frames is 0; it must be from 1 to 32"),
         (["--frames", "33"], "--frames is 33; it must be from 1 to 32"),
         (["--dtype", "int8"], "--dtype is 'int8'; it can be auto, float32"),
-        (["--device", "tpu"], "device is 'tpu', on which this machine cannot compute"),
+        (["--device", "tpu"], "--device is 'tpu', on which this machine cannot compute"),
     ],
 )
 def test_refusals(options, sentence, capsys):

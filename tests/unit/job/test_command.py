@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -44,6 +45,20 @@ def test_a_warning_is_written_once_in_the_words_of_the_command(command, capsys, 
     line = WordedLines(reworded).format(record)
     assert line.startswith("animatediff-v2v: 4 frames are few for a motion module")
     assert "a smaller --select-every-nth-frame, a higher --force-rate" in line
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("guidance_scale 7 is too strong", "--guidance-scale 7 is too strong"),
+        ("guidance_rescale is 0.7 and has", "--guidance-rescale is 0.7 and has"),
+        ("dtype is bfloat16, which is slower", "--dtype is bfloat16, which is slower"),
+        ("a.mp4 gave 3 frames", "a.mp4 gave 3 frames"),
+    ],
+)
+def test_warnings_name_options(message, line):
+    record = logging.makeLogRecord({"msg": message})
+    assert WordedLines(reworded).format(record) == f"animatediff-v2v: {line}"
 
 
 def test_json_is_one_object_on_stdout(command, tmp_path, capsys):
