@@ -28,14 +28,12 @@ from ..pipeline.video.scenes import SIDE_PIXELS, scene_starts
 from ..pipeline.video.stored_metadata import stored_text
 from .digests import MARK, DigestStore, FileDigests, models_digest, unit_digest
 from .documents import document
-from .unit import PART_FRAMES, Job, Shots, Span, Unit
+from .unit import PART_FRAMES, SPREAD, Job, Shots, Span, Unit
 
 PARTS_FOLDER = ".parts"
 SOURCES_FOLDER = "sources"
 # Parts of a shot overlap by as many frames as motion modules see at once.
 OVERLAP = 16
-# Style images that are spread over the clip, so that each frame has its own mix of them.
-SPREAD = ("travel", "per_window")
 # Pixels of the longer side of the sources on the page.
 SOURCE_SIDE = 512
 

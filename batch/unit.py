@@ -22,6 +22,8 @@ Kind = Literal["clip", "part", "join", "source"]
 Shots = Literal["scenes", "whole", "transnetv2"]
 # Longer shots are cut into parts.
 PART_FRAMES = 256
+# Style images that are spread over the clip, so that each frame has its own mix of them.
+SPREAD = ("travel", "per_window")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from animatediff_v2v.pipeline.restore.stream import restore_frames
 from animatediff_v2v.pipeline.sampling import ContextOptions
-from animatediff_v2v.pipeline.video.every_frame import SourceFrame
+from animatediff_v2v.pipeline.video.source_frame import SourceFrame
 from meaning import (
     CLIPS,
     FRAMES,

@@ -40,7 +40,7 @@ from animatediff_v2v.pipeline.sampling import (
 )
 from animatediff_v2v.pipeline.source_colours import SourceColours
 from animatediff_v2v.pipeline.video import ControlFrameOptions, VideoReader, VideoWriter
-from animatediff_v2v.pipeline.video.every_frame import SourceFrame
+from animatediff_v2v.pipeline.video.source_frame import SourceFrame
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from run import CLIP, GREEN, MODELS, YELLOW

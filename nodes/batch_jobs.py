@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..batch.clips import Clip, find_clips, switch
-from ..batch.plan import SPREAD
-from ..batch.unit import Job
+from ..batch.unit import SPREAD, Job
 from ..pipeline import AnimateDiffV2VError
 from . import host
 from .job_inputs import FORMAT, JobInputs

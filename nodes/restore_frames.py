@@ -13,7 +13,7 @@ from torch import Tensor
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.ranges import NTH_FRAME
 from ..pipeline.restore.stream import restore_frames
-from ..pipeline.video.every_frame import SourceFrame
+from ..pipeline.video.source_frame import SourceFrame
 from . import host
 from .sockets import CATEGORY, OpticalFlow
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import AnimateDiffV2VError
-from ..video.every_frame import SourceFrame
+from ..video.source_frame import SourceFrame
 from .between import FindFlow, Neighbour, restored
 from .flow import dense_flow
 

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .ahead import Ahead
 from .reader import FRAMES_AHEAD, VideoReader
 from .selection import last_half_frame
-
-
-@dataclass
-class SourceFrame:
-    """A frame of a video, kept or not."""
-
-    seconds: Fraction
-    """Its time in the video."""
-    picture: NDArray[np.uint8]
-    """[height, width, 3], as VideoReader yields it."""
-    kept: int = 0
-    """The number of kept frames that it is: more than 1 where it is shown for longer than they."""
+from .source_frame import SourceFrame
 
 
 class EveryFrameReader(VideoReader):

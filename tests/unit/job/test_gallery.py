@@ -48,7 +48,7 @@ def test_a_gallery_is_a_page_with_its_videos(tmp_path, capsys):
         (["--clip=gone.mp4"], "--clip: there is no file"),
         (["--steps=0"], "--steps is 0; it must be from 1 to 1000."),
         (["--frame-load-cap=-1"], "--frame-load-cap is -1"),
-        (["--preset=best"], "--preset is 'best'; it can be quality, turbo, lightning."),
+        (["--preset=best"], "--preset is 'best'; it can be quality, turbo, lightning, exact,"),
         (["--checkpoint=gone.safetensors"], "--checkpoint: there is no file"),
         ([f"--clip={MODELS / 'checkpoints' / 'miniature.safetensors'}"], "--clip: "),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.restore.stream import restore_frames
-from animatediff_v2v.pipeline.video.every_frame import SourceFrame
+from animatediff_v2v.pipeline.video.source_frame import SourceFrame
 
 SIZE = 16
 
