@@ -53,7 +53,7 @@ def test_a_style_image_gives_its_colours(meaning):
 
 
 def test_the_motion_module_calms_the_picture(meaning, clips):
-    assert_holds(meaning.motion_row(clips[:2]))
+    assert_holds(meaning.motion_row(clips[:1]))
 
 
 def test_windows_do_not_show_where_they_meet(meaning, clips):
@@ -65,7 +65,7 @@ def test_denoise_says_how_much_is_left_of_the_source(meaning, clips):
 
 
 def test_guidance_and_negative_prompt(meaning, clips):
-    assert_holds(meaning.guidance_row(clips[:2]))
+    assert_holds(meaning.guidance_row(clips))
 
 
 def test_style_lora_grows_with_its_strength(meaning, clips):

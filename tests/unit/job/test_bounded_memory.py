@@ -93,7 +93,7 @@ def job_peak(request, files):
 
 def test_the_command_gives_the_same_bytes_with_smaller_parts(command, tmp_path, capsys, caplog):
     # Large enough that passes go one by one, and tokens in smaller parts.
-    options = {"frame_load_cap": 8, "width": 192, "height": 192, "steps": 1}
+    options = {"select_every_nth_frame": 1, "width": 192, "height": 192, "steps": 1}
     plain, bound = tmp_path / "plain.mp4", tmp_path / "bound.mp4"
     assert main(command(output=plain, **options)) == 0
     capsys.readouterr()
