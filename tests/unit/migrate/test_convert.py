@@ -248,7 +248,7 @@ def test_a_video_is_read_and_written():
     new = after(graph)
     load, encode = found(new, LOAD), found(new, ENCODE)
     assert values(load) == ["a.mp4", 3, 4, 16, 12, 512, 0, 0.0, 0.0, "crop", "image"]
-    assert values(encode) == [8.0, "AD", "mp4-h264", 17, True, 2, False, False]
+    assert values(encode) == [8.0, "AD", "mp4-h264", 17, True, 2, False, False, False]
     assert source(new, encode, "images") == (1, 0)
     assert source(new, encode, "audio") == (1, 1)
     assert source(new, encode, "fps") == (5, 0)
