@@ -111,18 +111,31 @@ def test_clip_goes_in_and_video_plays(frontend, tmp_path, server):
     frontend.shot("result")
 
 
-def test_a_graph_from_before_a_widget_keeps_its_values(frontend):
-    """The value of the upload button stood where the value of width stands now."""
+# The last widgets of the one node before the button for uploads, in the order in which they came.
+ADDED = {
+    "width": 0,
+    "height": 0,
+    "frame_load_cap": 0,
+    "match_source": 0,
+    "restore_frames": False,
+    "refine": 1,
+    "refine_denoise": 0.35,
+}
+
+
+@pytest.mark.parametrize("missing", [7, 4], ids=["from before width", "from before match_source"])
+def test_a_graph_from_before_a_widget_keeps_its_values(frontend, missing):
+    """The value of the upload button stood where the value of a later widget stands now."""
     frontend.open_template(ONE_NODE)
     saved = frontend.page.evaluate("app.graph.serialize()")
     for node in saved["nodes"]:
         if node["type"] == ONE:
-            assert node["widgets_values"][-4:] == [0, 0, 0, "image"]
-            node["widgets_values"] = [*node["widgets_values"][:-4], "image"]
+            assert node["widgets_values"][-8:] == [*ADDED.values(), "image"]
+            node["widgets_values"] = [*node["widgets_values"][: -missing - 1], "image"]
     frontend.page.evaluate("(graph) => app.loadGraphData(graph)", saved)
     (shown,) = frontend.shown(ONE)
-    names = ("filename_prefix", "width", "height", "frame_load_cap", "upload")
-    assert [shown[name] for name in names] == ["video/AnimateDiffV2V", 0, 0, 0, "image"]
+    values = {"filename_prefix": "video/AnimateDiffV2V", **ADDED, "upload": "image"}
+    assert {name: shown[name] for name in values} == values
 
 
 def test_templates_are_listed_by_number(frontend):
