@@ -225,8 +225,8 @@ def _refining_inputs() -> list[io.Input]:
             optional=True,
             advanced=True,
             tooltip="A second pass: the frames are enlarged so many times and denoised again at "
-            "that size, in tiles if memory is too small. 1 leaves it out; 1.5 takes 2.25 times as "
-            "long again.",
+            "that size, in tiles if memory is too small. 1 leaves it out; at 1.5 it has 2.25 times "
+            "as many pixels.",
         ),
         io.Float.Input(
             "refine_denoise",

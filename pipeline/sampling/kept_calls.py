@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import AnimateDiffV2VError
 from .denoise import Denoise, HasUnconditional
 
 logger = logging.getLogger(__name__)
@@ -209,5 +210,11 @@ def _is_intact(path: Path, size: int) -> bool:
 
 def _read(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return a file's tensors, which stay in the file until they are used."""
-    flat = torch.from_file(str(path), shared=False, size=prod(shape), dtype=dtype)
+    try:
+        flat = torch.from_file(str(path), shared=False, size=prod(shape), dtype=dtype)
+    except RuntimeError as error:
+        raise AnimateDiffV2VError(
+            f"{path} has vanished: another worker has finished this unit, or someone has removed "
+            "the folder."
+        ) from error
     return flat.view(shape)

@@ -62,7 +62,7 @@ def rows_of(folder):
 
 
 def test_a_folder_is_restyled_once(server, clips):
-    """What one clip is, is what the one node makes of it; a broken clip is put aside."""
+    """Each clip comes out as the one node makes it; a broken clip is put aside."""
     out = server.folder / "output" / "many"
     with server.watched() as watcher:
         entry = server.wait(server.queue(batch(), client=watcher.client))

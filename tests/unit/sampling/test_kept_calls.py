@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.errors import Cancelled
+from animatediff_v2v.pipeline.errors import AnimateDiffV2VError, Cancelled
 from animatediff_v2v.pipeline.memory.mapped import Scratch
 from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, SpeedOptions
 from animatediff_v2v.pipeline.sampling import kept_calls as module
@@ -172,6 +172,27 @@ def test_another_key_replaces_what_is_there(tmp_path):
         model = Model()
         run("euler", model, kept_in(tmp_path, key))
         assert model.calls == calls, key
+
+
+@torch.inference_mode()
+def test_a_folder_that_vanishes_meanwhile_is_told(tmp_path):
+    """Another worker with the same unit removes it when it has finished first."""
+    run("euler", Model(), kept_in(tmp_path))
+    kept, model = kept_in(tmp_path), Model()
+    repeated = kept.around(model, model, phase="sample", calls=STEPS)
+    noisy = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1)) * 14
+    files = sorted(next(tmp_path.iterdir()).glob("sample-*"))
+    assert len(files) == STEPS
+    listed = kept.found
+
+    def found(phase, size):
+        paths = listed(phase, size)
+        kept.remove()
+        return paths
+
+    kept.found = found
+    with pytest.raises(AnimateDiffV2VError, match="another worker has finished this unit"):
+        repeated(noisy, torch.tensor(14.0), 0)
 
 
 def test_a_short_job_writes_nothing(tmp_path, monkeypatch):

@@ -91,7 +91,7 @@ def test_points_that_see_no_others_are_the_same_in_tiles():
 
 
 def test_no_seam_is_sharper_than_the_picture_elsewhere():
-    """What tiles see differently at their edges is faded out before the edge."""
+    """Tiles see less of the picture at their edges, so their edges must be faded out."""
     noisy = torch.nn.functional.interpolate(NOISY[..., ::4, ::4], (24, 40), mode="bicubic")
     tiled = model(PointByPoint(reach=1), TiledModel, tile=(16, 24))
     whole = model(PointByPoint(reach=1))
