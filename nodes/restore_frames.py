@@ -32,7 +32,7 @@ class RestoreFrames(io.ComfyNode):
             display_name="Restore Frames",
             category=CATEGORY,
             description="Make the frames between restyled ones, so that a video of every nth frame "
-            "is as smooth as its source. Nothing is guessed: the motion is measured on the source.",
+            "is as smooth as its source. The motion is measured on the source, not guessed.",
             search_aliases=[
                 "frame interpolation",
                 "rife",
