@@ -156,9 +156,16 @@ BUILD = """async ([columns, links, scale, corner]) => {
   app.canvas.ds.offset = corner;
   // Videos arrive, and make their nodes grow.
   await new Promise((resolve) => setTimeout(resolve, 4000));
+  // Links that skip a column pass above it.
+  const columnOf = (type) => columns.findIndex((column) => column.some(([each]) => each === type));
+  const ends = links.map(([from, , to]) => [columnOf(from), columnOf(to)]);
+  const tops = columns.map(() => 0);
+  for (let column = columns.length - 1; column >= 0; column -= 1)
+    for (const [from, to] of ends)
+      if (from < column && column < to) tops[column] = Math.max(tops[column], tops[to] + 160);
   let x = 0;
-  for (const column of columns) {
-    let y = 0, width = 0;
+  for (const [number, column] of columns.entries()) {
+    let y = tops[number], width = 0;
     for (const [type] of column) {
       nodes[type].pos = [x, y];
       y += nodes[type].size[1] + 70;
