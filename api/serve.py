@@ -71,12 +71,11 @@ def _serve(parsed: argparse.Namespace) -> None:
     sockets = bind(parsed.host, parsed.port)
     os.umask(0o077)  # only this user may read the files, including those that workers write
     logs.configure(level=parsed.log_level, form=parsed.log_format)
-    app = application(
-        parsed.folder, models=parsed.models, settings=settings, workers=_workers(parsed)
-    )
-    port = sockets[0].getsockname()[1]
-    url = f"http://{parsed.host}:{port}{PAGE}"
-    run(app, sockets, when_ready=lambda: print(url, flush=True))
+    with _workers(parsed) as workers:
+        app = application(parsed.folder, models=parsed.models, settings=settings, workers=workers)
+        port = sockets[0].getsockname()[1]
+        url = f"http://{parsed.host}:{port}{PAGE}"
+        run(app, sockets, when_ready=lambda: print(url, flush=True))
 
 
 @contextmanager
@@ -109,16 +108,27 @@ def check_folder(folder: Path) -> None:
         raise AnimateDiffV2VError(f"{folder} is not writable for this user.")
 
 
-def _workers(parsed: argparse.Namespace) -> list[ProcessWorker]:
-    """Return one worker for each device."""
-    return [
-        ProcessWorker(
-            WorkerOptions(
-                models=parsed.models,
-                device=device,
-                dtype=parsed.dtype,
-                max_memory_gb=parsed.max_memory,
-            )
+@contextmanager
+def _workers(parsed: argparse.Namespace) -> Iterator[Sequence[Worker]]:
+    """Return one worker for each device, or those on Ray, and leave its cluster at the end."""
+    options = [
+        WorkerOptions(
+            models=parsed.models,
+            device=device,
+            dtype=parsed.dtype,
+            max_memory_gb=parsed.max_memory,
         )
         for device in parsed.device or ["auto"]
     ]
+    if parsed.engine == "local":
+        yield [ProcessWorker(each) for each in options]
+        return
+    from ..batch.ray_cluster import ray_package, start_ray  # noqa: PLC0415 - an extra
+    from .queue.ray_worker import ray_workers  # noqa: PLC0415 - as above
+
+    ray = ray_package()
+    start_ray(ray, parsed.workers)
+    try:
+        yield ray_workers(ray, options[0], parsed.workers)
+    finally:
+        ray.shutdown()

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
 from .outcome import Outcome, outcome_of
+from .ray_cluster import actors_on_a_gpu, gpu_count, gpu_share, ray_package, start_ray
 from .run import BatchRun
 from .unit import Unit, unit_document, unit_restored, with_ram_share
 
@@ -19,13 +20,8 @@ POLL_SECONDS = 1.0
 MOST_STARTS_IN_VAIN = 3
 # Units that an actor has at a time: the next one is read while the first is rendered.
 UNITS_AHEAD = 2
-# What a process takes of a GPU besides what is counted: the driver's context and libraries.
-CONTEXT_BYTES = 10**9
-# Ray counts ten-thousandths of a GPU.
-_SHARES_OF_A_GPU = 10_000
 # What actors may ask for of the memory that Ray counts.
 _USABLE = 0.9
-_PROBE_SECONDS = 60.0
 
 
 class RayWorker:
@@ -82,10 +78,10 @@ def run_on_ray(run: BatchRun, *, device: str = "auto", workers: int = 0) -> None
     Raises:
         AnimateDiffV2VError: Ray is missing, the disk is full, or a file has changed.
     """
-    ray = _ray()
+    ray = ray_package()
     is_ours = not ray.is_initialized()
     if is_ours:
-        _start_ray(ray, workers)
+        start_ray(ray, workers)
     engine = _Engine(run, ray, device)
     try:
         engine.work(workers)
@@ -95,35 +91,6 @@ def run_on_ray(run: BatchRun, *, device: str = "auto", workers: int = 0) -> None
         run.clean()
         if is_ours:
             ray.shutdown()
-
-
-def _start_ray(ray: Any, workers: int) -> None:
-    """Join the cluster that RAY_ADDRESS names, or start Ray on this machine."""
-    address = os.environ.get("RAY_ADDRESS")
-    # Ray gives each actor a core, and starts an idle process for each other core.
-    here = {} if address else {"_node_ip_address": "127.0.0.1", "num_cpus": workers or None}
-    for is_last in (bool(address), True):
-        try:
-            ray.init(include_dashboard=None, log_to_driver=False, logging_level="error", **here)
-            return
-        except Exception as error:  # Ray raises this very class when a busy machine takes 30 s
-            ray.shutdown()
-            if is_last:
-                where = f"There is no Ray cluster at RAY_ADDRESS, {address}"
-                if not address:
-                    where = "Ray does not start on this machine"
-                raise AnimateDiffV2VError(f"{where}: {error}") from error
-
-
-def _ray() -> Any:
-    try:
-        import ray  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise AnimateDiffV2VError(
-            "The engine ray needs the package ray, which is not installed: install it with "
-            '`python -m pip install "animatediff-v2v[ray]"`, or leave out --engine.'
-        ) from error
-    return ray
 
 
 class _Engine:
@@ -155,14 +122,12 @@ class _Engine:
     def _divide(self, workers: int) -> int:
         """Divide the cluster between actors, and return their number."""
         units, cluster = list(self._run.units.values()), self._ray.cluster_resources()
-        gpus = int(cluster.get("GPU", 0)) if self._device != "cpu" else 0
+        gpus = gpu_count(self._ray, self._device)
         wanted = workers or max(1, gpus * (self._fitting(units) if gpus else 1))
-        # Actors on one GPU have equal shares of it; two thirds would leave the last third unused.
-        each = -(-wanted // gpus) if gpus else 0
         machines = sum(name.startswith("node:") and "__" not in name for name in cluster)
         self._workers_each = -(-wanted // max(1, machines))
         self._options = {
-            "num_gpus": _SHARES_OF_A_GPU // each / _SHARES_OF_A_GPU if each else 0,
+            "num_gpus": gpu_share(wanted, gpus),
             "memory": min(_ram_bytes(units), int(_USABLE * cluster.get("memory", 0) / wanted)),
         }
         return wanted
@@ -171,14 +136,8 @@ class _Engine:
         """Return how many actors fit on a GPU, by the limit of device memory of their units."""
         limits = [unit.files.max_memory_gb for unit in units]
         known = [each for each in limits if each is not None]
-        if len(known) < len(limits):
-            return 1
-        probe = self._ray.remote(num_gpus=1)(_gpu_bytes).remote()
-        try:
-            whole: int = self._ray.get(probe, timeout=_PROBE_SECONDS)
-        except (self._ray.exceptions.RayError, TimeoutError):
-            return 1
-        return max(1, int(whole / (max(known) * 1e9 + CONTEXT_BYTES)))
+        is_known = known and len(known) == len(limits)
+        return actors_on_a_gpu(self._ray, max(known) if is_known else None)
 
     def _start(self) -> None:
         # Two threads: one renders, the other one reads the next unit.
@@ -250,13 +209,6 @@ class _Engine:
         self._in_vain = 0
         self._run.coordinator.join(actor.name)
         self._actors.append(actor)
-
-
-def _gpu_bytes() -> int:
-    """Return the memory of the GPU that Ray gave to this task."""
-    import torch  # noqa: PLC0415 - in the task
-
-    return int(torch.cuda.mem_get_info()[1])
 
 
 def _ram_bytes(units: list[Unit]) -> int:

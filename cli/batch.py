@@ -5,24 +5,23 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from ..batch.clips import Clip, find_clips, switch
 from ..batch.remote import INPUTS_FOLDER, RemoteInputs, is_url
 from ..batch.unit import PART_FRAMES, Job, Shots
 from ..pipeline.choices import checked
 from ..pipeline.errors import AnimateDiffV2VError
-from ..pipeline.ranges import FRAMES, MEMORY_GB, Range
+from ..pipeline.ranges import FRAMES, MEMORY_GB
 from ..pipeline.request import ModelFiles, Request
 from ..pipeline.video.formats import FORMATS
 from . import options, parsing
 from .companions import check_companions
 from .console import PROGRAM, complain, say
+from .engine_options import add_engine, check_engine
 from .parsing import Help, Parser
 from .run import add_job_options, model_files, request_of
 
-Engine = Literal["local", "ray"]
-WORKERS = Range(0, 1000)
 # The same for all clips and all runs, so that the same command goes on where it was.
 SEED = 0
 USAGE = f"{PROGRAM} batch [options] INPUT... OUT\n       {PROGRAM} batch --status OUT"
@@ -71,18 +70,10 @@ def add_command(commands: Any) -> None:
 
 
 def _add_batch_options(units: options.Group) -> None:
-    units.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="worker processes; 0 is one for each GPU, or one without a GPU",
-    )
-    units.add_argument(
-        "--engine",
-        default="local",
-        help=f"{', '.join(get_args(Engine))}: processes on this machine, or actors of Ray, on the "
-        "cluster that RAY_ADDRESS names or on this machine (extra `ray`)",
+    add_engine(
+        units,
+        workers="worker processes; 0 is one for each GPU, or one without a GPU",
+        local="processes on this machine",
     )
     units.add_argument(
         "--plan-only",
@@ -144,8 +135,7 @@ def _batch(parsed: argparse.Namespace) -> int:
     if not inputs:
         raise AnimateDiffV2VError("Give at least one INPUT, and last the folder to write.")
     checked("--shots", parsed.shots, Shots)
-    checked("--engine", parsed.engine, Engine)
-    WORKERS.check("--workers", parsed.workers)
+    check_engine(parsed)
     FRAMES.check("--part-frames", parsed.part_frames)
     _check_devices(parsed)
     if is_url(out):

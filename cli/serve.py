@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import AnimateDiffV2VError
+from .engine_options import add_engine, check_engine
 from .parsing import Help
 from .signals import leaving_at_once
 
@@ -44,6 +45,12 @@ def add_command(commands: Any) -> None:
         help="auto, cuda, cuda:1, mps, cpu; repeat for several worker processes, one for each "
         "device",
     )
+    add_engine(
+        serve,
+        workers="with --engine ray: actors; 0 is as many as fit on the GPUs of the cluster with "
+        "--max-memory, else one for each GPU",
+        local="worker processes on this machine",
+    )
     serve.add_argument("--dtype", default="auto", help="auto, float32, float16, bfloat16")
     serve.add_argument(
         "--max-memory",
@@ -70,6 +77,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         raise AnimateDiffV2VError(
             f"{parsed.models} is not a folder; --models must be a folder like ComfyUI's models."
         )
+    _check_engine(parsed)
     try:
         with leaving_at_once():
             from ..api.serve import serve  # noqa: PLC0415 - the other commands need no server
@@ -81,3 +89,18 @@ def _serve(parsed: argparse.Namespace) -> int:
             "`python -m pip install -r requirements.txt` in the folder of the repository."
         ) from error
     return serve(parsed)
+
+
+def _check_engine(parsed: argparse.Namespace) -> None:
+    check_engine(parsed)
+    if parsed.engine == "local" and parsed.workers:
+        raise AnimateDiffV2VError(
+            f"--workers is {parsed.workers}, which needs --engine ray: leave it out, and repeat "
+            "--device for each worker process of this machine."
+        )
+    devices = parsed.device or []
+    if parsed.engine == "ray" and len(devices) > 1:
+        raise AnimateDiffV2VError(
+            f"--device is {', '.join(devices)}, and Ray gives each worker its GPU: leave it out, "
+            "and give --workers."
+        )

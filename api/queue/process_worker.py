@@ -71,7 +71,7 @@ class ProcessWorker:
                 on_message(message["message"])
         finally:
             self._runs_job = False
-        return _timings(message)
+        return timings(message)
 
     def stop_job(self) -> None:
         """Tell the process to stop its job."""
@@ -134,7 +134,7 @@ class ProcessWorker:
         raise WorkerDied(f"The worker on device {self._options.device} {_ending(process)}.")
 
 
-def _timings(message: Any) -> dict[str, float]:
+def timings(message: Any) -> dict[str, float]:
     """Return the timings of a job that is done, or raise the exception of one that is not."""
     event = message["event"]
     if event == "cancelled":
@@ -144,8 +144,8 @@ def _timings(message: Any) -> dict[str, float]:
     if event == "failed":
         told = f"In the worker:\n{message['traceback']}"
         raise RuntimeError(told) if message["errno"] is None else OSError(message["errno"], told)
-    timings: dict[str, float] = message["timings"]
-    return timings
+    seconds: dict[str, float] = message["timings"]
+    return seconds
 
 
 def _tell(process: Process, message: Any) -> None:

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +61,7 @@ class Pipes:
 
 
 @dataclass
-class _Order:
+class Order:
     """A job to run, or None to end."""
 
     job: ApiJob | None
@@ -74,20 +74,20 @@ class _Inbox:
 
     def __init__(self, pipes: Pipes) -> None:
         self._pipes = pipes
-        self.orders: queue.Queue[_Order] = queue.Queue()
+        self.orders: queue.Queue[Order] = queue.Queue()
         self._has_ended = threading.Event()
         threading.Thread(target=self._receive, name="inbox", daemon=True).start()
 
     def _receive(self) -> None:
-        order = _Order(None)
+        order = Order(None)
         while (message := self._pipes.receive()) is not None:
             if "stop" in message:
                 order.stop.set()
             else:
-                order = _Order(ApiJob.from_json(message["run"]), Path(message["output"]))
+                order = Order(ApiJob.from_json(message["run"]), Path(message["output"]))
                 self.orders.put(order)
         order.stop.set()
-        self.orders.put(_Order(None))
+        self.orders.put(Order(None))
         if not self._has_ended.wait(SECONDS_FOR_LAST_STEP):
             os._exit(1)  # the next server removes the unfinished file
 
@@ -154,14 +154,22 @@ def _work(options: WorkerOptions, pipes: Pipes, inbox: _Inbox) -> int:
         order = inbox.orders.get()
         if order.job is None:
             return 0
-        event, values = _outcome(order, renderer, pipes)
+        event, values = outcome(order, renderer, pipes.send)
         pipes.send(event, **values)
         if event == "failed":
             return 1  # an unknown error may have damaged more; the server starts another worker
 
 
-def _outcome(order: _Order, renderer: Renderer, pipes: Pipes) -> tuple[str, dict[str, Any]]:
-    """Run a job and return the event that reports its outcome."""
+def outcome(
+    order: Order, renderer: Renderer, send: Callable[..., None]
+) -> tuple[str, dict[str, Any]]:
+    """Run a job and return the event that reports its outcome.
+
+    Args:
+        order: The job.
+        renderer: Runs it.
+        send: Called with the name and the values of each event before that, as in `Pipes.send`.
+    """
     from ...pipeline.errors import AnimateDiffV2VError, Cancelled  # noqa: PLC0415 - see Renderer
 
     assert order.job is not None
@@ -169,7 +177,7 @@ def _outcome(order: _Order, renderer: Renderer, pipes: Pipes) -> tuple[str, dict
         timings = renderer.render(
             order.job,
             order.output,
-            on_message=lambda message: pipes.send("progress", message=message),
+            on_message=lambda message: send("progress", message=message),
             is_cancelled=order.stop.is_set,
         )
     except Cancelled:

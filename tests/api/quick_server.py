@@ -25,7 +25,7 @@ def parsed():
     parser.add_argument("--models", type=Path)
     parser.add_argument("--port", type=int)
     parser.add_argument("--device", action="append")
-    parser.set_defaults(host="127.0.0.1", dtype="auto", max_memory=None)
+    parser.set_defaults(host="127.0.0.1", dtype="auto", max_memory=None, engine="local", workers=0)
     parser.add_argument("--log-level", default="warning")
     parser.add_argument("--log-format", default="text")
     return parser.parse_args()

@@ -41,9 +41,16 @@ def test_a_missing_models_folder_is_refused(tmp_path, capsys):
         ),
         (["--host", "192.0.2.1"], "--host '192.0.2.1' is not an address of this machine"),
         (["--host", "."], "--host '.' is not an address or name of this machine"),
+        (["--engine", "slurm"], "--engine is 'slurm'; it can be local, ray"),
+        (["--workers", "-1"], "--workers is -1; it must be from 0 to 1000."),
+        (["--workers", "2"], "--workers is 2, which needs --engine ray: leave it out, and repeat"),
+        (
+            ["--engine", "ray", "--device", "cuda:0", "--device", "cuda:1"],
+            "--device is cuda:0, cuda:1, and Ray gives each worker its GPU: leave it out",
+        ),
     ],
 )
-def test_an_address_that_cannot_be_listened_on_is_refused(tmp_path, capsys, options, sentence):
+def test_what_cannot_be_served_is_refused(tmp_path, capsys, options, sentence):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         filled = [each.format(taken=port) for each in options]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from fractions import Fraction
 
 import numpy as np
@@ -25,6 +26,8 @@ from animatediff_v2v.pipeline.progress import never
 from animatediff_v2v.pipeline.video import Audio, VideoReader, VideoWriter
 
 RATE = Fraction(10)
+# Ray waits for ever for a process that does not start.
+LONGEST_SECONDS = 400
 MODELS = ["--motion-module=none", "--device=cpu"]
 
 
@@ -138,3 +141,19 @@ def batch(tmp_path, models):
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def ray():
+    """Ray, which is ended after the test, and fails the test if that takes too long."""
+    module = pytest.importorskip("ray", reason="needs the package ray")
+
+    def fail(*_):
+        pytest.fail(f"Ray has neither finished nor failed in {LONGEST_SECONDS} seconds.")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(LONGEST_SECONDS)
+    yield module
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    module.shutdown()

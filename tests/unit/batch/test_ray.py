@@ -25,25 +25,6 @@ from animatediff_v2v.pipeline import (
 
 from .conftest import write_clip
 
-# Ray waits for ever for a process that does not start.
-LONGEST_SECONDS = 400
-
-
-@pytest.fixture
-def ray():
-    """Ray, which is ended after the test, and fails the test if that takes too long."""
-    module = pytest.importorskip("ray", reason="needs the package ray")
-
-    def fail(*_):
-        pytest.fail(f"Ray has neither finished nor failed in {LONGEST_SECONDS} seconds.")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(LONGEST_SECONDS)
-    yield module
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-    module.shutdown()
-
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="ends processes by Unix signals")
 def test_a_killed_actor_loses_nothing(ray, weights, tmp_path):
