@@ -132,6 +132,15 @@ class Frontend:
         self.page.wait_for_function("() => window.ended")
         return self.page.evaluate("window.ended")
 
+    def wait_for_file(self, name):
+        """Wait until a video or a picture of a file is shown in a node."""
+        self.page.wait_for_function(
+            "(name) => [...document.querySelectorAll('.dom-widget, [data-node-id]')].some((card) =>"
+            " [...card.querySelectorAll('video, img')].some((each) => each.src.includes(name)"
+            " && (each.readyState >= 2 || each.naturalWidth > 0)))",
+            arg=name,
+        )
+
     def previews(self):
         """Return the tags and names of files of the videos and pictures in all nodes."""
         return self.page.evaluate(

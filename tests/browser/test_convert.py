@@ -86,11 +86,10 @@ def test_a_graph_is_converted_run_and_undone(frontend, server):
     (shown,) = frontend.shown("ADV2V_LoadVideo")
     assert (shown["video"], shown["select_every_nth_frame"]) == ("clip.mp4", 2)
     assert frontend.run() == "success"
-    page.wait_for_timeout(1000)
-    frontend.shot("converted graph after its run")
     video = max((server.folder / "output").glob("converted_*.mp4"))
     assert probe_video(video).frame_count == FRAMES
-    assert ["VIDEO", video.name] in frontend.previews()
+    frontend.wait_for_file(video.name)
+    frontend.shot("converted graph after its run")
 
 
 def wait_for_growth(frontend):

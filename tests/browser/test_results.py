@@ -28,11 +28,8 @@ def encode(frontend):
 def run(frontend):
     """Run the graph and wait until what it wrote is shown; return all that is shown."""
     assert frontend.run() == "success"
-    frontend.page.wait_for_function(
-        "() => { const [{ filename }] = app.nodeOutputs[app.graph.nodes.at(-1).id].images;"
-        " return [...document.querySelectorAll('.dom-widget, [data-node-id]')].some((card) =>"
-        " [...card.querySelectorAll('video, img')].some((each) => each.src.includes(filename)"
-        " && (each.readyState >= 2 || each.naturalWidth > 0))); }"
+    frontend.wait_for_file(
+        frontend.page.evaluate("app.nodeOutputs[app.graph.nodes.at(-1).id].images[0].filename")
     )
     return frontend.previews()
 

@@ -3,6 +3,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { ChangeTracker } from "../../../scripts/changeTracker.js";
 import { hideNotice, showNotice } from "./convert_notice.js";
 
 const CONVERT = "AnimateDiffV2V.ConvertGraph";
@@ -89,18 +90,19 @@ async function convert() {
   });
   if (!wanted || workflow.activeWorkflow !== opened) return;
   opened.changeTracker.checkState();
+  const history = [...opened.changeTracker.undoQueue, before];
   await app.loadGraphData(graph, true, false, opened);
-  restoreHistory(opened, before);
+  restoreHistory(opened, history);
   hideNotice();
   say("success", "The graph was converted", "Undo brings the former graph back.");
 }
 
-// Undo leads back to the graph from before, also where the page has begun a new history.
-function restoreHistory({ changeTracker }, before) {
+// One undo leads back to the graph from before, also where the page has begun a new history, or has
+// recorded meanwhile that nodes grew.
+function restoreHistory({ changeTracker }, history) {
   const { undoQueue } = changeTracker;
   changeTracker.checkState();
-  const last = undoQueue.at(-1);
-  if (!last || last.nodes.length !== before.nodes.length) undoQueue.push(before);
+  undoQueue.splice(0, undoQueue.length, ...history.slice(-ChangeTracker.MAX_HISTORY));
 }
 
 function lines({ entries }) {
