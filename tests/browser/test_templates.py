@@ -238,8 +238,8 @@ def test_a_template_runs_on_the_miniature(frontend, name):
 
 
 FIND = f"app.graph.nodes.find(({{ type }}) => type === '{ONE}').widgets"
-FORM = ["video", "frames", "prompt", "base_model", "denoise"]
-FORM += ["select_every_nth_frame", "frame_load_cap"]
+FORM = ["video", "frames", "prompt", "base_model", "motion_module", "denoise"]
+FORM += ["select_every_nth_frame", "frame_load_cap", "width", "height"]
 
 
 @pytest.mark.parametrize("width", [1600, 412])

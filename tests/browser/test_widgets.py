@@ -121,14 +121,30 @@ def test_one_node_tells_what_it_will_do(frontend):
     frontend.shot("one node")
 
 
-def test_the_miniature_advises_another_checkpoint_for_other_sizes(frontend):
+def test_the_miniature_advises_what_to_change_for_other_sizes(frontend):
+    """The advice stands beside the figures, and takes nothing from the pictures."""
+    page = frontend.page
     frontend.add(JOB, video="clip.mp4", base_model="miniature.safetensors")
-    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\nThe miniature only knows 128")
+    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\n1 window · time unknown")
     frontend.show(JOB)
-    frontend.shot("another checkpoint")
+    advice, room = page.evaluate(ADVICE)
+    assert advice == SIZE.format(checkpoint="base_model")
+    frontend.shot("advice")
     frontend.choose(JOB, "width", 128)
     frontend.choose(JOB, "height", 128)
     frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 128 × 128\n1 window")
+    suited = page.evaluate(ADVICE)
+    assert suited[0] == "" and suited[1] < room
+
+
+STRIP = "document.querySelector('[data-testid=animatediff-v2v-selection]')"
+# The sentence, and the pixels that the node keeps free for the strip.
+ADVICE = f"""() => [{STRIP}.children[1].textContent, app.graph.nodes[0].widgets.find(
+  ({{ name }}) => name === 'selection').options.getMinHeight()]"""
+SIZE = (
+    "The miniature only knows coloured shapes of 128 × 128 pixels. To try it, set width and height"
+    " to 128; for real videos, choose another {checkpoint} and motion_module."
+)
 
 
 def test_sampler_tells_what_it_will_do(frontend):
@@ -145,6 +161,8 @@ def test_sampler_tells_what_it_will_do(frontend):
     wait_for_forecast(frontend, "8 frames · 1 s · 2 windows · takes ")
     frontend.show(SAMPLER)
     frontend.shot("sampler")
+    frontend.choose(MODEL, "checkpoint", "miniature.safetensors")
+    wait_for_forecast(frontend, f"before a first run{SIZE.format(checkpoint='checkpoint')}")
     frontend.choose(LOAD, "video", "missing.mp4")
     wait_for_forecast(frontend, "missing.mp4")
 

@@ -1,6 +1,7 @@
 // Shows in the Sampler, before it runs: frames, seconds of video, windows, and the time it takes.
 
 import { app } from "../../../scripts/app.js";
+import { Advice, miniatureAdvice } from "./advice.js";
 import { addPolledWidget, isAnyLinked, valueOf } from "./polled_widget.js";
 import { framesText, number, selectionOf, unknown } from "./selection.js";
 import { text } from "./texts.js";
@@ -16,8 +17,6 @@ const SETTINGS = {
 };
 const WINDOWS = ["length", "overlap", "stride", "schedule", "fuse", "closed_loop"];
 const HEIGHT_PIXELS = 20;
-const MINIATURE = "miniature.safetensors";
-const MINIATURE_PIXELS = 128;
 
 app.registerExtension({
   name: "AnimateDiffV2V.Forecast",
@@ -39,14 +38,9 @@ export function settingsOf(node, checkpoint) {
   return [...pairs, ["context", context], ["checkpoint", checkpoint ?? ""]];
 }
 
-export function forecastText({ forecast, width, height }) {
+export function forecastText({ forecast }) {
   if (!forecast) return "";
   const { windows: count, seconds, checkpoint } = forecast;
-  if (checkpoint === MINIATURE && !(width === MINIATURE_PIXELS && height === MINIATURE_PIXELS))
-    return text(
-      "onlyMiniature",
-      "The miniature only knows 128 × 128 pixels and coloured shapes: choose another checkpoint for real videos",
-    );
   const windows = count === 1 ? text("window", "1 window") : text("windows", "{count} windows", { count });
   // Times are stored by checkpoint.
   if (!checkpoint) return windows;
@@ -65,11 +59,13 @@ function contextOf(node) {
 
 class Line {
   constructor() {
-    this.height = HEIGHT_PIXELS;
     this.label = text("forecast", "forecast");
     this.element = document.createElement("div");
+    this.text = document.createElement("div");
+    this.advice = new Advice();
+    this.element.append(this.text, this.advice.element);
     this.element.dataset.testid = "animatediff-v2v-forecast";
-    Object.assign(this.element.style, {
+    Object.assign(this.text.style, {
       textAlign: "center",
       fontSize: "11px",
       lineHeight: `${HEIGHT_PIXELS}px`,
@@ -80,14 +76,18 @@ class Line {
     });
   }
 
+  get height() {
+    return HEIGHT_PIXELS + this.advice.height;
+  }
+
   queryOf(node) {
     const slot = node.findInputSlot("images");
     if (!node.isInputConnected(slot)) return { sentence: "" };
-    const source = node.getInputNode(slot);
+    const source = sourceOf(node, "images");
     const isLoader = LOADERS.includes(source?.comfyClass);
     const selection = isLoader ? selectionOf(source) : { sentence: unknown() };
     if (selection.sentence != null) return selection;
-    const model = node.getInputNode(node.findInputSlot("model"));
+    const model = sourceOf(node, "model");
     const settings = settingsOf(node, model && valueOf(model, "checkpoint"));
     if (!settings) return { sentence: unknown() };
     // The frames are shown by the node that loads them.
@@ -95,19 +95,26 @@ class Line {
     return { query: new URLSearchParams(query) };
   }
 
-  show(answer) {
+  show(answer, node) {
     const { frame_count: count, duration_seconds: seconds } = answer;
-    if (count == null) this.say(unknown());
-    else this.say(`${framesText({ count })} · ${number(seconds, 2)} s · ${forecastText(answer)}`);
+    if (count == null) return this.say(unknown());
+    this.say(`${framesText({ count })} · ${number(seconds, 2)} s · ${forecastText(answer)}`);
+    const [loader, models] = ["images", "model"].map((name) => sourceOf(node, name));
+    this.advice.say(miniatureAdvice(answer, { loader, models, checkpoint: "checkpoint" }));
   }
 
   say(sentence) {
-    this.element.textContent = this.element.title = sentence;
+    this.text.textContent = this.text.title = sentence;
+    this.advice.say("");
   }
 
   wait(isWaiting) {
     this.element.style.opacity = isWaiting ? "0.5" : "1";
   }
+}
+
+function sourceOf(node, name) {
+  return node.getInputNode(node.findInputSlot(name));
 }
 
 function duration(seconds) {

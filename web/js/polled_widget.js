@@ -17,17 +17,18 @@ api.addEventListener("execution_success", () => {
   runs += 1;
 });
 
-// `view` has an element, its height in pixels, a label for App mode, queryOf(node), which returns the query or a sentence
-// that says why there is none, and show(answer), say(sentence) and wait(isWaiting).
+// `view` has an element, its height in pixels, which may change, a label for App mode, queryOf(node),
+// which returns the query or a sentence that says why there is none, and show(answer, node),
+// say(sentence) and wait(isWaiting).
 export function addPolledWidget(node, name, view) {
   const { element, label } = view;
-  const height = view.height + 2 * MARGIN_PIXELS;
+  const height = () => view.height + 2 * MARGIN_PIXELS;
   const widget = node.addDOMWidget(name, `ADV2V_${name.toUpperCase()}`, element, {
     serialize: false,
     hideOnZoom: false,
     margin: MARGIN_PIXELS,
-    getMinHeight: () => height,
-    getMaxHeight: () => height,
+    getMinHeight: height,
+    getMaxHeight: height,
   });
   widget.serialize = false;
   widget.label = label;
@@ -43,6 +44,11 @@ export function addPolledWidget(node, name, view) {
 
 export function valueOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name)?.value;
+}
+
+// Returns what the user reads before a widget.
+export function labelOf(node, name) {
+  return node?.widgets?.find((widget) => widget.name === name)?.label || name;
 }
 
 export function isAnyLinked(node, names) {
@@ -70,8 +76,10 @@ class Poll {
     this.seen = asked;
     if (!isSettled || asked === this.shown || this.isAsking) return;
     this.shown = asked;
+    const { height } = this.view;
     if (query) await this.ask(query);
     else this.view.say(sentence);
+    if (this.view.height > height) grow(this.shownNode());
   }
 
   async ask(query) {
@@ -81,7 +89,7 @@ class Poll {
       const response = await api.fetchApi(`${ROUTE}?${query}`);
       const answer = await response.json();
       if (answer.error) this.view.say(answer.error);
-      else this.view.show(answer);
+      else this.view.show(answer, this.shownNode());
     } catch {
       this.view.say(text("noServer", "ComfyUI's server does not answer."));
     } finally {
@@ -89,4 +97,9 @@ class Poll {
       this.view.wait(false);
     }
   }
+}
+
+function grow(node) {
+  node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1])]);
+  node.setDirtyCanvas(true, true);
 }

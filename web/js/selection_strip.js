@@ -2,6 +2,7 @@
 // count, rate, duration, size, and some of the kept frames.
 
 import { app } from "../../../scripts/app.js";
+import { Advice, miniatureAdvice } from "./advice.js";
 import { forecastText, settingsOf } from "./forecast.js";
 import { addPolledWidget, valueOf } from "./polled_widget.js";
 import { removeVideo } from "./previews.js";
@@ -25,12 +26,12 @@ app.registerExtension({
 
 class Strip {
   constructor() {
-    this.height = HEIGHT_PIXELS;
     this.label = text("frames", "frames");
     this.element = document.createElement("div");
     this.text = document.createElement("div");
     this.pictures = document.createElement("div");
-    this.element.append(this.text, this.pictures);
+    this.advice = new Advice();
+    this.element.append(this.text, this.advice.element, this.pictures);
     this.element.dataset.testid = "animatediff-v2v-selection";
     Object.assign(this.element.style, {
       display: "flex",
@@ -50,6 +51,10 @@ class Strip {
       alignContent: "start",
       gap: `${GAP_PIXELS}px`,
     });
+  }
+
+  get height() {
+    return HEIGHT_PIXELS + this.advice.height;
   }
 
   queryOf(node) {
@@ -73,12 +78,15 @@ class Strip {
 
   say(sentence) {
     this.text.textContent = sentence;
+    this.advice.say("");
     this.pictures.replaceChildren();
   }
 
-  show(selection) {
+  show(selection, node) {
     const lines = [figures(selection), forecastText(selection)].filter(Boolean);
     this.text.textContent = lines.join("\n");
+    const widgets = { loader: node, models: node, checkpoint: "base_model" };
+    this.advice.say(miniatureAdvice(selection, widgets));
     const width = this.element.clientWidth || WIDTH_PIXELS;
     // A long line takes two.
     const textHeight = this.text.offsetHeight || lines.length * LINE_PIXELS;

@@ -169,6 +169,8 @@ def test_the_miniature_suits_the_template(name):
             elif nodes[key]["type"] not in CORE_NODES:
                 known = {each.name: each for each in schemas()[nodes[key]["type"]].inputs}
                 assert fits(known[widget], value), f"{widget}: {value!r}"
+        # Its clip has the size that the miniature knows.
+        assert "frame_load_cap" not in inputs or (values["width"], values["height"]) == (0, 0)
     # No file of a template is left for the user to find.
     for node in nodes.values():
         for model in node["properties"].get("models", ()):
@@ -207,27 +209,33 @@ def test_the_line_in_the_readme_runs_as_written(tmp_path):
     assert (tmp_path / "input" / "miniature_clip.mp4").is_file()
 
 
-# Of a script of the page: the frames that are taken.
-STRIP = "selection"
-FRAMES = ("select_every_nth_frame", "frame_load_cap")
+# Of scripts of the page: the frames that are taken, the time that it takes.
+STRIP, FORECAST = "selection", "forecast"
+# With those that the advice of web/js/advice.js names.
+FRAMES = ("select_every_nth_frame", "frame_load_cap", "width", "height")
 
 
-def form(load, prompt, model, sampler):
+def form(load, *settings):
     """Return the fields of App mode, each a node and a widget."""
-    fields = [(load, "video"), (load, STRIP), prompt, model, (sampler, "denoise")]
-    return fields + [(load, name) for name in FRAMES]
+    return [(load, "video"), (load, STRIP), *settings, *((load, name) for name in FRAMES)]
 
 
-ONE_NODE_FORM = (form(V2V, (V2V, "prompt"), (V2V, "base_model"), V2V), [V2V])
+ONE_NODE_FORM = (
+    form(V2V, *((V2V, name) for name in ("prompt", "base_model", "motion_module", "denoise"))),
+    [V2V],
+)
 FORMS = {
     TRY_IT_NOW: ONE_NODE_FORM,
     "02 Video to Video (one node)": ONE_NODE_FORM,
     "04 Turbo (few steps)": (
         form(
             "ADV2V_LoadVideo",
+            ("ADV2V_Sampler", FORECAST),
             ("ADV2V_Sampler", "positive"),
             ("ADV2V_LoadModel", "checkpoint"),
-            "ADV2V_Sampler",
+            ("ADV2V_LoadModel", "motion_module"),
+            ("ADV2V_LoraStack", "lora_1"),
+            ("ADV2V_Sampler", "denoise"),
         ),
         ["ADV2V_EncodeVideo"],
     ),
@@ -242,7 +250,7 @@ def test_the_form_of_app_mode_has_widgets_that_are_there(name):
     fields = [(kinds[node], widget) for node, widget, _ in form["inputs"]]
     outputs = [kinds[node] for node in form["outputs"]]
     assert (fields, outputs) == FORMS.get(name, ([], []))
-    for kind, widget in (field for field in fields if field[1] != STRIP):
+    for kind, widget in (field for field in fields if field[1] not in (STRIP, FORECAST)):
         (declared,) = (each for each in schemas()[kind].inputs if each.name == widget)
         assert declared.is_widget
     # The page has room for one line.
