@@ -34,6 +34,7 @@ from animatediff_v2v.pipeline.sampling import (
     Guidance,
     Guides,
     SamplingSettings,
+    SourceBlend,
     SpeedOptions,
     StyleImages,
     sample_latents,
@@ -100,6 +101,7 @@ def restyled(
     frames: Frames | None = None,
     controls: Sequence[Control] = (),
     styles: Sequence[StyleImages] = (),
+    mask: Tensor | None = None,
     **settings: object,
 ) -> Frames:
     """Return the restyled video, with the demo's settings by default."""
@@ -115,7 +117,7 @@ def restyled(
         networks.codec.encode(pixels),
         prompt,
         replace(usual, **settings),
-        guides=Guides(controls=controls, styles=styles),
+        guides=Guides(controls=controls, styles=styles, source_blend=SourceBlend(mask=mask)),
     )
     made = torch.cat(list(networks.codec.decode(latents))).cpu()
     return (made * 255).round().to(torch.uint8).numpy()
@@ -250,8 +252,8 @@ def match_source() -> Rows:
     return {"the source": source()} | {says: as_bytes(made) for says, made in videos.items()}
 
 
-def restore_frames() -> Rows:
-    """Show three neighbouring frames of the demo's video, of which the first is kept."""
+def restore_frames(count: int = COLUMNS) -> Rows:
+    """Show neighbouring frames of the demo's video, of which the first and every third is kept."""
     every, nth = video(frame_load_cap=64), 3
     kept = restyled(frames=every[::nth])
     frames = [
@@ -260,10 +262,10 @@ def restore_frames() -> Rows:
     ]
     made = stream.restore_frames(frames, (torch.from_numpy(frame) / 255 for frame in kept))
     pictures = np.stack([as_bytes(frame.picture) for frame in made])
-    shown = slice(6, 6 + nth)
+    shown = slice(2 * nth, 2 * nth + count)
     return {
         "the source": every[shown],
-        "every 3rd frame restyled": np.repeat(kept[2:3], nth, axis=0),
+        "every 3rd frame restyled": np.repeat(kept, nth, axis=0)[shown],
         "all frames restored": pictures[shown],
     }
 

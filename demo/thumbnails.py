@@ -1,16 +1,19 @@
 """Draw the templates' thumbnails: the demo's video, the result, and the nodes.
 
-Usage: python demo/run.py && python demo/thumbnails.py
+Usage: python demo/run.py && python demo/thumbnails.py [NAME ...]   (all if no name is given)
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import help_pictures
 import numpy as np
+import torch
 from animatediff_v2v.pipeline.video import VideoReader
 from help_pictures import Frames
 from PIL import Image, ImageDraw, ImageFont
@@ -151,12 +154,53 @@ CARDS = {
         lambda: [*help_pictures.batch().values()][:2],
         [[("AnimateDiff Batch of Videos", "restyle")]],
     ),
+    "13 Every Frame Back": Card(
+        "Every Frame Back",
+        "restyle a few, restore the rest",
+        lambda: [*help_pictures.restore_frames(6).values()],
+        [
+            [("Select Frames", "clip"), ("Sampler", "restyle")],
+            [("Restore Frames", "restyle"), ("Match Source", "result")],
+        ],
+        frames=6,
+    ),
+    "14 SAM3 Mask": Card(
+        "SAM3 Mask",
+        "restyle what you name, nothing else",
+        lambda: masked()[1:],
+        [
+            [("SAM3 Video Track", "structure"), ("SAM3 Track to Mask", "structure")],
+            [("Sampler", "restyle")],
+        ],
+    ),
+    "15 Depth and Pose": Card(
+        "Depth and Pose",
+        "Depth Anything 3, SDPose",
+        lambda: [help_pictures.source(), [*help_pictures.controlnet().values()][-1]],
+        [
+            [("Depth Anything 3", "structure"), ("ControlNet", "structure")],
+            [("SDPose", "structure"), ("ControlNet", "structure")],
+        ],
+    ),
+    "16 Background Removal": Card(
+        "Background Removal",
+        "the foreground alone is restyled",
+        lambda: masked()[::2],
+        [[("Remove Background", "structure"), ("Sampler", "restyle")]],
+    ),
+    "17 Slow Motion": Card(
+        "Slow Motion",
+        "two frames for each one",
+        lambda: [help_pictures.source(), help_pictures.restyled()],
+        [[("Sampler", "restyle"), ("Frame Interpolation", "result")]],
+        frames=8,
+    ),
 }
 
 
 def main() -> None:
-    for name, card in CARDS.items():
-        picture = draw(card).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    for name in sys.argv[1:] or CARDS:
+        picture = draw(CARDS[name]).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
         picture.save(TEMPLATES / f"{name}.jpg", quality=88, optimize=True)
         print(TEMPLATES / f"{name}.jpg")
 
@@ -187,6 +231,15 @@ def shown(card: Card) -> Sequence[Frames]:
         return card.videos()
     with VideoReader(DEMO / "out" / f"{card.videos}.mp4") as reader:
         return [help_pictures.video(), np.stack(list(reader))]
+
+
+@cache
+def masked() -> Sequence[Frames]:
+    """Return the demo's video, the mask of its red object, and the object alone restyled."""
+    frames = help_pictures.source()
+    mask = frames[..., 0] > frames[..., 2]
+    made = help_pictures.restyled(mask=torch.from_numpy(mask).float())
+    return frames, np.repeat(mask[..., None], 3, axis=-1).astype(np.uint8) * 255, made
 
 
 def strip(picture: Image.Image, y: int, frames: Frames, count: int) -> int:

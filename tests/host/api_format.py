@@ -62,6 +62,9 @@ def chosen(name, options, saved):
         for inner, (kind, *more) in section.items():
             if kind == DYNAMIC:
                 values |= chosen(f"{name}.{inner}", more[0], saved)
+            elif isinstance(kind, list) or kind in WIDGETS:
+                assert saved, f"no value for {name}.{inner}"
+                values[f"{name}.{inner}"] = saved.pop(0)
     return values
 
 

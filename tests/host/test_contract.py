@@ -11,7 +11,8 @@ import os
 from ..unit.nodes.declared import ANY_FILE
 from ..unit.nodes.object_info import CORE_NODES, KEPT, core_nodes, essentials, pack_nodes
 from ..unit.nodes.relied_on import assert_relied_on
-from ..unit.nodes.test_templates import NAMES, workflow
+from ..unit.nodes.test_templates import CORE_NODES as USED
+from ..unit.nodes.test_templates import templates_for, workflow
 from .comfy_server import PACK
 
 CONTRACT = json.loads((PACK / "tests" / "unit" / "node_contract.json").read_text(encoding="utf-8"))
@@ -65,8 +66,8 @@ def test_core_nodes_have_what_the_templates_rely_on(object_info, server):
     if os.environ.get("WRITE_SNAPSHOTS"):
         version = server.get("/system_stats")["system"]["comfyui_version"]
         snapshots = core_nodes()
-        used = sorted({name for nodes in snapshots.values() for name in nodes})
+        used = sorted(USED & set(object_info))
         snapshots[version] = {name: essentials(object_info[name]) for name in used}
         CORE_NODES.write_text(json.dumps(snapshots, indent=1) + "\n", encoding="utf-8")
-    for name in sorted(NAMES):
+    for name in sorted(templates_for(object_info)):
         assert_relied_on(workflow(name), object_info)

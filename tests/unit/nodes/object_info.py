@@ -21,7 +21,8 @@ PROSE = {"tooltip", "description"}
 # The parts of a node that graphs rely on.
 KEPT = ("name", "input", "input_order", "output", "output_name", "output_is_list", "output_node")
 # ComfyUI's own combos that list files.
-LISTS_FILES = {"ckpt_name", "clip_name", "file", "image", "lora_name"}
+LISTS_FILES = {"bg_removal_name", "ckpt_name", "clip_name", "file", "image", "lora_name"}
+LISTS_FILES |= {"model_name"}
 OPTIONS = {"force_input": "forceInput", "upload": "video_upload"}
 
 ObjectInfo = dict[str, dict[str, Any]]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from .object_info import core_nodes, pack_nodes, with_files
-from .test_templates import NAMES, workflow
+from .test_templates import NAMES, templates_for, workflow
 
 CORE_NODES = core_nodes()
 OLDEST, *_, NEWEST = CORE_NODES
@@ -48,6 +48,7 @@ def cases():
     """All templates in the newest ComfyUI, and in the oldest those that hold nodes of its own."""
     for name in sorted(NAMES):
         yield name, NEWEST
+    for name in sorted(templates_for(CORE_NODES[OLDEST])):
         if {node["type"] for node in workflow(name)["nodes"]} & set(CORE_NODES[OLDEST]):
             yield name, OLDEST
 

@@ -9,7 +9,7 @@ import pytest
 from .object_info import core_nodes
 from .relied_on import assert_relied_on
 from .test_templates import CORE_NODES as USED
-from .test_templates import NAMES, workflow
+from .test_templates import WITH_COMFYUIS_NETWORKS, templates_for, workflow
 
 SNAPSHOTS = core_nodes()
 NEWEST = list(SNAPSHOTS)[-1]
@@ -153,13 +153,19 @@ def changed(change):
 
 
 def assert_all_relied_on(info):
-    for name in sorted(NAMES):
+    for name in sorted(templates_for(info)):
         assert_relied_on(workflow(name), info)
 
 
 @pytest.mark.parametrize("version", SNAPSHOTS)
 def test_all_versions_have_what_the_templates_use(version):
-    assert set(SNAPSHOTS[version]) == USED - {"MarkdownNote"}
+    used = {
+        node["type"]
+        for name in templates_for(SNAPSHOTS[version])
+        for node in workflow(name)["nodes"]
+    }
+    assert set(SNAPSHOTS[version]) == used & USED - {"MarkdownNote"}
+    assert templates_for(SNAPSHOTS[NEWEST]) >= WITH_COMFYUIS_NETWORKS
     assert_all_relied_on(SNAPSHOTS[version])
 
 
