@@ -55,9 +55,10 @@ def describe_selection(query: Mapping[str, str]) -> dict[str, Any]:
 
     Returns:
         A dict in which frame_count, source_frame_count (of the whole video) and duration_seconds
-        are None if only decoding can tell, and thumbnails has some of the kept frames: their time
-        in seconds, and a picture as a data URI; with thumbnails=0 there are none. With the settings
-        of a run there is a forecast; see describe_forecast.
+        are None if only decoding can tell, start_seconds is the time of the first kept frame, and
+        thumbnails has some of the kept frames: their time in seconds, and a picture as a data URI;
+        with thumbnails=0 there are none. With the settings of a run there is a forecast; see
+        describe_forecast.
 
     Raises:
         AnimateDiffV2VError: for a wrong value, an unreadable file, or one outside the input folder.
@@ -82,6 +83,7 @@ def _described(reader: videos.VideoReader, query: Mapping[str, str]) -> dict[str
         "source_frame_count": reader.info.frame_count,
         "frame_rate": float(reader.frame_rate),
         "duration_seconds": float(count / reader.frame_rate) if count else None,
+        "start_seconds": float(reader.selection.first_seconds(reader.info.frame_rate)),
         "width": width,
         "height": height,
         "thumbnails": [] if query.get("thumbnails") == "0" else list(_thumbnails(reader)),

@@ -100,6 +100,11 @@ class FrameSelection:
         """Return the frame rate of the kept frames: (forced rate, or source rate) / nth."""
         return self.grid_rate(source_rate) / self.select_every_nth_frame
 
+    def first_seconds(self, source_rate: Fraction) -> Fraction:
+        """Return the time of the first kept frame in the video."""
+        skipped = self.skip_first_frames / self.grid_rate(source_rate)
+        return Fraction(self.start_time_seconds) + skipped
+
     def span_seconds(self, video_seconds: Fraction | None) -> Fraction | None:
         """Return the duration of the time span in a video of `video_seconds`; None if unknown.
 

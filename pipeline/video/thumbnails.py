@@ -47,8 +47,7 @@ def thumbnails(
         with_alpha=info.has_alpha,
         colour_transfer=info.colour_transfer,
     )
-    grid_rate = selection.grid_rate(info.frame_rate)
-    start = Fraction(selection.start_time_seconds) + selection.skip_first_frames / grid_rate
+    start = selection.first_seconds(info.frame_rate)
     times = [start + index / reader.frame_rate for index in _spread(reader, most)]
     source = open_source(info)
     try:

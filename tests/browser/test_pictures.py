@@ -23,7 +23,9 @@ CORE, WINDOWS, TRAVEL = "ADV2V_ModelFromComfy", "ADV2V_ContextOptions", "ADV2V_P
 SAMPLER, JOB = "ADV2V_Sampler", "ADV2V_VideoToVideo"
 FRAMES, CONTROL, STYLE = "ADV2V_ControlFrames", "ADV2V_ControlNet", "ADV2V_IPAdapter"
 SPEED, APPLY, BATCH = "ADV2V_Speed", "ADV2V_ApplyMotion", "ADV2V_Batch"
-MATCH = "ADV2V_MatchSource"
+MATCH, RESTORE = "ADV2V_MatchSource", "ADV2V_RestoreFrames"
+# A second node of a kind.
+LOAD_ALL = f"{LOAD}#all"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
 CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
@@ -116,6 +118,21 @@ GRAPHS = {
             (MATCH, 0, ENCODE, "images"),
         ],
     ),
+    "restore_frames": (
+        [
+            [(LOAD_ALL, CLIP | {"select_every_nth_frame": 1}), (LOAD, CLIP)],
+            [(SAMPLER, PROMPT)],
+            [(RESTORE, {})],
+            [(ENCODE, {})],
+        ],
+        [
+            (LOAD, 0, SAMPLER, "images"),
+            (LOAD_ALL, 0, RESTORE, "source_frames"),
+            (SAMPLER, 0, RESTORE, "images"),
+            (RESTORE, 0, ENCODE, "images"),
+            (LOAD_ALL, 2, ENCODE, "fps"),
+        ],
+    ),
     "encode_video": (
         [[(LOAD, CLIP)], [(ENCODE, {})]],
         [
@@ -142,7 +159,7 @@ GRAPHS = {
 BUILD = """async ([columns, links, scale, corner]) => {
   const nodes = {};
   for (const [type, values] of columns.flat()) {
-    const node = nodes[type] = LiteGraph.createNode(type);
+    const node = nodes[type] = LiteGraph.createNode(type.split("#")[0]);
     app.graph.add(node);
     for (const widget of node.widgets ?? []) {
       if (!(widget.name in values)) continue;

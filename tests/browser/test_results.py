@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..host.conftest import FRAME_RATE
+
 LOAD, ENCODE, JOB = "ADV2V_LoadVideo", "ADV2V_EncodeVideo", "ADV2V_VideoToVideo"
+TITLES = {ENCODE: "Encode Video", JOB: "AnimateDiff Video to Video"}
 # One of each kind of player, and each change between them.
 FORMATS = {"mp4-h264": "VIDEO", "gif": "IMG", "webp": "IMG", "webm-vp9": "VIDEO"}
 ORDER = ("mp4-h264", "gif", "webm-vp9", "webp", "gif", "webp", "mp4-h264")
@@ -16,8 +19,21 @@ PLAYING = """() => [...document.querySelectorAll('video')].filter((each) => each
     [new URL(src).searchParams.get('filename'), !paused, muted, loop])"""
 
 
-def encode(frontend):
-    frontend.add(LOAD, video="clip.mp4", frame_load_cap=4)
+# The picture that is covered, where it is, the times of source and result, and what is shown.
+COMPARED = """() => {
+  const cover = document.querySelector('[data-testid=animatediff-v2v-compare]');
+  const source = cover.querySelector('video'), result = cover.parentElement.querySelector('video');
+  const box = (each) => { const { x, y, width, height } = each.getBoundingClientRect();
+    return [x, y, width, height]; };
+  return { file: new URL(result.src).searchParams.get('filename'), isReady: source.readyState >= 2,
+    of: new URL(source.src).searchParams.get('filename'), clip: source.style.clipPath,
+    times: [source.currentTime, result.currentTime], paused: [source.paused, result.paused],
+    box: box(cover), around: box(result), size: [result.videoWidth, result.videoHeight] };
+}"""
+
+
+def encode(frontend, **selection):
+    frontend.add(LOAD, video="clip.mp4", frame_load_cap=4, **selection)
     frontend.add(ENCODE)
     frontend.connect(LOAD, 0, ENCODE, "images")
     frontend.connect(LOAD, 2, ENCODE, "fps")
@@ -61,6 +77,7 @@ def test_the_result_of_the_one_node_follows_its_live_previews(frontend):
         "[data-node-id] img[src^=blob], .dom-widget img[src^=blob]"
     ).count()
     frontend.shot("result of the one node")
+    compare(frontend, JOB, file, start=0)
 
 
 def test_previews_play_muted_in_a_loop_and_follow_the_menu(frontend):
@@ -105,10 +122,62 @@ def test_previews_play_muted_in_a_loop_and_follow_the_menu(frontend):
     assert copied.endswith(file) and Path(copied).is_absolute()
 
 
-def choose_in_menu(frontend, label):
-    """Choose an entry of the menu of Encode Video."""
+def test_a_result_is_compared_with_its_source(frontend):
+    encode(frontend, skip_first_frames=4)
+    frontend.choose(ENCODE, "filename_prefix", "compare/first")
+    compare(frontend, ENCODE, run(frontend)[-1][1], start=4 / FRAME_RATE)
+    # The next result, in whichever player it comes.
+    choose_in_menu(frontend, "Compare with source")
+    frontend.choose(ENCODE, "filename_prefix", "compare/second")
+    run(frontend)
+    frontend.page.wait_for_function(f"() => ({COMPARED})().file.startsWith('second')")
+    choose_in_menu(frontend, "Stop comparing")
+    # Played backwards, it has no times of the source.
+    frontend.choose(ENCODE, "pingpong", True)
+    open_menu(frontend, "Encode Video")
+    assert not frontend.page.get_by_text("Compare with source", exact=True).count()
+    frontend.page.keyboard.press("Escape")
+
+
+def compare(frontend, kind, file, *, start):
+    """Compare the result of a node, move the divider, pause, and stop."""
+    page, title = frontend.page, TITLES[kind]
+    choose_in_menu(frontend, "Compare with source", title)
+    page.get_by_test_id("animatediff-v2v-compare").wait_for()
+    page.wait_for_function(f"() => ({COMPARED})().isReady")
+    shown = page.evaluate(COMPARED)
+    assert (shown["file"], shown["of"]) == (file, "clip.mp4")
+    assert shown["clip"] == "inset(0px 50% 0px 0px)"
+    # It covers the picture, not the bars beside it.
+    (x, y, width, height), (left, top, wide, high) = shown["box"], shown["around"]
+    scale = min(wide / shown["size"][0], high / shown["size"][1])
+    assert abs(width - shown["size"][0] * scale) < 2 and abs(height - shown["size"][1] * scale) < 2
+    assert abs(x + width / 2 - left - wide / 2) < 2 and abs(y + height / 2 - top - high / 2) < 2
+    page.mouse.move(x + width / 4, y + height / 4)
+    page.wait_for_timeout(200)
+    clip = page.evaluate(COMPARED)["clip"]
+    assert 73 < float(clip.split()[1].rstrip("%")) < 77, clip
+    frontend.shot(f"compare {kind}")
+    choose_in_menu(frontend, "Pause preview", title)
+    page.wait_for_timeout(500)
+    shown = page.evaluate(COMPARED)
+    assert shown["paused"] == [True, True]
+    source, result = shown["times"]
+    assert abs(source - start - result) <= 0.11
+    choose_in_menu(frontend, "Resume preview", title)
+    choose_in_menu(frontend, "Stop comparing", title)
+    assert not page.get_by_test_id("animatediff-v2v-compare").count()
+
+
+def choose_in_menu(frontend, label, title="Encode Video"):
+    """Choose an entry of the menu of the last node, which has this title."""
+    open_menu(frontend, title)
+    frontend.page.get_by_text(label, exact=True).click()
+
+
+def open_menu(frontend, title):
     page = frontend.page
-    frontend.select(ENCODE)
+    page.evaluate("app.canvas.selectItems([app.graph.nodes.at(-1)])")
     if frontend.renderer == "canvas":
         x, y = page.evaluate(
             "() => { const node = app.graph.nodes.at(-1), { scale, offset } = app.canvas.ds;"
@@ -118,10 +187,9 @@ def choose_in_menu(frontend, label):
         )
         page.mouse.click(x, y, button="right")
     else:
-        page.locator("[data-node-id]", has_text="Encode Video").locator(
+        page.locator("[data-node-id]", has_text=title).locator(
             "[data-testid^=node-header], .lg-node-header"
         ).first.click(button="right")
-    page.get_by_text(label, exact=True).click()
 
 
 def test_a_dropped_result_brings_its_graph_back(frontend):

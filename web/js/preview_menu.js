@@ -2,6 +2,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { compare, isComparing, sourceOf, stop } from "./compare.js";
 import { outputOf } from "./node_outputs.js";
 import { hasPreview, mediaOf, stateOf } from "./previews.js";
 import { synchronise, toggleHidden, togglePause } from "./previews.js";
@@ -30,11 +31,19 @@ function items(node) {
           ),
         ]
       : []),
+    ...comparing(node),
     item(isHidden ? text("show", "Show preview") : text("hide", "Hide preview"), () =>
       toggleHidden(node),
     ),
     item(text("sync", "Sync preview"), synchronise),
   ];
+}
+
+function comparing(node) {
+  if (isComparing(node))
+    return [{ content: text("stopComparing", "Stop comparing"), callback: () => stop(node) }];
+  if (!(mediaOf(node) instanceof HTMLVideoElement) || !sourceOf(node)) return [];
+  return [{ content: text("compare", "Compare with source"), callback: () => compare(node) }];
 }
 
 function address(image) {

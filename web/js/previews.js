@@ -10,6 +10,8 @@ const VIDEO_WIDGET = "video-preview";
 const PICTURE_WIDGETS = ["$$canvas-image-preview", "$$comfy_animation_preview"];
 const WIDGETS = [VIDEO_WIDGET, ...PICTURE_WIDGETS];
 const CARD = ".video-preview, .image-preview"; // in Nodes 2.0
+// Not the source that compare.js lays over a result.
+const MEDIA = ":is(video, img):not([data-testid=animatediff-v2v-compare] > *)";
 const states = new WeakMap();
 
 app.registerExtension({
@@ -31,9 +33,9 @@ export function hasPreview(node) {
 // Returns the video or picture that a node shows, or undefined.
 export function mediaOf(node) {
   const card = cardOf(node);
-  if (card) return card.querySelector("video, img");
+  if (card) return card.querySelector(MEDIA);
   const widget = node.widgets?.find(({ name, element }) => element && WIDGETS.includes(name));
-  return widget?.element.querySelector("video, img");
+  return widget?.element.querySelector(MEDIA);
 }
 
 export function stateOf(node) {
@@ -82,6 +84,7 @@ function removeWidgets(node, names) {
 }
 
 function onLoaded(target) {
+  if (!target.matches?.(MEDIA)) return;
   const id = target.closest?.(CARD) && target.closest("[data-node-id]")?.dataset.nodeId;
   const node = id && app.canvas.graph?.getNodeById(id);
   if (node && hasPreview(node)) start(node, target);
@@ -99,6 +102,7 @@ function start(node, media) {
   if (isVideo(media) && state.media !== media) Object.assign(media, { muted: true, loop: true });
   state.media = media;
   apply(node);
+  state.onShown?.();
 }
 
 function apply(node) {
