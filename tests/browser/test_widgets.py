@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 STACK, LOAD, JOB = "ADV2V_LoraStack", "ADV2V_LoadVideo", "ADV2V_VideoToVideo"
 SELECT = "ADV2V_SelectFrames"
 MODEL, SAMPLER, CONTEXT = "ADV2V_LoadModel", "ADV2V_Sampler", "ADV2V_ContextOptions"
@@ -51,6 +53,27 @@ def test_slots_survive(frontend):
     assert frontend.shown(STACK) == before
     enter_subgraph(frontend, STACK)
     assert frontend.shown(STACK) == before
+
+
+@pytest.mark.parametrize("kind", [LOAD, JOB])
+def test_the_upload_button_is_below_the_video(frontend, kind):
+    """Saved graphs have its value behind the others, as without the script that moves it."""
+    frontend.add(kind, video="clip.mp4", width=64)
+    (before,) = frontend.shown(kind)
+    assert list(before)[:2] == ["video", "upload"]
+    saved = frontend.page.evaluate("app.graph.serialize()")
+    assert saved["nodes"][0]["widgets_values"][-1] == "image"
+    frontend.page.evaluate("(graph) => app.loadGraphData(graph)", saved)
+    frontend.select(kind)
+    frontend.press("Control+c")
+    frontend.press("Control+v")
+    settings = [name for name in before if name not in SHOWN]
+    copies = [{name: each[name] for name in settings} for each in frontend.shown(kind)]
+    assert copies == [{name: before[name] for name in settings}] * 2
+
+
+# Not settings, but what a node shows.
+SHOWN = ("selection", "video-preview")
 
 
 def test_strip_survives(frontend):
