@@ -120,7 +120,8 @@ GRAPHS = {
     ),
     "restore_frames": (
         [
-            [(LOAD_ALL, CLIP | {"select_every_nth_frame": 1}), (LOAD, CLIP)],
+            [(LOAD_ALL, CLIP | {"select_every_nth_frame": 1})],
+            [(LOAD, CLIP)],
             [(SAMPLER, PROMPT)],
             [(RESTORE, {})],
             [(ENCODE, {})],
