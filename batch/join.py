@@ -56,7 +56,7 @@ def join_parts(
             if is_restored(request, reader):
                 source = open_source(replace(request, width=size[0], height=size[1]))
                 opened.enter_context(source)
-                frames = _restored(source, frames, device, is_cancelled)
+                frames = _restored(source, frames, writer, device, is_cancelled)
             for frame in frames:
                 stop_if(is_cancelled)
                 writer.write(frame[None])
@@ -64,11 +64,15 @@ def join_parts(
 
 
 def _restored(
-    source: EveryFrameReader, frames: Iterator[Frame], device: str, is_cancelled: IsCancelled
+    source: EveryFrameReader,
+    frames: Iterator[Frame],
+    writer: VideoWriter,
+    device: str,
+    is_cancelled: IsCancelled,
 ) -> Iterator[Frame]:
     chosen = resolve_device(device)
     chunks = (torch.from_numpy(frame)[None].to(chosen) / 255 for frame in frames)
-    for restored in restored_video(source, chunks, is_cancelled=is_cancelled):
+    for restored in restored_video(source, chunks, writer, is_cancelled=is_cancelled):
         yield as_bytes(restored[0])
 
 

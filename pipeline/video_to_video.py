@@ -21,7 +21,7 @@ from .choices import checked_type
 from .errors import AnimateDiffV2VError
 from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
 from .job_files import check_devices, check_memory_bound
-from .job_video import open_reader, open_writer, output_size
+from .job_video import open_reader, open_writer
 from .memory.copies import copy_to
 from .memory.devices import job_devices, resolve_dtype
 from .memory.mapped import Scratch
@@ -96,7 +96,7 @@ def video_to_video(
         )
         frames = colours.matched(frames)
         if is_restored(request, reader):
-            frames = _restored(frames, request, reader, networks, opened, is_cancelled=is_cancelled)
+            frames = _restored(frames, request, writer, networks, opened, is_cancelled=is_cancelled)
         _write(frames, writer, clock)
         finishing = time.perf_counter()
     clock.add("write", time.perf_counter() - finishing)
@@ -153,7 +153,7 @@ def _chunks(
 def _restored(
     frames: Iterable[Tensor],
     request: Request,
-    reader: VideoReader,
+    writer: VideoWriter,
     networks: Models,
     opened: ExitStack,
     *,
@@ -162,10 +162,9 @@ def _restored(
     """Yield all frames of the source's time, made of the restyled ones."""
     if networks.bound is not None:  # what restoring takes is not counted
         frames = (chunk.cpu() for chunk in frames)
-    width, height = output_size(request, reader)
-    source = open_source(replace(request, width=width, height=height))
+    source = open_source(replace(request, width=writer.width, height=writer.height))
     opened.enter_context(source)
-    return restored_video(source, frames, is_cancelled=is_cancelled)
+    return restored_video(source, frames, writer, is_cancelled=is_cancelled)
 
 
 def _write(chunks: Iterable[Tensor], writer: VideoWriter, clock: Clock) -> None:

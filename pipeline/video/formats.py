@@ -89,6 +89,11 @@ class OutputFormat:
         return self.alpha_pixel_format is not None
 
     @property
+    def has_time_stamps(self) -> bool:
+        """True if each frame can have a time of its own; pictures and animations have a rate."""
+        return self.audio_encoder is not None
+
+    @property
     def has_palette(self) -> bool:
         """True if it has a palette, for which all frames must be read first."""
         return self.pixel_format == "pal8"

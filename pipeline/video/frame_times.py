@@ -49,7 +49,7 @@ def write_times(
     settings = dict(zip(names, options[1::2], strict=True))
     with av.open(str(path)) as source, av.open(str(target), "w", options=settings) as made:
         stream = source.streams.video[0]
-        copy = made.add_stream_from_template(stream)
+        copy = made.add_stream_from_template(stream, opaque=True)
         copy.time_base = Fraction(1, TICKS)
         made.metadata.update(source.metadata)
         packets = [packet for packet in source.demux(stream) if packet.pts is not None]

@@ -33,6 +33,7 @@ from .command import (
 )
 from .encoder import EncoderProcess
 from .formats import FormatName, OutputFormat, output_format
+from .frame_times import played_times, write_times
 from .selection import exact_rate
 from .spool import FrameSpool
 from .target import check_target, disk_error
@@ -49,6 +50,8 @@ class VideoWriter:
     Attributes:
         path: the finished file (for "png", a folder).
         frame_count: the number of frames in it.
+        frame_times: seconds of each written frame, the first at 0; to be filled for a rate that
+            varies, in formats with time stamps. Empty for `frame_rate`.
         file_size: in bytes, after the block.
     """
 
@@ -104,6 +107,7 @@ class VideoWriter:
         self.width, self.height = _checked_size(width, height)
         self.frame_rate = _checked_rate(frame_rate, form=self.format)
         self.frame_count = self.file_size = 0
+        self.frame_times: list[Fraction] = []
         self._crf = self.format.checked_crf(crf)
         self._loop_count = _checked_loops(loop_count)
         self._pingpong = checked_type("pingpong", pingpong, bool)
@@ -191,6 +195,10 @@ class VideoWriter:
         assert self._encoder is not None
         self._encoder.finish()
         whole = self._folder / output_name(self.format)
+        if self.frame_times:
+            timed = self._folder / f"timed{self.format.extension}"
+            write_times(whole, timed, self._played(), self.format.container_options)
+            timed.replace(whole)
         if self._audio is not None:
             whole = self._join(self._audio)
         if self._metadata and self.format.add_metadata is not None:
@@ -214,18 +222,26 @@ class VideoWriter:
         return 1 if self.format.loops_itself else 1 + self._loop_count
 
     def _encode_spool(self, spool: FrameSpool) -> None:
-        order = [*range(self.frame_count)]
-        if self._pingpong:
-            order += range(self.frame_count - 2, 0, -1)
+        order = self._order(self.frame_count)
         if self.format.has_palette:
             assert self._pictures is not None
             spool.flush()
             self._run(palette_arguments(self._pictures, source=spool.path.name))
         self._encoder = self._encode()
-        for _ in range(self._passes):
-            for index in order:
-                self._encoder.write(spool.read(index))
-        self.frame_count = len(order) * self._passes
+        for index in order:
+            self._encoder.write(spool.read(index))
+        self.frame_count = len(order)
+
+    def _order(self, count: int) -> list[int]:
+        """Return the numbers of `count` written frames in the order in which the file has them."""
+        order = [*range(count)]
+        if self._pingpong:
+            order += range(count - 2, 0, -1)
+        return order * self._passes
+
+    def _played(self) -> list[Fraction]:
+        order = self._order(len(self.frame_times))
+        return played_times(self.frame_times, order, last_seconds=1 / self.frame_rate)
 
     def _encode(self) -> EncoderProcess:
         assert self._pictures is not None
@@ -248,7 +264,7 @@ class VideoWriter:
         return EncoderProcess(arguments, folder=self._folder, target=self.path)
 
     def _join(self, audio: StoredAudio) -> Path:
-        duration = self.frame_count / self.frame_rate
+        duration = self._played()[-1] if self.frame_times else self.frame_count / self.frame_rate
         sound = audio.arguments(duration / self._passes, passes=self._passes)
         self._run(join_arguments(self.format, sound=sound, duration_seconds=duration))
         return self._folder / joined_name(self.format)

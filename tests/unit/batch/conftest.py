@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from animatediff_v2v.batch.digests import content_digest, stamp_of
@@ -31,8 +32,11 @@ LONGEST_SECONDS = 400
 MODELS = ["--motion-module=none", "--device=cpu"]
 
 
-def write_clip(path, scenes, *, sound=False):
-    """Write a clip of scenes, each (frames, brightness), with a bar that moves."""
+def write_clip(path, scenes, *, sound=False, times=()):
+    """Write a clip of scenes, each (frames, brightness), with a bar that moves.
+
+    `times` are the seconds of the frames, if the rate varies.
+    """
     length = sum(frames for frames, _ in scenes)
     wave = np.sin(np.arange(4800 * length) / 20)[np.newaxis].astype(np.float32) * 0.3
     audio = Audio(wave, 48_000) if sound else None
@@ -47,7 +51,14 @@ def write_clip(path, scenes, *, sound=False):
                 frame[:, 8:24, index % 48 : index % 48 + 16] = (220, 60, 30)
                 writer.write(frame)
                 index += 1
+        writer.frame_times += times
     return path
+
+
+def times_of(path):
+    """Return the seconds of the frames of a video, as another reader sees them."""
+    with av.open(str(path)) as container:
+        return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
 
 
 @pytest.fixture

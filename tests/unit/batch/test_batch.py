@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,7 +41,7 @@ from animatediff_v2v.pipeline.errors import Cancelled, DiskFull
 from animatediff_v2v.pipeline.prompts import PromptSchedule
 from animatediff_v2v.pipeline.video import probe_video
 
-from .conftest import frames_of, write_clip
+from .conftest import frames_of, times_of, write_clip
 
 
 def planned(jobs, out, *, read_only=False, **options):
@@ -124,15 +125,16 @@ def test_the_joined_clip_has_every_frame_and_the_sound(tmp_path, job, inverter):
     assert not (tmp_path / "out" / ".parts").exists()
 
 
-def test_frames_are_restored_in_the_joined_clip(tmp_path, job, inverter):
-    clip = write_clip(tmp_path / "a.mp4", [(40, 30), (60, 200)], sound=True)
+def test_frames_are_restored_in_the_joined_clip_at_their_times(tmp_path, job, inverter):
+    steps = [Fraction(milliseconds, 1000) for milliseconds in (40, 100, 160)]
+    times = [sum(steps[n % 3] for n in range(index)) for index in range(100)]
+    clip = write_clip(tmp_path / "a.mp4", [(40, 30), (60, 200)], sound=True, times=times)
     every_2nd = FrameSelection(select_every_nth_frame=2)
     restoring = job(clip, selection=every_2nd, restore_frames=True)
     rows = worked([restoring], tmp_path / "out", inverter)
     assert {row.kind for row in rows.values()} == {"part", "join"}
     result = tmp_path / "out" / "a.mp4"
-    assert probe_video(result).frame_count == 100
-    assert probe_video(result).frame_rate == 10
+    assert times_of(result) == pytest.approx([float(each) for each in times], abs=1e-3)
     difference = frames_of(result).astype(int) - (255 - frames_of(clip).astype(int))
     assert np.abs(difference).mean(axis=(1, 2, 3)).max() < 8  # at the cut too
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from animatediff_v2v.pipeline.video import FORMATS, Audio, VideoReader, VideoWriter, probe_video
+from animatediff_v2v.pipeline.video import FORMATS, Audio, VideoWriter, probe_video
 
 TIMES = [Fraction(milliseconds, 1000) for milliseconds in (0, 20, 120, 153, 400, 433, 500, 1000)]
 LAST = Fraction(1, 10)
@@ -44,8 +44,6 @@ def test_each_frame_has_its_time(tmp_path, form):
     assert heard == pytest.approx(float(TIMES[-1] + LAST), abs=0.05)
     info = probe_video(path)
     assert info.variable_frame_rate and info.frame_count == len(TIMES)
-    with VideoReader(path) as reader:
-        assert float(reader.info.duration) == pytest.approx(1.1, abs=2e-3)
 
 
 def test_frames_that_are_played_again_are_as_far_apart(tmp_path):
