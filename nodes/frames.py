@@ -30,6 +30,14 @@ from .run_times import Work, remember_run
 
 logger = logging.getLogger(__name__)
 
+Say = Callable[[str], None]
+# Before the first frame or step of a phase is done, which takes long where networks are moved.
+_BEGUN: dict[Phase, str] = {
+    "encode": "Encoding the frames…",
+    "sample": "Preparing the first step…",
+    "decode_latents": "Decoding the frames…",
+}
+
 
 class FrameSize(NamedTuple):
     """The size of the frames in pixels, multiples of 8."""
@@ -53,6 +61,7 @@ def restyle_images(
     clip: Any,
     vae: Any,
     custom: CustomSampling | None = None,
+    say: Say = lambda _line: None,
 ) -> tuple[Tensor, Tensor]:
     """Restyle frames, with one progress bar over all phases.
 
@@ -66,6 +75,7 @@ def restyle_images(
         clip: ComfyUI's CLIP in place of the model's text encoder, or None.
         vae: ComfyUI's VAE in place of the model's, or None.
         custom: A sampler or noise levels in place of those of the settings.
+        say: Shows what is being done.
 
     Returns:
         The frames as float32 of the same shape, and their latents.
@@ -80,11 +90,13 @@ def restyle_images(
         model, text=prompts.has_text and not clip, vae=not vae, is_native=is_native,
         chunk={"frames": FRAMES_PER_CHUNK, "width": width, "height": height},
         window={"frames": window, "width": width, "height": height, "beside": guide_patchers},
+        say=say,
     )  # fmt: skip
     clock = Clock()
     job = FrameJob(
         models, settings, clock=clock, custom=custom, before_phase=move_networks,
-        progress=host.NodeProgress(models.codec), is_cancelled=host.raise_if_interrupted,
+        progress=host.NodeProgress(models.codec, on_line=say),
+        is_cancelled=host.raise_if_interrupted,
         sample=host.NativeSampling(model.native, prompts.native, beside=guide_patchers)
         if is_native else sample_latents,
     )  # fmt: skip
@@ -99,6 +111,7 @@ def restyle_images(
     restyled = _joined(job.decode(latents), count)
     work = Work.of(count, width=width, height=height, settings=settings, context=context)
     remember_run(model.checkpoint, work, vars(clock.timings()))
+    say(_done(count, sum(clock.seconds.values())))
     return restyled, latents
 
 
@@ -110,6 +123,7 @@ def _mover(
     is_native: bool,
     chunk: dict[str, int],
     window: dict[str, Any],
+    say: Say,
 ) -> Callable[[Phase], None]:
     """Return a function that moves the networks of a phase to the device before it.
 
@@ -120,9 +134,11 @@ def _mover(
         is_native: True if ComfyUI moves the UNet.
         chunk: What encoder and VAE work on at once.
         window: What the UNet works on at once.
+        say: Shows what is being done.
     """
 
     def move_networks(phase: Phase) -> None:
+        say(_BEGUN[phase])
         if phase == "encode":
             model.load_encoders(text=text, vae=vae, **chunk)
         elif phase == "sample" and is_native:
@@ -153,6 +169,7 @@ def restyle_file(
     prepared: VideoReader | None = None,
     progress: ReportProgress | None = None,
     before_phase: BeforePhase = lambda _phase: None,
+    say: Say = lambda _line: None,
 ) -> Result:
     """Restyle a video file, with one progress bar over all phases.
 
@@ -165,6 +182,7 @@ def restyle_file(
         prepared: What `open_reader` returned for this request, if it was called before.
         progress: Shows the progress in place of a bar of its own.
         before_phase: Called before each phase.
+        say: Shows what is being done.
     """
     context, chunk = request.sampling.context, {"frames": FRAMES_PER_CHUNK, **size._asdict()}
     assert context is not None
@@ -173,6 +191,7 @@ def restyle_file(
 
     def move_networks(phase: Phase) -> None:
         before_phase(phase)
+        say("Reading the video…" if phase == "encode" else _BEGUN[phase])
         if phase == "encode":
             model.load_encoders(**chunk)
         if phase == "sample":
@@ -186,7 +205,7 @@ def restyle_file(
         model.models,
         guides=Guides(controls=control.links, styles=style.links),
         prepared=prepared,
-        progress=progress or host.NodeProgress(model.models.codec),
+        progress=progress or host.NodeProgress(model.models.codec, on_line=say),
         is_cancelled=host.raise_if_interrupted,
         before_phase=move_networks,
     )
@@ -196,7 +215,12 @@ def restyle_file(
             result.frame_count, **size._asdict(), settings=request.sampling, context=context
         )
         remember_run(model.checkpoint, work, vars(result.timings))
+    say(_done(result.frame_count, result.timings.total))
     return result
+
+
+def _done(count: int, seconds: float) -> str:
+    return f"{count} {'frame' if count == 1 else 'frames'} in {seconds:.1f} s"
 
 
 def cropped(images: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ class Sampler(CheckedNode):
             styles=style.links if style else (),
             source_blend=_source_blend(source_mask, source_blend, source_blend_end),
         )
-        with host.warnings_on_node():
+        with host.warnings_on_node() as say:
             restyled, latents = restyle_images(
                 model.with_fp8_weights() if settings.speed.fp8_weights else model,
                 cropped(images),
@@ -172,6 +172,7 @@ class Sampler(CheckedNode):
                 clip=clip,
                 vae=vae,
                 custom=custom,
+                say=say,
             )
         return io.NodeOutput(host.as_result(restyled), {"samples": host.as_result(latents)})
 

@@ -73,30 +73,32 @@ class VideoToVideo(CheckedNode):
 
         `settings` are the values of setting_inputs, speed_socket and frame_inputs.
         """
-        from .frames import FrameSize, restyle_file  # noqa: PLC0415 - loads the networks
-
         path, given = host.input_path(video), JobInputs(**settings)
-        with videos.VideoReader(
-            path, selection=given.selection(), width=given.width, height=given.height
-        ) as reader:
-            size = FrameSize(reader.width, reader.height).times(given.refine)
-        target = host.output_file(filename_prefix, FORMAT.extension, **size._asdict())
-        metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        request = given.request(path, target.path, metadata)
-        model = load_managed(
-            given.base_model,
-            motion_module=given.motion_module,
-            lora_stack=given.lora_stack or (),
-            motion_lora_stack=given.motion_lora_stack or (),
-            fp8_weights=request.sampling.speed.fp8_weights,
-        )
-        with host.warnings_on_node():
+        with host.warnings_on_node() as say:
+            say("Loading the checkpoint…")
+            from .frames import FrameSize, restyle_file  # noqa: PLC0415 - loads the networks
+
+            with videos.VideoReader(
+                path, selection=given.selection(), width=given.width, height=given.height
+            ) as reader:
+                size = FrameSize(reader.width, reader.height).times(given.refine)
+            target = host.output_file(filename_prefix, FORMAT.extension, **size._asdict())
+            metadata = host.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+            request = given.request(path, target.path, metadata)
+            model = load_managed(
+                given.base_model,
+                motion_module=given.motion_module,
+                lora_stack=given.lora_stack or (),
+                motion_lora_stack=given.motion_lora_stack or (),
+                fp8_weights=request.sampling.speed.fp8_weights,
+            )
             result = restyle_file(
                 request,
                 model,
                 size=size,
                 control=control or host.Chain(),
                 style=style or host.Chain(),
+                say=say,
             )
         timings = result.as_json()["timings"]
         return io.NodeOutput(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import comfy.model_management as memory
@@ -32,10 +33,17 @@ def is_interrupted() -> bool:
 class NodeProgress:
     """The pipeline's progress callback: the bar of the running node, with a preview."""
 
-    def __init__(self, codec: LatentCodec | None = None) -> None:
-        """Create the bar, at 0; `codec` is that of the latents to preview."""
+    def __init__(
+        self, codec: LatentCodec | None = None, *, on_line: Callable[[str], None] | None = None
+    ) -> None:
+        """Create the bar, at 0.
+
+        Args:
+            codec: That of the latents to preview.
+            on_line: Called with what is being done: "Sampling step 3 of 8".
+        """
         self._bar = comfy.utils.ProgressBar(PROGRESS_UNITS)
-        self._previews = Previews(codec)
+        self._previews, self._on_line = Previews(codec), on_line
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress of the job."""
@@ -43,6 +51,8 @@ class NodeProgress:
         done = round(progress.fraction * PROGRESS_UNITS)
         self._bar.update_absolute(done, PROGRESS_UNITS, preview)
         say(progress.message)
+        if self._on_line and not progress.is_warning:  # warnings are shown as they are logged
+            self._on_line(progress.message[:1].upper() + progress.message[1:])
 
     def share(self, fraction: float) -> None:
         """Show the progress, 0 to 1, of a node without phases."""

@@ -192,6 +192,9 @@ def test_the_miniature_comes_and_runs(frontend, server):
     frontend.choose(ONE, "num_inference_steps", 2 + len(frontend.renderer) % 2)
     page.get_by_test_id("queue-button").click()
     wait_for_result(page)
+    # What the node was doing was told above its frames.
+    page.wait_for_function(f"() => {STAGE} > 0 && {FIND}[{STAGE}].value.startsWith('8 frames in ')")
+    assert page.evaluate(f"{FIND}[{STAGE} + 1].name") == "selection"
     frontend.shot("try it now, after")
 
 
@@ -238,6 +241,7 @@ def test_a_template_runs_on_the_miniature(frontend, name):
 
 
 FIND = f"app.graph.nodes.find(({{ type }}) => type === '{ONE}').widgets"
+STAGE = f"{FIND}.findIndex(({{ name }}) => name === '$$node-text-preview')"
 FORM = ["video", "frames", "prompt", "base_model", "motion_module", "denoise"]
 FORM += ["select_every_nth_frame", "frame_load_cap", "width", "height"]
 

@@ -169,7 +169,7 @@ class Watcher:
 
     def __init__(self, port, client):
         self.client = client
-        self.events, self.pictures, self.texts = [], [], {}
+        self.events, self.pictures, self.texts, self.said = [], [], {}, []
         self._address = f"ws://127.0.0.1:{port}/ws?clientId={client}"
         self._open, self._stop = threading.Event(), asyncio.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
@@ -209,6 +209,7 @@ class Watcher:
         head, rest = data[8 : 8 + length], data[8 + length :]
         if kind == 3:
             self.texts[head.decode()] = rest.decode()
+            self.said.append((head.decode(), rest.decode()))
         elif kind == 4:
             self.pictures.append((json.loads(head), rest))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from itertools import pairwise
+import re
+from itertools import groupby, pairwise
 
 import numpy as np
 import pytest
@@ -45,6 +46,32 @@ JOBS = {
 }
 
 
+# What a node says that it is doing, in this order.
+ENCODING, DECODING = r"Encoded \d of 8 frames", r"Decoded \d of 8 frames"
+STAGES = {
+    "job": [
+        "Loading the checkpoint…",
+        "Reading the video…",
+        ENCODING,
+        "Preparing the first step…",
+        r"Sampling step \d of \d",
+        "Decoding the frames…",
+        DECODING,
+        r"Wrote AnimateDiffV2V_\d+_?\.mp4",
+        r"8 frames in \d+\.\d s",
+    ],
+    "sample": [
+        "Encoding the frames…",
+        ENCODING,
+        "Preparing the first step…",
+        r"Sampling step \d of \d",
+        "Decoding the frames…",
+        DECODING,
+        r"8 frames in \d+\.\d s",
+    ],
+}
+
+
 @pytest.mark.parametrize(("prompt", "node_id"), JOBS.values(), ids=JOBS)
 def test_the_bar_rises_to_the_end(server, prompt, node_id):
     with server.watched() as watcher:
@@ -55,6 +82,10 @@ def test_the_bar_rises_to_the_end(server, prompt, node_id):
     assert all(before <= after for before, after in pairwise(shares))
     # One bar from the beginning, not one for each phase that starts again.
     assert shares[0] < (0.9 if len(shares) > 2 else 1.1)
+    lines = [text.split("\n\n")[0] for node, text in watcher.said if node == node_id]
+    stages = STAGES.get(node_id, [])
+    seen = [next((each for each in stages if re.fullmatch(each, line)), line) for line in lines]
+    assert [stage for stage, _ in groupby(seen)] == stages
 
 
 def preview(server, prompt, **extra):
