@@ -50,6 +50,7 @@ class Found:
     """What was measured, a value for each clip."""
 
     paths: list[float] = field(default_factory=list)
+    paths_of_all: list[float] = field(default_factory=list)
     flicker: list[float] = field(default_factory=list)
     flicker_of_all: list[float] = field(default_factory=list)
     error: list[float] = field(default_factory=list)
@@ -104,6 +105,8 @@ def measure(clip: Clip, found: Found) -> None:
     found.restored += len(made) - len(kept)
     seen = [measures.look(frame) for frame in made]
     found.paths.append(measures.path_correlation(clip.seen, seen))
+    seen = [measures.look(frame) for frame in every]
+    found.paths_of_all.append(measures.path_correlation(clip.seen, seen))
     found.flicker.append(float(measures.flicker(made, clip.scene).mean()))
     found.flicker_of_all.append(float(measures.flicker(every, clip.scene).mean()))
     # Two samplings differ in more than their motion. So the frames that are left out here are those
@@ -135,6 +138,12 @@ def rows(found: Found) -> list[Row]:
     return [
         known,
         _at_least("object's path like the source's", np.median(found.paths), 0.97, "median {:.3f}"),
+        Row(
+            "the same with all frames sampled",
+            f"median {np.median(found.paths_of_all):.3f}",
+            "",
+            True,
+        ),
         _at_most("flicker / flicker of all frames sampled", flicker, 1.1),
         _errors("error against all frames sampled", sampled),
         _at_least("time of all frames sampled / time with restoring", times, 3, "{:.2f}"),
