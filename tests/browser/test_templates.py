@@ -29,6 +29,10 @@ BOXES = """() => {
     return [node.type, x, y, x + width, y + height];
   });
 }"""
+# The lower edge of the result, in pixels of the window.
+PLAYER_BOTTOM = """Math.max(...[...document.querySelectorAll("video")]
+  .filter((video) => video.src.includes("AnimateDiffV2V"))
+  .map((video) => video.getBoundingClientRect().bottom))"""
 # What hangs out of its node.
 SPILT = """() => {
   const page = app.canvas.canvas.getBoundingClientRect(), { scale, offset } = app.canvas.ds;
@@ -195,6 +199,9 @@ def test_the_miniature_comes_and_runs(frontend, server):
     # What the node was doing was told above its frames.
     page.wait_for_function(f"() => {STAGE} > 0 && {FIND}[{STAGE}].value.startsWith('8 frames in ')")
     assert page.evaluate(f"{FIND}[{STAGE} + 1].name") == "selection"
+    # The clip, the node and the result are on the screen, as the template was opened.
+    page.wait_for_timeout(500)
+    assert page.evaluate(PLAYER_BOTTOM) <= page.viewport_size["height"]
     frontend.shot("try it now, after")
 
 
