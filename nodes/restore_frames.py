@@ -12,13 +12,10 @@ from torch import Tensor
 
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.ranges import NTH_FRAME
-from ..pipeline.restore.stream import restore_frames
+from ..pipeline.restore.stream import is_other_aspect, restore_frames
 from ..pipeline.video.source_frame import SourceFrame
 from . import host
 from .sockets import CATEGORY, OpticalFlow
-
-# Sides of pictures are rounded to multiples of 8, which changes the aspect ratio a little.
-ASPECT_TOLERANCE = 0.05
 
 
 class RestoreFrames(io.ComfyNode):
@@ -124,8 +121,7 @@ def _check(source: Tensor, images: Tensor, nth: int) -> None:
             "were made of them, and the number with which they were kept."
         )
     (height, width), (source_height, source_width) = images.shape[1:3], source.shape[1:3]
-    ratio = width * source_height / (height * source_width)
-    if abs(ratio - 1) > ASPECT_TOLERANCE:
+    if is_other_aspect((height, width), (source_height, source_width)):
         raise AnimateDiffV2VError(
             f"source_frames are {source_width}x{source_height} pixels and images {width}x{height}, "
             "which is another aspect ratio: read the source with the same width, height and fit."

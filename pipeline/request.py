@@ -237,7 +237,7 @@ class Request:
     """Encode on the graphics card where one of its encoders opens."""
     restore_frames: bool = False
     """Make the frames between the kept ones, from these and the motion of the source. The output
-    then has the frame rate of the source."""
+    then has the frame rate of the source, or the times of its frames where that varies."""
 
     def __post_init__(self) -> None:
         """Refuse values of other types; convert text to paths and lists to tuples."""

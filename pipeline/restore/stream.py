@@ -16,6 +16,9 @@ from ..video.source_frame import SourceFrame
 from .between import FindFlow, Neighbour, restored
 from .flow import dense_flow
 
+# Sides of pictures are rounded to multiples of 8, which changes the aspect ratio a little.
+ASPECT_TOLERANCE = 0.05
+
 
 class Restored(NamedTuple):
     """A frame of the result."""
@@ -50,7 +53,8 @@ def restore_frames(
         find_flow: Measures motion, as `dense_flow`.
 
     Raises:
-        AnimateDiffV2VError: there are fewer or more restyled frames than kept ones.
+        AnimateDiffV2VError: there are fewer or more restyled frames than kept ones, none is kept,
+            their sizes differ, or the source has another aspect ratio.
     """
     results, made = iter(restyled), 0
     before: _Kept | None = None
@@ -67,9 +71,16 @@ def restore_frames(
                 "frames that were made of these source frames."
             )
         after = _kept(frame, pictures[0])
+        if before is not None:
+            _check_sizes(before, after)
         yield from _between(waiting, before, after, find_flow)
         yield Restored(frame.seconds, pictures[0], torch.zeros_like(pictures[0][..., 0]))
         before, waiting = _kept(frame, pictures[-1]), []
+    if waiting and before is None:
+        raise AnimateDiffV2VError(
+            f"None of the source's {len(waiting)} frames is kept: say which of them restyled "
+            "frames were made of."
+        )
     yield from _between(waiting, before, None, find_flow)
     if next(results, None) is not None:
         raise AnimateDiffV2VError(
@@ -81,6 +92,21 @@ def restore_frames(
 def _kept(frame: SourceFrame, picture: Tensor) -> _Kept:
     restyled = picture.movedim(-1, 0)[None].float()
     return _Kept(frame.seconds, Neighbour(_source_picture(frame, like=restyled), restyled))
+
+
+def is_other_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether two sizes (height, width) differ by more than rounding in their shape."""
+    return abs(one[1] * other[0] / (one[0] * other[1]) - 1) > ASPECT_TOLERANCE
+
+
+def _check_sizes(before: _Kept, after: _Kept) -> None:
+    """Raise AnimateDiffV2VError for restyled frames of different sizes."""
+    one, other = (tuple(each.frame.restyled.shape[:1:-1]) for each in (before, after))
+    if one != other:
+        raise AnimateDiffV2VError(
+            f"Restyled frames are {one[0]}x{one[1]} and {other[0]}x{other[1]} pixels: give frames "
+            "of one size."
+        )
 
 
 def _between(
@@ -107,6 +133,13 @@ def _between(
 
 def _source_picture(frame: SourceFrame, *, like: Tensor) -> Tensor:
     """Return a frame of the source as float [1, 3, height, width], 0..1, sized as `like`."""
+    (height, width), (made_height, made_width) = frame.picture.shape[:2], like.shape[-2:]
+    if is_other_aspect((height, width), (made_height, made_width)):
+        raise AnimateDiffV2VError(
+            f"The source's frames are {width}x{height} pixels and the restyled ones "
+            f"{made_width}x{made_height}, which is another aspect ratio: give frames that were "
+            "made of these."
+        )
     picture = torch.from_numpy(frame.picture).to(like.device).movedim(-1, 0)[None].float() / 255
     if picture.shape[-2:] == like.shape[-2:]:
         return picture

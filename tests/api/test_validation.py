@@ -51,6 +51,11 @@ WRONG_INPUTS = [
     (V2V, {"guidance_scale": "strong"}, [entry(["guidance_scale"], "float_parsing")]),
     (V2V, {"guidance_scale": float("nan")}, [entry(["guidance_scale"], "finite_number")]),
     (V2V, {"guidance_scale": float("inf")}, [entry(["guidance_scale"], "finite_number")]),
+    (V2V, {"match_source": 1.5}, [entry(["match_source"], "less_than_equal", le=1)]),
+    (V2V, {"refine": 0.5}, [entry(["refine"], "greater_than_equal", ge=1)]),
+    (FAST, {"refine": 2.5}, [entry(["refine"], "less_than_equal", le=2)]),
+    (V2V, {"refine_denoise": -0.1}, [entry(["refine_denoise"], "greater_than_equal", ge=0)]),
+    (V2V, {"restore_frames": "often"}, [entry(["restore_frames"], "bool_parsing")]),
     (V2V, {"seed": -1}, [entry(["seed"], "greater_than_equal", ge=0)]),
     (V2V, {"seed": HUGE}, [entry(["seed"], "less_than_equal", le=2**64 - 1)]),
     (

@@ -55,6 +55,23 @@ def test_other_counts_and_sizes_are_refused(server, nth, kept, sentence):
     assert sentence in failure(server, restore(nth, kept=kept))
 
 
+def test_no_source_is_refused_before_running(server):
+    prompt = restore()
+    del prompt["restore"]["inputs"]["source_frames"]
+    status, answer = server.post("/prompt", {"prompt": prompt})
+    assert status == 400
+    (error,) = answer["node_errors"]["restore"]["errors"]
+    assert error["extra_info"]["input_name"] == "source_frames"
+
+
+def test_colours_of_other_counts_are_refused(server):
+    prompt = restore()
+    inputs = {"images": ["kept", 0], "source": ["all", 0], "strength": 1.0}
+    prompt["restore"] = {"class_type": "ADV2V_MatchSource", "inputs": inputs}
+    del prompt["mask"], prompt["masks"]
+    assert f"source has {FRAMES} frames and images {FRAMES // 2}" in failure(server, prompt)
+
+
 def test_the_one_node_restores_frames(server):
     entry = server.run(one_node(select_every_nth_frame=4, restore_frames=True))
     with av.open(str(server.files(entry)[-1])) as container:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from dataclasses import replace
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -225,6 +227,20 @@ def test_restored_frames_lie_between_the_kept_ones(request_for, models, *, selec
     assert result.frame_count == len(every) == count
     assert (every[list(kept)] == some).all()
     assert not (every[1] == every[0]).all()
+
+
+def test_restored_frames_keep_the_times_of_a_varying_rate(request_for, models, tmp_path):
+    times = [Fraction(index * (index + 9), 400) for index in range(20)]
+    clip = tmp_path / "clip.mp4"
+    with VideoWriter(clip, width=64, height=64, frame_rate=10) as writer:
+        for index in range(len(times)):
+            writer.write(np.full((1, 64, 64, 3), 10 * index, np.uint8))
+        writer.frame_times += times
+    asked = replace(request_for("all.mp4", steps=1), input=clip, restore_frames=True)
+    assert video_to_video(asked, models).frame_count == len(times)
+    with av.open(str(asked.output)) as container:
+        shown = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert shown == pytest.approx([float(each) for each in times], abs=1e-3)
 
 
 def test_without_dropped_frames_there_is_nothing_to_restore(request_for, models):

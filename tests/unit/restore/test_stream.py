@@ -69,7 +69,7 @@ def test_kept_frames_stay_equal_to_the_bit():
 
 
 def test_a_source_of_another_size_is_scaled():
-    made = list(restore_frames(source([1, 0, 1], size=(24, 40)), grey(0.2, 0.4)))
+    made = list(restore_frames(source([1, 0, 1], size=(40, 40)), grey(0.2, 0.4)))
     assert [each.picture.shape for each in made] == [(SIZE, SIZE, 3)] * 3
 
 
@@ -78,11 +78,32 @@ def test_a_source_of_another_size_is_scaled():
     [
         ([1, 0, 1], [0.1], "There are 1 restyled frames, and more were kept of the source"),
         ([1, 0], [0.1, 0.2], "There are more restyled frames than the 1 that were kept"),
+        ([0, 0], [], "None of the source's 2 frames is kept"),
+        ([], [0.1], "There are more restyled frames than the 0 that were kept"),
     ],
 )
 def test_other_counts_are_refused(kept, values, sentence):
     with pytest.raises(AnimateDiffV2VError, match=sentence):
         list(restore_frames(source(kept), grey(*values), find_flow=still))
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes", "sentence"),
+    [
+        ((16, 16), [(16, 16), (8, 8)], "Restyled frames are 16x16 and 8x8 pixels"),
+        ((16, 16), [(16, 24), (16, 24)], "source's frames are 16x16 pixels .* ones 24x16"),
+        # Rounding to multiples of 8 is no other aspect ratio.
+        ((270, 480), [(136, 240), (136, 240)], None),
+    ],
+)
+def test_other_sizes_are_refused(size, sizes, sentence):
+    made = [torch.full((*each, 3), 0.5) for each in sizes]
+    restored = restore_frames(source([1, 0, 1], size=size), made, find_flow=still)
+    if sentence is None:
+        assert {tuple(each.picture.shape) for each in restored} == {(136, 240, 3)}
+        return
+    with pytest.raises(AnimateDiffV2VError, match=sentence):
+        list(restored)
 
 
 def test_memory_does_not_grow_with_the_video():
