@@ -120,16 +120,25 @@ def write_page(folder: Path, units: Sequence[Unit], rows: Sequence[Row]) -> Path
     by_name = {row.name: row for row in rows}
     clips = [unit for unit in units if unit.kind in ("clip", "join")]
     summary = summarize(rows)
-    text = _HTML.format(
-        title=escape(f"AnimateDiff V2V: {folder.name}"),
-        summary=escape(summary.sentence()),
-        sections="\n".join(_section(folder, unit, by_name, rows) for unit in clips),
-        script=_SCRIPT,
-    )
+    sections = [_section(folder, unit, by_name, rows) for unit in clips]
+    text = page(f"AnimateDiff V2V: {folder.name}", summary.sentence(), sections)
     path = folder / PAGE
     part = folder / f".{PAGE}.part"
     part.write_text(text, encoding="utf-8")
     return part.replace(path)
+
+
+def page(title: str, summary: str, sections: Sequence[str]) -> str:
+    """Return the text of a page that plays the pairs in its sections, which are HTML."""
+    return _HTML.format(
+        title=escape(title), summary=escape(summary), sections="\n".join(sections), script=_SCRIPT
+    )
+
+
+def played_pair(source: Path, result: Path) -> str:
+    """Return the HTML of two videos, at paths relative to the page, and of their buttons."""
+    buttons = "<button>Pause</button><button>Divider</button>"
+    return _figures(_video(source), _video(result), divider=_DIVIDER) + buttons
 
 
 def _section(folder: Path, unit: Unit, rows: dict[str, Row], all_rows: Sequence[Row]) -> str:
@@ -157,12 +166,15 @@ def _pair(folder: Path, unit: Unit, source: Row | None) -> str:
     copy = Path("sources", f"{unit.clip}.mp4")
     is_there = source is not None and source.state == "done"
     before = _video(copy) if is_there else "<p>The source is not shown.</p>"
-    is_played = is_there and unit.target.suffix in _PLAYED
-    buttons = "<button>Pause</button><button>Divider</button>" if is_played else ""
-    divider = _DIVIDER if is_played else ""
+    if is_there and unit.target.suffix in _PLAYED:
+        return played_pair(copy, result)
+    return _figures(before, made)
+
+
+def _figures(before: str, made: str, divider: str = "") -> str:
     return (
         f'<div class="pair">\n<figure>{before}<figcaption>source</figcaption></figure>\n'
-        f"<figure>{made}<figcaption>result</figcaption></figure>\n{divider}</div>\n{buttons}"
+        f"<figure>{made}<figcaption>result</figcaption></figure>\n{divider}</div>\n"
     )
 
 

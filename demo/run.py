@@ -6,12 +6,15 @@ Usage: python demo/run.py [FOLDER]   (demo/out if no folder is given)
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+from animatediff_v2v.batch.report import page, played_pair
 from animatediff_v2v.cli.main import main as animatediff_v2v
 from animatediff_v2v.pipeline.video import FrameSelection, VideoReader, VideoWriter
 from numpy.typing import NDArray
@@ -47,7 +50,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     results = {"source": CLIP}
     for name, (prompt, options) in RUNS.items():
-        results[name] = folder / f"{name.replace(' ', '_')}.mp4"
+        results[name] = folder / file_name(name)
         code = restyle(results[name], prompt, options)
         if code:
             return code
@@ -59,6 +62,7 @@ def main() -> int:
     code = restore(folder)
     if code:
         return code
+    write_page(folder, [*RUNS, "restored"])
     print(
         "\n".join(["", *(str(folder / name) for name in sorted(p.name for p in folder.iterdir()))])
     )
@@ -88,6 +92,24 @@ def restyle(output: Path, prompt: str, options: list[str], nth: int = EVERY_NTH_
     command += ["--select-every-nth-frame", str(nth)]
     print(shlex.join(["animatediff-v2v", *command]))
     return animatediff_v2v(command)
+
+
+def write_page(folder: Path, names: Sequence[str]) -> None:
+    """Write a page that plays the source beside each result, or over it with a divider."""
+    source = Path(shutil.copy(CLIP, folder / "source.mp4"))
+    sections = [
+        f"<section>\n<h2>{name}</h2>\n"
+        f"{played_pair(Path(source.name), Path(file_name(name)))}\n</section>"
+        for name in names
+    ]
+    (folder / "index.html").write_text(
+        page("AnimateDiff V2V: the demo", "Source and results", sections), encoding="utf-8"
+    )
+
+
+def file_name(name: str) -> str:
+    """Return the name of a result's file."""
+    return f"{name.replace(' ', '_')}.mp4"
 
 
 def read(path: Path, nth: int) -> Frames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -130,6 +131,10 @@ def test_the_demo_shows_what_its_prompts_say(tmp_path, monkeypatch):
     names = {path.name for path in tmp_path.iterdir()}
     wanted = {"side_by_side.gif", "contact_sheet.png", "restored.gif"}
     assert wanted | {"yellow.mp4", "4_steps.mp4"} <= names
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    played = re.findall('video src="([^"]+)"', page)
+    assert played[::2] == ["source.mp4"] * 3 and {*played} <= names
+    assert played[1::2] == ["yellow.mp4", "4_steps.mp4", "restored.mp4"]
     measures = importlib.import_module("training.measures")
     for name, (prompt, _) in demo["RUNS"].items():
         frames = demo["read"](tmp_path / f"{name.replace(' ', '_')}.mp4", 1)[::6]
