@@ -36,14 +36,14 @@ from animatediff_v2v.pipeline.memory.estimate import (
 )
 from animatediff_v2v.pipeline.memory.offload import OffloadedModels
 from animatediff_v2v.pipeline.memory.tracer import META, LiveBytes, live_bytes, weight_bytes
+from animatediff_v2v.pipeline.models.autoencoder import Autoencoder, VaeSizes
 from animatediff_v2v.pipeline.models.batching import ChunkSizes, MemoryBound
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextEncoder, ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
-from animatediff_v2v.pipeline.models.vae import VaeCodec, default_frames_per_pass, fuse_norm_silu
+from animatediff_v2v.pipeline.models.vae import VaeCodec, default_frames_per_pass
 from animatediff_v2v.pipeline.progress import Phase
 from animatediff_v2v.pipeline.video import VideoWriter
-from diffusers import AutoencoderKL
 from torch import nn
 from traffic import CHANNELS, LAYERS, TEXT_CHANNELS, plain_unet
 
@@ -160,13 +160,7 @@ def full_size() -> Models:
             block_channels=CHANNELS, layers_per_block=LAYERS, max_frames=MOTION_FRAMES, mid=True
         )
         unet = MotionUNet(plain_unet(), motion.half().requires_grad_(False), family="v2")
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-        )
-        fuse_norm_silu(vae)
+        vae = Autoencoder(VaeSizes())
         text = ClipTextModel(
             vocab_size=49_408,
             hidden_size=TEXT_CHANNELS,

@@ -3,7 +3,8 @@
 Usage: python demo/train.py [--work FOLDER] [--out FOLDER] [--start FOLDER] [--threads N]
 
 Everything is learned from videos that the script draws itself. A stopped run continues where it
-was; the same command with an empty work folder trains from scratch.
+was; the same command with an empty work folder trains from scratch. It needs diffusers and
+transformers, which are in the extra `test` of this package.
 """
 
 from __future__ import annotations

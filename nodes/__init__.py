@@ -15,7 +15,6 @@ LOWEST_COMFYUI = (0, 14, 0)
 # Checked at the start, because most of them are imported only when a node first runs.
 PACKAGES = (
     "av",
-    "diffusers",
     "imageio",
     "imageio_ffmpeg",
     "numpy",
@@ -26,7 +25,6 @@ PACKAGES = (
     "torch",
     "torchsde",
     "tqdm",
-    "transformers",
 )
 
 

@@ -40,7 +40,7 @@ class Machine:
 def this_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     """Return the facts about this machine that matter for a device."""
     total, free = device_memory(device)
-    packages = ("animatediff-v2v", "torch", "diffusers", "triton", "numpy")
+    packages = ("animatediff-v2v", "torch", "triton", "numpy")
     return Machine(
         device=str(device),
         name=device_name(device),

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..models.autoencoder import Autoencoder, VaeSizes
 from ..models.motion_module import MotionModules
 from ..models.ops.select import lay_out_weights
 from ..models.ops.stored_layers import store_weights
+from ..models.spatial_unet import SpatialUNet, UNetSizes
 from ..models.unet import MotionUNet
-from ..models.vae import fuse_norm_silu, fuse_upsample_conv
+from ..models.vae import fuse_upsample_conv
 
 Module = TypeVar("Module", bound=nn.Module)
 # Weights of this size keep activations of random features finite.
@@ -38,11 +39,13 @@ SD15 = Sizes()
 def meta_unet(sizes: Sizes = SD15) -> MotionUNet:
     """Return the UNet with a v2 motion module on the meta device, where it takes no memory."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            block_out_channels=sizes.channels,
-            layers_per_block=sizes.layers,
-            cross_attention_dim=sizes.text_channels,
-            attention_head_dim=sizes.heads,
+        unet = SpatialUNet(
+            UNetSizes(
+                block_out_channels=sizes.channels,
+                layers_per_block=sizes.layers,
+                cross_attention_dim=sizes.text_channels,
+                attention_head_dim=sizes.heads,
+            )
         )
         motion = MotionModules(
             block_channels=sizes.channels, layers_per_block=sizes.layers, max_frames=32, mid=True
@@ -50,18 +53,12 @@ def meta_unet(sizes: Sizes = SD15) -> MotionUNet:
         return MotionUNet(unet, motion, family="v2").eval().requires_grad_(False)
 
 
-def meta_vae(sizes: Sizes = SD15) -> AutoencoderKL:
+def meta_vae(sizes: Sizes = SD15) -> Autoencoder:
     """Return the VAE on the meta device, as `load_models` prepares it for a CPU."""
-    levels = len(sizes.vae_channels)
     with torch.device("meta"):
-        vae = AutoencoderKL(
-            block_out_channels=sizes.vae_channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            latent_channels=4,
-            layers_per_block=sizes.layers,
+        vae = Autoencoder(
+            VaeSizes(block_out_channels=sizes.vae_channels, layers_per_block=sizes.layers)
         )
-        fuse_norm_silu(vae)
         fuse_upsample_conv(vae)
     return vae.eval().requires_grad_(False)
 

@@ -1,25 +1,25 @@
 """ControlNets and T2I-Adapters: networks that guide the UNet by a picture for each frame.
 
-Both are diffusers' modules. The forward pass of a ControlNet is written out here, with diffusers'
-own arithmetic, so that its layers are fused on devices that have fused ones.
+The forward pass of a ControlNet is here, with diffusers' arithmetic; on devices that have fused
+layers it uses those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, T2IAdapter
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import AnimateDiffV2VError
 from ..files import ControlWeights, load_control
 from .batching import default_chunk_tokens
-from .ops.eager import cross_attention_kv
+from .control_layers import ControlNet, T2IAdapter
+from .ops.eager import cross_attention_kv, transform_tokens
+from .ops.frame_norm import group_norm
 from .ops.select import EAGER_OPS, default_ops, lay_out_weights
 from .residuals import Residuals
 from .unet import MotionUNet
@@ -41,24 +41,24 @@ class ControlNetwork(nn.Module):
         self.name = name
         self.config = weights.config
         self._global_pooling = weights.global_pooling
-        module: type[nn.Module] = ControlNetModel
+        module: type[nn.Module] = ControlNet
         if weights.kind == "T2I-Adapter":
             module = T2IAdapter
         self.network = module(**weights.config)
 
     def check_fits(self, unet: MotionUNet) -> None:
         """Raise AnimateDiffV2VError unless the UNet has the sizes that the network was made for."""
-        theirs: Mapping[str, Any] = unet.unet.config
         keys: dict[str, str] = {"channels": "block_out_channels"}
-        if isinstance(self.network, ControlNetModel):
+        if isinstance(self.network, ControlNet):
             same = ("block_out_channels", "layers_per_block", "cross_attention_dim")
             keys = {key: key for key in same}
         for ours, their in keys.items():
-            if _listed(self.config[ours]) != _listed(theirs[their]):
+            theirs = getattr(unet.unet.config, their)
+            if _listed(self.config[ours]) != _listed(theirs):
                 raise AnimateDiffV2VError(
                     f"{self.name} was made for a UNet with {their} "
                     f"{_worded(self.config[ours])}, and this checkpoint's has "
-                    f"{_worded(theirs[their])}: use one for the same base model."
+                    f"{_worded(theirs)}: use one for the same base model."
                 )
 
     def forward(
@@ -80,7 +80,7 @@ class ControlNetwork(nn.Module):
                 those of the first level; deeper layers of a ControlNet do not run. None returns all
                 residuals.
         """
-        if isinstance(self.network, ControlNetModel):
+        if isinstance(self.network, ControlNet):
             residuals = self._residuals(sample, timestep, context, frames, depth)
             return residuals.pooled() if self._global_pooling else residuals
         if self.config["in_channels"] != _RGB:
@@ -122,7 +122,7 @@ class ControlNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class _Layers:
-    """The layers of a ControlNet: diffusers' own, or fused ones on a device that has them."""
+    """The layers of a ControlNet, fused on a device that has fused ones."""
 
     embedding: Tensor
     """[rows or 1, channels], of the time step, before its activation."""
@@ -138,18 +138,22 @@ class _Layers:
     def resnet(self, block: Any, features: Tensor) -> Tensor:
         """Run a residual block."""
         ops = default_ops(features.device, features.dtype)
+        embedding = self.embedding[:1]
         if ops is EAGER_OPS:
-            result: Tensor = block(features, self.embedding.expand(len(features), -1))
-            return result
-        return ops.resnet(block, features, functional.silu(self.embedding[:1]), 1)
+            embedding = self.embedding.expand(len(features), -1)
+        return ops.resnet(block, features, functional.silu(embedding), 1)
 
     def _transformer(self, block: Any, features: Tensor) -> Tensor:
         ops = default_ops(features.device, features.dtype)
-        if ops is EAGER_OPS:
-            result: Tensor = block(features, self.context, return_dict=False)[0]
-            return result
-        keys = cross_attention_kv(block, self.context, (), rows=len(features))
-        return ops.transformer(block, features, keys, 1, default_chunk_tokens(features.device))
+        prompts = cross_attention_kv(block, self.context, (), rows=len(features))
+        if ops is not EAGER_OPS:
+            tokens_at_once = default_chunk_tokens(features.device)
+            return ops.transformer(block, features, prompts, 1, tokens_at_once)
+        # As in diffusers, which rounds differently: convolutions around all rows at once.
+        projected = block.proj_in(group_norm(block.norm, features, 1)).permute(0, 2, 3, 1)
+        tokens = transform_tokens(block, projected.flatten(1, 2), prompts).view(projected.shape)
+        result: Tensor = block.proj_out(tokens.permute(0, 3, 1, 2).contiguous()) + features
+        return result
 
 
 def _sent(outputs: Any, skips: list[Tensor]) -> list[Tensor]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..errors import AnimateDiffV2VError
 from ..files import IpAdapterSizes, IpAdapterWeights, load_ip_adapter
 from .ops.eager import attend
 from .ops.image_prompt import cross_attentions
+from .spatial_unet import SpatialUNet
 
 _HEAD_CHANNELS = 64  # in every published resampler; it does not follow from a tensor's shape
 
@@ -165,7 +165,7 @@ class IpAdapter(nn.Module):
     def _any_weight(self) -> Tensor:
         return next(self.parameters())
 
-    def check_fits(self, unet: UNet2DConditionModel) -> None:
+    def check_fits(self, unet: SpatialUNet) -> None:
         """Raise AnimateDiffV2VError unless the UNet's cross-attentions have the adapter's sizes."""
         theirs = tuple(attention.to_k.weight.shape for attention in cross_attentions(unet))
         ours = tuple((width, self.sizes.text_channels) for width in self.sizes.layers)

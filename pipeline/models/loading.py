@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..errors import AnimateDiffV2VError
@@ -26,13 +25,15 @@ from ..files import (
     merge_motion_loras,
 )
 from ..request import ModelFiles
+from .autoencoder import Autoencoder, vae_sizes
 from .fp8_weights import store_in_fp8
 from .motion_module import MotionModules, positional_tables
 from .ops.select import default_ops, lay_out_weights
 from .ops.stored_layers import store_weights
+from .spatial_unet import SpatialUNet, UNetSizes
 from .text_encoder import ClipTextModel
 from .unet import PREDICTS_NOISE, MotionUNet, Parameterization
-from .vae import fuse_norm_silu, fuse_upsample_conv
+from .vae import fuse_upsample_conv
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class ReadyNetworks(NamedTuple):
 
     unet: MotionUNet | None = None
     text_model: ClipTextModel | None = None
-    vae: AutoencoderKL | None = None
+    vae: Autoencoder | None = None
 
 
 NOTHING_READY = ReadyNetworks()
@@ -132,7 +133,7 @@ def build_motion_unet(
     """Build a UNet with the motion modules of a file between its layers.
 
     Args:
-        config: Keyword arguments of diffusers' UNet2DConditionModel.
+        config: The sizes, as arguments of UNetSizes.
         tensors: Its weights.
         motion_module: The file; None builds the UNet without.
         motion_loras: Merged into the motion module, in this order.
@@ -149,7 +150,7 @@ def build_motion_unet(
         # Quantise on the CPU: the device may not fit the fp16 weights.
         placement = Placement(torch.device("cpu"), placement.dtype)
     unet = _filled(
-        lambda: UNet2DConditionModel(**config),
+        lambda: SpatialUNet(UNetSizes(**config)),
         tensors,
         placement,
         stored=placement.device.type == "cpu",
@@ -158,7 +159,7 @@ def build_motion_unet(
     if motion_module is not None:
         motion, family = load_motion(
             motion_module,
-            unet.config,
+            config,
             motion_loras=motion_loras,
             motion_scale=motion_scale,
             placement=placement,
@@ -181,7 +182,7 @@ def load_motion(
 
     Args:
         motion_module: The file.
-        unet_config: Keyword arguments of diffusers' UNet2DConditionModel, for the sizes.
+        unet_config: The sizes of the UNet, as arguments of UNetSizes.
         motion_loras: Merged into the motion modules, in this order.
         motion_scale: Above 1 sharpens attention over time; 1 is as trained.
         placement: The device and the dtype.
@@ -253,9 +254,8 @@ def _filled(
 
 def _filled_vae(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], placement: Placement
-) -> AutoencoderKL:
-    vae = _filled(lambda: AutoencoderKL(**config), tensors, placement)
-    fuse_norm_silu(vae)
+) -> Autoencoder:
+    vae = _filled(lambda: Autoencoder(vae_sizes(config)), tensors, placement)
     is_on_cpu = placement.device.type == "cpu"
     memory_format = default_ops(placement.device, placement.dtype).memory_format
     if is_on_cpu or memory_format == torch.channels_last:

@@ -69,6 +69,14 @@ class _Mlp(nn.Module):
         return projected
 
 
+def embedding_table(count: int, channels: int) -> nn.Embedding:
+    """Return an embedding to be filled.
+
+    PyTorch's own would draw its numbers, for which the meta device loads PyTorch's compiler.
+    """
+    return nn.Embedding.from_pretrained(torch.zeros(count, channels), freeze=False)
+
+
 class ClipLayer(nn.Module):
     """A layer of CLIP's text encoder or of its vision model."""
 
@@ -102,8 +110,8 @@ class _TextModel(nn.Module):
         super().__init__()
         self.embeddings = nn.ModuleDict(
             {
-                "token_embedding": nn.Embedding(vocabulary, channels),
-                "position_embedding": nn.Embedding(positions, channels),
+                "token_embedding": embedding_table(vocabulary, channels),
+                "position_embedding": embedding_table(positions, channels),
             }
         )
         self.encoder = nn.ModuleDict(

@@ -1,7 +1,7 @@
 """The denoising network: Stable Diffusion's UNet with AnimateDiff's motion modules.
 
-The spatial layers are diffusers' `UNet2DConditionModel`, under its key names. The forward pass is
-written out here, because motion modules run between its layers and the rows of a batch are frames.
+The forward pass of the spatial layers is here, because motion modules run between them and the rows
+of a batch are frames.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,6 +25,7 @@ from .ops.image_prompt import ImagePrompt, number_cross_attentions
 from .ops.interface import Ops
 from .ops.select import EAGER_OPS
 from .residuals import NO_RESIDUALS, Residuals, add_each
+from .spatial_unet import SpatialUNet
 
 BetaSchedule = Literal[
     "sqrt_linear",
@@ -60,7 +60,7 @@ class MotionUNet(nn.Module):
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        unet: SpatialUNet,
         motion: MotionModules | None,
         *,
         family: MotionFamily | None = None,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from diffusers import AutoencoderKL
-from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import AnimateDiffV2VError
 from ..files.finite import is_finite
+from .autoencoder import Autoencoder
 from .batching import ShrinkingBatch
-from .ops.select import default_ops
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +63,14 @@ class LatentCodec(Protocol):
 
 
 class VaeCodec:
-    """A codec that uses diffusers' AutoencoderKL.
+    """A codec that uses a VAE.
 
     Encoding returns the mean of the posterior: the same video always has the same latents, however
     it is cut into chunks. ComfyUI's VAE samples from the posterior with the global random
     generator.
     """
 
-    def __init__(self, vae: AutoencoderKL, *, frames_per_pass: int | None = None) -> None:
+    def __init__(self, vae: Autoencoder, *, frames_per_pass: int | None = None) -> None:
         """Use `vae`, on whatever device and in whatever dtype it is.
 
         Args:
@@ -88,8 +86,7 @@ class VaeCodec:
     @property
     def is_smaller_than_sd15(self) -> bool:
         """True when the VAE has fewer channels than Stable Diffusion 1.5's: its latents differ."""
-        channels: list[int] = self.vae.config.block_out_channels
-        return max(channels) < SD15_CHANNELS
+        return max(self.vae.config.block_out_channels) < SD15_CHANNELS
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -126,11 +123,10 @@ class VaeCodec:
         pixels = frames.to(self.vae.device)
         scale = 127.5 if frames.dtype == torch.uint8 else 0.5
         pixels = (pixels.float() / scale - 1.0).permute(0, 3, 1, 2).to(self.vae.dtype)
-        mean: Tensor = self.vae.encode(pixels).latent_dist.mode()
-        return check_encoded(mean.float().cpu())
+        return check_encoded(self.vae.encode(pixels).float().cpu())
 
     def _decode(self, latents: Tensor) -> Tensor:
-        pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype)).sample
+        pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype))
         check_decoded(pixels)
         images: Tensor = (pixels.float() * 0.5 + 0.5).clamp(0.0, 1.0)
         return images.permute(0, 2, 3, 1)
@@ -157,55 +153,11 @@ def _by_index(
     return lambda part: run(rows[part[0] : part[-1] + 1]), range(len(rows))
 
 
-def fuse_norm_silu(vae: AutoencoderKL) -> None:
-    """Replace norms and activations of a VAE by fused ones; its weights keep their names."""
-    for coder in (vae.encoder, vae.decoder):
-        coder.conv_norm_out = ActivatedNorm(coder.conv_norm_out)
-        coder.conv_act = nn.Identity()
-    for parent in list(vae.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, ResnetBlock2D):
-                setattr(parent, name, VaeResnet(child))
-
-
-def fuse_upsample_conv(vae: AutoencoderKL) -> None:
+def fuse_upsample_conv(vae: Autoencoder) -> None:
     """Replace upsampling and convolution in a VAE's decoder by one step: 15 % fewer operations."""
     for block in vae.decoder.up_blocks:
         if block.upsamplers is not None:
             block.upsamplers = nn.ModuleList(UpsampleConv2d(up.conv) for up in block.upsamplers)
-
-
-class VaeResnet(nn.Module):
-    """A residual block without a time step, equal to diffusers' to the bit with the eager ops.
-
-    Diffusers' block divides by one, and allocates a tensor for each activation and each sum, which
-    the operating system maps page by page when frames are large.
-    """
-
-    def __init__(self, block: Any) -> None:
-        """Replace a ResnetBlock2D, using its layers."""
-        super().__init__()
-        self.norm1, self.conv1 = block.norm1, block.conv1
-        self.norm2, self.conv2 = block.norm2, block.conv2
-        self.conv_shortcut = block.conv_shortcut
-
-    def forward(self, features: Tensor, temb: None = None) -> Tensor:
-        """Map [frames, channels, height, width] to the same with the block's output channels."""
-        return default_ops(features.device, features.dtype).resnet(self, features, None, 1)
-
-
-class ActivatedNorm(nn.Module):
-    """A group norm and SiLU."""
-
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        """Replace a norm that an activation follows, using its weights."""
-        super().__init__()
-        self.num_groups, self.eps = norm.num_groups, norm.eps
-        self.weight, self.bias = norm.weight, norm.bias
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map [frames, channels, height, width] to the same shape."""
-        return default_ops(features.device, features.dtype).activated_norm(self, features, 1)
 
 
 class UpsampleConv2d(nn.Module):

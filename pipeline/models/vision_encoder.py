@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..errors import AnimateDiffV2VError
 from ..files import read_weights
 from ..files.recognition import refusal
-from .text_encoder import ClipLayer
+from .text_encoder import ClipLayer, embedding_table
 
 # Mean and standard deviation of the red, green and blue of CLIP's training images.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -46,7 +46,7 @@ class ClipVisionModel(nn.Module):
         model.embeddings.patch_embedding = nn.Conv2d(
             3, width, self.patch, stride=self.patch, bias=False
         )
-        model.embeddings.position_embedding = nn.Embedding(positions.shape[0], width)
+        model.embeddings.position_embedding = embedding_table(positions.shape[0], width)
         model.pre_layrnorm = nn.LayerNorm(width)
         layers = (
             ClipLayer(

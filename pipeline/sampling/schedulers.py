@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from ..choices import checked
@@ -106,6 +105,8 @@ def _ddim_uniform(schedule: NoiseSchedule, steps: int) -> Tensor:
 def _beta(schedule: NoiseSchedule, steps: int) -> Tensor:
     """Return quantiles of a beta distribution with both parameters 0.6 (arXiv 2407.12173)."""
     shares = 1 - np.linspace(0, 1, steps, endpoint=False)
+    from scipy.special import betaincinv  # noqa: PLC0415 - slow to load, for this scheduler alone
+
     picks = np.rint(betaincinv(0.6, 0.6, shares) * (len(schedule.sigmas) - 1)).astype(int)
     distinct = [pick for i, pick in enumerate(picks) if i == 0 or pick != picks[i - 1]]
     return torch.cat([schedule.sigmas[distinct], torch.zeros(1)])

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 
 import torch
-import torchsde
 from torch import Tensor
 
 from ..ranges import SEED
@@ -26,6 +25,8 @@ def independent_noise(like: Tensor, seed: int) -> StepNoise:
 
 def brownian_noise(like: Tensor, seed: int, sigmas: Tensor) -> StepNoise:
     """Draw increments of one Brownian path over sigma, so that other step sizes share the path."""
+    import torchsde  # noqa: PLC0415 - slow to load, and for a few samplers alone
+
     low, high = sigmas[sigmas > 0].min(), sigmas.max()
     # torchsde.BrownianTree, except for its cache, which would hold 45 tensors of this size.
     tree = torchsde.BrownianInterval(

@@ -12,7 +12,7 @@ from .conftest import write_clip
 from .test_behaviour import graph, load_model, one_node, sampler
 from .test_speed import SPEED_OFF
 
-OURS = ["AutoencoderKL", "ClipTextModel", "MotionUNet"]
+OURS = ["Autoencoder", "ClipTextModel", "MotionUNet"]
 LORA = "style_lora.safetensors"
 
 

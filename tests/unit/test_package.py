@@ -61,12 +61,14 @@ def test_every_folder_of_code_is_a_package_that_is_installed():
 def test_imports_are_relative_and_the_pipeline_knows_no_host(path):
     """ComfyUI loads this folder under a module name of its own making."""
     host = {"comfy", "comfy_api", "folder_paths", "nodes", "server", "execution"}
+    heavy = {"diffusers", "transformers"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module]
         roots = {name.split(".")[0] for name in names}
         assert "animatediff_v2v" not in roots
+        assert not roots & heavy, "seconds to load, and not among the requirements"
         if "pipeline" in path.relative_to(ROOT).parts:
             assert not roots & host
 

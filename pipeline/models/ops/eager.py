@@ -1,6 +1,6 @@
 """The layers of Stable Diffusion's UNet, run operation by operation.
 
-The layers are diffusers' modules, under its key names, with the same arithmetic. Unlike there, keys
+The layers have the names of diffusers' modules, and the same arithmetic. Unlike there, keys
 and values of a prompt are computed once for all frames that share it, and nothing is divided by one
 or copied needlessly. Features may have channels first or last in memory. Layers that treat each row
 separately can process a few rows at a time.
@@ -26,7 +26,7 @@ def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: i
     """Run a residual block.
 
     Args:
-        block: diffusers' ResnetBlock2D, or VaeResnet.
+        block: A ResnetBlock.
         features: [batch * num_frames, channels, height, width].
         embedding: [1, channels], of the time step, after its activation; None for a block without
             one.
@@ -80,7 +80,7 @@ def cross_attention_kv(
     """Return the keys and values of prompts for each layer of a transformer.
 
     Args:
-        block: diffusers' Transformer2DModel.
+        block: A SpatialTransformer.
         context: [prompts, tokens, channels]. Consecutive rows share a prompt: with 2 prompts and 6
             rows, rows 0 to 2 have the first one.
         images: Image prompts to attend to besides the text.
@@ -125,7 +125,7 @@ def transformer(
     """Run a spatial transformer: attention within each row, and to prompts.
 
     Args:
-        block: diffusers' Transformer2DModel.
+        block: A SpatialTransformer.
         features: [batch * num_frames, channels, height, width].
         prompts: The result of `cross_attention_kv`.
         num_frames: Frames of each video.
@@ -145,7 +145,7 @@ def transform(
     """Run a spatial transformer after its norm; see `transformer`.
 
     Args:
-        block: diffusers' Transformer2DModel, or layers under the same names.
+        block: A SpatialTransformer, or layers under the same names.
         features: [rows, channels, height, width].
         normed: The features after the block's norm.
         prompts: The result of `cross_attention_kv`.
@@ -156,16 +156,30 @@ def transform(
     def change(part: slice) -> Tensor:
         tokens = normed[part].permute(0, 2, 3, 1).reshape(-1, height * width, channels)
         tokens = _pointwise(block.proj_in, tokens)
-        for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
-            # Three statements, so that temporaries of each are freed before the next.
-            tokens = tokens + _self_attention(layer, tokens)
-            tokens = tokens + _cross_attention(layer, tokens, [each.of(part) for each in sources])
-            tokens = tokens + _feed_forward(layer, tokens)
+        tokens = transform_tokens(
+            block, tokens, [[each.of(part) for each in sources] for sources in prompts]
+        )
         tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
         return features[part] + tokens.permute(0, 3, 1, 2)
 
     rows_at_once = None if tokens_at_once is None else max(1, tokens_at_once // (height * width))
     return in_parts(change, rows, rows_at_once, dim=0)
+
+
+def transform_tokens(block: Any, tokens: Tensor, prompts: CrossAttentionKV) -> Tensor:
+    """Run the layers of a spatial transformer between its projections.
+
+    Args:
+        block: A SpatialTransformer, or layers under the same names.
+        tokens: [rows, pixels, channels].
+        prompts: The result of `cross_attention_kv` for these rows.
+    """
+    for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
+        # Three statements, so that temporaries of each are freed before the next.
+        tokens = tokens + _self_attention(layer, tokens)
+        tokens = tokens + _cross_attention(layer, tokens, sources)
+        tokens = tokens + _feed_forward(layer, tokens)
+    return tokens
 
 
 def in_parts(
@@ -214,7 +228,7 @@ def attend_to(attention: Any, query: Tensor, sources: Sequence[KeyValue]) -> Ten
     """Return the summed attention of queries to all sources, before `to_out`.
 
     Args:
-        attention: diffusers' Attention, for its number of heads.
+        attention: The layer, for its number of heads.
         query: [rows, pixels, channels].
         sources: Keys and values, each with its weight in the sum.
     """

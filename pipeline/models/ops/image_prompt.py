@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 
@@ -30,16 +29,16 @@ class ImagePrompt:
         return layer.to_k_ip(self.tokens), layer.to_v_ip(self.tokens)
 
 
-def number_cross_attentions(unet: UNet2DConditionModel) -> None:
+def number_cross_attentions(unet: Any) -> None:
     """Set `index` of each of the UNet's cross-attentions to that of its layer in IP-Adapters."""
     for index, attention in enumerate(cross_attentions(unet)):
         attention.index = index
 
 
-def cross_attentions(unet: UNet2DConditionModel) -> Iterator[Any]:
+def cross_attentions(unet: Any) -> Iterator[Any]:
     """Yield the UNet's cross-attentions in the order of IP-Adapters: down, up, middle."""
     blocks = (*unet.down_blocks, *unet.up_blocks, unet.mid_block)
     for block in blocks:
-        for transformer in getattr(block, "attentions", ()):
+        for transformer in getattr(block, "attentions", None) or ():
             for layer in transformer.transformer_blocks:
                 yield layer.attn2

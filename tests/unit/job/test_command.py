@@ -341,12 +341,12 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(case, command, weights, 
     ("interpreter", "moment", "number"),
     [
         (["-X", "importtime"], "torch._VF", signal.SIGINT),
-        (["-X", "importtime"], "diffusers.loaders", signal.SIGINT),
+        (["-X", "importtime"], "animatediff_v2v.pipeline.models.layers", signal.SIGINT),
         ([], "sampling step 1", signal.SIGINT),
         ([], "sampling step 1", signal.SIGTERM),
         ([], "sampling step 1", getattr(signal, "SIGHUP", signal.SIGTERM)),
     ],
-    ids=["importing torch", "importing diffusers", "sampling", "terminated", "hung up"],
+    ids=["importing torch", "importing networks", "sampling", "terminated", "hung up"],
 )
 def test_ctrl_c_leaves_no_file(interpreter, moment, number, command, tmp_path):
     arguments = [sys.executable, *interpreter, "-m", "animatediff_v2v.cli"]

@@ -143,7 +143,7 @@ def test_a_controlnet_s_layers_are_those_of_the_device(controlnet, is_fused, mon
     context = draw(1, 7, mini.CROSS, seed=1).expand(FRAMES, -1, -1)
     frames = pictures(FRAMES).movedim(-1, 1)
     ours = controlnet(sample, timestep, context, frames)
-    skips, middle = controlnet.network(
+    skips, middle = mini.control_module(CHANNELS, LAYERS).eval()(
         sample, timestep, context, controlnet_cond=frames, return_dict=False
     )
     for one, other in zip([*ours.skips, ours.middle], [*skips, middle], strict=True):
