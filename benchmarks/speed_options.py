@@ -23,13 +23,12 @@ from typing import Any
 import meaning
 import numpy as np
 import torch
+from animatediff_v2v.pipeline.bench.networks import meta_unet
 from animatediff_v2v.pipeline.models import Models
 from animatediff_v2v.pipeline.models.feature_cache import DeepFeatures
 from animatediff_v2v.pipeline.models.fp8_weights import copy_in_fp8
-from animatediff_v2v.pipeline.models.motion_module import MotionModules
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from animatediff_v2v.pipeline.sampling import SpeedOptions
-from diffusers import UNet2DConditionModel
 from meaning import Clip, Frames
 from torch.utils.flop_counter import FlopCounterMode
 from training import measures
@@ -111,15 +110,7 @@ def miniature_in_fp8() -> Models:
 
 def full_size(device: str) -> MotionUNet:
     """Return Stable Diffusion 1.5's UNet with v2-shaped motion modules; all weights are equal."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
-        motion = MotionModules(
-            block_channels=unet.config.block_out_channels,
-            layers_per_block=2,
-            max_frames=32,
-            mid=True,
-        )
-        network = MotionUNet(unet, motion, family="v2").eval().requires_grad_(False)
+    network = meta_unet()
     if device != "meta":
         network.to_empty(device=device)
         for tensor in (*network.parameters(), *network.buffers()):
