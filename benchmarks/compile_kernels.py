@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import triton
 from animatediff_v2v.pipeline.bench.networks import SD15, Sizes, meta_unet, meta_vae
-from animatediff_v2v.pipeline.models import vae as vae_module
+from animatediff_v2v.pipeline.models import autoencoder
 from animatediff_v2v.pipeline.models.ops import triton_kernels
 from animatediff_v2v.pipeline.models.ops.fused import FUSED_OPS
 from torch import Tensor
@@ -96,8 +96,8 @@ def noted_launches() -> Iterator[dict[Launch, int]]:
 def run_networks(*, frames: int, size: int, sizes: Sizes = SD15) -> None:
     """Run a guided pass of the UNet, and a frame through the VAE, with the fused layers."""
     unet, vae = meta_unet(sizes).half(), meta_vae(sizes).half()
-    before = vae_module.default_ops
-    vae_module.default_ops = lambda *_: FUSED_OPS
+    before = autoencoder.default_ops
+    autoencoder.default_ops = lambda *_: FUSED_OPS
     try:
         with torch.device("meta"):
             sample = torch.empty(2 * frames, 4, size // 8, size // 8, dtype=torch.half)
@@ -106,7 +106,7 @@ def run_networks(*, frames: int, size: int, sizes: Sizes = SD15) -> None:
             unet(sample, torch.empty(1), prompts, frames, ops=FUSED_OPS)
             vae.decode(vae.encode(picture))
     finally:
-        vae_module.default_ops = before
+        autoencoder.default_ops = before
 
 
 def compiled(launch: Launch, target: int) -> Any:

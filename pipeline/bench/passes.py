@@ -273,7 +273,7 @@ def _timed_vae(
     )
     vae = with_random_weights(meta_vae(sizes), device, dtype)
     if device.type == "cpu":
-        vae.to(memory_format=torch.channels_last)
+        vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     codec = VaeCodec(vae)
     count = codec.frames_at_once(low, narrow)
     frames = torch.randint(256, (count, low, narrow, 3), dtype=torch.uint8)

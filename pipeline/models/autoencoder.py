@@ -79,7 +79,8 @@ class _Middle(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         first, second = self.resnets
-        return _resnet(second, self.attentions[0](_resnet(first, features)))
+        attended = self.attentions[0](_resnet(first, features))
+        return _resnet(second, attended)
 
 
 class Encoder(nn.Module):
@@ -98,6 +99,7 @@ class Encoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map [frames, 3, height, width], -1..1, to [frames, 8, height / 8, width / 8]."""
         features = self.conv_in(pixels)
+        level: Any
         for level in self.down_blocks:
             for resnet in level.resnets:
                 features = _resnet(resnet, features)
@@ -122,6 +124,7 @@ class Decoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Map [frames, 4, height / 8, width / 8] to [frames, 3, height, width], -1..1."""
         features = self.mid_block(self.conv_in(latents))
+        level: Any
         for level in self.up_blocks:
             for resnet in level.resnets:
                 features = _resnet(resnet, features)
@@ -158,8 +161,7 @@ class Autoencoder(nn.Module):
         Args:
             pixels: [frames, 3, height, width], -1..1, on the device and in the dtype of the VAE.
         """
-        mean, _ = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
-        assert isinstance(mean, Tensor)
+        mean: Tensor = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)[0]
         return mean
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class ResnetBlock(nn.Module):
             self.time_emb_proj = nn.Linear(time_channels, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=epsilon)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.conv_shortcut = None
+        self.conv_shortcut: nn.Conv2d | None = None
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
 

@@ -261,7 +261,7 @@ def _filled_vae(
     if is_on_cpu or memory_format == torch.channels_last:
         fuse_upsample_conv(vae)  # not measured with channels first, or on other devices
     if is_on_cpu:
-        vae.to(memory_format=torch.channels_last)
+        vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return vae
 
 

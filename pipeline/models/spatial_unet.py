@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -79,6 +80,7 @@ class UNetEncoder(nn.Module):
     def skip_channels(self) -> Iterator[int]:
         """Yield the channels of each skip connection, outermost first."""
         yield self.config.block_out_channels[0]
+        level: Any
         for level, width in zip(self.down_blocks, self.config.block_out_channels, strict=True):
             yield from [width] * (len(level.resnets) + (level.downsamplers is not None))
 

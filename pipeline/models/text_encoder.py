@@ -74,7 +74,7 @@ def embedding_table(count: int, channels: int) -> nn.Embedding:
 
     PyTorch's own would draw its numbers, for which the meta device loads PyTorch's compiler.
     """
-    return nn.Embedding.from_pretrained(torch.zeros(count, channels), freeze=False)
+    return nn.Embedding(count, channels, _weight=torch.zeros(count, channels))
 
 
 class ClipLayer(nn.Module):

@@ -76,7 +76,7 @@ class MotionUNet(nn.Module):
             parameterization: The quantity that the network predicts.
         """
         super().__init__()
-        self.unet = unet
+        self.unet: Any = unet
         self.motion = motion
         self.family = family
         self.parameterization = parameterization

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -155,6 +155,7 @@ def _by_index(
 
 def fuse_upsample_conv(vae: Autoencoder) -> None:
     """Replace upsampling and convolution in a VAE's decoder by one step: 15 % fewer operations."""
+    block: Any
     for block in vae.decoder.up_blocks:
         if block.upsamplers is not None:
             block.upsamplers = nn.ModuleList(UpsampleConv2d(up.conv) for up in block.upsamplers)

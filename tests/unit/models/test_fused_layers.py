@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from animatediff_v2v.pipeline.models import vae
+from animatediff_v2v.pipeline.models import autoencoder
 from animatediff_v2v.pipeline.models.batching import ChunkSizes
 from animatediff_v2v.pipeline.models.motion_module import MotionModule
 from animatediff_v2v.pipeline.models.ops import select as module
@@ -138,7 +138,7 @@ def test_the_vae_gives_the_same(models, monkeypatch):
     frames = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(4))
     latents = codec.encode(frames)
     decoded = torch.cat(list(codec.decode(latents)))
-    monkeypatch.setattr(vae, "default_ops", lambda *_: FUSED_OPS)
+    monkeypatch.setattr(autoencoder, "default_ops", lambda *_: FUSED_OPS)
     assert relative(codec.encode(frames), latents) < 10 * TOLERANCE
     assert relative(torch.cat(list(codec.decode(latents))), decoded) < 10 * TOLERANCE
 

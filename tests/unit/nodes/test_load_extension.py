@@ -59,7 +59,7 @@ def test_host_that_is_too_old():
     assert sentence.endswith(f"{TOO_OLD}, and this is 0.3.64: update ComfyUI.")
 
 
-@pytest.mark.parametrize("package", ["diffusers", "av", "imageio", "imageio_ffmpeg", "torchsde"])
+@pytest.mark.parametrize("package", ["tokenizers", "av", "imageio", "imageio_ffmpeg", "torchsde"])
 def test_host_that_lacks_a_package(package):
     host = V3.format(version="0.33.0") + f"sys.modules[{package!r}] = None"
     (sentence,) = said(host, has_entrypoint=True)
