@@ -21,7 +21,7 @@ from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.job_files import check_devices, check_memory_bound, check_model_files
 from .batch_display import batch_display
 from .console import complain, say
-from .parsing import EXIT_INTERRUPTED, EXIT_UNUSABLE
+from .parsing import EXIT_INTERRUPTED, EXIT_UNUSABLE, reworded
 
 
 def run_batch(
@@ -51,7 +51,7 @@ def run_batch(
             return summarize(ledger.rows(), since=began)
 
         with batch_display(summary) as display:
-            display.say(f"looking at {len(jobs)} clip{'s' * (len(jobs) > 1)}")
+            display.say(f"looking at {_counted(len(jobs), 'clip')}")
             units = _planned(jobs, ledger, parsed, remote)
             shown = _shown(display.show, remote, as_json=parsed.json)
             run = BatchRun(ledger, units, overwrite=parsed.overwrite, on_event=shown)
@@ -59,7 +59,9 @@ def run_batch(
                 raise AnimateDiffV2VError(problems[0])
             if parsed.plan_only:
                 where = remote.url if remote else folder
-                say(f"{where}: {len(jobs)} clips are planned as {len(units)} units")
+                # Copies of sources for the page, and joining, are no work for other machines.
+                count = sum(unit.kind in ("clip", "part") for unit in units)
+                say(f"{where}: {_counted(len(jobs), 'clip')}, {_counted(count, 'unit')} planned")
                 return 0
             display.say(summary(time.time()).beginning())
             try:
@@ -106,7 +108,8 @@ def _shown(
                 "unit": event.unit.name, "state": event.kind, "worker": event.worker,
                 "frames": event.frames, "time": round(event.at, 3),
             }  # fmt: skip
-            say(json.dumps(line | ({"sentence": event.sentence} if event.sentence else {})))
+            sentence = {"sentence": reworded(event.sentence)} if event.sentence else {}
+            say(json.dumps(line | sentence))
 
     return shown
 
@@ -122,3 +125,7 @@ def _concluded(summary: Summary, page: str, *, is_interrupted: bool, as_json: bo
     # With --json, stdout is for machines.
     (complain if as_json else say)(f"{page}: {summary.clips_done} of {summary.clips} clips{failed}")
     return EXIT_UNUSABLE if summary.clips_failed else 0
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..batch.ledger import Ledger, is_being_worked_on
 from ..batch.summary import duration, summarize
 from ..pipeline.errors import AnimateDiffV2VError
+from .parsing import reworded
 
 
 def status(folder: Path) -> Iterator[str]:
@@ -30,4 +31,4 @@ def status(folder: Path) -> Iterator[str]:
             yield f"  {row.name} on {row.worker} for {duration(now - row.begun)}"
     for row in rows:
         if row.state == "failed" and row.kind != "source":
-            yield f"  {row.name} has failed: {row.sentence}"
+            yield f"  {row.name} has failed: {reworded(row.sentence or '')}"

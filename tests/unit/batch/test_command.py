@@ -74,6 +74,10 @@ def test_what_failed_is_on_the_page_and_in_the_status(workers, batch, tmp_path, 
     assert "0 of 3 clips are done already, 1 failed; restyling 2\n" in told.err
     text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "Failed: a.mp4 cannot be inverted." in text and "Failed: input: " in text
+    for name in ("a.mp4", "c.mp4"):
+        assert f'href="#{name}"' in text and f'<section id="{name}">' in text
+    # What all clips have in common is said once.
+    assert text.count("<dt>Models</dt>") == text.count("<dt>Seed</dt>") == 1
     with pytest.raises(SystemExit):
         main(["batch", "--status", str(tmp_path / "out")])
     assert "a.mp4 has failed: a.mp4 cannot be inverted." in capsys.readouterr().out
@@ -101,7 +105,7 @@ def test_shards_do_their_share_and_the_command_finds_it(
     workers, batch, tmp_path, monkeypatch, capsys
 ):
     assert batch("--plan-only") == 0
-    assert "2 clips are planned as 4 units" in capsys.readouterr().out
+    assert "2 clips, 2 units planned" in capsys.readouterr().out
     monkeypatch.setattr(
         "animatediff_v2v.batch.render.Renderer.render", lambda _, unit: workers(unit, lambda *_: 0)
     )

@@ -311,7 +311,7 @@ def test_other_machines_do_their_share_and_the_command_joins(  # noqa: PLR0917
     put("watched://in", write_clip(tmp_path / "c.mp4", [(20, 30), (20, 200)]))
     given = {"inputs": ["watched://in"], "out": "watched://out"}
     assert batch("--plan-only", *EVERY_FRAME, **given) == 0
-    assert "watched://out: 1 clips are planned as 4 units" in capsys.readouterr().out
+    assert "watched://out: 1 clip, 2 units planned" in capsys.readouterr().out
     for number, name in enumerate(("c.mp4#1", "c.mp4#2")):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"machine {number}"))
         models.checkpoint.touch()  # times differ between machines, contents do not
