@@ -33,17 +33,22 @@ export function isComparing(node) {
   return Boolean(stateOf(node).comparison);
 }
 
-export async function compare(node) {
-  const reader = sourceOf(node);
+export function compare(node) {
   const state = stateOf(node);
   const comparison = new Comparison(node);
   state.comparison = comparison;
-  // Each result comes in a player of its own, or in the same one.
-  state.onShown = () => comparison.attach();
+  // Each result comes in a player of its own, or in the same one, and may be of other frames.
+  state.onShown = () => show(node, comparison);
+  return show(node, comparison);
+}
+
+async function show(node, comparison) {
+  const reader = sourceOf(node);
+  if (!reader) return stop(node);
   try {
     await comparison.load(reader);
   } catch (error) {
-    if (state.comparison !== comparison) return;
+    if (!comparison.isWanted) return;
     stop(node);
     const summary = text("noComparison", "The source cannot be shown");
     app.extensionManager.toast.add({ severity: "warn", summary, detail: error.message, life: 5000 });
@@ -122,15 +127,21 @@ class Comparison {
     });
   }
 
-  // Loads the source and what is taken of it.
+  // False once it has been stopped, perhaps while the source was loading.
+  get isWanted() {
+    return stateOf(this.node).comparison === this;
+  }
+
+  // Loads the source and what is taken of it, unless it is there.
   async load(reader) {
     const { pairs } = selectionOf(reader);
     const { video, fit } = Object.fromEntries(pairs);
-    const query = new URLSearchParams([...pairs, ["thumbnails", 0]]);
+    const query = String(new URLSearchParams([...pairs, ["thumbnails", 0]]));
+    if (query === this.query) return this.attach();
     const response = await api.fetchApi(`${ROUTE}?${query}`);
     const selection = await response.json();
     if (selection.error) throw new Error(selection.error);
-    this.selection = selection;
+    Object.assign(this, { selection, query });
     this.source.style.objectFit = FITS[fit] ?? "cover";
     await new Promise((resolve, reject) => {
       this.source.onloadeddata = resolve;
@@ -143,7 +154,7 @@ class Comparison {
 
   attach() {
     const result = mediaOf(this.node);
-    if (!(result instanceof HTMLVideoElement) || !this.selection) return;
+    if (!(result instanceof HTMLVideoElement) || !this.isWanted) return;
     this.detach();
     this.result = result;
     const { parentElement } = result;
