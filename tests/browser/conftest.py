@@ -96,6 +96,8 @@ def page(request, chromium, server):
     for setting, value in (
         ("Comfy.VueNodes.Enabled", request.param == "nodes 2.0"),
         ("Comfy.TutorialCompleted", True),
+        # The tours lie over the page.
+        ("Comfy.OnboardingCoachmarks.Seen", ["appMode", "firstRun"]),
         ("Comfy.Minimap.Visible", False),
         ("Comfy.Workflow.Persist", True),
         ("Comfy.Locale", "en"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import pytest
 from animatediff_v2v.demo.install import CLIP_NAME
@@ -253,8 +254,13 @@ FORM = ["video", "frames", "prompt", "base_model", "motion_module", "denoise"]
 FORM += ["select_every_nth_frame", "frame_load_cap", "width", "height"]
 
 
+# As the server does while a node runs.
+TELL = """async ([event, detail]) => { const { api } = await import('/scripts/api.js');
+  api.dispatchEvent(new CustomEvent(event, { detail })); }"""
+
+
 @pytest.mark.parametrize("width", [1600, 412])
-def test_the_form_of_app_mode(frontend, width):
+def test_the_form_of_app_mode(frontend, server, tmp_path, width):
     """Clip, frames, prompt, checkpoint, strength and the button, on a screen and on a phone."""
     page = frontend.page
     frontend.open_template(ONE_NODE)
@@ -272,6 +278,20 @@ def test_the_form_of_app_mode(frontend, width):
         # What is left out is said.
         frontend.wait_for_strip("8 of 16 frames · 8 fps")
         assert "8 of 16 frames" in fields.all()[1].inner_text()
+        # Again and again.
+        for name in ("first.mp4", "second.mp4"):
+            upload = tmp_path / name
+            shutil.copy(server.folder / "input" / "clip.mp4", upload)
+            with page.expect_file_chooser() as chooser:
+                fields.first.locator("label").last.click()
+            chooser.value.set_files(upload)
+            page.wait_for_function(f"() => {FIND}[0].value === '{name}'")
+        frontend.wait_for_strip("8 of 16 frames · 8 fps")
+        stage = page.get_by_test_id("animatediff-v2v-stage")
+        page.evaluate(TELL, ["progress_text", {"nodeId": "2", "text": "Reading the video…\n\nFew"}])
+        stage.get_by_text("Reading the video…", exact=True).wait_for()
+        page.evaluate(TELL, ["execution_interrupted", {"prompt_id": "none"}])
+        stage.wait_for(state="detached")
         for field in fields.all():
             box = field.bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= width
