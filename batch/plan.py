@@ -283,6 +283,7 @@ def _depends_on_frame_numbers(request: Request) -> bool:
         request.prompt_schedule is not None
         or any(style.weights or style.arrangement in SPREAD for style in request.styles)
         or any(control.repeat_last for control in request.controls)
+        or bool(request.keyframes)
         or (context is not None and context.closed_loop)
     )
 

@@ -17,7 +17,7 @@ from animatediff_v2v.demo import random_weights
 from animatediff_v2v.pipeline.files.unet_layout import unet_table
 from animatediff_v2v.pipeline.models.motion_module import MotionModules, sinusoidal_encoding
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 SEED = 1234
 CHANNELS = (32, 64, 128, 128)
@@ -50,12 +50,19 @@ def main() -> int:
     return 0
 
 
-def motion_module(frames: int, *, mid: bool) -> dict[str, Tensor]:
+def motion_module(
+    frames: int, *, mid: bool, channels: tuple[int, ...] = CHANNELS
+) -> dict[str, Tensor]:
     with torch.device("meta"):
         modules = MotionModules(
-            block_channels=CHANNELS, layers_per_block=2, max_frames=frames, mid=mid
+            block_channels=channels, layers_per_block=2, max_frames=frames, mid=mid
         )
-    shapes = {name: tuple(tensor.shape) for name, tensor in modules.state_dict().items()}
+    return drawn_weights(modules)
+
+
+def drawn_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Draw all weights of a network, except its tables of positions."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     return {
         name: sinusoidal_encoding(*shape[1:]) if name.endswith(".pe") else _drawn(shape)
         for name, shape in shapes.items()

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.files import LoraEntry, find_lora
+from ..pipeline.keyframe_files import KeyframeFiles
 from ..pipeline.prompts import PromptSchedule
 from ..pipeline.prompts.style_weights import parse_weights
 from ..pipeline.request import ControlFile, StyleFile
@@ -60,6 +61,7 @@ class FileOption:
 LORA = FileOption("--lora", "FILE[:SCALE[:TEXT_SCALE]]")
 MOTION_LORA = FileOption("--motion-lora", "FILE[:SCALE]")
 CONTROL = FileOption("--control", "FILE[:STRENGTH[:START[:END]]]")
+SPARSECTRL = FileOption("--sparsectrl", "FILE[:STRENGTH[:START[:END]]]")
 IP_ADAPTER = FileOption("--ip-adapter", "FILE[:WEIGHT[:START[:END]]]")
 
 
@@ -168,6 +170,46 @@ def control_files(
         _control_file(text, source, mask, settings)
         for text, source, mask in zip(controls, seen, acting, strict=True)
     )
+
+
+_KEYFRAME = re.compile(r"(-?\d+):(.+)", re.DOTALL)
+
+
+def keyframe_files(
+    keyframes: Sequence[str], network: str | None, mask: str | None
+) -> tuple[KeyframeFiles, ...]:
+    """Parse the values of --keyframe, FRAME:PICTURE, with their model and mask.
+
+    network: value of --sparsectrl, FILE[:STRENGTH[:START[:END]]].
+    Raises AnimateDiffV2VError when one of the options is given without the other, or a value is
+    malformed or out of range.
+    """
+    if bool(keyframes) != bool(network):
+        raise AnimateDiffV2VError(
+            "--keyframe and --sparsectrl go together: give at least one picture with its frame, "
+            "and the SparseCtrl model, such as v3_sd15_sparsectrl_rgb.ckpt."
+        )
+    if network is None:
+        return ()
+    matches = [_KEYFRAME.fullmatch(text) for text in keyframes]
+    for text, match in zip(keyframes, matches, strict=True):
+        if match is None:
+            raise AnimateDiffV2VError(
+                f"--keyframe is {text!r}; it must be FRAME:PICTURE, for example 0:first.png; the "
+                "last frame is -1."
+            )
+    reference, (strength, start, end) = SPARSECTRL.split_or(network, 1.0, 0.0, 1.0)
+    with SPARSECTRL.named_in_errors(network):
+        return (
+            KeyframeFiles(
+                network=cast(Path, reference),
+                pictures=cast("tuple[Path, ...]", [match[2] for match in matches if match]),
+                frames=tuple(int(match[1]) for match in matches if match),
+                strength=strength,
+                span=Span(start, end),
+                mask=cast("Path | None", mask),
+            ),
+        )
 
 
 def style_files(

@@ -31,6 +31,7 @@ _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
     "--canny-high": (_sees("canny"), "--control with --control-source canny"),
     "--tile-factor": (_sees("tile"), "--control with --control-source tile"),
     "--repeat-last-control": (_has_control, "--control"),
+    "--keyframe-mask": (lambda parsed: bool(parsed.keyframe), "--keyframe"),
     "--style-arrangement": (_has_style, "--ip-adapter"),
     "--style-weights": (_has_style, "--ip-adapter"),
     "--source-prompt": (lambda parsed: parsed.noise_type == "unsample", "--noise-type unsample"),

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from ..pipeline.sampling import (
     Arrangement,
 )
-from .arguments import CONTROL, IP_ADAPTER
+from .arguments import CONTROL, IP_ADAPTER, SPARSECTRL
 
 Group = argparse._ArgumentGroup
 
@@ -62,6 +62,31 @@ def add_controls(guides: Group) -> None:
         "--tile-factor",
         type=int,
         help="tile: downscaling factor, 1 to 64, default 8",
+    )
+
+
+def add_keyframes(guides: Group) -> None:
+    """Add the options for keyframes."""
+    guides.add_argument(
+        "--keyframe",
+        action="append",
+        default=[],
+        metavar="FRAME:PICTURE",
+        help="picture that the output shows at this frame, and that guides the frames around it; "
+        "frames count from 0, and --keyframe=-1:PICTURE is the last one; repeat for several. It "
+        "needs a v3 motion module",
+    )
+    guides.add_argument(
+        "--sparsectrl",
+        metavar=SPARSECTRL.form,
+        help="SparseCtrl model of --keyframe: v3_sd15_sparsectrl_rgb for pictures, "
+        "v3_sd15_sparsectrl_scribble for drawings; STRENGTH defaults to 1; START and END are "
+        "fractions of the noise schedule",
+    )
+    guides.add_argument(
+        "--keyframe-mask",
+        metavar="VIDEO|PICTURE",
+        help="where keyframes act: white fully, black not at all",
     )
 
 

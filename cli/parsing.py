@@ -59,6 +59,10 @@ OPTIONS = {
     "loras": "--lora",
     "motion_loras": "--motion-lora",
     "controls": "--control",
+    "keyframes": "--sparsectrl",
+    "keyframe": "--keyframe",
+    "keyframe mask": "--keyframe-mask",
+    "keyframe strength": "the strength of --sparsectrl",
     "audio": "--no-audio",
     "select_every_nth_frame": "--select-every-nth-frame",
     **{

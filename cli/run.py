@@ -28,6 +28,7 @@ from .arguments import (
     control_files,
     device_names,
     interval,
+    keyframe_files,
     lora_entry,
     prompt_schedule,
     style_files,
@@ -65,6 +66,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     options.add_picture(parser.add_argument_group("picture"))
     guides = parser.add_argument_group("guides")
     guide_options.add_controls(guides)
+    guide_options.add_keyframes(guides)
     guide_options.add_styles(guides)
     guide_options.add_source(guides)
     options.add_frames(parser.add_argument_group("frames"))
@@ -132,6 +134,7 @@ def request_of(parsed: argparse.Namespace) -> Request:
                 tile_factor=parsed.tile_factor,
             ),
         ),
+        keyframes=keyframe_files(parsed.keyframe, parsed.sparsectrl, parsed.keyframe_mask),
         styles=style_files(
             parsed.ip_adapter,
             images=parsed.style_image,

@@ -132,7 +132,7 @@ def _inputs() -> list[io.Input]:
         ControlSocket.Input(
             "control",
             optional=True,
-            tooltip="Other ControlNets; their effects add up.",
+            tooltip="Keyframes and other ControlNets; their effects add up.",
         ),
         io.Boolean.Input(
             "repeat_last",

@@ -14,6 +14,7 @@ from .encode_video import EncodeVideo
 from .host import register_model_folders, remember_submitted_prompts
 from .hosted_api.mount import add_hosted_api
 from .ip_adapter import IPAdapter
+from .keyframes import KeyframePictures
 from .load_model import LoadModel
 from .load_video import LoadVideo
 from .lora_stack import LoraStack
@@ -59,6 +60,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
             PromptSchedule,
             ControlFrames,
             ControlNet,
+            KeyframePictures,
             IPAdapter,
             Speed,
             Sampler,

@@ -235,12 +235,13 @@ def frame_cap_input(tooltip: str, **more: Any) -> io.Input:
 
 
 def guide_inputs() -> list[io.Input]:
-    """Return the sockets of ControlNets and IP-Adapters."""
+    """Return the sockets of ControlNets with keyframes, and of IP-Adapters."""
     return [
         ControlSocket.Input(
             "control",
             optional=True,
-            tooltip="ControlNets that keep the structure, from ControlNet for AnimateDiff.",
+            tooltip="ControlNets that keep the structure, from ControlNet for AnimateDiff, and "
+            "keyframes, from Keyframes for AnimateDiff.",
         ),
         style_input(),
     ]

@@ -18,24 +18,26 @@ WANTED: dict[str, tuple[files.Kind, ...]] = {
 }
 
 
-def file_problem(**chosen: tuple[str, str | None]) -> Problem | None:
+def file_problem(
+    kinds: tuple[files.Kind, ...] | None = None, /, **chosen: tuple[str, str | None]
+) -> Problem | None:
     """Return the first chosen file that is missing or of the wrong kind, or None.
 
     Only headers are read, except of pickles.
 
     Args:
+        kinds: The kinds that can be used; None is those of the folder.
         **chosen: Folder and file name by input name. The file is None when none is chosen, or when
             it is not known before the graph runs.
     """
     for name, (folder, file) in chosen.items():
-        sentence = None if file is None else _wrong(folder, file)
+        sentence = None if file is None else _wrong(folder, file, kinds or WANTED[folder])
         if sentence:
             return Problem(name, sentence)
     return None
 
 
-def _wrong(folder: str, file: str) -> str | None:
-    wanted = WANTED[folder]
+def _wrong(folder: str, file: str, wanted: tuple[files.Kind, ...]) -> str | None:
     try:
         report = files.identify(host.model_path(folder, file))
     except AnimateDiffV2VError as error:

@@ -17,7 +17,7 @@ Schedule = io.Custom("ADV2V_PROMPT_SCHEDULE")
 LoraStackSocket = io.Custom("LORA_STACK")
 # list[tuple[str, float]]: name in models/animatediff_motion_lora, strength
 MotionLoraStackSocket = io.Custom("ADV2V_MOTION_LORA_STACK")
-# host.Chain of pipeline.sampling.Control
+# host.Chain of pipeline.sampling.Control and Keyframes
 ControlSocket = io.Custom("ADV2V_CONTROL")
 # host.Chain of pipeline.sampling.StyleImages
 StyleSocket = io.Custom("ADV2V_STYLE")

@@ -9,6 +9,7 @@ from .on_demand import on_demand
 if TYPE_CHECKING:
     from .errors import AnimateDiffV2VError, Cancelled
     from .files import LoraEntry
+    from .keyframe_files import KeyframeFiles
     from .models import Models, load_models
     from .progress import Progress
     from .request import ControlFile, ModelFiles, Request, Result, StyleFile, Timings
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         Control,
         Guidance,
         Guides,
+        Keyframes,
         SamplingSettings,
         SpeedOptions,
         sample_latents,
@@ -35,6 +37,8 @@ __all__ = [
     "FrameSelection",
     "Guidance",
     "Guides",
+    "KeyframeFiles",
+    "Keyframes",
     "LoraEntry",
     "ModelFiles",
     "Models",
@@ -59,6 +63,7 @@ on_demand(
             "Cancelled",
         ),
         "files": ("LoraEntry",),
+        "keyframe_files": ("KeyframeFiles",),
         "models": (
             "Models",
             "load_models",
@@ -78,6 +83,7 @@ on_demand(
             "Control",
             "Guidance",
             "Guides",
+            "Keyframes",
             "SamplingSettings",
             "SpeedOptions",
             "sample_latents",

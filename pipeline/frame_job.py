@@ -105,7 +105,8 @@ class FrameJob:
             chunks: The frames in order, each chunk [n, height, width, 3], uint8 or float 0..1.
             frame_count: Frames in all chunks, for the progress; None where it is not known.
             conditioning: Returns the encoded prompts for a number of frames; called after encoding.
-            guides: Returns what guides sampling; called after encoding.
+            guides: Returns what guides sampling; called after encoding, before the UNet moves to
+                its device.
 
         Returns:
             Latents [frames, 4, height / 8, width / 8]; see sample_latents.
@@ -114,9 +115,10 @@ class FrameJob:
         latents = self._encode(chunks, frame_count)
         with self._clock.phase("encode"):
             encoded = conditioning(len(latents))
+            given = guides().encoded(self._models.codec, latents)
         self._before_phase("sample")
         with self._clock.phase("sample"):
-            return self._sample(latents, encoded, guides())
+            return self._sample(latents, encoded, given)
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """Yield the frames of latents in chunks [n, height, width, 3], float32, 0..1.

@@ -47,6 +47,8 @@ def _wanted_kinds(
     yield from _wanted_model_kinds(files)
     for control in request.controls:
         yield "network", control.network, ("ControlNet",)
+    for keyframes in request.keyframes:
+        yield "keyframes", keyframes.network, ("SparseCtrl",)
     for style in request.styles:
         yield "adapter", style.adapter, ("IP-Adapter",)
         yield "vision_model", style.vision_model, ("vision model",)
@@ -131,6 +133,10 @@ def _named_files(
     for control in request.controls:
         yield "control source", control.source
         yield "control mask", control.mask
+    for keyframes in request.keyframes:
+        yield "keyframes", keyframes.network
+        yield from (("keyframe", picture) for picture in keyframes.pictures)
+        yield "keyframe mask", keyframes.mask
     yield "source_mask", request.source_mask
     yield from (("images", image) for style in request.styles for image in style.images)
     yield from (("network", control.network) for control in request.controls)

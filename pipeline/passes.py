@@ -114,8 +114,7 @@ class Passes:
         assert self._second is not None
         if self._bounded is not None:
             self._bounded.release()
-        self._second.begin(phase)
-        self._before_phase(phase)
+        self._second.begin(phase, self._before_phase)
 
 
 def _bounded(

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from .choices import check_types, checked
 from .errors import AnimateDiffV2VError
 from .files import LoraEntry
+from .keyframe_files import KeyframeFiles
 from .prompts import PromptSchedule
 from .prompts.weights import check_prompt
 from .ranges import (
@@ -235,6 +236,8 @@ class Request:
     """IP-Adapters with their images; their effects add up."""
     hardware_encoder: bool = False
     """Encode on the graphics card where one of its encoders opens."""
+    keyframes: tuple[KeyframeFiles, ...] = ()
+    """SparseCtrl models with pictures of a few frames; their effects add up."""
     restore_frames: bool = False
     """Make the frames between the kept ones, from these and the motion of the source. The output
     then has the frame rate of the source, or the times of its frames where that varies."""
@@ -266,8 +269,9 @@ class Request:
     def inputs(self) -> list[Path]:
         """Videos and pictures that the job reads."""
         sources = [each for control in self.controls for each in (control.source, control.mask)]
+        keyframes = [each for keys in self.keyframes for each in (*keys.pictures, keys.mask)]
         images = [image for style in self.styles for image in style.images]
-        named = [self.input, *sources, self.source_mask, *images]
+        named = [self.input, *sources, *keyframes, self.source_mask, *images]
         return [each for each in named if isinstance(each, Path)]
 
 

@@ -23,7 +23,7 @@ from .memory.estimate import Work, longest_window, sampling_memory
 from .memory.offload import OffloadedModels
 from .models import Models
 from .models.batching import ChunkSizes
-from .models.controlnet import ControlNetwork
+from .models.sparsectrl import AnyControlNetwork
 from .models.unet import MotionUNet
 from .progress import Phase, Progress, ReportProgress
 from .request import Request
@@ -77,6 +77,7 @@ class SecondPass:
                 self.request, unet=models.unet, width=width, height=height, networks=first.networks
             )
         )
+        self._guiding: list[AnyControlNetwork] = []
         self._source: Iterator[NDArray[np.uint8]] | None = None
         if request.controls or request.source_mask:
             self._source = iter(opened.enter_context(open_reader(self.request)))
@@ -109,14 +110,23 @@ class SecondPass:
             self._chunks(frames),
             frame_count=frame_count,
             conditioning=conditioning,
-            guides=lambda: self._fitted(guides(self._controls)),
+            guides=lambda: self._noted(guides(self._controls)),
         )
         return job.decode(latents)
 
-    def begin(self, phase: Phase) -> None:
-        """Move the networks of a phase to the device, if memory is limited."""
+    def begin(self, phase: Phase, move_networks: BeforePhase) -> None:
+        """Begin a phase.
+
+        Args:
+            phase: The phase.
+            move_networks: Moves its networks to the device, if memory is not limited.
+        """
         if self._offloaded is not None:
             self._offloaded.begin(phase)
+        move_networks(phase)
+        if self._offloaded is None and phase == "sample":
+            # Now that the networks of this phase alone take memory on the card.
+            self._tile = self._tile_on_card(self._guiding)
 
     def _chunks(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
         """Yield the enlarged frames of the first pass as uint8, and make control frames of them.
@@ -151,10 +161,9 @@ class SecondPass:
         pixels: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
         return pixels
 
-    def _fitted(self, guides: Guides) -> Guides:
-        """Choose the tiles for guides whose networks and the UNet are on their device now."""
-        if self._offloaded is None:
-            self._tile = self._tile_on_card([each.network for each in guides.controls])
+    def _noted(self, guides: Guides) -> Guides:
+        """Return the guides, and note their networks, which tiles are chosen for."""
+        self._guiding = [each.network for each in guides.controls]
         return guides
 
     def _model(self, unet: MotionUNet, **given: Any) -> Guided:
@@ -177,7 +186,7 @@ class SecondPass:
                 return opened.enter_context(offloaded).models, work.tile, offloaded
         raise AssertionError("the loop returns or raises")
 
-    def _tile_on_card(self, networks: Sequence[ControlNetwork]) -> TileSize | None:
+    def _tile_on_card(self, networks: Sequence[AnyControlNetwork]) -> TileSize | None:
         """Return the largest tiles that fit on an NVIDIA card; None for whole frames.
 
         Args:

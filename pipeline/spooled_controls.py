@@ -1,4 +1,7 @@
-"""Control frames and masks of a job from file to file, kept on disk instead of in memory."""
+"""Control frames and masks of a job from file to file, kept on disk instead of in memory.
+
+The few pictures of keyframes are in memory.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .models.controlnet import ControlNetwork, load_control_network
+from .keyframe_files import KeyframeFiles
+from .models.controlnet import load_control_network
+from .models.sparsectrl import (
+    AnyControlNetwork,
+    SparseControlNetwork,
+    load_sparsectrl_network,
+)
 from .models.unet import MotionUNet
 from .part_folder import PartFolder
 from .request import ControlFile, Request
-from .sampling import Control, Guides, SourceBlend, StyleImages
+from .sampling import AnyControl, Control, Guides, Keyframes, SourceBlend, StyleImages
 from .video import ControlFrameOptions, VideoReader
 from .video.pictures import read_picture
 from .video.spool import FrameSpool
@@ -39,7 +48,7 @@ class SpooledControls:
         unet: MotionUNet,
         width: int,
         height: int,
-        networks: Sequence[ControlNetwork] | None = None,
+        networks: Sequence[AnyControlNetwork] | None = None,
     ) -> None:
         """Load the networks, unless given, and prepare files for frames of this size.
 
@@ -50,12 +59,15 @@ class SpooledControls:
         self._frames: dict[ControlFrameOptions | Path, FrameSpool] = {}
         self._masks: dict[Path, FrameSpool] = {}
         self._stack = ExitStack()
+        guiding: list[ControlFile | KeyframeFiles] = [*request.controls, *request.keyframes]
         self.networks = (
-            [_network(control, unet) for control in request.controls]
-            if networks is None
-            else list(networks)
+            [_network(each, unet) for each in guiding] if networks is None else list(networks)
         )
-        if request.controls or request.source_mask:
+        self._pictures = [
+            [_picture(path, (width, height)) for path in keyframes.pictures]
+            for keyframes in request.keyframes
+        ]
+        if self._mask_files() or request.controls:
             folder = PartFolder(request.output)
             self._stack.callback(folder.remove)
             with self._stack.pop_all() as made:
@@ -72,11 +84,16 @@ class SpooledControls:
                 if isinstance(source, Path):
                     for frame in self._read(source):
                         spool.write(frame)
-        masks = [control.mask for control in self._request.controls] + [self._request.source_mask]
-        for path in dict.fromkeys(each for each in masks if each is not None):
+        for path in self._mask_files():
             spool = self._masks[path] = self._spool(folder, channels=4)  # a float for each pixel
             for frame in self._read(path):
                 spool.write(frame.mean(axis=2, dtype=np.float32) / np.float32(255))
+
+    def _mask_files(self) -> list[Path]:
+        request = self._request
+        guiding: list[ControlFile | KeyframeFiles] = [*request.controls, *request.keyframes]
+        masks = [each.mask for each in guiding] + [request.source_mask]
+        return list(dict.fromkeys(each for each in masks if each is not None))
 
     def _spool(self, folder: Path, *, channels: int) -> FrameSpool:
         name = str(len(self._frames) + len(self._masks)) + f".{channels}"
@@ -126,7 +143,8 @@ class SpooledControls:
             strength=request.source_blend,
             end=request.source_blend_end,
         )
-        return Guides(controls=self._controls(), styles=tuple(styles), source_blend=blend)
+        controls: list[AnyControl] = [*self._controls(), *self._keyframes()]
+        return Guides(controls=tuple(controls), styles=tuple(styles), source_blend=blend)
 
     @property
     def source_mask(self) -> Tensor | None:
@@ -143,8 +161,23 @@ class SpooledControls:
                 mask=self._mask(control.mask),
                 repeat_last=control.repeat_last,
             )
-            for network, control in zip(self.networks, self._request.controls, strict=True)
+            for network, control in zip(self.networks, self._request.controls, strict=False)
+            if not isinstance(network, SparseControlNetwork)
         )
+
+    def _keyframes(self) -> Iterator[Keyframes]:
+        networks = [each for each in self.networks if isinstance(each, SparseControlNetwork)]
+        for network, given, pictures in zip(
+            networks, self._request.keyframes, self._pictures, strict=True
+        ):
+            yield Keyframes(
+                network=network,
+                pictures=torch.from_numpy(np.stack(pictures)),
+                frames=given.frames,
+                strength=given.strength,
+                span=given.span,
+                mask=self._mask(given.mask),
+            )
 
     def _mask(self, path: Path | None) -> Tensor | None:
         if path is None:
@@ -169,7 +202,9 @@ def _picture(path: Path, size: tuple[int, int]) -> Frame:
     return np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC))
 
 
-def _network(control: ControlFile, unet: MotionUNet) -> ControlNetwork:
-    network = load_control_network(control.network, device=unet.device, dtype=unet.dtype)
+def _network(guiding: ControlFile | KeyframeFiles, unet: MotionUNet) -> AnyControlNetwork:
+    is_sparse = isinstance(guiding, KeyframeFiles)
+    load = load_sparsectrl_network if is_sparse else load_control_network
+    network: AnyControlNetwork = load(guiding.network, device=unet.device, dtype=unet.dtype)
     network.check_fits(unet)
     return network

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...pipeline.models.unet import MotionUNet
 from ...pipeline.prompts import PromptTrack
-from ...pipeline.sampling import Conditioning, Control, Guidance
+from ...pipeline.sampling import AnyControl, Conditioning, Guidance
 from ...pipeline.sampling.noise_schedule import NoiseSchedule
 from ...pipeline.sampling.style import StyleTrack
 from .window_guides import GUIDES, WindowGuides
@@ -74,7 +74,7 @@ class NativeGuided:
         conditioning: Conditioning,
         guidance: Guidance,
         on_passes: Callable[[float], None],
-        controls: Sequence[Control],
+        controls: Sequence[AnyControl],
         styles: Sequence[StyleTrack],
         **_others: Any,
     ) -> None:

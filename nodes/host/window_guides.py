@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...pipeline.models.residuals import NO_RESIDUALS
-from ...pipeline.sampling import Control
+from ...pipeline.sampling import AnyControl
 from ...pipeline.sampling.cond_windows import WindowRows
 from ...pipeline.sampling.noise_schedule import NoiseSchedule
 from ...pipeline.sampling.style import StyleTrack
@@ -24,7 +24,7 @@ class WindowGuides:
     def __init__(
         self,
         schedule: NoiseSchedule,
-        controls: Sequence[Control],
+        controls: Sequence[AnyControl],
         styles: Sequence[StyleTrack],
         on_passes: Callable[[float], None],
     ) -> None:
@@ -67,11 +67,11 @@ class WindowGuides:
             options: ComfyUI's transformer_options.
         """
         sigma = options["sigmas"].max().cpu()
-        frames = list(rows.window) * rows.conditionings
+        seen = [list(rows.window)] * rows.conditionings
         residuals = NO_RESIDUALS
         for control in self._controls:
             if control.span.contains(sigma, self._schedule):
-                more = control.residuals(sample, timesteps[:1], context, frames)
+                more = control.residuals(sample, timesteps[:1], context, seen)
                 residuals = residuals.plus(more)
         windows = [(rows.window, kind != _POSITIVE) for kind in options["cond_or_uncond"]]
         images = [

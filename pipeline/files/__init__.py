@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .motion_module import MotionModuleWeights, load_motion_module
     from .reading import Weights, read_weights
     from .recognition import FileReport, identify
+    from .sparsectrl import SparseCtrlWeights, load_sparsectrl
 
 __all__ = [
     "CheckpointWeights",
@@ -32,6 +33,7 @@ __all__ = [
     "LoraReport",
     "MotionFamily",
     "MotionModuleWeights",
+    "SparseCtrlWeights",
     "Weights",
     "find_lora",
     "identify",
@@ -39,6 +41,7 @@ __all__ = [
     "load_control",
     "load_ip_adapter",
     "load_motion_module",
+    "load_sparsectrl",
     "load_text_encoder",
     "load_vae",
     "merge_loras",
@@ -87,6 +90,10 @@ on_demand(
         "recognition": (
             "FileReport",
             "identify",
+        ),
+        "sparsectrl": (
+            "SparseCtrlWeights",
+            "load_sparsectrl",
         ),
     },
 )

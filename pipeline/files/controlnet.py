@@ -76,7 +76,7 @@ def _controlnet(weights: Mapping[str, torch.Tensor], path: Path) -> ControlWeigh
         layout = unet_names(shapes)
         config = infer_unet_config(shapes, layout=layout)
         if config:
-            config = _controlnet_config(config, shapes, ldm=layout == "ldm")
+            config = controlnet_config(config, shapes, ldm=layout == "ldm")
             specs = controlnet_table(config)
             tensors = take_tensors(weights, specs, layout=layout, prefix=prefix, path=path)
             return ControlWeights("ControlNet", config, tensors, global_pooling=_shuffles(path))
@@ -89,7 +89,9 @@ def _shuffles(path: Path) -> bool:
     return "shuffle" in name.lower()
 
 
-def _controlnet_config(unet: dict[str, Any], shapes: Shapes, *, ldm: bool) -> dict[str, Any]:
+def controlnet_config(unet: dict[str, Any], shapes: Shapes, *, ldm: bool) -> dict[str, Any]:
+    """Return keyword arguments of a ControlNet, from those of the UNet."""
+
     def size(index: int, axis: int) -> int:
         name = _hint_name(index)[ldm]
         biases = [(f"{name}.bias", 0)] if axis == 0 else []
@@ -113,6 +115,12 @@ def _hint_name(index: int) -> tuple[str, str]:
 
 def controlnet_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
     """List every tensor of the ControlNet that ``config`` describes, under both names."""
+    yield from guiding_table(config)
+    yield from _hint_table(config)
+
+
+def guiding_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
+    """List the tensors of `controlnet_table` but for those of the control frames' encoder."""
     skips: list[int] = []
     yield from encoder_table(config, skips)
     for index, width in enumerate(skips):
@@ -121,6 +129,10 @@ def controlnet_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
         )
     last = config["block_out_channels"][-1]
     yield from affine("controlnet_mid_block", "middle_block_out.0", last, last, 1, 1)
+
+
+def _hint_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
+    """List the tensors of the control frames' encoder."""
     widths = [config["conditioning_channels"]]
     for width in config["conditioning_embedding_out_channels"]:
         widths += [width, width]

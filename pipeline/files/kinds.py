@@ -18,6 +18,7 @@ Kind = Literal[
     "LoRA",
     "textual inversion",
     "ControlNet",
+    "SparseCtrl",
     "IP-Adapter",
     "vision model",
     "other model",

@@ -35,8 +35,8 @@ def motion_family(*, frames: int | None, has_mid_block: bool) -> MotionFamily:
     return "v1" if frames <= 24 else "v3"
 
 
-def _refused(phrase: str, base_model: str = "SD1.5") -> Finding:
-    return Finding("motion module", phrase, base_model=base_model, advice=_OTHER_PACK)
+def _refused(phrase: str, base_model: str = "SD1.5", advice: str = _OTHER_PACK) -> Finding:
+    return Finding("motion module", phrase, base_model=base_model, advice=advice)
 
 
 def _motion_lora(keys: Keys) -> Finding | None:
@@ -77,25 +77,37 @@ _RELATIVES: tuple[tuple[Callable[[Keys], bool], Finding], ...] = (
         _refused("a CameraCtrl model"),
     ),
     (
-        lambda keys: _has_modules(keys) and keys.has("controlnet_cond_embedding"),
-        Finding(
-            "ControlNet",
-            "a SparseCtrl model",
-            "SD1.5",
-            advice="It fills in between a few frames; here every frame has control frames, so use "
-            "a ControlNet of the same kind.",
-        ),
-    ),
-    (
         lambda keys: _has_modules(keys) and keys.starts("img_encoder."),
-        _refused("an AnimateLCM-I2V motion module"),
+        _refused(
+            "an AnimateLCM-I2V motion module",
+            advice="Use AnimateLCM's own motion module, and give it the picture as a keyframe: "
+            "Keyframes with v3_sd15_sparsectrl_rgb.",
+        ),
     ),
     (lambda keys: keys.has("FancyVideo"), _refused("a FancyVideo motion module")),
     (
         lambda keys: _has_modules(keys) and bool(keys.sizes("conv_in.weight", 1) - {4}),
-        _refused("a PIA motion module"),
+        _refused(
+            "a PIA motion module",
+            advice="Use the v3 motion module, and give it the picture as a keyframe: Keyframes "
+            "with v3_sd15_sparsectrl_rgb.",
+        ),
     ),
 )
+
+
+def _sparsectrl(keys: Keys) -> Finding | None:
+    if not (_has_modules(keys) and keys.has("controlnet_cond_embedding.")):
+        return None
+    takes_latents = keys.has("controlnet_cond_embedding.weight")
+    return Finding(
+        "SparseCtrl",
+        f"a SparseCtrl model for {'pictures (RGB)' if takes_latents else 'scribbles'}",
+        "SD1.5",
+        "original" if keys.has(".temporal_transformer.") else "diffusers",
+        usable=True,
+        advice="Use it with Keyframes, beside a v3 motion module.",
+    )
 
 
 def _relative(keys: Keys) -> Finding | None:
@@ -130,4 +142,4 @@ def _motion_module(keys: Keys) -> Finding | None:
     )
 
 
-RULES = (_motion_lora, _relative, _motion_module)
+RULES = (_motion_lora, _sparsectrl, _relative, _motion_module)

@@ -142,11 +142,11 @@ def motion_table(shapes: Shapes) -> Iterator[TensorSpec]:
             width = _width(shapes, (f"{side}.{level}.", facing))
             for index in range(count):
                 module = f"{side}.{level}.motion_modules.{index}.temporal_transformer"
-                yield from _temporal_transformer(module, width, frames)
+                yield from temporal_transformer_table(module, width, frames)
     if "mid_block" in blocks:
         width = _width(shapes, ("mid_block.", f"down_blocks.{levels - 1}."))
         module = "mid_block.motion_modules.0.temporal_transformer"
-        yield from _temporal_transformer(module, width, frames)
+        yield from temporal_transformer_table(module, width, frames)
 
 
 def _width(shapes: Shapes, blocks: tuple[str, str]) -> int:
@@ -154,11 +154,21 @@ def _width(shapes: Shapes, blocks: tuple[str, str]) -> int:
     return voted_size(shapes, [(name, 0) for name in norms]) or 0
 
 
-def _temporal_transformer(name: str, width: int, frames: int | None) -> Iterator[TensorSpec]:
+def temporal_transformer_table(
+    name: str, width: int, frames: int | None, *, attentions: int = 2
+) -> Iterator[TensorSpec]:
+    """List the tensors of a motion module.
+
+    Args:
+        name: the prefix of their names.
+        width: channels.
+        frames: length of the table of the positional encoding; None if the file has none.
+        attentions: attention layers.
+    """
     yield from _affine(f"{name}.norm", width)
     yield from _affine(f"{name}.proj_in", width, width)
     block = f"{name}.transformer_blocks.0"
-    for attention in (0, 1):
+    for attention in range(attentions):
         layer = f"{block}.attention_blocks.{attention}"
         for part in ("to_q", "to_k", "to_v"):
             yield from _affine(f"{layer}.{part}", width, width, bias=False)

@@ -9,11 +9,18 @@ import torch
 
 from ..models import Models
 from ..models.batching import ChunkSizes
-from ..models.controlnet import ControlNetwork
 from ..models.feature_cache import FeatureCache
+from ..models.sparsectrl import AnyControlNetwork, SparseControlNetwork
 from ..models.text_encoder import ClipTextEncoder
 from ..models.vae import VaeCodec
-from ..sampling import Conditioning, ContextOptions, Control, Guidance
+from ..sampling import (
+    AnyControl,
+    Conditioning,
+    ContextOptions,
+    Control,
+    Guidance,
+    Keyframes,
+)
 from ..sampling.guided_model import GuidedModel
 from ..sampling.noise_schedule import NoiseSchedule
 from ..sampling.settings import SamplingSettings
@@ -73,13 +80,13 @@ def coding_memory(models: Models, work: Work, frames: int) -> tuple[LiveBytes, L
 
 
 def sampling_memory(
-    models: Models, controls: Sequence[ControlNetwork], work: Work, chunks: ChunkSizes
+    models: Models, controls: Sequence[AnyControlNetwork], work: Work, chunks: ChunkSizes
 ) -> LiveBytes:
     """Count the memory that passes of the UNet take together, without weights.
 
     Args:
         models: The networks; copies of them run on the meta device.
-        controls: ControlNets that run with the UNet.
+        controls: ControlNets and SparseCtrl networks that run with the UNet.
         work: The size of the passes.
         chunks: The numbers of passes and tokens that are processed together.
     """
@@ -88,7 +95,6 @@ def sampling_memory(
     channels = int(unet.unet.config.cross_attention_dim)
     prompt = torch.zeros(1, PROMPT_TOKENS, channels)
     height, width = work.latent_size
-    picture = torch.zeros(1, 8 * height, 8 * width, 3, dtype=torch.uint8)
     model = GuidedModel(
         unet,
         schedule=schedule,
@@ -96,7 +102,7 @@ def sampling_memory(
         guidance=Guidance(),
         context=ContextOptions(length=work.frames, overlap=0),
         on_passes=lambda _share: None,
-        controls=[Control(network=to_meta_copy(network), frames=picture) for network in controls],
+        controls=[_counted(to_meta_copy(network), height, width) for network in controls],
         cache=FeatureCache(interval=work.settings.speed.deep_cache_interval),
         chunks=chunks,
     )
@@ -104,6 +110,15 @@ def sampling_memory(
     with torch.inference_mode(), live_bytes() as counted:
         model(noisy, schedule.sigmas[500], 0)
     return counted
+
+
+def _counted(network: AnyControlNetwork, height: int, width: int) -> AnyControl:
+    """Return a network with one picture, of the height and width in latent pixels."""
+    picture = torch.zeros(1, 8 * height, 8 * width, 3, dtype=torch.uint8)
+    if not isinstance(network, SparseControlNetwork):
+        return Control(network=network, frames=picture)
+    latents = torch.zeros(1, 4, height, width) if network.takes_latents else None
+    return Keyframes(network=network, pictures=picture, latents=latents)
 
 
 def longest_window(models: Models, settings: SamplingSettings, frames: int | None) -> int:

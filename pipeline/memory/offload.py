@@ -19,8 +19,8 @@ from torch import nn
 from ..errors import AnimateDiffV2VError
 from ..models import Models
 from ..models.batching import ChunkSizes, MemoryBound
-from ..models.controlnet import ControlNetwork
 from ..models.ops.select import lay_out_weights
+from ..models.sparsectrl import AnyControlNetwork
 from ..models.text_encoder import ClipTextEncoder
 from ..models.vae import VaeCodec, default_frames_per_pass
 from ..progress import Phase
@@ -42,12 +42,12 @@ class OffloadedModels:
     A context manager: when it ends, all networks are back in main memory.
     """
 
-    def __init__(self, models: Models, controls: Sequence[ControlNetwork], work: Work) -> None:
+    def __init__(self, models: Models, controls: Sequence[AnyControlNetwork], work: Work) -> None:
         """Find the largest chunks that fit into the limit.
 
         Args:
             models: Networks with a memory limit, as load_files returns them.
-            controls: ControlNets, which are needed together with the UNet.
+            controls: ControlNets and SparseCtrl networks, which are needed together with the UNet.
             work: The size of the job's passes.
 
         Raises:
@@ -59,7 +59,7 @@ class OffloadedModels:
         assert isinstance(models.codec, VaeCodec)
         self._bound = models.bound
         text, vae = models.text_encoder.network, models.codec.vae
-        networks = (text, vae, models.unet, *controls)
+        networks: list[nn.Module] = [text, vae, models.unet, *controls]
         self._networks = {network: _OffloadedNetwork(network) for network in networks}
         self._of_phase: dict[Phase, list[nn.Module]] = {
             "encode": [text, vae],
@@ -104,7 +104,7 @@ class OffloadedModels:
             self._networks[network].onload(self._bound.device)
 
     def _choices(
-        self, models: Models, controls: Sequence[ControlNetwork], work: Work
+        self, models: Models, controls: Sequence[AnyControlNetwork], work: Work
     ) -> tuple[int, ChunkSizes]:
         """Return the largest frames per pass of the VAE and chunks of the UNet that fit."""
 

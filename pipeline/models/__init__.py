@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load_networks,
     )
     from .ops.compiled import check_can_compile
+    from .sparsectrl import SparseControlNetwork, load_sparsectrl_network
     from .text_encoder import TextEncoder
     from .vae import LatentCodec
 
@@ -28,6 +29,7 @@ __all__ = [
     "Models",
     "Placement",
     "ReadyNetworks",
+    "SparseControlNetwork",
     "TextEncoder",
     "build_motion_unet",
     "check_can_compile",
@@ -36,6 +38,7 @@ __all__ = [
     "load_models",
     "load_motion",
     "load_networks",
+    "load_sparsectrl_network",
 ]
 
 on_demand(
@@ -52,6 +55,7 @@ on_demand(
             "load_networks",
         ),
         "ops.compiled": ("check_can_compile",),
+        "sparsectrl": ("SparseControlNetwork", "load_sparsectrl_network"),
         "text_encoder": ("TextEncoder",),
         "vae": ("LatentCodec",),
     },

@@ -6,6 +6,7 @@ layers it uses those.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..errors import AnimateDiffV2VError
 from ..files import ControlWeights, load_control
 from .batching import default_chunk_tokens
 from .control_layers import ControlNet, T2IAdapter
+from .motion_module import MotionBlock
 from .ops.eager import cross_attention_kv, transform_tokens
 from .ops.frame_norm import group_norm
 from .ops.select import EAGER_OPS, default_ops, lay_out_weights
@@ -48,18 +50,11 @@ class ControlNetwork(nn.Module):
 
     def check_fits(self, unet: MotionUNet) -> None:
         """Raise AnimateDiffV2VError unless the UNet has the sizes that the network was made for."""
-        keys: dict[str, str] = {"channels": "block_out_channels"}
         if isinstance(self.network, ControlNet):
-            same = ("block_out_channels", "layers_per_block", "cross_attention_dim")
-            keys = {key: key for key in same}
-        for ours, their in keys.items():
-            theirs = getattr(unet.unet.config, their)
-            if _listed(self.config[ours]) != _listed(theirs):
-                raise AnimateDiffV2VError(
-                    f"{self.name} was made for a UNet with {their} "
-                    f"{_worded(self.config[ours])}, and this checkpoint's has "
-                    f"{_worded(theirs)}: use one for the same base model."
-                )
+            check_sizes(self.name, self.config, unet)
+        else:
+            theirs = unet.unet.config.block_out_channels
+            _check_size(self.name, "block_out_channels", self.config["channels"], theirs)
 
     def forward(
         self,
@@ -97,27 +92,53 @@ class ControlNetwork(nn.Module):
     ) -> Residuals:
         """Return a ControlNet's residuals, as in diffusers' forward; see `forward`."""
         network: Any = self.network
-        # As in diffusers' forward for all layers, each row has its own time step there.
-        timesteps = timestep.expand(len(sample)) if depth is None else timestep
-        embedding = network.time_embedding(network.time_proj(timesteps).to(sample.dtype))
-        layers = _Layers(embedding, context)
         features = network.conv_in(sample) + network.controlnet_cond_embedding(frames)
-        skips = [features]
-        for block in network.down_blocks:
-            for layer in range(len(block.resnets)):
-                features = layers.run(block, layer, features)
-                skips.append(features)
-                if len(skips) == depth:
-                    return Residuals(_sent(network.controlnet_down_blocks, skips))
-            for downsampler in block.downsamplers or ():
-                features = downsampler(features)
-                skips.append(features)
-        middle = network.mid_block
-        features = layers.run(middle, 0, features)
-        features = layers.resnet(middle.resnets[-1], features)
-        return Residuals(
-            _sent(network.controlnet_down_blocks, skips), network.controlnet_mid_block(features)
-        )
+        return encoder_residuals(network, features, timestep, context, depth=depth)
+
+
+def encoder_residuals(
+    network: Any,
+    features: Tensor,
+    timestep: Tensor,
+    context: Tensor,
+    *,
+    depth: int | None,
+    motion: Sequence[MotionBlock] = (),
+    num_frames: int = 1,
+) -> Residuals:
+    """Return the residuals of a ControlNet's encoder.
+
+    Args:
+        network: The ControlNet, a ControlNet of `control_layers`.
+        features: [rows, channels, height, width], of its first layer.
+        timestep: As for MotionUNet.forward.
+        context: As for MotionUNet.forward.
+        depth: As for ControlNetwork.forward.
+        motion: Motion modules for the layers of each level, as in SparseCtrl.
+        num_frames: Frames of each video, for `motion`.
+    """
+    # As in diffusers' forward for all layers, each row has its own time step there.
+    timesteps = timestep.expand(len(features)) if depth is None else timestep
+    embedding = network.time_embedding(network.time_proj(timesteps).to(features.dtype))
+    layers = _Layers(embedding, context, num_frames)
+    skips = [features]
+    for level, block in enumerate(network.down_blocks):
+        for layer in range(len(block.resnets)):
+            features = layers.run(block, layer, features)
+            if motion:
+                features = layers.motion(motion[level].motion_modules[layer], features)
+            skips.append(features)
+            if len(skips) == depth:
+                return Residuals(_sent(network.controlnet_down_blocks, skips))
+        for downsampler in block.downsamplers or ():
+            features = downsampler(features)
+            skips.append(features)
+    middle = network.mid_block
+    features = layers.run(middle, 0, features)
+    features = layers.resnet(middle.resnets[-1], features)
+    return Residuals(
+        _sent(network.controlnet_down_blocks, skips), network.controlnet_mid_block(features)
+    )
 
 
 @dataclass(frozen=True)
@@ -127,6 +148,8 @@ class _Layers:
     embedding: Tensor
     """[rows or 1, channels], of the time step, before its activation."""
     context: Tensor
+    num_frames: int
+    """Frames of each video, for motion modules."""
 
     def run(self, block: Any, layer: int, features: Tensor) -> Tensor:
         """Run a resnet of a block, and its transformer if it has one."""
@@ -134,6 +157,11 @@ class _Layers:
         if getattr(block, "attentions", None):
             features = self._transformer(block.attentions[layer], features)
         return features
+
+    def motion(self, module: Any, features: Tensor) -> Tensor:
+        """Run a motion module."""
+        ops = default_ops(features.device, features.dtype)
+        return ops.motion(module, features, self.num_frames, default_chunk_tokens(features.device))
 
     def resnet(self, block: Any, features: Tensor) -> Tensor:
         """Run a residual block."""
@@ -177,6 +205,26 @@ def load_control_network(path: Path, *, device: torch.device, dtype: torch.dtype
     del moved
     lay_out_weights(control.network, device)
     return control.eval().requires_grad_(False)
+
+
+def check_sizes(name: str, config: Mapping[str, Any], unet: MotionUNet) -> None:
+    """Raise AnimateDiffV2VError unless a ControlNet was made for a UNet of this size.
+
+    Args:
+        name: The file's name.
+        config: Keyword arguments of a ControlNet.
+        unet: The network to guide.
+    """
+    for key in ("block_out_channels", "layers_per_block", "cross_attention_dim"):
+        _check_size(name, key, config[key], getattr(unet.unet.config, key))
+
+
+def _check_size(name: str, key: str, ours: Any, theirs: Any) -> None:
+    if _listed(ours) != _listed(theirs):
+        raise AnimateDiffV2VError(
+            f"{name} was made for a UNet with {key} {_worded(ours)}, and this checkpoint's has "
+            f"{_worded(theirs)}: use one for the same base model."
+        )
 
 
 def _listed(value: Any) -> list[Any]:

@@ -132,15 +132,15 @@ class FeedForward(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """Two attentions over frames and a feed-forward layer, each on a residual path."""
+    """Attentions over frames and a feed-forward layer, each on a residual path."""
 
-    def __init__(self, channels: int, max_frames: int) -> None:
-        """Size it for `channels` and videos of at most `max_frames`."""
+    def __init__(self, channels: int, max_frames: int, attentions: int = 2) -> None:
+        """Size it for `channels`, videos of at most `max_frames` and so many attentions."""
         super().__init__()
         self.attention_blocks = nn.ModuleList(
-            [TemporalAttention(channels, max_frames) for _ in range(2)]
+            [TemporalAttention(channels, max_frames) for _ in range(attentions)]
         )
-        self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(2)])
+        self.norms = nn.ModuleList([nn.LayerNorm(channels) for _ in range(attentions)])
         self.ff = FeedForward(channels)
         self.ff_norm = nn.LayerNorm(channels)
 
@@ -155,12 +155,12 @@ class TemporalBlock(nn.Module):
 class TemporalTransformer(nn.Module):
     """Group norm, projections, and the transformer blocks of one motion module."""
 
-    def __init__(self, channels: int, max_frames: int) -> None:
-        """Size it for `channels` and videos of at most `max_frames`."""
+    def __init__(self, channels: int, max_frames: int, attentions: int = 2) -> None:
+        """Size it for `channels`, videos of at most `max_frames` and so many attentions."""
         super().__init__()
         self.norm = nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels)
-        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames)])
+        self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames, attentions)])
         self.proj_out = nn.Linear(channels, channels)
 
     def forward(
@@ -198,10 +198,10 @@ class TemporalTransformer(nn.Module):
 class MotionModule(nn.Module):
     """One motion module of a UNet; the level `temporal_transformer` is in the files' keys."""
 
-    def __init__(self, channels: int, max_frames: int) -> None:
-        """Size it for `channels` and videos of at most `max_frames`."""
+    def __init__(self, channels: int, max_frames: int, attentions: int = 2) -> None:
+        """Size it for `channels`, videos of at most `max_frames` and so many attentions."""
         super().__init__()
-        self.temporal_transformer = TemporalTransformer(channels, max_frames)
+        self.temporal_transformer = TemporalTransformer(channels, max_frames, attentions)
 
     def forward(
         self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
@@ -217,11 +217,11 @@ class MotionModule(nn.Module):
 class MotionBlock(nn.Module):
     """The motion modules of one UNet block: one after each of its layers."""
 
-    def __init__(self, channels: int, max_frames: int, count: int) -> None:
-        """Hold `count` modules of `channels`."""
+    def __init__(self, channels: int, max_frames: int, count: int, attentions: int = 2) -> None:
+        """Hold `count` modules of `channels`, with so many attentions each."""
         super().__init__()
         self.motion_modules = nn.ModuleList(
-            [MotionModule(channels, max_frames) for _ in range(count)]
+            [MotionModule(channels, max_frames, attentions) for _ in range(count)]
         )
 
 

@@ -38,6 +38,10 @@ def default_frames_per_pass(height: int, width: int) -> int:
     return max(1, min(FRAMES_PER_PASS, PIXELS_PER_PASS // (height * width)))
 
 
+# Factor from the VAE's latents to those that Stable Diffusion 1.5 was trained on.
+LATENT_SCALE = 0.18215
+
+
 class LatentCodec(Protocol):
     """A codec between frames and latents."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .guidance import Guidance
     from .guided_model import Conditioning
     from .guides import Guides
+    from .keyframes import AnyControl, Keyframes
     from .names import Arrangement, BetaScheduleChoice, NoiseType, Sampler, Scheduler
     from .sample import sample_latents
     from .settings import SamplingSettings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .windows import ContextOptions, ContextSchedule, FuseMethod, window_for
 
 __all__ = [
+    "AnyControl",
     "Arrangement",
     "BetaScheduleChoice",
     "Conditioning",
@@ -33,6 +35,7 @@ __all__ = [
     "FuseMethod",
     "Guidance",
     "Guides",
+    "Keyframes",
     "NoiseType",
     "Sampler",
     "SamplingSettings",
@@ -53,6 +56,7 @@ on_demand(
         "guidance": ("Guidance",),
         "guided_model": ("Conditioning",),
         "guides": ("Guides",),
+        "keyframes": ("AnyControl", "Keyframes"),
         "names": (
             "Arrangement",
             "BetaScheduleChoice",

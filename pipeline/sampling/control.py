@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from ..models.residuals import Residuals
 from ..models.unet import MotionUNet
 from ..ranges import CONTROL_STRENGTH
 from .span import WHOLE_SCHEDULE, Span
+from .windows import Window
 
 # Cropping of a side that is tolerated to match aspect ratios: videos are cropped to multiples of 8
 # pixels, and 3 % covers rounded sizes.
@@ -85,26 +88,42 @@ class Control:
         sample: Tensor,
         timestep: Tensor,
         context: Tensor,
-        frames: Sequence[int],
+        windows: Sequence[Window],
         depth: int | None = None,
     ) -> Residuals:
-        """Return the residuals for rows that show these frames of the video.
+        """Return the residuals for windows of the video, one after another.
 
         Args:
             sample: As the UNet gets it, on its device.
             timestep: As the UNet gets it.
-            context: As the UNet gets it.
-            frames: The frame that each row shows.
+            context: As the UNet gets it, for each row.
+            windows: The frames that each window shows, equally many.
             depth: Number of skip connections to return residuals for, outermost first; None returns
                 all residuals.
         """
         height, width = (8 * side for side in sample.shape[-2:])
+        frames = [frame for window in windows for frame in window]
         pictures = fitted(_picked(self.frames, frames), width=width, height=height)
         mask = None
         if self.mask is not None:
             mask = _picked(self.mask, frames).unsqueeze(1).to(sample.device)
         residuals: Residuals = self.network(sample, timestep, context, pictures.to(sample), depth)
         return residuals.scaled(self.strength, mask)
+
+    def with_network(self, network: Any) -> Control:
+        """Return the control with a copy of its network."""
+        return replace(self, network=network)
+
+    def cut(self, part: Callable[[Tensor], Tensor]) -> Control:
+        """Return the control of a tile; `part` cuts it out of [n, height, width, ...]."""
+        mask = None if self.mask is None else part(self.mask)
+        return replace(self, frames=part(self.frames), mask=mask)
+
+    def contents(self) -> tuple[object, Iterable[Tensor]]:
+        """Return the settings and tensors that the residuals depend on besides the network."""
+        mask = () if self.mask is None else (self.mask,)
+        settings = (self.strength, self.span, self.frames.shape, self.repeat_last)
+        return settings, chain(self.frames, mask)
 
 
 def check_shape(what: str, pictures: Tensor, width: int, height: int) -> None:
@@ -133,11 +152,12 @@ def _picked(rows: Tensor, frames: Sequence[int]) -> Tensor:
     return rows[[min(frame, len(rows) - 1) for frame in frames]]
 
 
-def fitted(pictures: Tensor, *, width: int, height: int) -> Tensor:
+def fitted(pictures: Tensor, *, width: int, height: int, is_smooth: bool = False) -> Tensor:
     """Return [n, h, w, 3] as [n, 3, height, width], float, cropped around the middle.
 
     As ComfyUI fits control frames: cropped to the same aspect ratio, then scaled by the nearest
-    pixel, which adds no new colours to a map of edges or depths.
+    pixel, which adds no new colours to a map of edges or depths. With `is_smooth` pixels are
+    averaged, as suits pictures.
     """
     scale = torch.iinfo(torch.uint8).max if pictures.dtype == torch.uint8 else 1
     rows = pictures[..., :3].movedim(-1, 1)
@@ -146,5 +166,10 @@ def fitted(pictures: Tensor, *, width: int, height: int) -> Tensor:
     y = round((rows.shape[2] - rows.shape[2] * aspect / wanted) / 2) if aspect < wanted else 0
     rows = rows[:, :, y : rows.shape[2] - y, x : rows.shape[3] - x]
     if rows.shape[-2:] != (height, width):
-        rows = functional.interpolate(rows, size=(height, width), mode="nearest-exact")
+        if is_smooth:
+            rows = functional.interpolate(
+                rows.float(), size=(height, width), mode="bilinear", antialias=True
+            )
+        else:
+            rows = functional.interpolate(rows, size=(height, width), mode="nearest-exact")
     return rows.float() / scale

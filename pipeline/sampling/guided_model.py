@@ -18,8 +18,8 @@ from ..models.ops.interface import Ops
 from ..models.ops.select import EAGER_OPS
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
-from .control import Control
 from .guidance import Guidance
+from .keyframes import AnyControl
 from .noise_schedule import NoiseSchedule
 from .passes import HERE, Execution, Part, Pass, Predictor, predicted_in_order
 from .style import StyleTrack
@@ -94,7 +94,7 @@ class GuidedModel:
         guidance: Guidance,
         context: ContextOptions,
         on_passes: Callable[[float], None],
-        controls: Sequence[Control] = (),
+        controls: Sequence[AnyControl] = (),
         styles: Sequence[StyleTrack] = (),
         cache: FeatureCache | None = None,
         ops: Ops = EAGER_OPS,

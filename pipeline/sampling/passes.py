@@ -23,7 +23,7 @@ from ..models.ops.interface import Ops
 from ..models.residuals import NO_RESIDUALS, Residuals
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
-from .control import Control
+from .keyframes import AnyControl
 from .noise_schedule import NoiseSchedule
 from .style import StyleTrack
 from .windows import Window
@@ -90,7 +90,7 @@ class Predictor:
         unet: MotionUNet,
         *,
         schedule: NoiseSchedule,
-        controls: Sequence[Control],
+        controls: Sequence[AnyControl],
         styles: Sequence[StyleTrack],
         cache: FeatureCache,
         ops: Ops,
@@ -104,7 +104,7 @@ class Predictor:
     def on(self, unet: MotionUNet, execution: Execution) -> Predictor:
         """Return a predictor with a copy of the UNet, and with copies of the guides beside it."""
         controls = [
-            replace(each, network=execution.copy(each.network, unet)) for each in self._controls
+            each.with_network(execution.copy(each.network, unet)) for each in self._controls
         ]
         styles = [
             replace(
@@ -144,7 +144,6 @@ class Predictor:
         """Return noise [passes, frames, 4, height, width], and deep features if any are new."""
         passes, sigma = part.passes, part.sigma
         device, dtype = self._unet.device, self._unet.dtype
-        rows = [frame for one in passes for frame in one.window]
         # The UNet was trained on inputs of unit variance.
         sample = (part.noisy / (sigma**2 + 1).sqrt()).to(device, dtype)
         context = _context(passes).to(device, dtype)
@@ -156,7 +155,7 @@ class Predictor:
             timestep,
             context,
             part.frames,
-            residuals=self._residuals(sample, timestep, context, rows, sigma, whole=is_whole),
+            residuals=self._residuals(sample, timestep, context, passes, sigma, whole=is_whole),
             images=self._images(passes, sample, sigma),
             deep=deep,
             ops=self._ops,
@@ -172,7 +171,7 @@ class Predictor:
         sample: Tensor,
         timestep: Tensor,
         context: Tensor,
-        rows: list[int],
+        passes: Sequence[Pass],
         sigma: Tensor,
         *,
         whole: bool,
@@ -183,7 +182,7 @@ class Predictor:
             sample: [passes * frames, 4, height, width].
             timestep: [1].
             context: The prompt of each pass or of each row.
-            rows: The frame that each row shows.
+            passes: The passes.
             sigma: The noise level.
             whole: True when all layers of the UNet run.
         """
@@ -191,9 +190,10 @@ class Predictor:
         residuals = NO_RESIDUALS
         for control in self._controls:
             if control.span.contains(sigma, self._schedule):
-                context = context.repeat_interleave(len(rows) // len(context), dim=0)
+                context = context.repeat_interleave(len(sample) // len(context), dim=0)
+                windows = [one.window for one in passes]
                 residuals = residuals.plus(
-                    control.residuals(sample, timestep, context, rows, depth)
+                    control.residuals(sample, timestep, context, windows, depth)
                 )
         return residuals
 

@@ -20,6 +20,7 @@ from ..models.ops.compiled import compiled_layers
 from ..models.ops.interface import Ops
 from ..models.ops.select import default_ops
 from ..models.unet import MotionUNet
+from ..models.vae import LATENT_SCALE
 from ..progress import IsCancelled, ReportProgress, never, silent
 from .calls import CallCounter, CompilingNotice, part
 from .custom import NO_CUSTOM_SAMPLING, CustomSampler, CustomSampling
@@ -35,12 +36,10 @@ from .samplers import SAMPLERS
 from .settings import SamplingSettings
 from .style import StyleTrack
 from .unsampling import backwards, content_key, unsampled
-from .windows import ContextOptions, window_for
+from .windows import ContextOptions
 
 logger = logging.getLogger(__name__)
 
-# Factor from the VAE's latents to those that Stable Diffusion 1.5 was trained on.
-LATENT_SCALE = 0.18215
 # While a video is sampled, up to fourteen tensors of the size of its latents exist at a time; those
 # of 128 frames of 512x512 take this much together, and more stay in main memory.
 _MOST_ON_DEVICE = 128 * 14 * 4 * 64 * 64 * 4
@@ -104,7 +103,7 @@ def sample_latents(
             code that is not available, or a step gives latents that are not finite.
         Cancelled: `is_cancelled` returned True.
     """
-    _check_arguments(unet, latents, conditioning, settings, guides)
+    guides = _checked_arguments(unet, latents, conditioning, settings, guides)
     schedule = noise_schedule(unet, settings)
     sigmas = custom.levels(schedule, settings)
     if len(sigmas) < 2:
@@ -114,7 +113,7 @@ def sample_latents(
         _ops(unet, settings, notice) as ops,
         fp16_accumulation(on=settings.speed.reduced_precision),
     ):
-        window = window_for(unet.max_frames, len(latents), settings.context)
+        window = guides.checked_window(unet, latents, settings.context)
         run = _Run(
             unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
             make_guided, kept_calls, notice.report, is_cancelled,
@@ -306,13 +305,14 @@ def _ops(unet: MotionUNet, settings: SamplingSettings, notice: CompilingNotice) 
         yield default_ops(unet.device, unet.dtype)
 
 
-def _check_arguments(
+def _checked_arguments(
     unet: MotionUNet,
     latents: Tensor,
     conditioning: Conditioning,
     settings: SamplingSettings,
     guides: Guides,
-) -> None:
+) -> Guides:
+    """Return the guides, with keyframes at frames of this video, if the arguments are right."""
     checked_type("latents", latents, Tensor)
     checked_type("conditioning", conditioning, Conditioning)
     checked_type("settings", settings, SamplingSettings)
@@ -320,6 +320,7 @@ def _check_arguments(
     _check_latents(latents)
     check_inputs(latents, conditioning)
     guides.check_fits(unet, latents)
+    return guides.placed(len(latents))
 
 
 def _check_latents(latents: Tensor) -> None:

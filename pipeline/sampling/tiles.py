@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from ..models.feature_cache import FeatureCache
 from ..models.unet import MotionUNet
-from .control import Control
 from .denoise import Guided
 from .guided_model import GuidedModel
+from .keyframes import AnyControl
 
 # Share of a tile's side that it has in common with the next one, at least.
 OVERLAP = 0.25
@@ -86,7 +85,7 @@ class TiledModel:
         *,
         tile: TileSize,
         on_passes: Callable[[float], None],
-        controls: Sequence[Control] = (),
+        controls: Sequence[AnyControl] = (),
         cache: FeatureCache | None = None,
         **given: Any,
     ) -> None:
@@ -156,7 +155,7 @@ class TiledModel:
         self._on_passes((index + share) / count)
 
 
-def _cut(control: Control, place: Place, height: int, width: int) -> Control:
+def _cut(control: AnyControl, place: Place, height: int, width: int) -> AnyControl:
     """Return a control with the part of its frames that a tile shows."""
 
     def part(pictures: Tensor) -> Tensor:
@@ -168,5 +167,4 @@ def _cut(control: Control, place: Place, height: int, width: int) -> Control:
             round(columns.start * across) : round(columns.stop * across),
         ]
 
-    mask = None if control.mask is None else part(control.mask)
-    return replace(control, frames=part(control.frames), mask=mask)
+    return control.cut(part)

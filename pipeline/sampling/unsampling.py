@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..prompts.track import PromptTrack
-from .control import Control
 from .denoise import Denoise
+from .keyframes import AnyControl
 from .names import Sampler
 from .noise_schedule import NoiseSchedule
 from .samplers import SAMPLERS
@@ -93,19 +93,17 @@ def unsampled(
 
 
 def content_key(
-    latents: Tensor, prompt: PromptTrack, controls: Sequence[Control], *settings: object
+    latents: Tensor, prompt: PromptTrack, controls: Sequence[AnyControl], *settings: object
 ) -> str:
     """Return a digest of everything that a result of unsampling depends on, except the UNet."""
     digest = hashlib.sha256(repr((latents.shape, prompt.frames, settings)).encode())
     digest.update(_bytes(latents))
     digest.update(_bytes(prompt.encodings))
     for control in controls:
-        described = (control.strength, control.span, control.frames.shape, control.repeat_last)
-        digest.update(repr(described).encode())
-        for frame in control.frames:
-            digest.update(_bytes(frame))
-        if control.mask is not None:
-            digest.update(_bytes(control.mask))
+        given, tensors = control.contents()
+        digest.update(repr(given).encode())
+        for tensor in tensors:
+            digest.update(_bytes(tensor))
         digest.update(_weights(control.network.parameters()))
     return digest.hexdigest()
 

@@ -78,6 +78,9 @@ def _name_as_templates_do(models, weights):
     motion_loras = models / "animatediff_motion_lora"
     motion_loras.mkdir(exist_ok=True)
     shutil.copy(weights / "style_lora.safetensors", motion_loras / "v2_lora_ZoomIn.ckpt")
+    # Only listed, not loaded.
+    sparsectrl = models / "controlnet" / "v3_sd15_sparsectrl_rgb.ckpt"
+    shutil.copy(weights / "controlnet.safetensors", sparsectrl)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ SPEED, APPLY, BATCH = "ADV2V_Speed", "ADV2V_ApplyMotion", "ADV2V_Batch"
 MATCH, RESTORE = "ADV2V_MatchSource", "ADV2V_RestoreFrames"
 # A second node of a kind.
 LOAD_ALL = f"{LOAD}#all"
+KEYFRAMES = "ADV2V_Keyframes"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
 CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
@@ -82,6 +83,14 @@ GRAPHS = {
     "controlnet": (
         [[(FRAMES, {})], [(CONTROL, CANNY | {"end": 0.8})], [(SAMPLER, PROMPT)]],
         [(FRAMES, 0, CONTROL, "images"), (CONTROL, 0, SAMPLER, "control")],
+    ),
+    "keyframes": (
+        [
+            [("LoadImage", {})],
+            [(KEYFRAMES, {"sparsectrl": "v3_sd15_sparsectrl_rgb.ckpt"})],
+            [(SAMPLER, PROMPT)],
+        ],
+        [("LoadImage", 0, KEYFRAMES, "images"), (KEYFRAMES, 0, SAMPLER, "control")],
     ),
     "ip_adapter": (
         [

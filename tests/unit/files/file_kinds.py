@@ -280,10 +280,26 @@ MOTION = {
         "motion module",
         says="CameraCtrl",
     ),
-    "SparseCtrl": Row(
-        lambda: motion(mid=False, frames=32) | named("controlnet_cond_embedding.conv_in.weight"),
-        "ControlNet",
-        says="SparseCtrl",
+    "SparseCtrl, RGB": Row(
+        lambda: mini.sparsectrl(takes_latents=True),
+        "SparseCtrl",
+        layout="original",
+        says="pictures (RGB). Use it with Keyframes",
+        taken_by=("SparseCtrl",),
+    ),
+    "SparseCtrl, scribbles, diffusers": Row(
+        lambda: mini.sparsectrl("diffusers", takes_latents=False),
+        "SparseCtrl",
+        layout="diffusers",
+        says="scribbles",
+        taken_by=("SparseCtrl",),
+    ),
+    "SparseCtrl, nested": Row(
+        lambda: mini.sparsectrl(takes_latents=True),
+        "SparseCtrl",
+        says="RGB",
+        taken_by=("SparseCtrl",),
+        wrap=lambda tensors: {"controlnet": tensors},
     ),
     "FancyVideo": Row(
         lambda: motion(mid=False, frames=32) | named("FancyVideo.weight"),

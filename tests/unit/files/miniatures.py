@@ -16,6 +16,7 @@ from diffusers import (
     AutoencoderKL,
     ControlNetModel,
     MotionAdapter,
+    SparseControlNetModel,
     T2IAdapter,
     UNet2DConditionModel,
 )
@@ -62,6 +63,31 @@ def control_module(channels=(32, 64), layers=1, attends=None, cross=CROSS):
 def adapter_module(channels=(32, 64), in_channels=3):
     torch.manual_seed(6)
     return T2IAdapter(in_channels, list(channels), num_res_blocks=2, downscale_factor=8)
+
+
+@cache
+def sparsectrl_module(channels=(32, 64), layers=1, attends=None, cross=CROSS, *, takes_latents):
+    """A SparseCtrl network with the motion modules of v3: one attention in each."""
+    attends = attends or (True,) * (len(channels) - 1) + (False,)
+    torch.manual_seed(8)
+    sparse = SparseControlNetModel(
+        conditioning_channels=4 if takes_latents else 3,
+        block_out_channels=channels,
+        layers_per_block=layers,
+        cross_attention_dim=cross,
+        down_block_types=tuple(
+            "CrossAttnDownBlockMotion" if a else "DownBlockMotion" for a in attends
+        ),
+        conditioning_embedding_out_channels=(8, 12, 16, 24),
+        use_simplified_condition_embedding=takes_latents,
+    )
+    for name, parameter in sparse.named_parameters():
+        if name.startswith("controlnet_"):
+            # A network as diffusers makes it does nothing yet.
+            torch.nn.init.normal_(parameter, std=0.2)
+        elif "motion_modules" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return sparse
 
 
 @cache
@@ -294,7 +320,17 @@ def text_to_ldm(text, prefix="cond_stage_model.transformer.", old=False):
     return {prefix + (n.removeprefix("text_model.") if old else n): t for n, t in text.items()}
 
 
-def motion_to_original(adapter, tables=True):
+def sparsectrl(layout="original", *, takes_latents):
+    """Return the weights in a file's layout. Published files of the original have no tables."""
+    weights = state(sparsectrl_module(takes_latents=takes_latents))
+    if layout == "diffusers":
+        return weights
+    motion = {name: weights.pop(name) for name in list(weights) if "motion_modules" in name}
+    tables = layout == "original with tables"
+    return weights | motion_to_original(motion, tables=tables, attentions=1)
+
+
+def motion_to_original(adapter, tables=True, attentions=2):
     renamed = {}
     for name, tensor in adapter.items():
         original = re.sub(
@@ -307,7 +343,7 @@ def motion_to_original(adapter, tables=True):
         if not original.endswith("pos_embed.pe"):
             renamed[original] = tensor
         elif tables:
-            for block in (0, 1):
+            for block in range(attentions):
                 renamed[
                     original.replace("pos_embed.pe", f"attention_blocks.{block}.pos_encoder.pe")
                 ] = tensor.clone()

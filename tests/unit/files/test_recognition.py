@@ -12,6 +12,7 @@ from animatediff_v2v.pipeline.files import (
     load_control,
     load_ip_adapter,
     load_motion_module,
+    load_sparsectrl,
     load_text_encoder,
     load_vae,
     merge_loras,
@@ -48,6 +49,7 @@ def merge_into_motion_module(path):
 LOADERS = {
     "checkpoint": load_checkpoint,
     "ControlNet": load_control,
+    "SparseCtrl": load_sparsectrl,
     "IP-Adapter": load_ip_adapter,
     "VAE": load_vae,
     "text encoder": load_text_encoder,

@@ -34,6 +34,7 @@ KINDS = {
     "motion_module": "motion module",
     "vae": "VAE",
     "control_net": "ControlNet",
+    "sparsectrl": "SparseCtrl",
     "ip_adapter": "IP-Adapter",
     "motion_lora": "motion LoRA",
 } | {f"lora_{number}": "LoRA" for number in range(1, 11)}
@@ -129,6 +130,8 @@ def test_a_file_of_another_kind_is_one_error_on_its_widget(server, node_id, name
         ("ADV2V_LoadVideo", {"start_time": "99"}, "start_time", "No frame of"),
         ("ADV2V_LoadVideo", {"force_rate": 1e9}, "force_rate", "force_rate is"),
         ("ADV2V_ControlNet", {"start": 0.5, "end": 0.2}, "end", "end is 0.2"),
+        ("ADV2V_Keyframes", {"start": 0.5, "end": 0.2}, "end", "end is 0.2"),
+        ("ADV2V_Keyframes", {"frames": "0, first"}, "frames", "frames is 'first'; it must be"),
         ("ADV2V_IPAdapter", {"start": 0.5, "end": 0.2}, "end", "end is 0.2"),
         ("ADV2V_IPAdapter", {"weights": "soon"}, "weights", "soon"),
         (

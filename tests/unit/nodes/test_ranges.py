@@ -17,6 +17,7 @@ from animatediff_v2v.pipeline import (
     SamplingSettings,
     SpeedOptions,
 )
+from animatediff_v2v.pipeline.keyframe_files import KeyframeFiles
 from animatediff_v2v.pipeline.ranges import CRF, FRAME_RATE, SOME_FRAMES, STEPS, STYLE_WEIGHT
 from animatediff_v2v.pipeline.request import ControlFile
 from animatediff_v2v.pipeline.sampling import SourceBlend, Span
@@ -88,6 +89,9 @@ TAKERS = {
     "clip_strength": lambda value: LoraEntry(FILE, clip_strength=value),
     "ADV2V_MotionLoraStack.strength": lambda value: LoraEntry(FILE, value),
     "ADV2V_ControlNet.strength": lambda value: ControlFile(network=FILE, strength=value),
+    "ADV2V_Keyframes.strength": lambda value: KeyframeFiles(
+        network=FILE, pictures=[FILE], frames=[0], strength=value
+    ),
     "weight": lambda value: STYLE_WEIGHT.check("weight", value),
     "start": lambda value: Span(start=value),
     "end": lambda value: Span(end=value),

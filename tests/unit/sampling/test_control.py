@@ -269,7 +269,7 @@ def test_a_mask_confines_a_residual(controlnet):
     left = torch.zeros(2, 8, 8)
     left[0, :, :4] = 1
     frames = pictures(2, height=64, width=64)
-    arguments = (sample, torch.tensor([500]), context, [0, 1])
+    arguments = (sample, torch.tensor([500]), context, [[0, 1]])
     masked = Control(network=controlnet, frames=frames, mask=left).residuals(*arguments)
     plain = Control(network=controlnet, frames=frames).residuals(*arguments)
     assert torch.equal(masked.skips[0][0, :, :, :4], plain.skips[0][0, :, :, :4])
