@@ -88,9 +88,8 @@ def restyle_images(
     is_native = model.native is not None and (model.is_patched or prompts.needs_native)
     move_networks = _mover(
         model, text=prompts.has_text and not clip, vae=not vae, is_native=is_native,
-        chunk={"frames": FRAMES_PER_CHUNK, "width": width, "height": height},
+        chunk={"frames": FRAMES_PER_CHUNK, "width": width, "height": height}, say=say,
         window={"frames": window, "width": width, "height": height, "beside": guide_patchers},
-        say=say,
     )  # fmt: skip
     clock = Clock()
     job = FrameJob(
@@ -101,13 +100,11 @@ def restyle_images(
         if is_native else sample_latents,
     )  # fmt: skip
     latents = job.restyle(
-        _chunks(images),
-        frame_count=count,
+        _chunks(images), frame_count=count, guides=lambda: guides,
         conditioning=lambda frames: prompts.encoded(
             models.text_encoder, frames=frames, channels=model.text_channels, native=is_native
         ),
-        guides=lambda: guides,
-    )
+    )  # fmt: skip
     restyled = _joined(job.decode(latents), count)
     work = Work.of(count, width=width, height=height, settings=settings, context=context)
     remember_run(model.checkpoint, work, vars(clock.timings()))
