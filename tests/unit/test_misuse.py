@@ -44,6 +44,11 @@ ENCODED = PromptTrack(torch.zeros(1, 77, 8))
 GOOD = {
     pipeline.ModelFiles: {"checkpoint": Path("a.safetensors")},
     pipeline.ControlFile: {"network": Path("a.safetensors")},
+    pipeline.KeyframeFiles: {
+        "network": Path("a.safetensors"),
+        "pictures": (Path("a.png"),),
+        "frames": (0,),
+    },
     pipeline.SamplingSettings: {"seed": 1},
     pipeline.StyleFile: {
         "adapter": Path("a.safetensors"),
@@ -109,7 +114,7 @@ def test_good_values_stay_as_they_are(kind):
 
 
 def test_every_public_dataclass_of_settings_is_in_the_table():
-    results = {"Timings", "Result", "Progress", "Models", "Control"}
+    results = {"Timings", "Result", "Progress", "Models", "Control", "Keyframes"}
     public = {
         name
         for name in pipeline.__all__
