@@ -5,6 +5,8 @@ A MODEL of ComfyUI's own loader is patched by ComfyUI's own nodes.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from .test_behaviour import failure, load_model, load_video, sampler
@@ -78,12 +80,13 @@ def shown(node):
 
 
 def said(server, prompt, node):
-    """Return the texts below the widgets of a node after a run, and in the log."""
+    """Return the warnings below the widgets of a node after a run, which are in the log, too."""
     before = len(server.log())
     with server.watched() as watcher:
         server.run(prompt, client=watcher.client)
         watcher.until(lambda: any(each["node"] is None for each in watcher.of("executing")))
-    text = watcher.texts.get(node, "")
+    # The Sampler says before them how long it took.
+    text = re.sub(r"^8 frames in \d+\.\d s(\n\n)?", "", watcher.texts.get(node, ""))
     assert all(line in server.log()[before:] for line in text.split("\n\n"))
     return text
 
