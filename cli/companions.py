@@ -14,6 +14,10 @@ def _has_control(parsed: argparse.Namespace) -> bool:
     return bool(parsed.control)
 
 
+def _has_free_init(parsed: argparse.Namespace) -> bool:
+    return parsed.free_init is not None
+
+
 def _has_style(parsed: argparse.Namespace) -> bool:
     return bool(parsed.ip_adapter)
 
@@ -32,6 +36,13 @@ _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
     "--tile-factor": (_sees("tile"), "--control with --control-source tile"),
     "--repeat-last-control": (_has_control, "--control"),
     "--keyframe-mask": (lambda parsed: bool(parsed.keyframe), "--keyframe"),
+    "--free-init-filter": (_has_free_init, "--free-init"),
+    "--free-init-spatial-stop": (_has_free_init, "--free-init"),
+    "--free-init-temporal-stop": (_has_free_init, "--free-init"),
+    "--free-init-order": (
+        lambda parsed: _has_free_init(parsed) and parsed.free_init_filter == "butterworth",
+        "--free-init with --free-init-filter butterworth",
+    ),
     "--style-arrangement": (_has_style, "--ip-adapter"),
     "--style-weights": (_has_style, "--ip-adapter"),
     "--source-prompt": (lambda parsed: parsed.noise_type == "unsample", "--noise-type unsample"),

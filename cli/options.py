@@ -10,6 +10,7 @@ from ..pipeline.request import NEGATIVE_PROMPT, Dtype
 from ..pipeline.sampling import (
     BetaScheduleChoice,
     ContextSchedule,
+    FrequencyFilter,
     FuseMethod,
     NoiseType,
     Sampler,
@@ -159,6 +160,36 @@ def _add_guidance(picture: Group) -> None:
         default=1.0,
         help="0 to 1: how much of the part of guidance that oversaturates colours is kept; 0 is "
         "adaptive projected guidance (APG)",
+    )
+
+    add_free_init(picture)
+
+
+def add_free_init(picture: Group) -> None:
+    """Add the options of FreeInit."""
+    picture.add_argument(
+        "--free-init",
+        type=int,
+        metavar="ITERATIONS",
+        help="sample so often, each time from noise that keeps the slow parts of the last result "
+        "(FreeInit): steadier, and as many times slower; 2 or 3 is usual",
+    )
+    picture.add_argument(
+        "--free-init-filter",
+        help=f"what counts as slow: {_named(FrequencyFilter)}; default gaussian",
+    )
+    picture.add_argument(
+        "--free-init-spatial-stop",
+        type=float,
+        help="stop frequency of the filter in height and width, 0 to 1, default 0.25",
+    )
+    picture.add_argument(
+        "--free-init-temporal-stop",
+        type=float,
+        help="stop frequency of the filter in time, 0 to 1, default 0.25",
+    )
+    picture.add_argument(
+        "--free-init-order", type=int, help="butterworth: steepness, 1 to 100, default 4"
     )
 
 

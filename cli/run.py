@@ -16,7 +16,7 @@ from ..pipeline.presets import preset_defaults
 from ..pipeline.prompts import PromptSchedule
 from ..pipeline.ranges import DRAWN_SEED
 from ..pipeline.request import ModelFiles, Request
-from ..pipeline.sampling import ContextOptions, Guidance, SpeedOptions
+from ..pipeline.sampling import ContextOptions, FreeInit, Guidance, SpeedOptions
 from ..pipeline.sampling.settings import SamplingSettings
 from ..pipeline.video import FrameSelection
 from ..pipeline.video.formats import FORMATS, format_by_suffix, suffixes
@@ -232,6 +232,21 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
             closed_loop=parsed.closed_loop,
         ),
         speed=_speed(parsed, defaults.speed),
+        free_init=_free_init(parsed),
+    )
+
+
+def _free_init(parsed: argparse.Namespace) -> FreeInit | None:
+    if parsed.free_init is None:
+        return None
+    return FreeInit(
+        iterations=parsed.free_init,
+        **_given(
+            filter=parsed.free_init_filter,
+            spatial_stop=parsed.free_init_spatial_stop,
+            temporal_stop=parsed.free_init_temporal_stop,
+            order=parsed.free_init_order,
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from ..on_demand import on_demand
 if TYPE_CHECKING:
     from .control import Control
     from .custom import CustomSampler, CustomSampling
+    from .free_init import FreeInit, FrequencyFilter
     from .guidance import Guidance
     from .guided_model import Conditioning
     from .guides import Guides
@@ -32,6 +33,8 @@ __all__ = [
     "Control",
     "CustomSampler",
     "CustomSampling",
+    "FreeInit",
+    "FrequencyFilter",
     "FuseMethod",
     "Guidance",
     "Guides",
@@ -53,6 +56,7 @@ on_demand(
     {
         "control": ("Control",),
         "custom": ("CustomSampler", "CustomSampling"),
+        "free_init": ("FreeInit", "FrequencyFilter"),
         "guidance": ("Guidance",),
         "guided_model": ("Conditioning",),
         "guides": ("Guides",),

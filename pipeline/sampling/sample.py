@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from .calls import CallCounter, CompilingNotice, part
 from .custom import NO_CUSTOM_SAMPLING, CustomSampler, CustomSampling
 from .denoise import Denoise, DenoiseBoth, Guided, HasUnconditional
 from .finite_results import check_inputs, check_result, stopping
+from .free_init import round_seed
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
 from .guides import NO_GUIDES, Guides
@@ -118,7 +119,7 @@ def sample_latents(
             unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
             make_guided, kept_calls, notice.report, is_cancelled,
         )  # fmt: skip
-        return run.sample(latents, conditioning, unsampled_latents or LastResult())
+        return run.sample_rounds(latents, conditioning, unsampled_latents or LastResult())
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,45 @@ class _Run:
     progress: ReportProgress
     is_cancelled: IsCancelled
 
-    def sample(
+    def sample_rounds(
         self, latents: Tensor, conditioning: Conditioning, unsampled_latents: LastResult
     ) -> Tensor:
+        """Sample once, or as often as FreeInit says, then with noise made of the last result."""
+        rounds, noise = self.settings.rounds, None
+        for index in range(rounds):
+            report = part(self.progress, index / rounds, (index + 1) / rounds)
+            run = self if rounds == 1 else replace(self, progress=report)
+            phase = f"sample{index + 1}" if index else "sample"
+            result = run.sample(latents, conditioning, unsampled_latents, noise, phase)
+            if index + 1 < rounds:
+                noise = self._renewed(result, noise, index + 1)
+        return result
+
+    def _renewed(self, result: Tensor, noise: Tensor | None, index: int) -> Tensor:
+        """Return the noise for round `index`, of the result of the last round and its noise."""
+        assert self.settings.free_init is not None
+        noise = self._drawn(result, 0) if noise is None else noise
+        fresh, sigma_max = self._drawn(result, index), self.schedule.sigma_max / LATENT_SCALE
+        return self.settings.free_init.renewed(result, noise, fresh, sigma_max)
+
+    def _drawn(self, like: Tensor, index: int) -> Tensor:
+        settings = self.settings
+        return initial_noise(
+            like,
+            seed=round_seed(settings.seed, index),
+            noise_type=settings.noise_type,
+            context=self.context,
+        )
+
+    def sample(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        unsampled_latents: LastResult,
+        noise: Tensor | None,
+        phase: str,
+    ) -> Tensor:
+        """Sample once, from the given noise or that of the seed."""
         settings, schedule, sigmas = self.settings, self.schedule, self.sigmas
         device = self._sampling_device(latents)
         source = latents.float().to(device) * LATENT_SCALE
@@ -150,12 +187,7 @@ class _Run:
             noisy, start = self._unsampled(source, conditioning, unsampled_latents)
             noise = (noisy - source) / sigmas[0]
         else:
-            noise = initial_noise(
-                latents,
-                seed=settings.seed,
-                noise_type=settings.noise_type,
-                context=self.context,
-            ).to(device)
+            noise = (self._drawn(latents, 0) if noise is None else noise).to(device)
             noisy = schedule.noised(source, noise, sigmas[0])
         total = None
         if self.custom_sampler is None:
@@ -175,7 +207,7 @@ class _Run:
             )
         model = stopping(model, dtype=self.unet.dtype, guidance_scale=settings.guidance.scale)
         interval = settings.speed.deep_cache_interval
-        model, inner = self._kept(model, guided, "sample", total, interval=interval)
+        model, inner = self._kept(model, guided, phase, total, interval=interval)
         both = DenoiseBoth(calls.counted(model), inner)
         del model
         if self.custom_sampler is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..choices import check_types, checked
+from ..errors import AnimateDiffV2VError
 from ..ranges import SEED, SHARE, STEPS
+from .free_init import FreeInit
 from .guidance import Guidance
 from .names import BetaScheduleChoice, NoiseType, Sampler, Scheduler
 from .speed import SpeedOptions
@@ -28,6 +30,8 @@ class SamplingSettings:
     context: ContextOptions | None = field(default_factory=ContextOptions)
     speed: SpeedOptions = field(default_factory=SpeedOptions)
     """Options that may change the result for speed or memory; off by default."""
+    free_init: FreeInit | None = None
+    """Rounds of sampling whose noise keeps what was slow in the round before; None is one round."""
 
     @property
     def passes(self) -> int:
@@ -35,7 +39,12 @@ class SamplingSettings:
         if self.denoise == 0:
             return 0
         is_guided = self.guidance.scale != 1 or self.sampler.endswith("_cfg_pp")
-        return self.steps * (2 if is_guided else 1)
+        return self.steps * (2 if is_guided else 1) * self.rounds
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of sampling: 1 without FreeInit."""
+        return self.free_init.iterations if self.free_init else 1
 
     def __post_init__(self) -> None:
         """Refuse values that no sampler takes, before anything is loaded."""
@@ -47,3 +56,8 @@ class SamplingSettings:
         checked("noise_type", self.noise_type, NoiseType)
         STEPS.check("steps", self.steps)
         SHARE.check("denoise", self.denoise)
+        if self.rounds > 1 and self.noise_type == "unsample":
+            raise AnimateDiffV2VError(
+                "noise_type is 'unsample', whose noise comes from the source, and free_init renews "
+                "the noise: leave one of them out."
+            )
