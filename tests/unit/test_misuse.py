@@ -63,6 +63,7 @@ GOOD = {
     },
     pipeline.LoraEntry: {"path": Path("a.safetensors")},
     pipeline.FrameSelection: {},
+    pipeline.FreeInit: {},
     pipeline.Guidance: {},
     pipeline.ContextOptions: {},
     pipeline.SpeedOptions: {},
