@@ -1,7 +1,7 @@
 """The layers of Stable Diffusion's networks, under the key names of diffusers' modules.
 
-They hold the weights and, as diffusers' own modules would, import nothing but PyTorch. The
-operations of `ops` run residual blocks and transformers.
+They hold the weights and, unlike diffusers' modules, import nothing but PyTorch. The operations of
+`ops` run residual blocks and transformers.
 """
 
 from __future__ import annotations
