@@ -22,6 +22,8 @@ from .peaks import copy_peak, matrix_peak
 _SECONDS = 16.0
 # Of the processor's time; threads wait for each other a little on any machine.
 _QUIET = 0.7
+# Times from here on are told in minutes, and in hours.
+_LONG_SECONDS, _LONG_MINUTES = 120, 120
 # The text encoder's weights.
 _TEXT_ENCODER = 123_060_480
 # Of the presets quality, turbo and lightning.
@@ -204,6 +206,14 @@ def _too_little(machine: Machine, needed_gb: float) -> Finding | None:
     )
 
 
+def in_units(seconds: float) -> str:
+    """Return a time as a number of nine characters and its unit: seconds, minutes or hours."""
+    if seconds < _LONG_SECONDS:
+        return f"{seconds:9.2f} s"
+    minutes = seconds / 60
+    return f"{minutes:9.1f} min" if minutes < _LONG_MINUTES else f"{minutes / 60:9.1f} h"
+
+
 def described(bench: Bench) -> list[str]:
     """Return the report as lines of text, the last ones for a bug report."""
     machine = bench.machine
@@ -211,16 +221,16 @@ def described(bench: Bench) -> list[str]:
         f"{machine.name}, {machine.dtype}: {bench.frames} frames of {bench.width}x{bench.height}",
         f"  matrix products    {bench.matrix_tflops:9.3f} TFLOP/s",
         f"  copies             {bench.copy_gb:9.1f} GB/s",
-        f"  a step             {bench.step_seconds:9.2f} s with guidance, "
+        f"  a step             {in_units(bench.step_seconds)} with guidance, "
         f"{bench.step_share_of_peak:.0%} of the speed of matrix products",
-        f"  encode and decode  {bench.vae_seconds:9.2f} s",
+        f"  encode and decode  {in_units(bench.vae_seconds)}",
         f"  memory             {bench.memory_gb:9.1f} GB needed, "
         f"{machine.free_gb:.1f} of {machine.memory_gb:.1f} GB free",
         "",
         "Predicted, without loading the models:",
     ]
     lines += [
-        f"  {job.steps:3} steps, guidance {job.guidance_scale:<3g} {job.seconds:9.2f} s, "
+        f"  {job.steps:3} steps, guidance {job.guidance_scale:<3g} {in_units(job.seconds)}, "
         f"{job.share_of_peak:.0%} of the speed of matrix products"
         for job in bench.jobs
     ]

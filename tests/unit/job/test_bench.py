@@ -190,6 +190,21 @@ def test_the_setting_that_helps_most(result):
     assert "Nothing is missing." in "\n".join(report.described(replace(result, findings=())))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.434, "     0.43 s"),
+        (119.99, "   119.99 s"),
+        (120, "      2.0 min"),
+        (1956, "     32.6 min"),
+        (7200, "      2.0 h"),
+        (188_369, "     52.3 h"),
+    ],
+)
+def test_long_times_are_told_in_minutes_or_hours(seconds, text):
+    assert report.in_units(seconds) == text
+
+
 def test_slow_attention(plain):
     plain.setattr(findings, "attention_speed", lambda *_: 0.05)
     assert "Attention reaches 5%" in found()["another PyTorch"].sentence
