@@ -71,6 +71,8 @@ class Graph:
     start: float = 0.0
     end: float = 1.0
     beta_schedule: str = "autoselect"
+    free_init: dict[str, Any] = field(default_factory=dict)
+    """FreeInit Options; empty is none."""
     before: Callable[[Bench, Any], Any] | None = None
     """Patches the MODEL in front of the motion module."""
     after: Callable[[Bench, Any], Any] | None = None
@@ -192,6 +194,8 @@ def ours(bench: Bench, graph: Graph, model: Any) -> Any:
     if graph.window:
         options = {"stride": 1, "closed_loop": False, **graph.window}
         optional["context_options"] = bench("ADV2V_ContextOptions", **options)[0]
+    if graph.free_init:
+        optional["free_init"] = bench("ADV2V_FreeInit", **FREE_INIT | graph.free_init)[0]
     return bench(
         "ADV2V_ApplyMotion",
         model=model,
@@ -239,6 +243,39 @@ def evolved(bench: Bench, graph: Graph, model: Any) -> Any:
         beta_schedule=graph.beta_schedule,
         m_models=motion,
         context_options=windows,
+        sample_settings=evolved_free_init(bench, graph) if graph.free_init else None,
+    )[0]
+
+
+FREE_INIT = {
+    "iterations": 2,
+    "filter": "gaussian",
+    "spatial_stop": 0.25,
+    "temporal_stop": 0.25,
+    "order": 4,
+}
+
+
+def evolved_free_init(bench: Bench, graph: Graph) -> Any:
+    options = FREE_INIT | graph.free_init
+    iterations = bench(
+        "ADE_IterationOptsFreeInit",
+        iterations=options["iterations"],
+        filter=options["filter"],
+        d_s=options["spatial_stop"],
+        d_t=options["temporal_stop"],
+        n_butterworth=options["order"],
+        sigma_step=999,
+        apply_to_1st_iter=False,
+        init_type="FreeInit [sampler sigma]",
+    )[0]
+    return bench(
+        "ADE_AnimateDiffSamplingSettings",
+        batch_offset=0,
+        noise_type="default",
+        seed_gen="comfy",
+        seed_offset=0,
+        iteration_opts=iterations,
     )[0]
 
 
@@ -560,6 +597,16 @@ GRAPHS = {
     ),
     "Windows, looped": Graph(
         frames=7, window=windowed("looped_uniform", closed_loop=True, fuse="flat")
+    ),
+    "FreeInit": Graph(free_init={"iterations": 2}),
+    "FreeInit, butterworth, three rounds": Graph(
+        free_init={"iterations": 3, "filter": "butterworth", "spatial_stop": 0.4, "order": 2}
+    ),
+    "FreeInit, ideal, windows, denoise": Graph(
+        frames=7,
+        window=windowed("standard_static"),
+        free_init={"filter": "ideal", "temporal_stop": 0.5},
+        denoise=0.7,
     ),
     "Windows, batched": Graph(frames=7, window=windowed("batched", overlap=0, fuse="flat")),
     "Windows in two stages": Graph(

@@ -31,6 +31,7 @@ from animatediff_v2v.pipeline.sampling import (
     Conditioning,
     ContextOptions,
     Control,
+    FreeInit,
     Guidance,
     Guides,
     SamplingSettings,
@@ -234,6 +235,14 @@ def style_of(picture: NDArray[np.float32]) -> StyleImages:
     return StyleImages(adapter=adapter, embeddings=embeddings, empty=torch.zeros_like(embeddings))
 
 
+def free_init() -> Rows:
+    """Restyle at denoise 1, where nothing of the source holds the video together."""
+    return {
+        "one round": restyled(denoise=1.0),
+        "two rounds": restyled(denoise=1.0, free_init=FreeInit()),
+    }
+
+
 def speed() -> Rows:
     ways = {
         "exact": SpeedOptions(),
@@ -321,6 +330,7 @@ MAKERS: dict[str, Callable[[], Rows]] = {
         control_frames,
         controlnet,
         ip_adapter,
+        free_init,
         speed,
         match_source,
         restore_frames,

@@ -6,11 +6,12 @@ from typing import Any, get_args
 
 from comfy_api.latest import io
 
-from ..pipeline import ContextOptions, files, models
+from ..pipeline import ContextOptions, FreeInit, files, models
 from ..pipeline.ranges import SHARE
 from ..pipeline.sampling import BetaScheduleChoice, Span
 from . import host
 from .checks import CheckedNode, Problem, problem_of
+from .free_init import free_init_input
 from .inputs import MOTION_MODULE_TOOLTIP, context_input, motion_scale_input
 from .loading import MotionStack, model_fingerprint, motion_lora_entries
 from .model_checks import file_problem
@@ -61,6 +62,7 @@ class ApplyMotion(CheckedNode):
         beta_schedule: str = "autoselect",
         start: float = 0.0,
         end: float = 1.0,
+        free_init: FreeInit | None = None,
     ) -> io.NodeOutput:
         """Load the motion module and attach it to a copy of the MODEL."""
         Span(start, end)
@@ -81,6 +83,7 @@ class ApplyMotion(CheckedNode):
             context=context_options,
             start=start,
             end=end,
+            free_init=free_init,
         )
         return io.NodeOutput(applied.apply_to(model, offload))
 
@@ -142,6 +145,7 @@ def _inputs() -> list[io.Input]:
         ),
         _share("start", 0.0, "from which the motion module acts; before it"),
         _share("end", 1.0, "up to which the motion module acts; after it"),
+        free_init_input(),
     ]
 
 

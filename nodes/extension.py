@@ -11,6 +11,7 @@ from .control_frames import ControlFrames
 from .control_net import ControlNet
 from .convert_route import add_convert_routes
 from .encode_video import EncodeVideo
+from .free_init import FreeInitOptions
 from .host import register_model_folders, remember_submitted_prompts
 from .hosted_api.mount import add_hosted_api
 from .ip_adapter import IPAdapter
@@ -63,6 +64,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
             KeyframePictures,
             IPAdapter,
             Speed,
+            FreeInitOptions,
             Sampler,
             MatchSource,
             RestoreFrames,

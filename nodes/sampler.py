@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..pipeline import (
     ContextOptions,
+    FreeInit,
     Guidance,
     SamplingSettings,
     SpeedOptions,
@@ -21,6 +22,7 @@ from ..pipeline.sampling import BetaScheduleChoice, NoiseType, Scheduler
 from ..pipeline.sampling import Sampler as SamplerName
 from . import host
 from .checks import CheckedNode, Problem, problem_of
+from .free_init import free_init_input
 from .inputs import (
     context_input,
     denoise_input,
@@ -110,6 +112,7 @@ class Sampler(CheckedNode):
         sigmas: Tensor | None = None,
         guidance_rescale: float = 0.0,
         guidance_parallel: float = 1.0,
+        free_init: FreeInit | None = None,
     ) -> io.NodeOutput:
         """Restyle the frames."""
         from .conditioning import PromptInputs  # noqa: PLC0415 - both load the networks
@@ -145,6 +148,7 @@ class Sampler(CheckedNode):
             noise_type=noise_type,
             context=context_options,
             speed=speed or chosen.speed,
+            free_init=free_init,
         )
         texts = PromptInputs(
             positive,
@@ -323,6 +327,7 @@ def _guiding_inputs() -> list[io.Input]:
             "AlignYourStepsScheduler, instead of steps, scheduler and denoise.",
         ),
         *_guidance_inputs(),
+        free_init_input(),
     ]
 
 

@@ -21,6 +21,8 @@ MotionLoraStackSocket = io.Custom("ADV2V_MOTION_LORA_STACK")
 ControlSocket = io.Custom("ADV2V_CONTROL")
 # host.Chain of pipeline.sampling.StyleImages
 StyleSocket = io.Custom("ADV2V_STYLE")
+# pipeline.FreeInit
+FreeInitSocket = io.Custom("ADV2V_FREE_INIT")
 # pipeline.SpeedOptions
 SpeedSocket = io.Custom("ADV2V_SPEED")
 # ComfyUI's own: a ModelPatcher of torchvision's RAFT

@@ -10,6 +10,7 @@ from .trace import maker
 from .work import Work, given, known_of, values_of
 
 APPLY, CONTEXT = "ADV2V_ApplyMotion", "ADV2V_ContextOptions"
+_FREE_INIT = "ADV2V_FreeInit"
 # ComfyUI's own context windows, which need no motion module.
 WINDOWS = "ContextWindowsManual"
 BETA_SCHEDULES = {
@@ -57,6 +58,7 @@ def loader(work: Work, node: Node, known: Known) -> None:
     scale = _scale(work, node, node)
     new["motion_scale"] = given(node, values, "motion_scale", 1.0) * scale.value
     inputs["motion_scale"] = node.slot("motion_scale") or scale.source
+    inputs["free_init"] = _free_init(work, node)
     if values.get("apply_v2_models_properly") is False and "v2" in str(new.get("motion_module")):
         work.note(
             node,
@@ -127,6 +129,7 @@ def _fold(work: Work, node: Node, known: Known, applied: Node, loaded: Node) -> 
         "motion_scale": scale.source,
         "start": _source(applied, "start_percent"),
         "end": _source(applied, "end_percent"),
+        "free_init": _free_init(work, node),
     }
     for each in (node, applied, loaded):
         _note_lost(work, node, each)
@@ -228,6 +231,20 @@ def _note_lost(work: Work, node: Node, holder: Node) -> None:
             work.note(node, sentence)
 
 
+def _free_init(work: Work, node: Node) -> Source | None:
+    """Return the FreeInit of a node's sample settings."""
+    settings = maker(work.graph, node.slot("sample_settings"))
+    iterations = maker(work.graph, settings[0].slot("iteration_opts")) if settings else None
+    if iterations is None or not _is_free_init(iterations[0]):
+        return None
+    return Source(iterations[0].id, 0)
+
+
+def _is_free_init(node: Node) -> bool:
+    known = known_nodes().get(node.type)
+    return node.type == _FREE_INIT or (known is not None and known.to == _FREE_INIT)
+
+
 def _is_one(multival: Node) -> bool:
     known = known_nodes().get(multival.type)
     value = values_of(multival, known).get("float_val") if known else None
@@ -251,7 +268,7 @@ def _lost_settings(work: Work, settings: Node) -> list[str]:
             )
     named = {
         "noise_layers": "noise layers",
-        "iteration_opts": "iterations (FreeInit)",
+        "iteration_opts": "iterations without FreeInit",
         "custom_cfg": "custom CFG; KSamplerAdvanced in stages gives each its own",
         "sigma_schedule": "the sigma schedule; beta_schedule of Apply AnimateDiff has the usual",
         "image_inject": "image injection",
@@ -260,6 +277,6 @@ def _lost_settings(work: Work, settings: Node) -> list[str]:
     found += [
         f"Dropped from the sample settings: {what}."
         for name, what in named.items()
-        if maker(work.graph, settings.slot(name))
+        if (made := maker(work.graph, settings.slot(name))) and not _is_free_init(made[0])
     ]
     return found

@@ -23,12 +23,13 @@ from ...pipeline import AnimateDiffV2VError, ContextOptions
 from ...pipeline.models.motion_module import MotionModules
 from ...pipeline.models.ops.frame_norm import span_frames
 from ...pipeline.presets import few_frames_at_once
-from ...pipeline.sampling import window_for
+from ...pipeline.sampling import FreeInit, window_for
 from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
 from .managed_models import WholeModelPatcher, patcher_of
 from .native_unet import NativeUNet
 from .patches import KEY, is_compiled, patches_without_effect
 from .progress import raise_if_interrupted
+from .sample_rounds import sample_in_rounds
 from .warnings import warnings_on_node
 from .window_guides import GUIDES, WindowGuides
 
@@ -51,6 +52,8 @@ class AppliedMotion:
     """Share of the noise schedule at which the motion modules begin to act; 0 is pure noise."""
     end: float = 1.0
     """Share at which they end."""
+    free_init: FreeInit | None = None
+    """How often the sampler runs, and with which noise; None is once."""
     names_few_frames: bool = True
     """Warn of a video that is too short for motion modules."""
 
@@ -87,6 +90,9 @@ class AppliedMotion:
         run = _Sampling(self)
         applied.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, run.prepare)
         applied.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, run.predict)
+        if self.free_init is not None:
+            rounds = partial(sample_in_rounds, self.free_init)
+            applied.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, rounds)
         return applied
 
 

@@ -27,6 +27,7 @@ MATCH, RESTORE = "ADV2V_MatchSource", "ADV2V_RestoreFrames"
 # A second node of a kind.
 LOAD_ALL = f"{LOAD}#all"
 KEYFRAMES = "ADV2V_Keyframes"
+FREE_INIT = "ADV2V_FreeInit"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
 CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
@@ -107,6 +108,10 @@ GRAPHS = {
     "speed": (
         [[(SPEED, {"deep_cache_interval": 2})], [(SAMPLER, PROMPT)]],
         [(SPEED, 0, SAMPLER, "speed")],
+    ),
+    "free_init": (
+        [[(FREE_INIT, {"iterations": 3})], [(SAMPLER, PROMPT)]],
+        [(FREE_INIT, 0, SAMPLER, "free_init")],
     ),
     "sampler": (
         [[(LOAD, CLIP)], [(MODEL, CHECKPOINT)], [(SAMPLER, PROMPT)], [(ENCODE, {})]],

@@ -4,6 +4,7 @@ from typing import Any
 class WrappersMP:
     PREPARE_SAMPLING: str
     DIFFUSION_MODEL: str
+    OUTER_SAMPLE: str
 
 class WrapperExecutor:
     class_obj: Any

@@ -416,6 +416,54 @@ def test_settings_without_counterpart_are_named(settings, said):
     assert all(each.startswith(said or "") for each in found_notes)
 
 
+FREE_INIT = [3, "butterworth", 0.3, 0.2, 2, 999, False, "FreeInit [sampler sigma]", 0, 1]
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, None),
+        ({1: "box"}, "filter was box, which is not here; now it is ideal."),
+        ({5: 500}, "sigma_step was 500; it has no counterpart here."),
+        ({6: True}, "apply_to_1st_iter was True; it has no counterpart here."),
+        ({7: "DinkInit_v1"}, "init_type was DinkInit_v1; it has no counterpart here."),
+        ({9: 5}, "iter_seed_offset was 5; it has no counterpart here."),
+    ],
+)
+def test_free_init_comes_along(generation, changed, said):
+    given = [changed.get(index, value) for index, value in enumerate(FREE_INIT)]
+    settings = {"sample_settings": ("SAMPLE_SETTINGS", 3, 0)}
+    motion = [gen1(4, **settings)]
+    if generation == 2:
+        motion = [
+            node(4, "ADE_LoadAnimateDiffModel", ["v3.ckpt"], ["MOTION_MODEL_ADE"]),
+            node(
+                5, "ADE_ApplyAnimateDiffModelSimple", [], ["M_MODELS"],
+                motion_model=("MOTION_MODEL_ADE", 4, 0),
+            ),
+            node(
+                6, "ADE_UseEvolvedSampling", ["autoselect"], ["MODEL"],
+                model=("MODEL", 1, 0), m_models=("M_MODELS", 5, 0), **settings,
+            ),
+        ]  # fmt: skip
+    graph = workflow(
+        checkpoint(),
+        node(2, "ADE_IterationOptsFreeInit", given, ["ITERATION_OPTS"]),
+        node(
+            3, "ADE_AnimateDiffSamplingSettings", [0, "default", "comfy", 0], ["SAMPLE_SETTINGS"],
+            iteration_opts=("ITERATION_OPTS", 2, 0),
+        ),
+        *motion,
+    )  # fmt: skip
+    new = after(graph)
+    free_init = found(new, "ADV2V_FreeInit")
+    kept = "ideal" if given[1] == "box" else "butterworth"
+    assert values(free_init) == [3, kept, 0.3, 0.2, 2]
+    assert source(new, found(new, APPLY), "free_init") == (free_init["id"], 0)
+    assert notes(graph) == ([] if said is None else [said])
+
+
 @pytest.mark.parametrize(
     ("kind", "between"), [("SomeNumber", "ComfyNumberConvert"), ("PrimitiveNode", "")]
 )

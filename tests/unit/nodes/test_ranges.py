@@ -20,7 +20,7 @@ from animatediff_v2v.pipeline import (
 from animatediff_v2v.pipeline.keyframe_files import KeyframeFiles
 from animatediff_v2v.pipeline.ranges import CRF, FRAME_RATE, SOME_FRAMES, STEPS, STYLE_WEIGHT
 from animatediff_v2v.pipeline.request import ControlFile
-from animatediff_v2v.pipeline.sampling import SourceBlend, Span
+from animatediff_v2v.pipeline.sampling import FreeInit, SourceBlend, Span
 from animatediff_v2v.pipeline.video import FORMATS, ControlFrameOptions, VideoWriter, exact_rate
 
 from .declared import schemas
@@ -92,6 +92,10 @@ TAKERS = {
     "ADV2V_Keyframes.strength": lambda value: KeyframeFiles(
         network=FILE, pictures=[FILE], frames=[0], strength=value
     ),
+    "iterations": lambda value: FreeInit(iterations=value),
+    "spatial_stop": lambda value: FreeInit(spatial_stop=value),
+    "temporal_stop": lambda value: FreeInit(temporal_stop=value),
+    "order": lambda value: FreeInit(order=value),
     "weight": lambda value: STYLE_WEIGHT.check("weight", value),
     "start": lambda value: Span(start=value),
     "end": lambda value: Span(end=value),

@@ -1,0 +1,3 @@
+from torch import Tensor
+
+def prepare_noise(latent_image: Tensor, seed: int, noise_inds: object = None) -> Tensor: ...
