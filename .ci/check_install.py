@@ -14,19 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 PLATFORMS = ("linux", "windows", "macos")
 # PyTorch has no wheels for an older one.
 LOWEST_MACOS = "14.0"
-# Packages installed in ComfyUIs, and the beginning of the huggingface_hub version that fits.
-HOSTS = {"transformers==4.57.*": "0.", "transformers==5.*": ""}
+# Packages installed in ComfyUIs, and the huggingface_hub beside an older one: pip keeps it unless
+# a requirement wants a newer one.
+HOSTS = {"transformers==4.57.*": "0.36.0", "transformers==5.*": ""}
 HOST_PYTHON = "3.12"
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Packages to resolve for a machine, and the start of the huggingface_hub version wanted."""
+    """Packages to resolve for a machine, and the huggingface_hub that must not change."""
 
     title: str
     sources: tuple[str, ...]
@@ -105,20 +107,24 @@ def complaint(resolution: Resolution, root: Path, uv: Path) -> str:
         "MACOSX_DEPLOYMENT_TARGET": LOWEST_MACOS,
         "UV_PYTHON_DOWNLOADS": "never",  # resolving for a Python does not need it installed
     }
-    done = subprocess.run(
-        [uv, "pip", "compile", *resolution.sources, *machine, *output],
-        cwd=root,
-        env=os.environ | settings,
-        input=resolution.installed,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with TemporaryDirectory() as folder:
+        # uv keeps the versions of an earlier output where it can.
+        kept = Path(folder, "kept.txt")
+        kept.write_text(f"huggingface-hub=={resolution.hub}\n" if resolution.hub else "")
+        done = subprocess.run(
+            [uv, "pip", "compile", *resolution.sources, *machine, *output, "--output-file", kept],
+            cwd=root,
+            env=os.environ | settings,
+            input=resolution.installed,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         return done.stderr
     hub = re.search(r"^huggingface-hub==(.*)$", done.stdout, re.MULTILINE)
-    if resolution.hub and not (hub and hub[1].startswith(resolution.hub)):
-        return f"huggingface_hub would become {hub[1] if hub else 'none'}"
+    if resolution.hub and hub and hub[1] != resolution.hub:
+        return f"huggingface_hub would become {hub[1]}"
     return ""
 
 

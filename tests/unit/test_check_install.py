@@ -27,7 +27,9 @@ WHEELS = {
     "huggingface_hub-0.36.0-py3-none-any.whl": [],
     "huggingface_hub-1.5.0-py3-none-any.whl": [],
     "uv-1.0-py3-none-any.whl": [],
-    "diffusers-1.0-py3-none-any.whl": ["huggingface-hub"],
+    "tokenizers-1.0-py3-none-any.whl": ["huggingface-hub>=0.16"],
+    "diffusers-0.9-py3-none-any.whl": ["huggingface-hub"],
+    "diffusers-1.0-py3-none-any.whl": ["huggingface-hub>=1"],
 }
 PROJECT = """[project]
 name = "pack"
@@ -37,7 +39,7 @@ classifiers = ["Programming Language :: Python :: 3.10"]
 dependencies = ["torch", "numpy"]
 """
 LOCK = "torch==2.0\ntriton==3.7.1\nnumpy==2.0\n"
-REQUIREMENTS = "transformers\ndiffusers\n"
+REQUIREMENTS = "tokenizers\n"
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +126,10 @@ def test_requirements_that_lift_huggingface_hub_under_an_older_transformers_fail
     assert "FAILED    requirements.txt in a ComfyUI with transformers==4.57.*" in told
     assert "huggingface_hub would become 1.5.0" in told
     assert "resolved  requirements.txt in a ComfyUI with transformers==5.*" in told
+
+
+def test_requirements_that_name_transformers_take_what_suits_it(script, tmp_path):
+    assert check(script, tmp_path, requirements="transformers\ndiffusers\n") == 0
 
 
 def test_an_index_that_does_not_answer_is_told_and_fails_nothing(script, monkeypatch, capsys):
