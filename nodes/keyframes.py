@@ -101,10 +101,11 @@ def _chosen(images: Tensor, frames: Sequence[int]) -> Tensor:
     """Return an image for each frame: the images themselves, or those of a whole video."""
     if len(images) == len(frames):
         return images
-    if not all(-len(images) <= frame < len(images) for frame in frames):
+    outside = [frame for frame in frames if not -len(images) <= frame < len(images)]
+    if outside:
         raise AnimateDiffV2VError(
-            f"There are {len(images)} images, and frames names {len(frames)}: connect one image "
-            "for each frame number, or all frames of a video, of which those are taken."
+            f"frames names frame {outside[0]}, and there are {len(images)} images: connect one "
+            "image for each frame number, or all frames of a video, of which those are taken."
         )
     return images[list(frames)]
 
