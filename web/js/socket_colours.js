@@ -11,6 +11,7 @@ const COLOURS = {
   ADV2V_CONTROL: "#26a69a",
   ADV2V_STYLE: "#f06292",
   ADV2V_SPEED: "#90a4ae",
+  ADV2V_FREE_INIT: "#a1887f",
   LORA_STACK: "#dce775",
   VHS_VIDEOINFO: "#bcaaa4",
 };

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import asdict
 from functools import cache
 
 import torch
@@ -38,6 +39,13 @@ def unet_module(channels=(32, 64), layers=1, attends=None, cross=CROSS, in_chann
         down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
         up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]),
     )
+
+
+def as_diffusers(unet):
+    """Return diffusers' UNet with the weights of one of this package."""
+    made = UNet2DConditionModel(**asdict(unet.config)).eval()
+    made.load_state_dict(unet.state_dict())
+    return made
 
 
 @cache

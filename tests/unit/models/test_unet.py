@@ -8,6 +8,8 @@ from animatediff_v2v.pipeline.models.motion_module import TemporalTransformer
 from animatediff_v2v.pipeline.models.ops.frame_norm import FrameSpanningGroupNorm
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 
+from ..files import miniatures as mini
+
 FRAMES = 3
 
 
@@ -38,11 +40,10 @@ def test_without_motion_it_is_diffusers_unet_frame_by_frame(
     sample, timestep, context = inputs(height, width)
     noise = unet(sample, timestep, context, FRAMES)
     assert noise.shape == sample.shape
+    theirs = mini.as_diffusers(still_models.unet.unet)
     for frame in range(FRAMES):
         one = slice(frame, frame + 1)
-        expected = still_models.unet.unet(
-            sample[one], timestep, encoder_hidden_states=context[one]
-        ).sample
+        expected = theirs(sample[one], timestep, encoder_hidden_states=context[one]).sample
         assert torch.allclose(noise[one], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -302,7 +302,7 @@ def test_with_a_controlnet_only_its_first_layers_run_in_between(models, conditio
     )
     network = load(mini.state(module), tmp_path)
     ran = []
-    network.network.mid_block.resnets[0].register_forward_hook(lambda *_: ran.append("whole"))
+    network.network.controlnet_mid_block.register_forward_hook(lambda *_: ran.append("whole"))
     frames = torch.rand(6, 24, 16, 3, generator=torch.Generator().manual_seed(1))
     control = Control(network=network, frames=frames)
     options = {"guidance": Guidance(scale=1.0), "context": None, "controls": [control]}

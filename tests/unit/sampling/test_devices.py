@@ -49,7 +49,7 @@ def draw(*shape, seed=0):
 def guides(models, weights, tmp_path_factory):
     """A ControlNet with a frame for each of the video, and an IP-Adapter whose images travel."""
     path = tmp_path_factory.mktemp("adapter") / "base.safetensors"
-    save_file(mini.ip_adapter("base", models.unet.unet), path)
+    save_file(mini.ip_adapter("base", mini.as_diffusers(models.unet.unet)), path)
     pictures = torch.rand(FRAMES, 8 * SIDE, 8 * SIDE, 3, generator=torch.Generator().manual_seed(1))
     control = Control(
         network=load_control_network(weights / "controlnet.safetensors", **CPU), frames=pictures
