@@ -32,10 +32,14 @@ class RenderingActor:
 
         self._renderer = Renderer(options)
         self._order = Order(None)
+        self._stopped: set[str] = set()
 
     def run(self, job: dict[str, Any], output: str) -> Iterator[dict[str, Any]]:
         """Yield the events of a job, as worker.py sends them."""
         self._order = order = Order(ApiJob.from_json(job), Path(output))
+        # Ray does not keep the order of calls: the stop may have come first.
+        if job["request_id"] in self._stopped:
+            order.stop.set()
         events: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
         def send(event: str, **values: Any) -> None:
@@ -53,7 +57,8 @@ class RenderingActor:
                 return
 
     def stop_job(self, request_id: str) -> None:
-        """Stop the job of a request, if it is the one at hand."""
+        """Stop the job of a request, at hand or not yet begun."""
+        self._stopped.add(request_id)
         if self._order.job is not None and self._order.job.request_id == request_id:
             self._order.stop.set()
 

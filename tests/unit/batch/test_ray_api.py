@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from animatediff_v2v.api.queue.executor import WorkerDied, WorkerOptions
 from animatediff_v2v.api.queue.local_executor import LocalExecutor
-from animatediff_v2v.api.queue.ray_worker import RayWorker, ray_workers
+from animatediff_v2v.api.queue.ray_worker import RayWorker, RenderingActor, ray_workers
 from animatediff_v2v.api.queue.rendering import Renderer
 from animatediff_v2v.batch.ray_cluster import start_ray
 from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
@@ -67,7 +67,7 @@ def test_the_life_of_an_actor(ray, tmp_path):
                 os.kill(pid, signal.SIGKILL)
 
             with pytest.raises(WorkerDied):
-                await executor.run(long, Acting(kill))
+                await executor.run(replace(long, request_id="c"), Acting(kill))
             made.path.unlink()
             again = await executor.run(small, Notes())
             assert again.path.read_bytes() == here.read_bytes()
@@ -77,6 +77,12 @@ def test_the_life_of_an_actor(ray, tmp_path):
         assert not worker.is_ready
 
     asyncio.run(story())
+
+
+def test_a_stop_that_comes_before_its_job_stops_it(tmp_path):
+    actor = RenderingActor(WorkerOptions(models=MODELS, device="cpu"))
+    actor.stop_job("1")
+    assert list(actor.run(job("1").as_json(), str(tmp_path / "a.mp4"))) == [{"event": "cancelled"}]
 
 
 async def pid_of(worker):
