@@ -53,11 +53,7 @@ class Control:
                 f"The control frames of {self.network.name} have the shape "
                 f"{list(self.frames.shape)}; they must be [frames, height, width, 3]."
             )
-        if self.mask is not None and (self.mask.ndim != 3 or 0 in self.mask.shape):
-            raise AnimateDiffV2VError(
-                f"The mask of {self.network.name} has the shape {list(self.mask.shape)}; it must "
-                "be [masks, height, width]."
-            )
+        check_mask(self.network.name, self.mask)
 
     def check_fits(self, unet: MotionUNet, latents: Tensor) -> None:
         """Raise AnimateDiffV2VError unless network, frames and mask fit the latents.
@@ -124,6 +120,15 @@ class Control:
         mask = () if self.mask is None else (self.mask,)
         settings = (self.strength, self.span, self.frames.shape, self.repeat_last)
         return settings, chain(self.frames, mask)
+
+
+def check_mask(name: str, mask: Tensor | None) -> None:
+    """Raise AnimateDiffV2VError unless the mask of a network, if any, has three dimensions."""
+    if mask is not None and (mask.ndim != 3 or 0 in mask.shape):
+        raise AnimateDiffV2VError(
+            f"The mask of {name} has the shape {list(mask.shape)}; it must be "
+            "[masks, height, width]."
+        )
 
 
 def check_shape(what: str, pictures: Tensor, width: int, height: int) -> None:

@@ -16,7 +16,7 @@ from ..models.sparsectrl import SparseControlNetwork
 from ..models.unet import MotionUNet
 from ..models.vae import LATENT_SCALE, LatentCodec
 from ..ranges import CONTROL_STRENGTH
-from .control import Control, check_shape, fitted
+from .control import Control, check_mask, check_shape, fitted
 from .span import WHOLE_SCHEDULE, Span
 from .windows import Window
 
@@ -58,11 +58,7 @@ class Keyframes:
                 f"{len(self.pictures)} keyframes are given for {self.network.name}, and "
                 f"{len(self.frames)} frame numbers: give a frame number for each picture."
             )
-        if self.mask is not None and (self.mask.ndim != 3 or 0 in self.mask.shape):
-            raise AnimateDiffV2VError(
-                f"The mask of {self.network.name} has the shape {list(self.mask.shape)}; it must "
-                "be [masks, height, width]."
-            )
+        check_mask(self.network.name, self.mask)
 
     def encoded(self, codec: LatentCodec, width: int, height: int) -> Keyframes:
         """Return the keyframes with their latents, if the network takes latents.
