@@ -171,8 +171,8 @@ def add_free_init(picture: Group) -> None:
         "--free-init",
         type=int,
         metavar="ITERATIONS",
-        help="sample so often, each time from noise that keeps the slow parts of the last result "
-        "(FreeInit): steadier, and as many times slower; 2 or 3 is usual",
+        help="sample this many times, each time from noise that keeps the slow parts of the last "
+        "result (FreeInit): steadier, and as many times slower; 2 or 3 is usual",
     )
     picture.add_argument(
         "--free-init-filter",
