@@ -27,7 +27,9 @@ from animatediff_v2v.pipeline.bench.networks import meta_unet
 from animatediff_v2v.pipeline.models import Models
 from animatediff_v2v.pipeline.models.feature_cache import DeepFeatures
 from animatediff_v2v.pipeline.models.fp8_weights import copy_in_fp8
+from animatediff_v2v.pipeline.models.ops import fp8_product
 from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.presets import PRESETS
 from animatediff_v2v.pipeline.sampling import SpeedOptions
 from meaning import Clip, Frames
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,6 +39,14 @@ EVERY_2ND, EVERY_3RD = ({"speed": SpeedOptions(deep_cache_interval=n)} for n in 
 # Guidance in the first 60 % of the part of the schedule that a denoise of 0.5 uses.
 EARLY = {"speed": SpeedOptions(guidance_end=0.8)}
 FP8 = {"speed": SpeedOptions(fp8_weights=True)}
+FP8_PRODUCTS = {"speed": SpeedOptions(fp8_weights=True, reduced_precision=True)}
+FAST = {"speed": PRESETS["fast"].speed}
+DRAFT = {
+    "steps": PRESETS["draft"].steps,
+    "guidance": meaning.UNGUIDED,
+    "sampler": PRESETS["draft"].sampler,
+    "scheduler": PRESETS["draft"].scheduler,
+}
 BFLOAT16 = {"dtype": torch.bfloat16}
 RESCALED = {"guidance": replace(meaning.USUAL, rescale=0.7)}
 PROJECTED = {"guidance": replace(meaning.USUAL, parallel=0.0)}
@@ -46,6 +56,8 @@ OPTIONS = {
     25: {
         "DeepCache, every 2nd step whole": EVERY_2ND,
         "DeepCache, every 3rd step whole": EVERY_3RD,
+        "preset fast": FAST,
+        "preset draft": DRAFT,
     },
     20: {
         "DeepCache, every 2nd step whole": EVERY_2ND,
@@ -56,6 +68,7 @@ OPTIONS = {
     8: {
         "DeepCache, every 2nd step whole": EVERY_2ND,
         "fp8 weights": FP8,
+        "fp8 weights and products": FP8_PRODUCTS,
         "bfloat16": BFLOAT16,
         "guidance rescale 0.7": RESCALED,
         "guidance parallel 0 (APG)": PROJECTED,
@@ -94,9 +107,11 @@ def _loss(
 
 
 def restyled(clip: Clip, settings: dict[str, Any], steps: int) -> Frames:
-    models, chosen = meaning.miniature(), {**settings, "steps": steps}
-    if settings is FP8:
+    models, chosen = meaning.miniature(), {"steps": steps, **settings}
+    if settings is FP8 or settings is FP8_PRODUCTS:
         models = miniature_in_fp8()
+    elif settings is DRAFT:
+        models = meaning.miniature("few_steps")
     elif dtype := chosen.pop("dtype", None):
         models = replace(models, unet=copy.deepcopy(models.unet).to(dtype))
     return meaning.restyled(clip, models, **chosen)
@@ -176,6 +191,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=choices, default=choices)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    # PyTorch multiplies in 8 bits on a CPU as well, slowly: enough to see what it costs.
+    fp8_product.has_fp8_products = lambda _device: True
     for steps in OPTIONS:
         if str(steps) in arguments.only:
             print(f"{f'{steps} steps':<34} {'PSNR, dB':>8} {'prompt':>7} {'path':>6}", flush=True)

@@ -125,6 +125,7 @@ def _inputs() -> list[io.Input]:
             optional=True,
             tooltip="On NVIDIA cards, sum up matrix products of float16 in float16, as ComfyUI's "
             "--fast fp16_accumulation does for all models: faster on consumer cards, less exact. "
-            "No effect elsewhere.",
+            "With fp8_weights, cards from the RTX 40 on also multiply in 8 bits, as with --fast "
+            "fp8_matrix_mult. No effect elsewhere.",
         ),
     ]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .memory.mapped import Paused, Scratch
 from .models import Models
+from .models.ops.stored_layers import fp8_products
 from .presets import few_frames, idle_devices, warn_of_mismatch
 from .progress import (
     IsCancelled,
@@ -179,6 +180,7 @@ class FrameJob:
             if is_plain and self._make_guided is GuidedModel:
                 return sample()  # whose latents may stay on the device
             execution = Execution(models.replicas, paused)
+            opened.enter_context(fp8_products(models.replicas, on=settings.speed.reduced_precision))
             return sample(make_guided=partial(self._make_guided, execution=execution))
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:

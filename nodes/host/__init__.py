@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         register_model_folders,
         temporary_folder,
         uploaded_path,
+        vae_names,
         workflow_metadata,
     )
     from .guides import Chain, VisionEncoder, managed
@@ -113,6 +114,7 @@ __all__ = [
     "unet_shapes",
     "unet_weights",
     "uploaded_path",
+    "vae_names",
     "warnings_on_node",
     "with_beta_schedule",
     "workflow_metadata",
@@ -150,6 +152,7 @@ on_demand(
             "register_model_folders",
             "temporary_folder",
             "uploaded_path",
+            "vae_names",
             "workflow_metadata",
         ),
         "guides": (

@@ -25,6 +25,7 @@ IP_ADAPTERS = "ipadapter"
 # The bytes of a WebP file up to its flags, and the flag of an animation.
 _WEBP_HEADER = 21
 _ANIMATED = 0x02
+_TINY_VAES = "vae_approx"
 # How far below the input folder videos are listed.
 _LEVELS = 3
 
@@ -52,9 +53,17 @@ def model_names(folder: str) -> list[str]:
     return list(folder_paths.get_filename_list(folder))
 
 
+def vae_names() -> list[str]:
+    """List the files of VAEs, and of TAESD's decoder, which ComfyUI keeps elsewhere."""
+    tiny = [name for name in model_names(_TINY_VAES) if name.startswith("taesd_decoder.")]
+    return [*model_names("vae"), *tiny]
+
+
 def model_path(folder: str, name: str) -> Path:
     """Return the path of a model file; raise AnimateDiffV2VError when it is not installed."""
     path = folder_paths.get_full_path(folder, name)
+    if path is None and folder == "vae":
+        path = folder_paths.get_full_path(_TINY_VAES, name)
     if path is None:
         raise AnimateDiffV2VError(
             f"{name!r} is not installed: put it into models/{folder}, or choose another file."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .reading import Weights, read_weights
     from .recognition import FileReport, identify
     from .sparsectrl import SparseCtrlWeights, load_sparsectrl
+    from .tiny_decoder import load_tiny_decoder
 
 __all__ = [
     "CheckpointWeights",
@@ -43,6 +44,7 @@ __all__ = [
     "load_motion_module",
     "load_sparsectrl",
     "load_text_encoder",
+    "load_tiny_decoder",
     "load_vae",
     "merge_loras",
     "merge_motion_loras",
@@ -95,5 +97,6 @@ on_demand(
             "SparseCtrlWeights",
             "load_sparsectrl",
         ),
+        "tiny_decoder": ("load_tiny_decoder",),
     },
 )

@@ -8,6 +8,7 @@ from .architectures import architecture_of, with_article
 from .kinds import Finding, Keys
 from .tensor_specs import Shapes
 from .text_encoder_layout import infer_text_encoder_config
+from .tiny_decoder import LATENT_CHANNELS, tiny_decoder_layout
 from .unet_layout import UNET_PREFIXES, infer_unet_config, unet_names
 from .vae_layout import VAE_PREFIXES, infer_vae_config, vae_names
 
@@ -95,9 +96,27 @@ def _vae(keys: Keys) -> Finding | None:
         config = infer_vae_config(shapes, layout=names)
         if config:
             return _known_vae(config, shapes, "LDM" if names == "ldm" else "diffusers")
-    if keys.has("taesd_encoder.") or keys.starts("encoder.layers.0.", "decoder.layers.0."):
-        advice = "This pack needs the whole VAE."
-        return Finding("VAE", "a tiny VAE (TAESD)", layout="original", advice=advice)
+    return _tiny_vae(keys)
+
+
+def _tiny_vae(keys: Keys) -> Finding | None:
+    found = tiny_decoder_layout(keys.shapes)
+    if found is not None:
+        channels = keys.shapes[found.first][1]
+        layout = "diffusers" if found.layout == "diffusers" else "original"
+        if channels != LATENT_CHANNELS:
+            phrase = f"the decoder of a tiny VAE (TAESD) with {channels} latent channels"
+            return Finding("VAE", phrase, layout=layout, advice=_SD15_ONLY)
+        return Finding(
+            "VAE",
+            "the decoder of a tiny VAE (TAESD)",
+            layout=layout,
+            usable=True,
+            advice="Use it as the VAE for drafts: it decodes, and the checkpoint's VAE encodes.",
+        )
+    if keys.has("taesd_encoder.") or keys.starts("encoder.layers.0."):
+        advice = "This pack needs its decoder, taesd_decoder, or the whole VAE."
+        return Finding("VAE", "the encoder of a tiny VAE (TAESD)", layout="original", advice=advice)
     return None
 
 

@@ -141,9 +141,10 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         latent = config.latent_channels
-        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.encoder = Encoder(config)
+        self.decoder: nn.Module = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * latent, 2 * latent, 1)
-        self.post_quant_conv = nn.Conv2d(latent, latent, 1)
+        self.post_quant_conv: nn.Module = nn.Conv2d(latent, latent, 1)
 
     @property
     def device(self) -> torch.device:

@@ -20,6 +20,7 @@ from ..files import (
     load_checkpoint,
     load_motion_module,
     load_text_encoder,
+    load_tiny_decoder,
     load_vae,
     merge_loras,
     merge_motion_loras,
@@ -32,6 +33,7 @@ from .ops.select import default_ops, lay_out_weights
 from .ops.stored_layers import store_weights
 from .spatial_unet import SpatialUNet, UNetSizes
 from .text_encoder import ClipTextModel
+from .tiny_decoder import TinyDecoder, decode_with
 from .unet import PREDICTS_NOISE, MotionUNet, Parameterization
 from .vae import fuse_upsample_conv
 
@@ -92,7 +94,10 @@ def load_networks(
     unet, text_model, vae = ready
     checkpoint = load_checkpoint(files.checkpoint)
     text_config, text_tensors = _text_encoder(files.checkpoint, files.text_encoder, checkpoint)
-    vae_config, vae_tensors = _vae(files.checkpoint, files.vae, checkpoint)
+    tiny_decoder = load_tiny_decoder(files.vae) if files.vae else None
+    vae_config, vae_tensors = _vae(
+        files.checkpoint, None if tiny_decoder else files.vae, checkpoint
+    )
     _check_width(text_config, checkpoint, files.checkpoint)
     if unet is None or text_model is None:
         unet_tensors, merged_text, reports = merge_loras(
@@ -115,7 +120,7 @@ def load_networks(
             fp8_weights=fp8_weights,
             parameterization=Parameterization(checkpoint.prediction, checkpoint.zero_terminal_snr),
         )
-    vae = vae or _filled_vae(vae_config, vae_tensors, placement)
+    vae = vae or _filled_vae(vae_config, vae_tensors, placement, tiny_decoder)
     return ReadyNetworks(unet, text_model, vae)
 
 
@@ -253,12 +258,18 @@ def _filled(
 
 
 def _filled_vae(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], placement: Placement
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    placement: Placement,
+    tiny_decoder: Mapping[str, Tensor] | None,
 ) -> Autoencoder:
     vae = _filled(lambda: Autoencoder(vae_sizes(config)), tensors, placement)
+    if tiny_decoder is not None:
+        width = len(tiny_decoder["layers.0.weight"])
+        decode_with(vae, _filled(lambda: TinyDecoder(width), tiny_decoder, placement))
     is_on_cpu = placement.device.type == "cpu"
     memory_format = default_ops(placement.device, placement.dtype).memory_format
-    if is_on_cpu or memory_format == torch.channels_last:
+    if tiny_decoder is None and (is_on_cpu or memory_format == torch.channels_last):
         fuse_upsample_conv(vae)  # not measured with channels first, or on other devices
     if is_on_cpu:
         vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -19,6 +19,7 @@ from ..models.ops.accumulation import fp16_accumulation
 from ..models.ops.compiled import compiled_layers
 from ..models.ops.interface import Ops
 from ..models.ops.select import default_ops
+from ..models.ops.stored_layers import fp8_products
 from ..models.unet import MotionUNet
 from ..models.vae import LATENT_SCALE
 from ..progress import IsCancelled, ReportProgress, never, silent
@@ -110,10 +111,7 @@ def sample_latents(
     if len(sigmas) < 2:
         return latents.clone()
     notice = CompilingNotice(progress)
-    with (
-        _ops(unet, settings, notice) as ops,
-        fp16_accumulation(on=settings.speed.reduced_precision),
-    ):
+    with _ops(unet, settings, notice) as ops:
         window = guides.checked_window(unet, latents, settings.context)
         run = _Run(
             unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
@@ -329,12 +327,14 @@ class _Run:
 
 @contextmanager
 def _ops(unet: MotionUNet, settings: SamplingSettings, notice: CompilingNotice) -> Iterator[Ops]:
-    """Provide the operations to run the UNet with, compiled if the settings say so."""
-    if settings.speed.compile:
-        with compiled_layers(unet.device, on_compile=notice.compiling) as ops:
-            yield ops
-    else:
-        yield default_ops(unet.device, unet.dtype)
+    """Provide the operations to run the UNet with, compiled or less exact if settings say so."""
+    reduced = settings.speed.reduced_precision
+    with fp16_accumulation(on=reduced), fp8_products((unet,), on=reduced):
+        if settings.speed.compile:
+            with compiled_layers(unet.device, on_compile=notice.compiling) as ops:
+                yield ops
+        else:
+            yield default_ops(unet.device, unet.dtype)
 
 
 def _checked_arguments(

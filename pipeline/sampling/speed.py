@@ -34,8 +34,9 @@ class SpeedOptions:
     layers are fused anyway. See compiled_layers."""
     reduced_precision: bool = False
     """Compute matrix products less exactly where the device is faster so: on NVIDIA cards with sums
-    in float16, as ComfyUI's `--fast fp16_accumulation` does; on CPUs with AVX512-BF16 or AMX in
-    bfloat16, unless `ModelFiles.dtype` names another. Elsewhere it has no effect."""
+    in float16, as ComfyUI's `--fast fp16_accumulation` does, and with `fp8_weights` in 8 bits, as
+    `--fast fp8_matrix_mult` does, from compute capability 8.9 on; on CPUs with AVX512-BF16 or AMX
+    in bfloat16, unless `ModelFiles.dtype` names another. Elsewhere it has no effect."""
 
     def __post_init__(self) -> None:
         """Refuse intervals out of range."""

@@ -19,6 +19,7 @@ from ..motion_module import attend_over_frames as plain_attend_over_frames
 from .casting import weight_in
 from .eager import CrossAttentionKV, KeyValue, attend_to, in_parts
 from .eager import upsampler as plain_upsampler
+from .fp8_product import multiply_in_fp8
 from .frame_norm import FrameSpanningGroupNorm
 from .interface import Ops
 from .linear import project_side_by_side
@@ -213,6 +214,8 @@ def _convolved(conv: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:
 
 def _product(layer: Any, tokens: Tensor) -> Tensor:
     """Apply a linear layer or a 1x1 convolution without adding the bias."""
+    if getattr(layer, "multiplies_in_fp8", False):
+        return multiply_in_fp8(tokens, layer.weight, layer.scale, None)
     return functional.linear(tokens, weight_in(layer, tokens.dtype).flatten(1))
 
 

@@ -7,14 +7,20 @@ buffer, one after another: in newly allocated memory a cast takes up to four tim
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
 from .casting import CastMemory, weight_in
+from .fp8_product import can_multiply_in_fp8, multiply_in_fp8
 from .linear import linear
 
 
 class StoredLinear(nn.Linear):
     """A linear layer that computes in its input's dtype, whatever its weight's."""
+
+    scale: Tensor | None
 
     def __init__(self, linear: nn.Linear, casts: CastMemory | None = None) -> None:
         """Replace `linear`, using its weights.
@@ -29,9 +35,13 @@ class StoredLinear(nn.Linear):
         self.weight, self.bias = linear.weight, linear.bias
         self.casts = casts
         self.register_buffer("scale", None)
+        self.multiplies_in_fp8 = False
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in_features] to [..., out_features]."""
+        if self.multiplies_in_fp8:
+            assert self.scale is not None
+            return multiply_in_fp8(input, self.weight, self.scale, self.bias)
         return linear(input, weight_in(self, input.dtype), self.bias)
 
 
@@ -76,3 +86,29 @@ def store_weights(network: nn.Module) -> set[str]:
                 setattr(parent, name, replacement)
                 stored.add(f"{parent_name}.{name}.weight".lstrip("."))
     return stored
+
+
+@contextmanager
+def fp8_products(networks: Iterable[nn.Module], *, on: bool) -> Iterator[int]:
+    """Multiply in 8 bits where weights have 8 bits and their device can, in an open context.
+
+    Args:
+        networks: The networks whose linear layers do so.
+        on: False changes nothing.
+
+    Yields:
+        The number of layers that multiply in 8 bits.
+    """
+    layers = [
+        layer
+        for network in networks
+        for layer in network.modules()
+        if on and isinstance(layer, StoredLinear) and can_multiply_in_fp8(layer.weight)
+    ]
+    for layer in layers:
+        layer.multiplies_in_fp8 = True
+    try:
+        yield len(layers)
+    finally:
+        for layer in layers:
+            layer.multiplies_in_fp8 = False

@@ -187,7 +187,30 @@ PARTS = {
     "VAE with 16 channels": Row(
         lambda: mini.state(mini.vae_module(latent=16)), "VAE", "SD3 or Flux", says="16 latent"
     ),
-    "tiny VAE": Row(lambda: named("encoder.layers.0.weight"), "VAE", "", says="TAESD"),
+    "encoder of a tiny VAE": Row(
+        lambda: named("encoder.layers.0.weight"), "VAE", "", says="taesd_decoder"
+    ),
+    "decoder of a tiny VAE": Row(
+        lambda: mini.tiny_decoder_to_original(mini.state(mini.tiny_vae_module())),
+        "VAE",
+        "",
+        layout="original",
+        says="drafts",
+    ),
+    "tiny VAE, diffusers": Row(
+        lambda: mini.state(mini.tiny_vae_module()),
+        "VAE",
+        "",
+        layout="diffusers",
+        says="drafts",
+    ),
+    "tiny VAE with 16 channels": Row(
+        lambda: mini.state(mini.tiny_vae_module(latent=16)),
+        "VAE",
+        "",
+        layout="diffusers",
+        says="16 latent",
+    ),
     "text encoder": Row(
         lambda: mini.text_state(mini.text_module()), "text encoder", taken_by=("text encoder",)
     ),

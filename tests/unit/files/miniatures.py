@@ -15,6 +15,7 @@ import torch
 from animatediff_v2v.pipeline.files import MotionModuleWeights
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
     ControlNetModel,
     MotionAdapter,
     SparseControlNetModel,
@@ -109,6 +110,16 @@ def vae_module(channels=(32, 64), layers=1, latent=4):
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         layers_per_block=layers,
+    )
+
+
+@cache
+def tiny_vae_module(latent=4, width=8):
+    torch.manual_seed(6)
+    return AutoencoderTiny(
+        latent_channels=latent,
+        encoder_block_out_channels=(width,) * 4,
+        decoder_block_out_channels=(width,) * 4,
     )
 
 
@@ -322,6 +333,16 @@ def vae_to_ldm(vae, levels=2, prefix="first_stage_model."):
         convolution = "attentions" in name and tensor.ndim == 2
         renamed[prefix + ldm] = tensor[:, :, None, None] if convolution else tensor
     return renamed
+
+
+def tiny_decoder_to_original(tiny_vae, prefix=""):
+    """Return the file taesd_decoder, whose first layer limits the latents and has no tensors."""
+    names = {name: re.fullmatch(r"decoder\.layers\.(\d+)\.(.+)", name) for name in tiny_vae}
+    return {
+        f"{prefix}{int(found[1]) + 1}.{found[2]}": tiny_vae[name]
+        for name, found in names.items()
+        if found
+    }
 
 
 def text_to_ldm(text, prefix="cond_stage_model.transformer.", old=False):

@@ -1,10 +1,11 @@
 """Weights in 8 bits: their error, the layers that stay exact, and the unchanged original."""
 
 import copy
+import math
 
 import pytest
 import torch
-from animatediff_v2v.pipeline import load_models
+from animatediff_v2v.pipeline import Conditioning, SamplingSettings, load_models, sample_latents
 from animatediff_v2v.pipeline.models.fp8_weights import (
     STORED,
     copy_in_fp8,
@@ -12,7 +13,11 @@ from animatediff_v2v.pipeline.models.fp8_weights import (
     in_fp8,
     store_in_fp8,
 )
+from animatediff_v2v.pipeline.models.ops import fp8_product
+from animatediff_v2v.pipeline.models.ops.fp8_product import multiply_in_fp8
+from animatediff_v2v.pipeline.models.ops.stored_layers import StoredLinear, fp8_products
 from animatediff_v2v.pipeline.models.unet import MotionUNet
+from animatediff_v2v.pipeline.sampling import SpeedOptions
 from torch import nn
 
 
@@ -98,3 +103,74 @@ def test_loading_in_8_bits_equals_storing_what_was_loaded(weights, dtype):
     sample, timestep, context, frames = inputs()
     arguments = sample.to(dtype), timestep, context.to(dtype), frames
     assert torch.equal(stored(*arguments), copy_in_fp8(loaded)(*arguments))
+
+
+SIZES = {"tokens": (5, 3, 64), "one row": (1, 64), "wide": (40, 320)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("magnitude", [1e-3, 1.0, 3000.0])
+@torch.inference_mode()
+def test_a_product_in_8_bits_is_that_of_the_rounded_matrices(size, magnitude, dtype):
+    torch.manual_seed(0)
+    tokens = (magnitude * torch.randn(SIZES[size])).to(dtype)
+    layer = nn.Linear(tokens.shape[-1], 32, bias=False)
+    stored = in_fp8(layer)
+    product = multiply_in_fp8(tokens, stored.weight, stored.scale, None)
+    assert product.shape == (*tokens.shape[:-1], 32) and product.dtype == dtype
+    # Each has three bits of mantissa, so rounding is off by at most a sixteenth.
+    assert 0.005 < relative(product.float(), layer(tokens.float())) < 2**-4
+    step = 2.0 ** math.ceil(math.log2(float(tokens.abs().max()) / 448))
+    rounded = (tokens.float() / step).to(STORED).float() * step
+    exact = rounded @ (stored.weight.float() * stored.scale).T
+    assert relative(product.float(), exact) < 2 * torch.finfo(dtype).eps
+
+
+@torch.inference_mode()
+def test_tokens_of_zeros_give_the_bias():
+    layer = in_fp8(nn.Linear(32, 16))
+    product = multiply_in_fp8(torch.zeros(2, 32), layer.weight, layer.scale, layer.bias)
+    assert torch.equal(product, layer.bias.expand(2, 16))
+
+
+@torch.inference_mode()
+def test_a_network_multiplies_in_8_bits_while_told_to(models, monkeypatch):
+    unet = copy_in_fp8(models.unet)
+    before = unet(*inputs())
+    with fp8_products([unet], on=True) as count:
+        assert count == 0, "a CPU has no units for it"
+        assert torch.equal(unet(*inputs()), before)
+    monkeypatch.setattr(fp8_product, "has_fp8_products", lambda device: True)
+    with fp8_products([unet, models.unet], on=True) as count:
+        in_8_bits = [
+            layer
+            for layer in unet.modules()
+            if isinstance(layer, StoredLinear) and layer.weight.dtype == STORED
+        ]
+        assert count == len(in_8_bits) > 40
+        assert 0.001 < relative(unet(*inputs()), before) < 0.1
+    assert torch.equal(unet(*inputs()), before)
+    with fp8_products([unet], on=False) as count:
+        assert count == 0
+    with pytest.raises(ZeroDivisionError), fp8_products([unet], on=True):
+        raise ZeroDivisionError
+    assert torch.equal(unet(*inputs()), before)
+
+
+def test_reduced_precision_multiplies_8_bit_weights_in_8_bits(models, monkeypatch):
+    monkeypatch.setattr(fp8_product, "has_fp8_products", lambda device: True)
+    stored = copy_in_fp8(models.unet)
+    latents = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(3))
+    prompts = Conditioning.of(
+        *torch.randn(2, 1, 77, 64, generator=torch.Generator().manual_seed(4))
+    )
+
+    def sampled(unet, *, reduced):
+        speed = SpeedOptions(reduced_precision=reduced)
+        settings = SamplingSettings(steps=1, seed=1, speed=speed)
+        return sample_latents(unet, latents, prompts, settings)
+
+    assert torch.equal(sampled(models.unet, reduced=True), sampled(models.unet, reduced=False))
+    exact, fast = sampled(stored, reduced=False), sampled(stored, reduced=True)
+    assert 0 < relative(fast, exact) < 0.5

@@ -133,6 +133,7 @@ def _stand_ins() -> dict[str, Any]:
             MOTION_LORAS="animatediff_motion_lora",
             IP_ADAPTERS="ipadapter",
             model_names=lambda _folder: [ANY_FILE],
+            vae_names=lambda: [ANY_FILE],
             input_videos=lambda: [ANY_FILE],
         ),
         **{
