@@ -13,10 +13,10 @@ from .casting import weight_in
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute `functional.linear`, with oneDNN where it supports float32 on this CPU.
+    """Compute `functional.linear`, with oneDNN where it is faster than MKL, PyTorch's choice.
 
-    PyTorch would use MKL, which reached 61 to 93 GFLOP/s a core where oneDNN reached 91 to 104 (AMD
-    EPYC with AVX-512, sizes of this network).
+    On a core with AVX-512, MKL reached 61 to 93 GFLOP/s where oneDNN reached 91 to 104; with AVX2
+    it was 65 to 90 against 60 to 78 (AMD EPYC, float32, sizes of this network).
     """
     if _by_onednn(tokens):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(tokens, weight, bias, "none", [], "")
@@ -41,7 +41,12 @@ def project_together(tokens: Tensor, *layers: nn.Linear) -> list[Tensor]:
 
 
 def project_side_by_side(tokens: Tensor, *layers: nn.Linear) -> Tensor:
-    """Return the results in one tensor, [..., channels of all layers], by one product."""
+    """Return the results in one tensor, [..., channels of all layers], by one product.
+
+    Layers that multiply in 8 bits have scales of their own, and a product each.
+    """
+    if any(getattr(layer, "multiplies_in_fp8", False) for layer in layers):
+        return torch.cat([layer(tokens) for layer in layers], dim=-1)
     weight = torch.cat([weight_in(layer, tokens.dtype) for layer in layers])
     return functional.linear(tokens, weight)
 
@@ -66,5 +71,10 @@ def _by_onednn(tokens: Tensor) -> bool:
 
 @cache
 def _has_onednn_linear() -> bool:
-    """Return whether this PyTorch has the operator, which is not part of its public API."""
+    """Return whether oneDNN is the faster one here, and this PyTorch has its operator.
+
+    The operator is not part of PyTorch's public API.
+    """
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return False
     return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
