@@ -18,6 +18,10 @@ def _has_free_init(parsed: argparse.Namespace) -> bool:
     return parsed.free_init is not None
 
 
+def _is_refined(parsed: argparse.Namespace) -> bool:
+    return bool(parsed.refine > 1)
+
+
 def _has_style(parsed: argparse.Namespace) -> bool:
     return bool(parsed.ip_adapter)
 
@@ -47,7 +51,8 @@ _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
     "--style-weights": (_has_style, "--ip-adapter"),
     "--source-prompt": (lambda parsed: parsed.noise_type == "unsample", "--noise-type unsample"),
     "--source-blend-end": (lambda parsed: parsed.source_blend != 0, "--source-blend"),
-    "--refine-denoise": (lambda parsed: parsed.refine > 1, "--refine"),
+    "--refine-denoise": (_is_refined, "--refine"),
+    "--refine-upscale": (_is_refined, "--refine"),
     "--restore-frames": (
         lambda parsed: parsed.select_every_nth_frame > 1 or parsed.force_rate != "0",
         "--select-every-nth-frame 2 or more",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, get_args
 
-from ..pipeline.sampling import (
-    Arrangement,
-)
+from ..pipeline.request import RefineUpscale
+from ..pipeline.sampling import Arrangement
 from .arguments import CONTROL, IP_ADAPTER, SPARSECTRL
 
 Group = argparse._ArgumentGroup
@@ -138,6 +137,11 @@ def add_refining(output: Group) -> None:
         "--refine-denoise",
         type=float,
         help="how much --refine changes, from 0 to 1, default 0.35; 0.2 to 0.5 is usual",
+    )
+    output.add_argument(
+        "--refine-upscale",
+        help=f"what --refine enlarges: {_named(RefineUpscale)}; default image; latent saves "
+        "decoding and encoding the frames, and needs a --refine-denoise of about 0.5 to be sharp",
     )
 
 

@@ -94,6 +94,7 @@ OPTIONS = {
             "match_source",
             "refine",
             "refine_denoise",
+            "refine_upscale",
             "preset",
             "steps",
             "guidance_scale",

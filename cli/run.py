@@ -157,6 +157,7 @@ def request_of(parsed: argparse.Namespace) -> Request:
             format=parsed.format or format_by_suffix(Path(parsed.output)),
             source_blend_end=parsed.source_blend_end,
             refine_denoise=parsed.refine_denoise,
+            refine_upscale=parsed.refine_upscale,
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from comfy_api.latest import io
 
@@ -19,7 +20,7 @@ from ..pipeline import (
 from ..pipeline.choices import checked
 from ..pipeline.presets import Defaults, Preset, with_preset
 from ..pipeline.ranges import REFINE, SHARE
-from ..pipeline.request import Dtype
+from ..pipeline.request import Dtype, RefineUpscale
 from ..pipeline.sampling import Sampler, Scheduler
 from ..pipeline.video import FORMATS, exact_rate
 from . import host
@@ -81,6 +82,7 @@ class JobInputs:
     restore_frames: bool = False
     refine: float = 1.0
     refine_denoise: float = 0.35
+    refine_upscale: RefineUpscale = "image"
 
     def request(self, source: Path, output: Path, metadata: dict[str, str]) -> Request:
         """Return the request to restyle a video into an mp4.
@@ -100,6 +102,7 @@ class JobInputs:
             match_source=self.match_source,
             refine=self.refine,
             refine_denoise=self.refine_denoise,
+            refine_upscale=self.refine_upscale,
             format=FORMAT.name,
             restore_frames=self.restore_frames,
             metadata=metadata,
@@ -238,6 +241,16 @@ def _refining_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="How much the second pass changes: 0.2 sharpens, 0.5 draws new details. Has no "
             "effect if refine is 1.",
+        ),
+        io.Combo.Input(
+            "refine_upscale",
+            options=list(get_args(RefineUpscale)),
+            default="image",
+            optional=True,
+            advanced=True,
+            tooltip="What the second pass enlarges: the decoded frames, or their latents, which "
+            "saves decoding and encoding, and needs a refine_denoise of about 0.5 to be sharp. Has "
+            "no effect if refine is 1.",
         ),
     ]
 

@@ -99,6 +99,7 @@ class FrameJob:
         frame_count: int | None,
         conditioning: Callable[[int], Conditioning],
         guides: Callable[[], Guides],
+        encode: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Encode frames and sample their latents.
 
@@ -108,12 +109,14 @@ class FrameJob:
             conditioning: Returns the encoded prompts for a number of frames; called after encoding.
             guides: Returns what guides sampling; called after encoding, before the UNet moves to
                 its device.
+            encode: Returns the latents of a chunk; None encodes with the VAE.
 
         Returns:
             Latents [frames, 4, height / 8, width / 8]; see sample_latents.
         """
         self._before_phase("encode")
-        latents = self._encode(chunks, frame_count)
+        parts = self._encoded(chunks, encode or self._models.codec.encode, frame_count)
+        latents = torch.cat(list(parts)) if self._scratch is None else self._scratch.joined(parts)
         with self._clock.phase("encode"):
             encoded = conditioning(len(latents))
             given = guides().encoded(self._models.codec, latents)
@@ -133,16 +136,17 @@ class FrameJob:
             self._report("decode_latents", done, len(latents))
             yield chunk
 
-    def _encode(self, chunks: Iterable[Tensor], frame_count: int | None) -> Tensor:
-        encoded = self._encoded(chunks, frame_count)
-        return torch.cat(list(encoded)) if self._scratch is None else self._scratch.joined(encoded)
-
-    def _encoded(self, chunks: Iterable[Tensor], frame_count: int | None) -> Iterator[Tensor]:
+    def _encoded(
+        self,
+        chunks: Iterable[Tensor],
+        encode: Callable[[Tensor], Tensor],
+        frame_count: int | None,
+    ) -> Iterator[Tensor]:
         done = 0
         for chunk in chunks:
             stop_if(self._is_cancelled)
             with self._clock.phase("encode"):
-                latents = self._models.codec.encode(chunk)
+                latents = encode(chunk)
             done += len(chunk)
             self._report("encode", done, frame_count)
             yield latents

@@ -94,12 +94,11 @@ class Passes:
             conditioning=conditioning,
             guides=lambda: guides(self._controls),
         )
-        frames = job.decode(latents)
         if second is None:
-            return frames
+            return job.decode(latents)
         return second.run(
-            frames,
-            frame_count=len(latents),
+            latents,
+            decode=job.decode,
             make_job=partial(make_job, progress=later, before_phase=self._begin_second),
             conditioning=conditioning,
             guides=guides,

@@ -35,6 +35,7 @@ from .video.formats import format_by_suffix, output_format
 NEGATIVE_PROMPT = "(bad quality, worst quality:1.2), ugly faces, bad anime"
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+RefineUpscale = Literal["image", "latent"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +227,9 @@ class Request:
     denoises them again at that size. 1 leaves it out."""
     refine_denoise: float = 0.35
     """As `SamplingSettings.denoise`, for the second pass."""
+    refine_upscale: RefineUpscale = "image"
+    """What the second pass enlarges: the decoded frames, or their latents, which are then neither
+    decoded nor encoded, but need a higher `refine_denoise` to be sharp."""
     audio: bool = True
     """Add the sound of the time that the kept frames span."""
     pingpong: bool = False
@@ -253,6 +257,7 @@ class Request:
         SHARE.check("match_source", self.match_source)
         REFINE.check("refine", self.refine, hint="1 leaves the second pass out, 1.5 is usual")
         SHARE.check("refine_denoise", self.refine_denoise)
+        checked("refine_upscale", self.refine_upscale, RefineUpscale)
         checked("fit", self.fit, Fit)
         SIDE.check("width", self.width, hint=SIZE_OF_0)
         SIDE.check("height", self.height, hint=SIZE_OF_0)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from .errors import AnimateDiffV2VError
-from .frame_job import BeforePhase, FrameJob, as_bytes
+from .frame_job import FRAMES_PER_CHUNK, BeforePhase, FrameJob, as_bytes
 from .job_video import open_reader, output_size
 from .memory.devices import free_bytes
 from .memory.estimate import Work, longest_window, sampling_memory
@@ -89,30 +91,34 @@ class SecondPass:
 
     def run(
         self,
-        frames: Iterator[Tensor],
+        latents: Tensor,
         *,
-        frame_count: int,
+        decode: Callable[[Tensor], Iterator[Tensor]],
         make_job: Callable[..., FrameJob],
         conditioning: Callable[[int], Conditioning],
         guides: Callable[[SpooledControls], Guides],
     ) -> Iterator[Tensor]:
-        """Return the frames of this pass, made of those of the first.
+        """Return the frames of this pass, made of the latents of the first.
 
         Args:
-            frames: The frames of the first pass, in chunks [n, height, width, 3], float 0..1.
-            frame_count: Frames in all chunks.
+            latents: The latents of the first pass.
+            decode: Yields the frames of latents, as `FrameJob.decode`.
             make_job: Makes a job of networks and settings; FrameJob with its other arguments.
             conditioning: As for `FrameJob.restyle`.
             guides: Returns the guides of sampling that have the given controls.
         """
         job = make_job(self.models, self.request.sampling, make_guided=self._model)
-        latents = job.restyle(
-            self._chunks(frames),
-            frame_count=frame_count,
+        restyle = partial(
+            job.restyle,
+            frame_count=len(latents),
             conditioning=conditioning,
             guides=lambda: self._noted(guides(self._controls)),
         )
-        return job.decode(latents)
+        if self.request.refine_upscale == "latent":
+            firsts = iter(range(0, len(latents), FRAMES_PER_CHUNK))
+            encode = partial(self._enlarged_latents, firsts=firsts)
+            return job.decode(restyle(latents.split(FRAMES_PER_CHUNK), encode=encode))
+        return job.decode(restyle(self._chunks(decode(latents))))
 
     def begin(self, phase: Phase, move_networks: BeforePhase) -> None:
         """Begin a phase.
@@ -137,10 +143,12 @@ class SecondPass:
         done = 0
         for chunk in frames:
             large = np.stack([self._enlarged(frame) for frame in as_bytes(chunk)])
-            if self._source is not None:
-                source = list(islice(self._source, len(large)))
-                self._controls.add(source)
-                large = self._masked(large, np.stack(source), done)
+            source = self._source_frames(len(large))
+            mask = self._mask(done, len(large))
+            if source is not None and mask is not None:
+                share = mask.unsqueeze(-1).numpy()
+                mixed = source + share * (large.astype(np.float32) - source)
+                large = np.rint(mixed).astype(np.uint8)
             done += len(large)
             yield torch.from_numpy(large)
 
@@ -149,17 +157,39 @@ class SecondPass:
         pixels: NDArray[np.uint8] = np.asarray(picture)
         return pixels
 
-    def _masked(
-        self, large: NDArray[np.uint8], source: NDArray[np.uint8], first: int
-    ) -> NDArray[np.uint8]:
+    def _enlarged_latents(self, latents: Tensor, *, firsts: Iterator[int]) -> Tensor:
+        """Return the enlarged latents of a chunk, and make control frames of its source.
+
+        Where the source mask is black, they are the source's.
+
+        Args:
+            latents: Latents of the first pass.
+            firsts: Yields the number of the first frame of each chunk.
+        """
+        size = (self._work.height // 8, self._work.width // 8)
+        large = functional.interpolate(latents.float(), size, mode="bicubic").cpu()
+        source = self._source_frames(len(latents))
+        mask = self._mask(next(firsts), len(latents))
+        if source is None or mask is None:
+            return large
+        kept = self.models.codec.encode(torch.from_numpy(source))
+        share = functional.interpolate(mask.unsqueeze(1), size, mode="bilinear", antialias=True)
+        return torch.lerp(kept, large, share)
+
+    def _source_frames(self, number: int) -> NDArray[np.uint8] | None:
+        """Return the next frames of the source and make control frames of them, if any are used."""
+        if self._source is None:
+            return None
+        frames = list(islice(self._source, number))
+        self._controls.add(frames)
+        return np.stack(frames)
+
+    def _mask(self, first: int, number: int) -> Tensor | None:
+        """Return the source mask of frames, [number, height, width]; None if there is none."""
         mask = self._controls.source_mask
         if mask is None:
-            return large
-        rows = [min(index, len(mask) - 1) for index in range(first, first + len(large))]
-        share = mask[rows].unsqueeze(-1).numpy()
-        mixed = source + share * (large.astype(np.float32) - source)
-        pixels: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
-        return pixels
+            return None
+        return mask[[min(index, len(mask) - 1) for index in range(first, first + number)]]
 
     def _noted(self, guides: Guides) -> Guides:
         """Return the guides, and note their networks, which tiles are chosen for."""

@@ -84,6 +84,7 @@ class Inputs:
                 restore_frames=asked.restore_frames,
                 refine=asked.refine,
                 refine_denoise=asked.refine_denoise,
+                refine_upscale=asked.refine_upscale,
                 is_low_priority=request.is_low_priority,
                 sequence=request.sequence,
                 preset=asked.preset,

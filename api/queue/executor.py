@@ -14,6 +14,7 @@ MOTION_LORAS = "animatediff_motion_lora"
 
 if TYPE_CHECKING:  # PyTorch, which a server without ComfyUI leaves to its workers
     from ...pipeline.presets import Preset
+    from ...pipeline.request import RefineUpscale
     from ...pipeline.sampling import Sampler, Scheduler
 
 VIDEO_TYPE = "video/mp4"
@@ -29,7 +30,7 @@ class ApiJob:
         absolute path instead of a name.
     force_rate: frames per second to resample the video to first; 0 keeps its own.
     duration_seconds: seconds of the video to restyle; 0 restyles all.
-    match_source, restore_frames, refine, refine_denoise: as in Request.
+    match_source, restore_frames, refine, refine_denoise, refine_upscale: as in Request.
     sequence: increases with each request.
     preset: its options for speed are used; all other values are given here.
     round: among jobs of the same priority, the lower round goes first, then the lower sequence.
@@ -56,6 +57,7 @@ class ApiJob:
     restore_frames: bool = False
     refine: float = 1
     refine_denoise: float = 0.35
+    refine_upscale: RefineUpscale = "image"
     is_low_priority: bool = False
     sequence: int = 0
     round: int = 0

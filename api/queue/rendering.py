@@ -118,6 +118,7 @@ def _request(job: ApiJob, output: Path) -> Request:
         restore_frames=job.restore_frames,
         refine=job.refine,
         refine_denoise=job.refine_denoise,
+        refine_upscale=job.refine_upscale,
         format=FORMAT.name,
         overwrite=True,  # an earlier run of the same job may have left a video there
     )

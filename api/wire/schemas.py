@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from ...pipeline.errors import AnimateDiffV2VError
 from ...pipeline.prompts.weights import check_prompt
 from ...pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, REFINE, SEED, SHARE
-from ...pipeline.request import NEGATIVE_PROMPT
+from ...pipeline.request import NEGATIVE_PROMPT, RefineUpscale
 
 LONGEST_PROMPT = 10_000
 LONGEST_REFERENCE = 4_096
@@ -120,6 +120,11 @@ class RestyleInput(BaseModel):
         ge=SHARE.low,
         le=SHARE.high,
         description="Beyond the hosted model: how much the second pass changes.",
+    )
+    refine_upscale: RefineUpscale = Field(
+        "image",
+        description="Beyond the hosted model: what the second pass enlarges, the decoded frames or "
+        "their latents.",
     )
 
     @property

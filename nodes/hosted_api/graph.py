@@ -53,6 +53,7 @@ def graph(job: ApiJob, *, video: str) -> Graph:
             "restore_frames": job.restore_frames,
             "refine": job.refine,
             "refine_denoise": job.refine_denoise,
+            "refine_upscale": job.refine_upscale,
             "filename_prefix": f"{OUTPUT_FOLDER}/{job.request_id}",
             **stacks,
         },

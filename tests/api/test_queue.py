@@ -81,7 +81,7 @@ def test_the_defaults_are_the_hosted_ones(home):
     common = {"video_url": None, "prompt": None, "negative_prompt": negative, "seed": None}
     # Ours alone; nothing changes without them.
     common |= {"match_source": 0, "restore_frames": False, "preset": "exact"}
-    common |= {"refine": 1, "refine_denoise": 0.35}
+    common |= {"refine": 1, "refine_denoise": 0.35, "refine_upscale": "image"}
     hosted = {
         "base_model": "cardosAnimev20",
         "loras": None,

@@ -55,6 +55,11 @@ WRONG_INPUTS = [
     (V2V, {"refine": 0.5}, [entry(["refine"], "greater_than_equal", ge=1)]),
     (FAST, {"refine": 2.5}, [entry(["refine"], "less_than_equal", le=2)]),
     (V2V, {"refine_denoise": -0.1}, [entry(["refine_denoise"], "greater_than_equal", ge=0)]),
+    (
+        V2V,
+        {"refine_upscale": "model"},
+        [entry(["refine_upscale"], "one_of", expected=["image", "latent"])],
+    ),
     (V2V, {"restore_frames": "often"}, [entry(["restore_frames"], "bool_parsing")]),
     (V2V, {"seed": -1}, [entry(["seed"], "greater_than_equal", ge=0)]),
     (V2V, {"seed": HUGE}, [entry(["seed"], "less_than_equal", le=2**64 - 1)]),

@@ -125,17 +125,18 @@ ADDED = {
     "restore_frames": False,
     "refine": 1,
     "refine_denoise": 0.35,
+    "refine_upscale": "image",
 }
 
 
-@pytest.mark.parametrize("missing", [7, 4], ids=["from before width", "from before match_source"])
+@pytest.mark.parametrize("missing", [8, 5], ids=["from before width", "from before match_source"])
 def test_a_graph_from_before_a_widget_keeps_its_values(frontend, missing):
     """The value of the upload button stood where the value of a later widget stands now."""
     frontend.open_template(ONE_NODE)
     saved = frontend.page.evaluate("app.graph.serialize()")
     for node in saved["nodes"]:
         if node["type"] == ONE:
-            assert node["widgets_values"][-8:] == [*ADDED.values(), "image"]
+            assert node["widgets_values"][-9:] == [*ADDED.values(), "image"]
             node["widgets_values"] = [*node["widgets_values"][: -missing - 1], "image"]
     frontend.page.evaluate("(graph) => app.loadGraphData(graph)", saved)
     (shown,) = frontend.shown(ONE)

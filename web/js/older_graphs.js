@@ -6,8 +6,9 @@ import { app } from "../../../scripts/app.js";
 // The least number of values that graphs were saved with, and those that were added since, which
 // come before the button's.
 const NODES = {
-  // width, height, frame_load_cap, match_source, restore_frames, refine, refine_denoise
-  ADV2V_VideoToVideo: { saved: 18, added: [0, 0, 0, 0, false, 1, 0.35] },
+  // width, height, frame_load_cap, match_source, restore_frames, refine, refine_denoise,
+  // refine_upscale
+  ADV2V_VideoToVideo: { saved: 18, added: [0, 0, 0, 0, false, 1, 0.35, "image"] },
 };
 
 app.registerExtension({

@@ -330,6 +330,11 @@ def test_a_request_for_all_frames_reaches_the_node(wanted):
     assert nodes[OUTPUT_NODE]["inputs"]["restore_frames"] is wanted
 
 
+def test_what_a_second_pass_enlarges_reaches_the_node():
+    nodes = graph(job(refine=1.5, refine_upscale="latent"), video="a.mp4")
+    assert nodes[OUTPUT_NODE]["inputs"]["refine_upscale"] == "latent"
+
+
 def test_many_loras_are_chained():
     loras = tuple((f"l{index}", index / 10) for index in range(12))
     motions = (("zoom", 1.0), ("pan", 0.5))

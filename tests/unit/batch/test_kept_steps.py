@@ -54,9 +54,13 @@ def steps_of(unit):
 
 @pytest.mark.parametrize(
     ("unit", "stopped_at", "first_computed"),
-    [({}, STEPS - 1, STEPS - 1), ({"refine": 1.5}, STEPS + 1, 1)],
+    [
+        ({}, STEPS - 1, STEPS - 1),
+        ({"refine": 1.5}, STEPS + 1, 1),
+        ({"refine": 1.5, "refine_upscale": "latent"}, STEPS + 1, 1),
+    ],
     indirect=["unit"],
-    ids=["one pass", "two passes"],
+    ids=["one pass", "two passes", "two passes on latents"],
 )
 def test_a_unit_goes_on_at_its_last_step(unit, stopped_at, first_computed, monkeypatch):
     monkeypatch.setattr(kept_calls, "LEAST_SECONDS", 0.0)

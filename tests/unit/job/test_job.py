@@ -264,11 +264,13 @@ def test_a_second_pass_enlarges_the_frames(request_for, models):
         assert (reader.width, reader.height, len(list(reader))) == (96, 96, 10)
 
 
-def test_a_second_pass_is_the_same_within_a_limit_on_memory(request_for, files):
+@pytest.mark.parametrize("upscale", ["image", "latent"])
+def test_a_second_pass_is_the_same_within_a_limit_on_memory(upscale, request_for, files):
     made = []
     for limit in (None, 1.0):
         bounded = replace(files, max_memory_gb=limit)
-        result = video_to_video(refined(request_for, f"{limit}.mkv"), bounded)
+        made_of = refined(request_for, f"{limit}.mkv", refine_upscale=upscale)
+        result = video_to_video(made_of, bounded)
         with VideoReader(result.path) as reader:
             made.append(np.stack(list(reader)))
     assert np.array_equal(*made)
@@ -293,6 +295,38 @@ def test_a_second_pass_in_tiles_takes_masks_and_frames_that_are_restored(
     result = video_to_video(made, models, before_phase=phases.append)
     with VideoReader(result.path) as reader:
         assert (reader.width, reader.height, len(list(reader))) == (96, 96, 20)
+
+
+@pytest.mark.parametrize("mask", [None, 0, 128, 255])
+def test_a_second_pass_enlarges_latents_without_decoding_them(
+    mask, request_for, models, clip, tmp_path, monkeypatch
+):
+    """Nothing is denoised, so that the result is known: the enlarged latents of the source."""
+    from PIL import Image
+
+    sizes = []
+
+    def decode(latents, decode=models.codec.vae.decode):
+        sizes.append(tuple(latents.shape[-2:]))
+        return decode(latents)
+
+    monkeypatch.setattr(models.codec.vae, "decode", decode)
+    given, share = {"refine_denoise": 0.0, "refine_upscale": "latent"}, 1.0
+    if mask is not None:
+        Image.fromarray(np.full((64, 64), mask, np.uint8)).save(tmp_path / "mask.png")
+        given["source_mask"], share = tmp_path / "mask.png", mask / 255
+    made = replace(request_for("a.mkv", denoise=0.0), refine=1.5, format="mkv-ffv1", **given)
+    result = video_to_video(made, models)
+    assert sizes == [(12, 12)] * 10
+    with VideoReader(clip, selection=made.selection) as reader:
+        small = models.codec.encode(torch.from_numpy(np.stack(list(reader))))
+    with VideoReader(clip, selection=made.selection, width=96, height=96) as reader:
+        large = models.codec.encode(torch.from_numpy(np.stack(list(reader))))
+    enlarged = torch.nn.functional.interpolate(small, (12, 12), mode="bicubic")
+    wanted = torch.cat(list(models.codec.decode(torch.lerp(large, enlarged, share))))
+    with VideoReader(result.path) as reader:
+        shown = np.stack(list(reader)).astype(float)
+    assert np.abs(shown - 255 * wanted.numpy()).max() <= 1.5
 
 
 @pytest.mark.parametrize(("max_ram_gb", "may_stay"), [(None, True), (0.00001, False)])

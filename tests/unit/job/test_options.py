@@ -331,6 +331,10 @@ CASES = {
     "context stride": ({"context_stride": 0}, "--context-stride is 0"),
     "source blend": ({"source_blend": 2}, "--source-blend is 2"),
     "refined beyond": ({"refine": 4}, "--refine is 4; it must be from 1 to 2"),
+    "refined by nothing known": (
+        {"refine": 1.5, "refine_upscale": "lanczos"},
+        "--refine-upscale is 'lanczos'; it can be image, latent.",
+    ),
     "refined below": ({"refine": 1.5, "refine_denoise": -1}, "--refine-denoise is -1"),
     "colours": ({"match_source": 1.5}, "--match-source is 1.5; it must be from 0 to 1"),
     "loops": ({"loop_count": -1}, "--loop-count is -1"),
@@ -416,6 +420,10 @@ CASES = {
     "the denoise of no second pass": (
         {"refine_denoise": 0.3},
         "--refine-denoise has no effect without --refine",
+    ),
+    "the upscaling of no second pass": (
+        {"refine_upscale": "latent"},
+        "--refine-upscale has no effect without --refine",
     ),
     "a stride of static windows": (
         {"context_stride": 2},
@@ -551,6 +559,7 @@ CHANGES = {
     "colours": {"match_source": 0.5},
     "refined": {"refine": 1.25},
     "refined more": {"refine": 1.25, "refine_denoise": 1},
+    "refined by latents": {"refine": 1.25, "refine_upscale": "latent"},
     "colours and mask": {"match_source": 0.5, "source_mask": "half.png"},
     "fit": {"width": 64, "height": 32, "fit": "stretch"},
     "pad": {"width": 64, "height": 32, "fit": "pad"},

@@ -25,6 +25,7 @@ COMPLETED = {
         "restore_frames",
         "refine",
         "refine_denoise",
+        "refine_upscale",
     ]
 }
 
