@@ -83,12 +83,16 @@ def _improved(here: Tensor, there: Tensor, flow: Tensor) -> Tensor:
     # The inverse of the symmetric 2x2 matrix, applied to a vector and to it turned round.
     straight = torch.cat((yy, xx), dim=1) / determinant
     crossed = -xy / determinant
+    # The same memory for all iterations: `sides` and `flow` are views of `padded`.
+    padded = F.pad(flow, (1, 1, 1, 1))
+    sides, flow = _sides(padded), padded[..., 1:-1, 1:-1]
+    right, turned = torch.empty_like(known), torch.empty_like(known)
     for _ in range(ITERATIONS):
-        padded = F.pad(flow, (1, 1, 1, 1))
-        right = known
-        for weight, side in zip(neighbours, _sides(padded), strict=True):
-            right = torch.addcmul(right, weight, side)
-        flow = torch.addcmul(straight * right, crossed, right.flip(1))
+        right.copy_(known)
+        for weight, side in zip(neighbours, sides, strict=True):
+            right.addcmul_(weight, side)
+        turned[:, 0], turned[:, 1] = right[:, 1], right[:, 0]
+        torch.mul(straight, right, out=flow).addcmul_(crossed, turned)
     return flow
 
 
