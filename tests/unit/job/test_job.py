@@ -299,7 +299,7 @@ def test_a_second_pass_in_tiles_takes_masks_and_frames_that_are_restored(
 
 @pytest.mark.parametrize("mask", [None, 0, 128, 255])
 def test_a_second_pass_enlarges_latents_without_decoding_them(
-    mask, request_for, models, clip, tmp_path, monkeypatch
+    mask, request_for, models, clip, monkeypatch
 ):
     """Nothing is denoised, so that the result is known: the enlarged latents of the source."""
     from PIL import Image
@@ -311,11 +311,12 @@ def test_a_second_pass_enlarges_latents_without_decoding_them(
         return decode(latents)
 
     monkeypatch.setattr(models.codec.vae, "decode", decode)
-    given, share = {"refine_denoise": 0.0, "refine_upscale": "latent"}, 1.0
+    given = {"refine": 1.5, "refine_denoise": 0.0, "refine_upscale": "latent"}
+    made, share = replace(request_for("a.mkv", denoise=0.0), format="mkv-ffv1", **given), 1.0
     if mask is not None:
-        Image.fromarray(np.full((64, 64), mask, np.uint8)).save(tmp_path / "mask.png")
-        given["source_mask"], share = tmp_path / "mask.png", mask / 255
-    made = replace(request_for("a.mkv", denoise=0.0), refine=1.5, format="mkv-ffv1", **given)
+        path, share = made.output.with_name("mask.png"), mask / 255
+        Image.fromarray(np.full((64, 64), mask, np.uint8)).save(path)
+        made = replace(made, source_mask=path)
     result = video_to_video(made, models)
     assert sizes == [(12, 12)] * 10
     with VideoReader(clip, selection=made.selection) as reader:
