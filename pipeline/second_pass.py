@@ -117,7 +117,7 @@ class SecondPass:
         if self.request.refine_upscale == "latent":
             firsts = iter(range(0, len(latents), FRAMES_PER_CHUNK))
             encode = partial(self._enlarged_latents, firsts=firsts)
-            return job.decode(restyle(latents.split(FRAMES_PER_CHUNK), encode=encode))
+            return job.decode(restyle(torch.split(latents, FRAMES_PER_CHUNK), encode=encode))
         return job.decode(restyle(self._chunks(decode(latents))))
 
     def begin(self, phase: Phase, move_networks: BeforePhase) -> None:
