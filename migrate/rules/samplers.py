@@ -6,6 +6,7 @@ from typing import Any
 
 from ..graph import Node, Slot, Source
 from ..known import Known, known_nodes
+from .keyframes import LOADER, keyframes
 from .motion import APPLY
 from .trace import maker
 from .work import Work, given, values_of
@@ -38,6 +39,9 @@ def control(work: Work, node: Node, known: Known) -> None:
     used = [name for name in _ADVANCED if _linked(node, name)]
     made = maker(work.graph, node.slot("control_net"))
     loader = made[0].type if made else ""
+    if made and loader == LOADER and set(used) <= {"mask_optional"}:
+        keyframes(work, node, known, made[0])
+        return
     if used or (loader in known_nodes() and loader not in _PLAIN_LOADERS):
         what = ", ".join(used) or loader
         work.keep(

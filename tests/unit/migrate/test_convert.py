@@ -361,6 +361,89 @@ def test_a_controlnet_stays_where_it_uses_what_comfyui_lacks(extra, becomes):
     assert values(found(new, "ControlNetLoader")) == ["canny.pth"]
 
 
+PLAIN = [True, 1.0, 1.0, "nearest_hint", 1.0, 1.0, 1.0]
+
+
+def sparse(*, loader=PLAIN, method=("Index", "0, -1"), images="ImageBatch", apply=(gen1,), **extra):
+    """A graph with Advanced-ControlNet's SparseCtrl."""
+    spread = node(5, f"ACN_SparseCtrl{method[0]}MethodNode", method[1:], ["SPARSE_METHOD"])
+    return workflow(
+        checkpoint(),
+        *(make(2 + 20 * index) for index, make in enumerate(apply)),
+        node(3, "LoadImage", ["a.png", "image"], ["IMAGE", "MASK"]),
+        *([node(4, "ImageBatch", [], ["IMAGE"], image1=("IMAGE", 3, 0), image2=("IMAGE", 3, 0))]
+          if images == "ImageBatch" else []),
+        spread,
+        node(6, "ACN_SparseCtrlLoaderAdvanced", ["rgb.ckpt", *loader], ["CONTROL_NET"],
+             sparse_method=("SPARSE_METHOD", 5, 0)),
+        node(7, "ACN_SparseCtrlRGBPreprocessor", [], ["IMAGE"], vae=("VAE", 1, 2),
+             image=("IMAGE", 4 if images == "ImageBatch" else 3, 0)),
+        node(8, "ACN_AdvancedControlNetApply_v2", [0.8, 0.1, 0.9], ["CONDITIONING"] * 2,
+             positive=("CONDITIONING", 10, 0), negative=("CONDITIONING", 11, 0),
+             control_net=("CONTROL_NET", 6, 0), image=("IMAGE", 7, 0), **extra),
+        node(9, "KSampler", [1, "fixed", 20, 7.0, "euler", "normal", 1.0], ["LATENT"],
+             model=("MODEL", 2, 0), positive=("CONDITIONING", 8, 0),
+             negative=("CONDITIONING", 8, 1)),
+        node(10, "CLIPTextEncode", ["a"], ["CONDITIONING"], clip=("CLIP", 1, 1)),
+        node(11, "CLIPTextEncode", ["b"], ["CONDITIONING"], clip=("CLIP", 1, 1)),
+        node(12, "SolidMask", [1.0, 8, 8], ["MASK"]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "frames"),
+    [
+        ({}, "0, -1"),
+        ({"method": ("Index", "3,7,9")}, "3, 7"),
+        ({"method": ("Spread", "uniform")}, "0, -1"),
+        ({"method": ("Spread", "ending"), "images": "LoadImage"}, "-1"),
+        ({"mask_optional": ("MASK", 12, 0)}, "0, -1"),
+    ],
+)
+def test_sparsectrl_becomes_keyframes_in_front_of_apply_animatediff(options, frames):
+    new = after(sparse(**options))
+    keyframes, apply = found(new, "ADV2V_Keyframes"), found(new, APPLY)
+    assert values(keyframes) == ["rgb.ckpt", frames, 0.8, 0.1, 0.9]
+    assert source(new, keyframes, "images") == (4 if "images" not in options else 3, 0)
+    mask = source(new, keyframes, "mask")
+    assert mask == (options["mask_optional"][1:] if "mask_optional" in options else None)
+    assert source(new, apply, "control") == (8, 0)
+    assert source(new, apply, "vae") == (1, 2)
+    ksampler = found(new, "KSampler")
+    assert source(new, ksampler, "positive") == (10, 0)
+    assert source(new, ksampler, "negative") == (11, 0)
+    assert not [each["type"] for each in new["nodes"] if each["type"].startswith("ACN_")]
+
+
+def changed(**given):
+    names = [
+        "use_motion", "motion_strength", "motion_scale", "context_aware", "sparse_hint_mult",
+        "sparse_nonhint_mult", "sparse_mask_mult",
+    ]  # fmt: skip
+    return [given.get(name, usual) for name, usual in zip(names, PLAIN, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"loader": changed(motion_strength=0.5)}, "motion_strength of its loader is not 1.0"),
+        ({"loader": changed(use_motion=False)}, "use_motion of its loader is not True"),
+        ({"loader": changed(context_aware="off")}, "context_aware of its loader is not nearest"),
+        ({"loader": changed(sparse_mask_mult=0.0)}, "sparse_mask_mult of its loader is not 1.0"),
+        ({"method": ("Spread", "center")}, "its frames are spread over the video (center)"),
+        ({"weights_override": ("CONTROL_NET_WEIGHTS", 12, 0)}, "weights_override has no"),
+        ({"apply": (context,)}, "the graph has no Apply AnimateDiff to connect it to"),
+        ({"apply": (gen1, gen1)}, "the graph has 2 Apply AnimateDiff to connect it to"),
+    ],
+)
+def test_sparsectrl_stays_where_keyframes_has_no_counterpart(options, reason):
+    result = convert(sparse(**options))
+    entries = {each.node: each for each in result.report.entries}
+    assert entries["8"].outcome == "kept" and reason in entries["8"].reason
+    assert {entries[each].outcome for each in "567"} == {"kept"}
+    assert "Advanced-ControlNet" in result.report.summary
+
+
 def test_the_sampler_of_artventurex():
     graph = workflow(
         checkpoint(),
