@@ -4,11 +4,14 @@ Usage: python keyframes.py draw --weights DIR
        python keyframes.py expect --weights DIR --packs DIR     (by ComfyUI's interpreter, in its
                                                                  folder)
        python keyframes.py compare --weights DIR
+       python keyframes.py apply --weights DIR                  (by ComfyUI's interpreter, in its
+                                                                 folder, after compare)
 
 draw writes networks at a fifth of the usual widths, with drawn weights; expect runs each case with
 the two packs in DIR of --packs, where AnimateDiff-Evolved's 320, 640 and 1280 in
 motion_module_ad.py are replaced by 64, 128 and 256; compare runs ours, prints a line a case (name,
-relative error) and exits 1 if one is above 1e-3.
+relative error) and exits 1 if one is above 1e-3; apply does the same behind Apply AnimateDiff, with
+KSampler.
 """
 # ruff: noqa: PLC0415 (each step runs in the interpreter that has its packages)
 
@@ -16,7 +19,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,7 @@ from safetensors.torch import load_file, save_file
 LIMIT = 1e-3
 CHANNELS, FRAMES_AT_ONCE = (64, 128, 256, 256), 32
 TEXT_CHANNELS, SIZE, SEED, STEPS, SCALE = 64, 8, 7, 3, 7.0
+Run = Callable[[Path, "Case"], torch.Tensor]
 WINDOW = {"length": 4, "overlap": 2, "fuse": "pyramid", "schedule": "standard_static"}
 
 
@@ -189,11 +195,11 @@ def guided(bench: Bench, case: Case) -> tuple[Any, Any]:
     )[:2]
 
 
-def compare(weights: Path, names: list[str]) -> float:
+def compare(weights: Path, names: list[str], run: Run) -> float:
     worst = 0.0
     for name in names:
         expected = load_file(weights / f"{name}.latents")["samples"]
-        result = ours(weights, CASES[name])
+        result = run(weights, CASES[name])
         error = float(torch.linalg.norm(result - expected) / torch.linalg.norm(expected))
         print(f"{name:<40} {error:.1e}{'' if error <= LIMIT else '  above the limit'}", flush=True)
         worst = max(worst, error)
@@ -256,9 +262,58 @@ def ours(weights: Path, case: Case) -> torch.Tensor:
     )
 
 
+@cache
+def own_bench(weights: Path) -> Bench:
+    return Bench(weights, None)
+
+
+def applied(weights: Path, case: Case) -> torch.Tensor:
+    bench = own_bench(weights)
+    is_rgb = case.network == "rgb"
+    shown = torch.zeros(len(case.pictures), 8 * SIZE, 8 * SIZE, 3) if is_rgb else case.pictures
+    control = bench(
+        "ADV2V_Keyframes",
+        sparsectrl=f"{case.network}.safetensors",
+        images=shown,
+        frames=case.frames,
+        strength=case.strength,
+        start=case.start,
+        end=case.end,
+        mask=case.mask,
+    )[0]
+    if is_rgb:
+        link = replace(control.links[0], latents=case.pictures)
+        control = replace(control, links=(link,))
+
+    def apply(bench: Bench, graph: Graph, model: Any) -> Any:
+        optional = {}
+        if graph.window:
+            options = {"stride": 1, "closed_loop": False, **graph.window}
+            optional["context_options"] = bench("ADV2V_ContextOptions", **options)[0]
+        motion = bench.motion(graph)
+        return bench(
+            "ADV2V_ApplyMotion", model=model, motion_module=motion, control=control, **optional
+        )[0]
+
+    def prompts(_bench: Bench, _graph: Graph) -> tuple[Any, Any]:
+        positive, negative = ([[each, {}]] for each in draw(2, 1, 77, TEXT_CHANNELS, seed=2))
+        return positive, negative
+
+    graph = Graph(
+        frames=case.count,
+        window=WINDOW if case.window else {},
+        prompts=prompts,
+        steps=STEPS,
+        cfg=SCALE,
+        denoise=case.denoise,
+    )
+    with torch.inference_mode():
+        return bench.run(graph, apply)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=("draw", "expect", "compare"))
+    parser.add_argument("step", choices=("draw", "expect", "compare", "apply"))
     parser.add_argument("--weights", type=Path, required=True, help="folder of the model files")
     parser.add_argument("--packs", type=Path, help="folder of the packs")
     parser.add_argument("--only", nargs="*", default=list(CASES), help="names of the cases")
@@ -269,7 +324,8 @@ def main() -> int:
     elif arguments.step == "expect":
         expect(weights, arguments.packs.resolve(), arguments.only)
     else:
-        return int(compare(weights, arguments.only) > LIMIT)
+        run = applied if arguments.step == "apply" else ours
+        return int(compare(weights, arguments.only, run) > LIMIT)
     return 0
 
 

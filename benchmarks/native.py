@@ -89,7 +89,8 @@ class Graph:
 class Bench:
     """A ComfyUI with the packs, its nodes and what they have loaded."""
 
-    def __init__(self, weights: Path, packs: Path) -> None:
+    def __init__(self, weights: Path, packs: Path | None) -> None:
+        """Load ComfyUI, its networks and this pack; and theirs, from the folder `packs`."""
         sys.path.insert(0, str(Path.cwd()))
         # Older ComfyUIs put comfy/utils.py in front of it when their nodes are imported.
         import_module("utils.install_util")
@@ -102,7 +103,8 @@ class Bench:
         import nodes
 
         server.PromptServer(asyncio.new_event_loop())
-        for pack in (*(packs / name for name in PACKS), OUR_PACK):
+        theirs = [packs / name for name in PACKS] if packs else []
+        for pack in (*theirs, OUR_PACK):
             if not asyncio.run(nodes.load_custom_node(str(pack), module_parent="custom_nodes")):
                 raise SystemExit(f"ComfyUI could not load {pack}; what it said stands above.")
         asyncio.run(nodes.init_builtin_extra_nodes())

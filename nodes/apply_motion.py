@@ -15,7 +15,7 @@ from .free_init import free_init_input
 from .inputs import MOTION_MODULE_TOOLTIP, context_input, motion_scale_input
 from .loading import MotionStack, model_fingerprint, motion_lora_entries
 from .model_checks import file_problem
-from .sockets import CATEGORY, MotionLoraStackSocket
+from .sockets import CATEGORY, ControlSocket, MotionLoraStackSocket
 
 USE_EXISTING = "use existing"
 
@@ -63,6 +63,8 @@ class ApplyMotion(CheckedNode):
         start: float = 0.0,
         end: float = 1.0,
         free_init: FreeInit | None = None,
+        control: host.Chain | None = None,
+        vae: Any = None,
     ) -> io.NodeOutput:
         """Load the motion module and attach it to a copy of the MODEL."""
         Span(start, end)
@@ -77,6 +79,12 @@ class ApplyMotion(CheckedNode):
         )
         if beta_schedule != USE_EXISTING:
             model = host.with_beta_schedule(model, _beta_schedule(beta_schedule, family))
+        guides = None
+        if control and control.links:
+            codec = host.HostCodec(vae) if vae else None
+            guides = host.AppliedGuides.of(
+                control.links, codec, config=config, motion=motion, family=family
+            )
         applied = host.AppliedMotion(
             motion,
             spans_frames=family == "v1",
@@ -84,8 +92,10 @@ class ApplyMotion(CheckedNode):
             start=start,
             end=end,
             free_init=free_init,
+            guides=guides,
         )
-        return io.NodeOutput(applied.apply_to(model, offload))
+        beside = control.patchers if control else ()
+        return io.NodeOutput(applied.apply_to(model, offload, beside=beside))
 
     @classmethod
     def find_problem(
@@ -146,6 +156,17 @@ def _inputs() -> list[io.Input]:
         _share("start", 0.0, "from which the motion module acts; before it"),
         _share("end", 1.0, "up to which the motion module acts; after it"),
         free_init_input(),
+        ControlSocket.Input(
+            "control",
+            optional=True,
+            tooltip="Keyframes from Keyframes for AnimateDiff, and ControlNets from ControlNet for "
+            "AnimateDiff, which act on each window.",
+        ),
+        io.Vae.Input(
+            "vae",
+            optional=True,
+            tooltip="The checkpoint's VAE, which encodes keyframes that are pictures.",
+        ),
     ]
 
 

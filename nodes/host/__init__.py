@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...pipeline.on_demand import on_demand
 
 if TYPE_CHECKING:
+    from .applied_guides import AppliedGuides
     from .applied_motion import AppliedMotion
     from .custom_sampler import HostSampler
     from .devices import Devices, unet_device
@@ -60,6 +61,7 @@ __all__ = [
     "IP_ADAPTERS",
     "MOTION_LORAS",
     "MOTION_MODULES",
+    "AppliedGuides",
     "AppliedMotion",
     "Chain",
     "Devices",
@@ -123,6 +125,7 @@ __all__ = [
 on_demand(
     __name__,
     {
+        "applied_guides": ("AppliedGuides",),
         "applied_motion": ("AppliedMotion",),
         "custom_sampler": ("HostSampler",),
         "devices": (

@@ -25,6 +25,7 @@ from ...pipeline.models.ops.frame_norm import span_frames
 from ...pipeline.presets import few_frames_at_once
 from ...pipeline.sampling import FreeInit, window_for
 from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
+from .applied_guides import AppliedGuides
 from .managed_models import WholeModelPatcher, patcher_of
 from .native_unet import NativeUNet
 from .patches import KEY, is_compiled, patches_without_effect
@@ -54,6 +55,8 @@ class AppliedMotion:
     """Share at which they end."""
     free_init: FreeInit | None = None
     """How often the sampler runs, and with which noise; None is once."""
+    guides: AppliedGuides | None = None
+    """This pack's ControlNets and keyframes, whose networks are loaded `beside`."""
     names_few_frames: bool = True
     """Warn of a video that is too short for motion modules."""
 
@@ -103,6 +106,7 @@ class _Sampling:
         self._applied = applied
         self._levels = _EVERY_LEVEL
         self._windows: dict[int, ContextOptions] = {}
+        self._guides: WindowGuides | None = None
         # Not a method of this object, which would keep itself alive.
         self._entry: Any = _Sampling._predict_within
 
@@ -112,7 +116,10 @@ class _Sampling:
         to_sigma = model.get_model_object("model_sampling").percent_to_sigma
         self._levels = (to_sigma(applied.start), to_sigma(applied.end))
         frames, *shape = noise_shape
-        length = min(frames, self._window(frames).length)
+        window = self._window(frames)
+        length = min(frames, window.length)
+        if applied.guides is not None:
+            self._guides = applied.guides.prepared(model, noise_shape, window)
         if is_compiled(model):
             # Importing the compiler takes seconds; here it is imported already.
             disable: Any = torch.compiler.disable
@@ -179,7 +186,7 @@ class _Sampling:
                 rows.of_batch(timesteps),
                 rows.of_batch(context),
             )
-            guides: WindowGuides | None = options.get(GUIDES)
+            guides: WindowGuides | None = options.get(GUIDES, self._guides)
             run = NativeUNet(
                 unet,
                 applied.motion if self._is_active(options) else None,

@@ -82,6 +82,11 @@ class Guides:
         return self._with(lambda each: each.placed(num_frames))
 
     @property
+    def need_codec(self) -> bool:
+        """True if keyframes are to be encoded."""
+        return any(each.needs_codec for each in self._keyframes)
+
+    @property
     def _keyframes(self) -> list[Keyframes]:
         return [each for each in self.controls if isinstance(each, Keyframes)]
 

@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from ..unit.files import miniatures as mini
+from .test_apply_motion_graph import ksampler
 from .test_behaviour import failure, graph, load_model, load_video, refusal, sampler
 from .test_guidance import KEPT, difference, pictures
 
@@ -42,6 +43,25 @@ def keyed(motion_module="v3.safetensors", **values):
         sample=sampler(control=["keys", 0], denoise=1.0),
         keys=keyframes(**values),
     )
+
+
+def applied(*, vae=True):
+    """Return a graph of KSampler with keyframes behind Apply AnimateDiff, of 8 empty latents."""
+    graph = ksampler(frames=8, steps=1, seed=1) | {"keys": keyframes(frames="0")}
+    given = {"control": ["keys", 0], **({"vae": ["checkpoint", 2]} if vae else {})}
+    graph["apply"]["inputs"] |= given
+    return graph | {"load": load_video(frame_load_cap=1)}
+
+
+@pytest.mark.parametrize(
+    ("vae", "sentence"),
+    [
+        (False, "connect the checkpoint's VAE to vae of Apply AnimateDiff"),
+        (True, "Keyframes need AnimateDiff's v3 motion module"),
+    ],
+)
+def test_keyframes_that_cannot_act_behind_apply_animatediff(server, models, vae, sentence):
+    assert sentence in failure(server, applied(vae=vae))
 
 
 def free_init(**values):
