@@ -40,6 +40,8 @@ class SparseCtrlWeights:
             the positional encoding if the file has them.
         attentions: attention layers of each motion module.
         max_frames: the largest number of frames that the motion module takes at once.
+        has_mid_block: True if the middle block has a motion module as well, as in v2's files.
+            None of AnimateDiff's own SparseCtrl models has one: they were trained with v3.
         takes_latents: True if the keyframes are encoded by the VAE (RGB); False if it has a
             network of its own that encodes pictures (scribbles).
     """
@@ -49,6 +51,7 @@ class SparseCtrlWeights:
     motion: dict[str, torch.Tensor]
     attentions: int
     max_frames: int
+    has_mid_block: bool
     takes_latents: bool
 
 
@@ -85,7 +88,8 @@ def load_sparsectrl(path: str | Path) -> SparseCtrlWeights:
     named = original_names(weights)
     frames = voted_size(shapes_of(named), [(name, 1) for name in named if name.endswith(".pe")])
     attentions = 1 + any(".attention_blocks.1.to_q." in name for name in named)
-    specs = _motion_table(config, frames, attentions)
+    has_mid_block = any(name.startswith("mid_block.") for name in named)
+    specs = _motion_table(config, frames, attentions, has_mid_block=has_mid_block)
     motion = take_tensors(named, specs, layout="diffusers", prefix="", path=path)
     return SparseCtrlWeights(
         config=config,
@@ -93,6 +97,7 @@ def load_sparsectrl(path: str | Path) -> SparseCtrlWeights:
         motion=motion,
         attentions=attentions,
         max_frames=frames or _FRAMES_WITHOUT_TABLE,
+        has_mid_block=has_mid_block,
         takes_latents=takes_latents,
     )
 
@@ -103,9 +108,13 @@ def _latents_table(config: dict[str, Any]) -> Iterator[TensorSpec]:
 
 
 def _motion_table(
-    config: dict[str, Any], frames: int | None, attentions: int
+    config: dict[str, Any], frames: int | None, attentions: int, *, has_mid_block: bool
 ) -> Iterator[TensorSpec]:
     """List the tensors of the motion modules: one for each layer of the encoder's levels."""
+    if has_mid_block:
+        name = "mid_block.motion_modules.0.temporal_transformer"
+        width = config["block_out_channels"][-1]
+        yield from temporal_transformer_table(name, width, frames, attentions=attentions)
     for level, width in enumerate(config["block_out_channels"]):
         for layer in range(config["layers_per_block"]):
             name = f"down_blocks.{level}.motion_modules.{layer}.temporal_transformer"

@@ -114,7 +114,8 @@ def encoder_residuals(
         timestep: As for MotionUNet.forward.
         context: As for MotionUNet.forward.
         depth: As for ControlNetwork.forward.
-        motion: Motion modules for the layers of each level, as in SparseCtrl.
+        motion: Motion modules for the layers of each level, as in SparseCtrl, and perhaps one for
+            the middle block.
         num_frames: Frames of each video, for `motion`.
     """
     # As in diffusers' forward for all layers, each row has its own time step there.
@@ -135,6 +136,8 @@ def encoder_residuals(
             skips.append(features)
     middle = network.mid_block
     features = layers.run(middle, 0, features)
+    if len(motion) > len(network.down_blocks):
+        features = layers.motion(motion[-1].motion_modules[0], features)
     features = layers.resnet(middle.resnets[-1], features)
     return Residuals(
         _sent(network.controlnet_down_blocks, skips), network.controlnet_mid_block(features)

@@ -6,7 +6,6 @@ SparseControlNetModel normalise over all frames together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -37,19 +36,21 @@ class SparseControlNetwork(nn.Module):
         self.config = weights.config
         self.takes_latents = weights.takes_latents
         self.max_frames = weights.max_frames
+        self.has_mid_block = weights.has_mid_block
         network: Any = ControlNet(**weights.config)
         channels = weights.config["block_out_channels"]
         if weights.takes_latents:
             pictures = weights.config["conditioning_channels"]
             network.controlnet_cond_embedding = nn.Conv2d(pictures, channels[0], 3, padding=1)
         self.network = network
-        # The name is that of the files' keys.
+        frames, attentions = weights.max_frames, weights.attentions
+        # These names are those of the files' keys.
         self.down_blocks = nn.ModuleList(
-            MotionBlock(
-                each, weights.max_frames, weights.config["layers_per_block"], weights.attentions
-            )
+            MotionBlock(each, frames, weights.config["layers_per_block"], attentions)
             for each in channels
         )
+        if weights.has_mid_block:
+            self.mid_block = MotionBlock(channels[-1], frames, 1, attentions)
 
     def check_fits(self, unet: MotionUNet) -> None:
         """Raise AnimateDiffV2VError unless the UNet has the sizes that the network was made for."""
@@ -78,13 +79,14 @@ class SparseControlNetwork(nn.Module):
         # Of a sample of zeros the first layer leaves its bias.
         bias = network.conv_in.bias.view(1, -1, 1, 1)
         features = bias + network.controlnet_cond_embedding(pictures)
+        blocks = [*self.down_blocks, *([self.mid_block] if self.has_mid_block else ())]
         return encoder_residuals(
             network,
             features,
             timestep,
             context,
             depth=depth,
-            motion=cast("Sequence[MotionBlock]", self.down_blocks),
+            motion=cast("list[MotionBlock]", blocks),
             num_frames=num_frames,
         )
 

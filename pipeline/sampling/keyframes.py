@@ -20,7 +20,7 @@ from .control import Control, check_mask, check_shape, fitted
 from .span import WHOLE_SCHEDULE, Span
 from .windows import Window
 
-# SparseCtrl was trained with v3: it does not suit the features of earlier motion modules.
+# AnimateDiff's SparseCtrl was trained with v3: it does not suit the features of earlier modules.
 _UNSUITABLE = {None: "no motion module", "v1": "a v1 one", "v2": "a v2 (or Lightning) one"}
 
 
@@ -60,6 +60,11 @@ class Keyframes:
             )
         check_mask(self.network.name, self.mask)
 
+    @property
+    def needs_codec(self) -> bool:
+        """True if the network takes latents of the pictures, and they are not encoded yet."""
+        return self.network.takes_latents and self.latents is None
+
     def encoded(self, codec: LatentCodec, width: int, height: int) -> Keyframes:
         """Return the keyframes with their latents, if the network takes latents.
 
@@ -68,7 +73,7 @@ class Keyframes:
             width: Pixels of the video.
             height: Pixels of the video.
         """
-        if not self.network.takes_latents or self.latents is not None:
+        if not self.needs_codec:
             return self
         check_shape(f"The keyframes of {self.network.name}", self.pictures, width, height)
         pictures = fitted(self.pictures, width=width, height=height, is_smooth=True)
@@ -102,17 +107,12 @@ class Keyframes:
             latents: [frames, 4, height / 8, width / 8].
         """
         name = self.network.name
-        unsuitable = _UNSUITABLE.get(unet.family)
-        if unsuitable:
-            raise AnimateDiffV2VError(
-                f"Keyframes need AnimateDiff's v3 motion module, which {name} was trained with, "
-                f"and the model has {unsuitable}: use v3_sd15_mm."
-            )
+        self._check_motion(unet)
         self.network.check_fits(unet)
         self.placed(len(latents))
         height, width = (8 * side for side in latents.shape[-2:])
         check_shape(f"The keyframes of {name}", self.pictures, width, height)
-        if self.network.takes_latents and self.latents is None:
+        if self.needs_codec:
             raise AnimateDiffV2VError(
                 f"The keyframes of {name} have no latents: call `encoded` with the VAE first."
             )
@@ -123,6 +123,23 @@ class Keyframes:
                     "give one for each frame or one for all."
                 )
             check_shape(f"The masks of {name}", self.mask, width, height)
+
+    def _check_motion(self, unet: MotionUNet) -> None:
+        """Raise AnimateDiffV2VError unless the network was trained with such motion modules."""
+        name = self.network.name
+        if self.network.has_mid_block:
+            if unet.motion is None or unet.motion.mid_block is None:
+                raise AnimateDiffV2VError(
+                    f"{name} was trained with a motion module that has a middle block, and the "
+                    "model has none such: use the motion module that it was made for."
+                )
+            return
+        unsuitable = _UNSUITABLE.get(unet.family)
+        if unsuitable:
+            raise AnimateDiffV2VError(
+                f"Keyframes need AnimateDiff's v3 motion module, which {name} was trained with, "
+                f"and the model has {unsuitable}: use v3_sd15_mm."
+            )
 
     def residuals(
         self,

@@ -285,7 +285,35 @@ MOTION = {
     "PIA": Row(
         lambda: motion(mid=True, frames=32) | zeros(**{"conv_in.weight": (320, 9, 3, 3)}),
         "motion module",
+        says="PIA motion module. Use the v3 motion module, and give it the picture as a keyframe: "
+        "Keyframes with v3_sd15_sparsectrl_rgb",
+    ),
+    "PIA, diffusers": Row(
+        lambda: (
+            motion(mid=True, frames=32, layout="diffusers")
+            | zeros(**{"conv_in.weight": (320, 9, 3, 3), "conv_in.bias": (320,)})
+        ),
+        "motion module",
+        says="give it the picture as a keyframe",
+    ),
+    "PIA, nested": Row(
+        lambda: motion(mid=True, frames=32) | zeros(**{"conv_in.weight": (320, 9, 3, 3)}),
+        "motion module",
         says="PIA",
+        wrap=lambda tensors: {
+            "state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}
+        },
+    ),
+    "AnimateLCM-I2V, nested": Row(
+        lambda: (
+            motion(mid=True, frames=32, tables=False)
+            | named("img_encoder.conv_in.weight", shape=(8, 4, 3, 3))
+        ),
+        "motion module",
+        says="give it the picture as a keyframe",
+        wrap=lambda tensors: {
+            "state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}
+        },
     ),
     "AnimateLCM-I2V": Row(
         lambda: (
@@ -293,7 +321,8 @@ MOTION = {
             | named("img_encoder.conv_in.weight", shape=(8, 4, 3, 3))
         ),
         "motion module",
-        says="AnimateLCM-I2V",
+        says="AnimateLCM-I2V motion module. Use AnimateLCM's own motion module, and give it the "
+        "picture as a keyframe",
     ),
     "CameraCtrl": Row(
         lambda: named(

@@ -318,6 +318,55 @@ def test_pictures_are_encoded_once_and_only_where_that_is_needed(rgb, scribble):
     assert codec.encoded == 2
 
 
+@pytest.fixture(scope="module")
+def with_middle(tmp_path_factory):
+    """Return a function for the network for pictures with a motion module in its middle block."""
+    weights = mini.sparsectrl(takes_latents=True)
+    last = "down_blocks.1.motion_modules.0."
+    middle = {
+        f"mid_block.{name.removeprefix('down_blocks.1.')}": tensor
+        for name, tensor in weights.items()
+        if name.startswith(last)
+    }
+    folder = tmp_path_factory.mktemp("middle")
+
+    def made(scale=1.0):
+        scaled = {name: tensor * scale for name, tensor in middle.items()}
+        path = saved(folder, weights | scaled, f"{scale}.safetensors")
+        return load_sparsectrl_network(path, device=CPU, dtype=torch.float32)
+
+    return made
+
+
+@torch.inference_mode()
+def test_a_middle_block_moves_too(with_middle, rgb):
+    rows, sample = draw(1, 7, mini.CROSS, seed=1).expand(FRAMES, -1, -1), draw(FRAMES, 4, 8, 4)
+
+    def made(network):
+        window = [list(range(FRAMES))]
+        return keyed(network).residuals(sample, torch.tensor([400]), rows, window)
+
+    without, whole, off = made(rgb), made(with_middle()), made(with_middle(0.0))
+    for one, other in zip([*without.skips, without.middle], [*off.skips, off.middle], strict=True):
+        assert torch.equal(one, other)
+    assert all(torch.equal(one, two) for one, two in zip(off.skips, whole.skips, strict=True))
+    assert (whole.middle - off.middle).norm() > 0.01 * off.middle.norm()
+
+
+def test_a_network_with_a_middle_block_is_for_motion_modules_that_have_one(unet, with_middle):
+    keyframes = keyed(with_middle())
+    for options in ({}, {"frames": 24}, {"motion": False}):
+        with pytest.raises(AnimateDiffV2VError, match="that has a middle block, and the model has"):
+            sample(
+                unet(**options), draw(FRAMES, 4, HEIGHT, WIDTH), prompts(), controls=(keyframes,)
+            )
+    plain, made = (
+        sample(unet(mid=True), draw(FRAMES, 4, HEIGHT, WIDTH), prompts(), controls=each)
+        for each in ((), (keyframes,))
+    )
+    assert not torch.allclose(plain, made, atol=1e-3)
+
+
 NOT_V3 = {
     "v1": {"frames": 24},
     "v2": {"mid": True},
