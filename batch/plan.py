@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pipeline.curve import Curve
 from ..pipeline.errors import AnimateDiffV2VError, Cancelled
 from ..pipeline.job_files import check_files, check_kinds
 from ..pipeline.progress import IsCancelled, never, stop_if
@@ -159,7 +160,7 @@ class _Planner:
         ) as reader:  # fmt: skip
             expected, size = reader.expected_frame_count, (reader.width, reader.height)
             whole = replace(whole, source_frames=reader.info.frame_count or 0)
-        spans, frames = ([], expected or 0) if is_whole else self._spans(whole.request, expected)
+        spans, frames = ([], expected or 0) if is_whole else self._spans(whole, expected)
         if len(spans) < 2:
             yield self._finished(replace(whole, frames=frames))
             return
@@ -226,18 +227,19 @@ class _Planner:
         )  # fmt: skip
         return made if unit.problem else self._finished(made)
 
-    def _spans(self, request: Request, expected: int | None) -> tuple[list[Span], int]:
+    def _spans(self, whole: Unit, expected: int | None) -> tuple[list[Span], int]:
         """Return the spans that a clip is cut into, and its frames, 0 if that is not known.
 
         Args:
-            request: The request of the whole clip.
+            whole: The unit of the whole clip.
             expected: Its frames; None if only decoding can tell.
         """
+        request = whole.request
         shortest = request.sampling.context.length if request.sampling.context else OVERLAP
         is_short = expected is not None and expected <= (
             self.part_frames if self.shots == "whole" else 2 * shortest - 1
         )
-        if is_short or _depends_on_frame_numbers(request):
+        if is_short or _depends_on_frame_numbers(request, whole.files):
             return [], expected or 0
         count, starts = self._scan(request)
         bounds = _shots(count, [] if self.shots == "whole" else starts, shortest=shortest)
@@ -277,13 +279,15 @@ def _loops(request: Request) -> int:
     return 0 if FORMATS[request.format].loops_itself else request.loop_count
 
 
-def _depends_on_frame_numbers(request: Request) -> bool:
+def _depends_on_frame_numbers(request: Request, files: ModelFiles) -> bool:
     context = request.sampling.context
+    strengths = request.sampling.strengths + files.strengths
     return (
         request.prompt_schedule is not None
         or any(style.weights or style.arrangement in SPREAD for style in request.styles)
         or any(control.repeat_last for control in request.controls)
         or bool(request.keyframes)
+        or any(isinstance(each, Curve) for each in strengths)
         or (context is not None and context.closed_loop)
     )
 

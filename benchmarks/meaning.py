@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from animatediff_v2v.pipeline.curve import Curve, Strength
 from animatediff_v2v.pipeline.files import LoraEntry
 from animatediff_v2v.pipeline.models import Models, load_models
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
@@ -128,10 +129,10 @@ def held_out_clips(count: int) -> list[Clip]:
 
 
 @lru_cache(maxsize=4)
-def miniature(lora: str | None = None, strength: float = 1.0, motion: bool = True) -> Models:
+def miniature(lora: str | None = None, strength: Strength = 1.0, motion: bool = True) -> Models:
     """Load the miniature, with a LoRA or without its motion module."""
     path = MODELS / "loras" / f"miniature_{lora}.safetensors"
-    entry = LoraEntry(path, model_strength=strength, clip_strength=strength)
+    entry = LoraEntry(path, strength, 0.0 if isinstance(strength, Curve) else strength)
     module = MODELS / "animatediff_models" / "miniature_motion.safetensors"
     return load_models(
         MODELS / "checkpoints" / "miniature.safetensors",
@@ -350,6 +351,34 @@ def denoise_row(clips: Sequence[Clip]) -> Iterator[Row]:
         yield Row(f"{name}, denoise 0.2 to 1", " ".join(f"{v:.3f}" for v in values), bound, holds)
 
 
+def curves_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Check that denoise and a style LoRA that rise along a clip do more from frame to frame.
+
+    The prompt describes the source itself, as for `denoise_row`.
+    """
+    rising, prompts = Curve(f"0: 0, {FRAMES - 1}: 1"), [caption(clip.scene) for clip in clips]
+    results = [restyled(c, prompt=p, denoise=rising) for c, p in zip(clips, prompts, strict=True)]
+    far = [np.abs(r - c.frames).mean((1, 2, 3)) for r, c in zip(results, clips, strict=True)]
+    yield _rises("distance to source, denoise 0 to 1 along a clip", far)
+    styled = miniature("outlined", rising)
+    energies = []
+    for clip, prompt in zip(clips, prompts, strict=True):
+        with_lora, without = (_energies(restyled(clip, m, prompt=prompt)) for m in (styled, None))
+        energies.append(with_lora - without)
+    yield _rises("edge energy added, style LoRA 0 to 1 along a clip", energies)
+
+
+def _energies(frames: Frames) -> Frames:
+    return np.array([measures.edge_energy(frame[None]) for frame in frames])
+
+
+def _rises(name: str, of_frames: Sequence[Sequence[float]]) -> Row:
+    """Check that the mean over clips of a measure of frames rises from quarter to quarter."""
+    quarters = np.mean(of_frames, axis=0).reshape(4, -1).mean(axis=1)
+    values = " ".join(f"{value:.4f}" for value in quarters)
+    return Row(name, values, "rises", bool(np.all(np.diff(quarters) > 0)))
+
+
 ROWS: dict[str, Callable[[Sequence[Clip]], Iterator[Row]]] = {
     "codec": codec_row,
     "prompt": prompt_row,
@@ -361,6 +390,7 @@ ROWS: dict[str, Callable[[Sequence[Clip]], Iterator[Row]]] = {
     "style-image": style_image_row,
     "few-steps": few_steps_row,
     "denoise": denoise_row,
+    "curves": curves_row,
     "windows": windows_row,
 }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from ..pipeline.curve import Curve, Strength
 from ..pipeline.errors import AnimateDiffV2VError
 from ..pipeline.files import LoraEntry, find_lora
 from ..pipeline.keyframe_files import KeyframeFiles
@@ -58,11 +59,15 @@ class FileOption:
             raise AnimateDiffV2VError(f"{self.name} {text}: {reworded(str(error))}") from error
 
 
-LORA = FileOption("--lora", "FILE[:SCALE[:TEXT_SCALE]]")
+LORA = FileOption("--lora", "FILE[:SCALE[:TEXT_SCALE[:START[:END]]]]")
 MOTION_LORA = FileOption("--motion-lora", "FILE[:SCALE]")
 CONTROL = FileOption("--control", "FILE[:STRENGTH[:START[:END]]]")
 SPARSECTRL = FileOption("--sparsectrl", "FILE[:STRENGTH[:START[:END]]]")
 IP_ADAPTER = FileOption("--ip-adapter", "FILE[:WEIGHT[:START[:END]]]")
+
+
+# In FILE:0=0.2,24=1.0 and FILE:0=0.2,24=1.0:0.5, the curve, and the numbers behind it.
+_CURVE = re.compile(r":(?P<curve>\s*[-\d][^:]*=[^:]*)(?P<numbers>(?::[^:]*)*)$")
 
 
 def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
@@ -71,11 +76,17 @@ def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
     Raises AnimateDiffV2VError naming the option when there is no such file (with the command that
     downloads it), or when a scale is out of range.
     """
-    reference, scales = option.split(text)
-    scale = scales[0] if scales else 1.0
+    match = _CURVE.search(text)
+    without_curve = text if match is None else f"{text[: match.start()]}:1{match['numbers']}"
+    reference, numbers = option.split(without_curve)
+    scale, *others = numbers or [1.0]
+    text_scale = others[0] if others else scale if match is None else 0.0
+    start, end = [*others[1:], *(0.0, 1.0)[len(others[1:]) :]]
     try:
-        path = find_lora(reference, folders=())
-        return LoraEntry(path, model_strength=scale, clip_strength=scales[-1] if scales else 1.0)
+        path, strength = find_lora(reference, folders=()), cast("Strength", scale)
+        if match is not None or others[1:]:
+            strength = Curve(match["curve"] if match else f"0: {scale}", start=start, end=end)
+        return LoraEntry(path, strength, text_scale)
     except AnimateDiffV2VError as error:
         raise AnimateDiffV2VError(f"{option.name}: {error}") from error
 

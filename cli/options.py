@@ -18,6 +18,7 @@ from ..pipeline.sampling import (
 )
 from ..pipeline.video import FORMATS, Fit
 from .arguments import LORA, MOTION_LORA
+from .parsing import STRENGTH, strength
 
 Group = argparse._ArgumentGroup
 
@@ -54,8 +55,10 @@ def add_model_files(files: Group) -> None:
         action="append",
         default=[],
         metavar=LORA.form,
-        help="LoRA to merge; SCALE defaults to 1, and TEXT_SCALE, for the text encoder, to SCALE; "
-        "repeat for several",
+        help="LoRA; SCALE defaults to 1, and TEXT_SCALE, for the text encoder, to SCALE; it acts "
+        "between START and END, fractions of the noise schedule. SCALE can be a curve along the "
+        'frames of the output, "FILE:0=0.2,24=1.0", and TEXT_SCALE is then 0 by default. Repeat '
+        "for several",
     )
     files.add_argument(
         "--motion-lora",
@@ -71,9 +74,17 @@ def add_model_files(files: Group) -> None:
     )
     files.add_argument(
         "--motion-scale",
-        type=float,
+        type=strength,
         default=1.0,
+        metavar=STRENGTH,
         help="above 1 more motion, below 1 less",
+    )
+    files.add_argument(
+        "--motion-effect",
+        type=strength,
+        default=1.0,
+        metavar=STRENGTH,
+        help="share of the motion module's change that is used, from 0 to 1",
     )
     files.add_argument(
         "--clip-skip",
@@ -130,7 +141,13 @@ def add_picture(picture: Group) -> None:
     picture.add_argument("--steps", type=int, help="denoising steps")
     _add_guidance(picture)
     picture.add_argument(
-        "--denoise", type=float, default=0.7, help="how much the video is changed, from 0 to 1"
+        "--denoise",
+        type=strength,
+        default=0.7,
+        metavar=STRENGTH,
+        help="how much the video is changed, from 0 to 1; or a curve along the frames of the "
+        'output: "0: 0.2, 24: 1.0" rises evenly, with "24: 1.0 ease" softly, with "24: 1.0 hold" '
+        "at once",
     )
     picture.add_argument("--seed", type=int, help="0 to 2^64-1, as in ComfyUI; random if absent")
     picture.add_argument("--sampler", help=_named(Sampler))
@@ -150,7 +167,12 @@ def add_picture(picture: Group) -> None:
 
 
 def _add_guidance(picture: Group) -> None:
-    picture.add_argument("--guidance-scale", type=float, help="how strictly the prompt is followed")
+    picture.add_argument(
+        "--guidance-scale",
+        type=strength,
+        metavar=STRENGTH,
+        help="how strictly the prompt is followed",
+    )
     picture.add_argument(
         "--guidance-rescale",
         type=float,

@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import Any, NoReturn
 
+from ..pipeline.curve import Strength, parse_strength
 from ..pipeline.errors import AnimateDiffV2VError
 from .usage_errors import in_a_sentence, unknown_arguments
 
@@ -83,6 +84,7 @@ OPTIONS = {
             "devices",
             "dtype",
             "motion_scale",
+            "motion_effect",
             "clip_skip",
             "prompt",
             "prompt_schedule",
@@ -169,6 +171,17 @@ def reworded(sentence: str) -> str:
     parts = _QUOTED.split(sentence)
     parts[::2] = [_FIELD.sub(lambda match: OPTIONS[match[0]], part) for part in parts[::2]]
     return "".join(parts)
+
+
+STRENGTH = "NUMBER|CURVE"
+
+
+def strength(text: str) -> Strength:
+    """Parse a number, or a curve along the frames; raise ArgumentTypeError with a sentence."""
+    try:
+        return parse_strength(text)
+    except AnimateDiffV2VError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 class Parser(argparse.ArgumentParser):

@@ -201,6 +201,7 @@ def model_files(parsed: argparse.Namespace) -> ModelFiles:
         dtype=parsed.dtype,
         max_memory_gb=parsed.max_memory,
         motion_scale=parsed.motion_scale,
+        motion_effect=parsed.motion_effect,
         clip_skip=parsed.clip_skip,
     )
 

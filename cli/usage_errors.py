@@ -15,6 +15,10 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
             lambda found: f"{found[1]} is {found[3]}; it must be {_NUMBERS[found[2]]}.",
         ),
         (
+            r"argument (.+?): ((?:In the|The) curve .*)",
+            lambda found: f"{found[1]}: {found[2]}",
+        ),
+        (
             r"argument (.+?): invalid choice: (.*) \(choose from (.*)\)",
             lambda found: f"{found[1]} is {found[2]}; it can be {_unquoted(found[3])}.",
         ),

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from animatediff_v2v.demo.widening import widened_checkpoint, widened_motion_module
 from animatediff_v2v.pipeline import FrameSelection
+from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.files import LoraEntry, load_checkpoint
 from animatediff_v2v.pipeline.frame_job import as_bytes
 from animatediff_v2v.pipeline.models import Models, TextEncoder, load_models
@@ -243,6 +244,22 @@ def free_init() -> Rows:
     }
 
 
+def strength_curve() -> Rows:
+    last = len(source()) - 1
+    lora = MODELS / "loras" / "miniature_outlined.safetensors"
+    outlined = load_models(
+        CHECKPOINT,
+        motion_module=MOTION_MODULE,
+        loras=[LoraEntry(lora, Curve(f"0: 0, {last}: 1"), clip_strength=0.0)],
+        **PLACE,
+    )
+    return {
+        "the source": source(),
+        "denoise 0 to 0.7": restyled(denoise=Curve(f"0: 0, {last}: 0.7")),
+        "LoRA strength 0 to 1": restyled(YELLOW, networks=outlined),
+    }
+
+
 def speed() -> Rows:
     ways = {
         "exact": SpeedOptions(),
@@ -331,6 +348,7 @@ MAKERS: dict[str, Callable[[], Rows]] = {
         controlnet,
         ip_adapter,
         free_init,
+        strength_curve,
         speed,
         match_source,
         restore_frames,

@@ -16,6 +16,7 @@ from .inputs import MOTION_MODULE_TOOLTIP, context_input, motion_scale_input
 from .loading import MotionStack, model_fingerprint, motion_lora_entries
 from .model_checks import file_problem
 from .sockets import CATEGORY, ControlSocket, MotionLoraStackSocket
+from .strength_curve import strength_of
 
 USE_EXISTING = "use existing"
 
@@ -74,7 +75,7 @@ class ApplyMotion(CheckedNode):
             host.model_path(host.MOTION_MODULES, motion_module),
             config,
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
-            motion_scale=motion_scale,
+            motion_scale=strength_of("motion_scale", motion_scale),
             placement=models.Placement(offload, host.compute_dtype(model)),
         )
         if beta_schedule != USE_EXISTING:

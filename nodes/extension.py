@@ -31,6 +31,7 @@ from .sampler import Sampler
 from .select_frames import SelectFrames
 from .selection_route import add_selection_route
 from .speed import Speed
+from .strength_curve import StrengthCurve, add_curve_route
 from .video_info import VideoInfo
 from .video_to_video import VideoToVideo
 
@@ -43,6 +44,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
         register_model_folders()
         remember_submitted_prompts()
         add_selection_route()
+        add_curve_route()
         add_miniature_route()
         add_convert_routes()
         add_hosted_api()
@@ -65,6 +67,7 @@ class AnimateDiffV2VExtension(ComfyExtension):
             IPAdapter,
             Speed,
             FreeInitOptions,
+            StrengthCurve,
             Sampler,
             MatchSource,
             RestoreFrames,

@@ -95,7 +95,8 @@ def guidance_input() -> io.Input:
         max=GUIDANCE_SCALE.high,
         step=0.1,
         tooltip="How strongly the prompt is followed; 7 is usual, above 12 colours become "
-        "oversaturated. 1 takes half the time and ignores the negative prompt.",
+        "oversaturated. 1 takes half the time and ignores the negative prompt. A Strength Curve "
+        "can be connected.",
     )
 
 
@@ -145,7 +146,7 @@ def denoise_input(**more: Any) -> io.Input:
         step=0.01,
         **more,
         tooltip="How much is changed: 0 returns the source, 0.5 keeps shapes, 0.7 keeps the "
-        "composition, 1 keeps nothing.",
+        "composition, 1 keeps nothing. A Strength Curve can be connected.",
     )
 
 
@@ -316,7 +317,7 @@ def motion_scale_input() -> io.Input:
         max=MOTION_SCALE.high,
         step=0.05,
         tooltip="Sharpens the attention between frames: above 1 gives more motion, below 1 less. "
-        "1 is as trained.",
+        "1 is as trained. A Strength Curve can be connected.",
     )
 
 

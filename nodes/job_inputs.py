@@ -46,6 +46,7 @@ from .lora_stack import LoraStackEntries
 from .selection import SELECTION_INPUTS
 from .sockets import Context, LoraStackSocket, MotionLoraStackSocket, SpeedSocket
 from .speed import SPEED_TOOLTIP
+from .strength_curve import strength_of
 from .wording import naming_inputs
 
 FORMAT = FORMATS["mp4-h264"]
@@ -122,7 +123,7 @@ class JobInputs:
     def _sampling(self) -> SamplingSettings:
         own = Defaults(
             steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
+            guidance_scale=strength_of("guidance_scale", self.guidance_scale),
             sampler=self.sampler,
             scheduler=self.scheduler,
         )
@@ -133,7 +134,7 @@ class JobInputs:
             guidance=Guidance(scale=chosen.guidance_scale),
             sampler=chosen.sampler,
             scheduler=chosen.scheduler,
-            denoise=self.denoise,
+            denoise=strength_of("denoise", self.denoise),
             context=self.context_options or ContextOptions(),
             speed=self.speed or chosen.speed,
         )

@@ -24,6 +24,7 @@ from .loading import (
 from .lora_stack import LoraStackEntries
 from .model_checks import file_problem
 from .sockets import CATEGORY, LoraStackSocket, Model, MotionLoraStackSocket
+from .strength_curve import strength_of
 
 
 class LoadModel(CheckedNode):
@@ -77,7 +78,7 @@ class LoadModel(CheckedNode):
                 vae=vae,
                 lora_stack=lora_stack or (),
                 motion_lora_stack=motion_lora_stack or (),
-                motion_scale=motion_scale,
+                motion_scale=strength_of("motion_scale", motion_scale),
                 clip_skip=clip_skip,
             )
         )

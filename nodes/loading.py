@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import pipeline
 from ..pipeline import LoraEntry, models, prompts
+from ..pipeline.curve import Strength
 from ..pipeline.files import find_lora
 from . import host
 from .fingerprint import file_fingerprint
@@ -26,7 +27,7 @@ def load_managed(
     vae: str = VAE_FROM_CHECKPOINT,
     lora_stack: LoraStackEntries = (),
     motion_lora_stack: MotionStack = (),
-    motion_scale: float = 1.0,
+    motion_scale: Strength = 1.0,
     clip_skip: int = 1,
     fp8_weights: bool = False,
 ) -> host.ManagedModels:
@@ -50,7 +51,7 @@ def model_files(
     vae: str = VAE_FROM_CHECKPOINT,
     lora_stack: LoraStackEntries = (),
     motion_lora_stack: MotionStack = (),
-    motion_scale: float = 1.0,
+    motion_scale: Strength = 1.0,
     clip_skip: int = 1,
 ) -> pipeline.ModelFiles:
     """Return the files that combos name; raise AnimateDiffV2VError when one is missing."""

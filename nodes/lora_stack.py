@@ -7,15 +7,17 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..pipeline.curve import Strength
 from ..pipeline.ranges import LORA_STRENGTH
 from . import host
 from .checks import CheckedNode, Problem
 from .fingerprint import file_fingerprint
 from .model_checks import file_problem
 from .sockets import CATEGORY, LoraStackSocket
+from .strength_curve import strength_of
 
 # Name, model strength, CLIP strength.
-LoraStackEntries = Sequence[tuple[str, float, float]]
+LoraStackEntries = Sequence[tuple[str, Strength, float]]
 
 NO_LORA = "None"
 # Saved graphs store widget values by index: slots may be added at the end, not removed.
@@ -65,14 +67,12 @@ class LoraStack(CheckedNode):
         )
 
     @classmethod
-    def execute(
-        cls, lora_stack: LoraStackEntries | None = None, **slots: str | float
-    ) -> io.NodeOutput:
+    def execute(cls, lora_stack: LoraStackEntries | None = None, **slots: Any) -> io.NodeOutput:
         """Append the chosen LoRAs, slot by slot, to the incoming stack."""
         chosen = [
             (
                 str(slots.get(f"lora_{number}", NO_LORA)),
-                float(slots.get(f"model_strength_{number}", 1.0)),
+                strength_of(f"model_strength_{number}", slots.get(f"model_strength_{number}", 1.0)),
                 float(slots.get(f"clip_strength_{number}", 1.0)),
             )
             for number in range(1, LORA_SLOTS + 1)
@@ -101,7 +101,7 @@ class LoraStack(CheckedNode):
         ]
 
 
-def without_idle(stack: LoraStackEntries) -> list[tuple[str, float, float]]:
+def without_idle(stack: LoraStackEntries) -> list[tuple[str, Strength, float]]:
     """Return the stack without entries that do nothing: "None", or both strengths 0."""
     return [
         (name, model_strength, clip_strength)
@@ -132,7 +132,7 @@ def _slot(number: int) -> list[io.Input]:
             **strength,
             tooltip="How strongly the LoRA changes the picture: 0 not at all, 1 as trained, below "
             "0 in the opposite direction. 0.5 to 1 is usual. If both strengths are 0, the slot is "
-            "skipped.",
+            "skipped. A Strength Curve can be connected.",
         ),
         io.Float.Input(
             f"clip_strength_{number}",

@@ -21,6 +21,7 @@ from .loading import (
 )
 from .model_checks import file_problem
 from .sockets import CATEGORY, Model, MotionLoraStackSocket
+from .strength_curve import strength_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class ModelFromComfy(CheckedNode):
             tensors,
             motion_module=optional_path(host.MOTION_MODULES, motion_module),
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
-            motion_scale=motion_scale,
+            motion_scale=strength_of("motion_scale", motion_scale),
             placement=models.Placement(
                 devices.offload, host.compute_dtype(model) if is_patched else devices.unet_dtype
             ),

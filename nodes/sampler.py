@@ -38,6 +38,7 @@ from .inputs import (
 )
 from .sockets import CATEGORY, Model, Schedule, SpeedSocket
 from .speed import SPEED_TOOLTIP
+from .strength_curve import strength_of
 
 
 class Sampler(CheckedNode):
@@ -126,7 +127,7 @@ class Sampler(CheckedNode):
             preset,
             Defaults(
                 steps=steps,
-                guidance_scale=guidance_scale,
+                guidance_scale=strength_of("guidance_scale", guidance_scale),
                 sampler=sampler,
                 scheduler=scheduler,
             ),
@@ -143,7 +144,7 @@ class Sampler(CheckedNode):
             ),
             sampler=chosen.sampler,
             scheduler=chosen.scheduler,
-            denoise=denoise,
+            denoise=strength_of("denoise", denoise),
             beta_schedule=beta_schedule,
             noise_type=noise_type,
             context=context_options,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from .choices import check_types, checked
+from .curve import Strength, highest
 from .sampling import Sampler, Scheduler, SpeedOptions
 from .sampling.windows import context_windows, window_for
 
@@ -35,7 +36,7 @@ class Defaults:
     """Default values of the settings that a preset changes."""
 
     steps: int
-    guidance_scale: float
+    guidance_scale: Strength
     sampler: Sampler
     scheduler: Scheduler
     speed: SpeedOptions = field(default_factory=SpeedOptions)
@@ -144,22 +145,22 @@ def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
             "%s is %g and has no effect, because there is no guidance at a scale of 1.",
             option, value,
         )  # fmt: skip
-    is_cfg_pp = settings.sampler.endswith("_cfg_pp")
-    if is_cfg_pp and settings.guidance.scale > MOST_CFG_PP_GUIDANCE:
+    is_cfg_pp, scale = settings.sampler.endswith("_cfg_pp"), highest(guidance.scale)
+    if is_cfg_pp and scale > MOST_CFG_PP_GUIDANCE:
         logger.warning(
             "guidance_scale %g is too strong for the sampler %s: 1 to 2 suit it.",
-            settings.guidance.scale, settings.sampler,
+            scale, settings.sampler,
         )  # fmt: skip
         return
     family = models.motion_family
     if family is None:
         return
     few_steps = settings.steps <= MOST_DISTILLED_STEPS
-    strong = settings.guidance.scale > MOST_DISTILLED_GUIDANCE
+    strong = scale > MOST_DISTILLED_GUIDANCE
     if family == "animatelcm" and strong:
         logger.warning(
             "guidance_scale %g is too strong for an AnimateLCM motion module: 1 to 2.2 suit it, as "
-            "in the preset turbo.", settings.guidance.scale,
+            "in the preset turbo.", scale,
         )  # fmt: skip
     # Not for v2, which may be a Lightning module, nor with a LoRA, which may be an LCM LoRA.
     elif few_steps and family in ("v1", "v3") and not models.has_loras:

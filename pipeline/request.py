@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .choices import check_types, checked
+from .curve import Strength, check_strength
 from .errors import AnimateDiffV2VError
 from .files import LoraEntry
 from .keyframe_files import KeyframeFiles
@@ -63,13 +64,16 @@ class ModelFiles:
     them at a time as fits; the result is the same, on a CPU to the bit. On a CPU no networks are
     moved, and all of them count. It cannot be combined with `SpeedOptions.compile`, whose memory
     cannot be counted in advance, or with `Request.styles`, whose networks are not counted."""
-    motion_scale: float = 1.0
+    motion_scale: Strength = 1.0
+    """Above 1 sharpens attention over time: more motion; 1 is as trained."""
     clip_skip: int = 1
     devices: tuple[str, ...] = ()
     """Torch devices of one kind that share the context windows of a video, instead of `device`.
     Each has a copy of the UNet and of the request's ControlNets and IP-Adapters, and
     `max_memory_gb` for itself; all else is on the first one. The result is the same, on a CPU to
     the bit. They cannot be combined with `SpeedOptions.compile`."""
+    motion_effect: Strength = 1.0
+    """Share of the motion modules' change that is used: 0 is without them, 1 is as trained."""
 
     def __post_init__(self) -> None:
         """Refuse values that no model accepts; convert text to paths and lists to tuples."""
@@ -82,13 +86,20 @@ class ModelFiles:
         CLIP_SKIP.check(
             "clip_skip", self.clip_skip, hint="1 is the last layer, 2 the one before it"
         )
-        MOTION_SCALE.check("motion_scale", self.motion_scale, hint="1 is as trained")
+        check_strength(MOTION_SCALE, "motion_scale", self.motion_scale, hint="1 is as trained")
+        check_strength(SHARE, "motion_effect", self.motion_effect, hint="1 is as trained")
         if self.max_memory_gb is not None:
             MEMORY_GB.check(
                 "max_memory_gb",
                 self.max_memory_gb,
                 hint="4 suits 16 frames of 512x512 in float16",
             )
+
+    @property
+    def strengths(self) -> list[Strength]:
+        """Those that can be curves."""
+        loras = (each.model_strength for each in self.loras)
+        return [self.motion_scale, self.motion_effect, *loras]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .choices import checked_type
+from .curve import values_of
 from .errors import AnimateDiffV2VError
 from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
 from .job_files import check_devices, check_memory_bound
@@ -81,6 +82,7 @@ def video_to_video(
     clock, started = Clock(), time.perf_counter()
     reader = prepared or open_reader(request)
     with reader, open_writer(request, reader) as writer, ExitStack() as opened:
+        _check_curves(request.sampling, models, reader.expected_frame_count)
         networks = _loaded(models, request.sampling)
         controls = opened.enter_context(_controls(request, networks, reader))
         styles = [load_style(style, unet=networks.unet) for style in request.styles]
@@ -123,6 +125,17 @@ def _check(
     check_memory_bound(request, has_bound=bound is not None)
     others = models.devices[1:] if isinstance(models, ModelFiles) else models.replicas
     check_devices(request, are_several=bool(others))
+
+
+def _check_curves(
+    settings: SamplingSettings, models: Models | ModelFiles, frame_count: int | None
+) -> None:
+    """Raise AnimateDiffV2VError if a curve names a frame beyond those that are read, if known."""
+    if frame_count is None:
+        return
+    of_models = models.strengths if isinstance(models, ModelFiles) else []
+    for strength in settings.strengths + of_models:
+        values_of(strength, frame_count)
 
 
 def _controls(request: Request, models: Models, reader: VideoReader) -> SpooledControls:

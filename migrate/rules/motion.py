@@ -191,6 +191,10 @@ def _source(node: Node, name: str) -> Source | None:
     return slot.source if slot else None
 
 
+# Multivals of a number, or of one for each frame, which motion_scale takes as well.
+_NUMBERS = ("ADE_MultivalDynamic", "ADE_MultivalDynamicFloatInput")
+
+
 class _Scale:
     """A motion scale: a value, or where it comes from."""
 
@@ -207,7 +211,7 @@ def _scale(work: Work, node: Node, holder: Node) -> _Scale:
             work.note(node, "Its motion scale comes through a subgraph; set motion_scale by hand.")
         return _Scale()
     multival = found[0]
-    is_plain = multival.type == "ADE_MultivalDynamic" and not _source(multival, "mask_optional")
+    is_plain = multival.type in _NUMBERS and not _source(multival, "mask_optional")
     if not is_plain:
         work.note(
             node,

@@ -22,9 +22,11 @@ from torch import Tensor
 from ...pipeline import AnimateDiffV2VError, ContextOptions
 from ...pipeline.models.motion_module import MotionModules
 from ...pipeline.models.ops.frame_norm import span_frames
+from ...pipeline.models.pass_strengths import FULL_STRENGTH, PassStrengths
 from ...pipeline.presets import few_frames_at_once
 from ...pipeline.sampling import FreeInit, window_for
 from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
+from ...pipeline.sampling.frame_strengths import motion_strengths
 from .applied_guides import AppliedGuides
 from .managed_models import WholeModelPatcher, patcher_of
 from .native_unet import NativeUNet
@@ -187,12 +189,14 @@ class _Sampling:
                 rows.of_batch(context),
             )
             guides: WindowGuides | None = options.get(GUIDES, self._guides)
+            motion = applied.motion if self._is_active(options) else None
             run = NativeUNet(
                 unet,
-                applied.motion if self._is_active(options) else None,
+                motion,
                 num_frames=len(rows.window),
                 spans_frames=applied.spans_frames,
                 options=_options_of(options, rows),
+                strengths=_strengths_of(motion, rows),
                 **(guides.of(rows, *inputs, options) if guides else {}),
             )
             noise = run(*inputs, _control_of(control, rows))
@@ -211,6 +215,12 @@ class _Sampling:
     def _is_active(self, options: dict[str, Any]) -> bool:
         highest, lowest = self._levels
         return "sigmas" not in options or lowest <= float(options["sigmas"].max()) <= highest
+
+
+def _strengths_of(motion: MotionModules | None, rows: WindowRows) -> PassStrengths:
+    if motion is None:
+        return FULL_STRENGTH
+    return motion_strengths(motion, rows.window * rows.conditionings, rows.num_frames)
 
 
 def _options_of(options: dict[str, Any], rows: WindowRows) -> dict[str, Any]:

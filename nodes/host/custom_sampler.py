@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline import AnimateDiffV2VError, SamplingSettings
+from ...pipeline.curve import highest
 from ...pipeline.sampling.denoise import DenoiseBoth
 from ...pipeline.sampling.noise_schedule import NoiseSchedule
 
@@ -92,7 +93,7 @@ class _Guider:
         self._model, self._sigmas, self._schedule = model, sigmas, schedule
         self._guidance = settings.speed.narrowed(settings.guidance)
         self._told: set[str] = set()
-        self.cfg = self._guidance.scale
+        self.cfg = highest(self._guidance.scale)
         self.conds: dict[str, Any] = {}
         self.model_options: dict[str, Any] = {}
         self.inner_model = _Model(schedule)
@@ -124,9 +125,12 @@ class _Guider:
     ) -> dict[str, Any]:
         """Return what ComfyUI gives to a function after guidance."""
         unconditional = self._model.unconditional()
-        scale = self._guidance.scale_at(level, self._schedule)
+        scale: Any = self._guidance.scale_at(level, self._schedule, len(noisy))
         conditional = unconditional
-        if scale != 0:
+        if isinstance(scale, Tensor):
+            change = (denoised - unconditional) / torch.where(scale == 0, torch.inf, scale)
+            conditional, scale = unconditional + change, self.cfg
+        elif scale != 0:
             conditional = unconditional + (denoised - unconditional) / scale
         return {
             "denoised": denoised,

@@ -10,6 +10,7 @@ from comfy.model_patcher import create_model_options_clone, set_model_options_po
 from comfy.samplers import CFGGuider, sampling_function
 from torch import Tensor
 
+from ...pipeline import AnimateDiffV2VError
 from ...pipeline.models.unet import MotionUNet
 from ...pipeline.prompts import PromptTrack
 from ...pipeline.sampling import AnyControl, Conditioning, Guidance
@@ -120,16 +121,39 @@ class NativeGuided:
         """
         del step
         device = self._guider.model_patcher.load_device
+        scale = self._guidance.scale_at(sigma, self._schedule, len(noisy))
         self._guides.begin(sum(len(self._guider.conds[name]) for name in self._names))
         denoised = self._guider.call(
             noisy.to(device),
             noisy.new_full((len(noisy),), float(sigma), device=device),
             names=self._names,
-            scale=self._guidance.scale_at(sigma, self._schedule),
-            model_options=self._options,
+            scale=1.0 if isinstance(scale, Tensor) else scale,
+            model_options=_per_frame(self._options, scale)
+            if isinstance(scale, Tensor)
+            else self._options,
             seed=self._seed,
         )
         return denoised.float().cpu()
+
+
+def _per_frame(options: dict[str, Any], scale: Tensor) -> dict[str, Any]:
+    """Return ComfyUI's options with a guidance scale for each frame, [frames, 1, 1, 1].
+
+    Raises:
+        AnimateDiffV2VError: the MODEL has guidance of its own.
+    """
+    if "sampler_cfg_function" in options:
+        raise AnimateDiffV2VError(
+            "guidance_scale is a curve, but a patch of the MODEL replaces guidance and takes one "
+            "scale for all frames: use a number, or a MODEL without that patch."
+        )
+
+    def guided(arguments: dict[str, Any]) -> Tensor:
+        negative: Tensor = arguments["uncond"]
+        noise: Tensor = negative + (arguments["cond"] - negative) * scale.to(negative)
+        return noise
+
+    return {**options, "sampler_cfg_function": guided, "disable_cfg1_optimization": True}
 
 
 class _Unconditional:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline import SamplingSettings, SpeedOptions
+from ...pipeline.curve import values_of
 from ...pipeline.models.unet import MotionUNet
 from ...pipeline.prompts import PromptTrack
 from ...pipeline.sampling import (
@@ -68,7 +69,8 @@ class NativeSampling:
         """
         _warn_of(settings.speed)
         schedule = noise_schedule(unet, settings)
-        sigmas = custom.levels(schedule, settings)
+        denoise = max(values_of(settings.denoise, len(latents)))
+        sigmas = custom.levels(schedule, settings, denoise)
         if len(sigmas) < 2:
             return latents.clone()
         settings = replace(

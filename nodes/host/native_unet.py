@@ -24,10 +24,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...pipeline.models.batching import default_chunk_tokens
-from ...pipeline.models.motion_module import MotionModule, MotionModules
+from ...pipeline.models.motion_module import MotionModule, MotionModules, blended
 from ...pipeline.models.ops.eager import prompt_of_each_video
 from ...pipeline.models.ops.frame_norm import norm_over_frames
 from ...pipeline.models.ops.image_prompt import ImagePrompt
+from ...pipeline.models.pass_strengths import FULL_STRENGTH, PassStrengths
 from ...pipeline.models.residuals import NO_RESIDUALS, Residuals
 from .native_transformer import (
     ATTENTION_PATCHES,
@@ -68,6 +69,7 @@ class NativeUNet:
         options: Options,
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
+        strengths: PassStrengths = FULL_STRENGTH,
     ) -> None:
         """Prepare a pass.
 
@@ -79,6 +81,7 @@ class NativeUNet:
             options: ComfyUI's transformer_options, which the pass changes as ComfyUI's does.
             residuals: Those of this pack's ControlNets.
             images: Image prompts of this pack's IP-Adapters.
+            strengths: Those of the motion modules in each row.
         """
         self._unet, self._motion = unet, motion
         self._num_frames, self._spans_frames = num_frames, spans_frames
@@ -86,6 +89,7 @@ class NativeUNet:
         self._patches: dict[str, list[Any]] = options.get("patches", {})
         self._residuals, self._images = residuals, images
         self._numbers = cross_attention_numbers(unet) if images else {}
+        self._strengths = strengths
         self._context: Tensor
         self._prompts: Tensor
         self._embedding: Tensor
@@ -105,6 +109,18 @@ class NativeUNet:
             context: [rows, tokens, channels], the prompts.
             control: Residuals of ControlNets under ComfyUI's names; its lists are emptied.
         """
+        if self._motion is None:
+            return self._run(sample, timesteps, context, control)
+        with self._motion.scaled_by(self._strengths.motion_scale, sample):
+            return self._run(sample, timesteps, context, control)
+
+    def _run(
+        self,
+        sample: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        control: dict[str, list[Tensor | None]] | None,
+    ) -> Tensor:
         unet, options, residuals = self._unet, self._options, self._residuals
         options["original_shape"] = list(sample.shape)
         options["transformer_index"] = 0
@@ -210,7 +226,9 @@ class NativeUNet:
         if motion is None:
             return features
         moved: Tensor = motion(features, self._num_frames, default_chunk_tokens(features.device))
-        return moved
+        effect = self._strengths.motion_effect
+        rows = None if effect is None else effect.view(-1, 1, 1, 1).to(features)
+        return blended(features, moved, rows)
 
     def _layer(
         self,

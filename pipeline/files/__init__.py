@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .kinds import Kind
     from .lora import LoraReport, merge_loras, merge_motion_loras
     from .lora_entry import LoraEntry
+    from .lora_layers import layered_loras
     from .lora_reference import find_lora
     from .motion_kinds import MotionFamily
     from .motion_module import MotionModuleWeights, load_motion_module
@@ -38,6 +39,7 @@ __all__ = [
     "Weights",
     "find_lora",
     "identify",
+    "layered_loras",
     "load_checkpoint",
     "load_control",
     "load_ip_adapter",
@@ -74,6 +76,7 @@ on_demand(
         ),
         "kinds": ("Kind",),
         "lora_entry": ("LoraEntry",),
+        "lora_layers": ("layered_loras",),
         "lora": (
             "LoraReport",
             "merge_loras",

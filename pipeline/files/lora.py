@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 
+from ..curve import Curve
 from ..errors import AnimateDiffV2VError
 from .finite import check_finite, is_finite
 from .kinds import LORA_KINDS, MOTION_LORA_KINDS, Kind
 from .lora_entry import LoraEntry
 from .lora_families import family_name, family_of
 from .lora_formulas import Parameters, add_change
-from .lora_keys import LoraModule, group_by_module, layer_names
+from .lora_keys import LoraModule, group_by_module, layer_names, split_key, split_network
 from .motion_module import MotionModuleWeights, diffusers_name
 from .peft_config import add_alphas
 from .reading import Weights, read_weights
@@ -72,7 +73,8 @@ def merge_loras(
     Args:
         unet: tensors by the names of diffusers' ``UNet2DConditionModel``.
         text_encoder: tensors by transformers' names, ``text_model.`` included; or None.
-        loras: the stack; entries whose strengths are both 0 are skipped.
+        loras: the stack; entries whose strengths are both 0 are skipped. Curves leave the UNet as
+            it is; see `changed_layers`.
 
     Returns:
         Both networks with the changed tensors replaced, computed in float32 and stored in the
@@ -88,7 +90,7 @@ def merge_loras(
         bases["text_encoder"] = text_encoder
         layers["text_encoder"] = layer_names(_text_encoder_specs(text_encoder))
     stack = [
-        (entry.path, {"unet": entry.model_strength, "text_encoder": entry.clip_strength})
+        (entry.path, {"unet": entry.merged_strength, "text_encoder": entry.clip_strength})
         for entry in loras
     ]
     merged, reports = _merge(bases, layers, stack, kinds=LORA_KINDS)
@@ -108,7 +110,14 @@ def merge_motion_loras(
     """
     tensors = motion_module.tensors
     specs = [TensorSpec(n, diffusers_name(n), tuple(t.shape)) for n, t in tensors.items()]
-    stack = [(entry.path, {"motion": entry.model_strength}) for entry in loras]
+    stack = []
+    for entry in loras:
+        if isinstance(entry.model_strength, Curve):
+            raise AnimateDiffV2VError(
+                f"{entry.path}: the strength of a motion LoRA is a number for the whole video, not "
+                f"a curve ({entry.model_strength}); motion_scale can be a curve."
+            )
+        stack.append((entry.path, {"motion": entry.model_strength}))
     merged, reports = _merge(
         {"motion": tensors}, {"motion": layer_names(specs)}, stack, kinds=MOTION_LORA_KINDS
     )
@@ -145,16 +154,42 @@ def _merge(
     kinds: tuple[Kind, ...],
 ) -> tuple[dict[str, Tensors], tuple[LoraReport, ...]]:
     plan = _Plan(bases, layers, {network: defaultdict(list) for network in bases})
-    reports = []
-    for path, strengths in stack:
-        if any(strengths.values()):
-            weights = read_weights(path)
-            wrong = refusal(weights, path, wanted=kinds)
-            if wrong:
-                raise AnimateDiffV2VError(wrong)
-            reports.append(_add_file(weights, Path(path), strengths=strengths, plan=plan))
+    reports = [
+        _read_file(path, strengths=strengths, plan=plan, kinds=kinds)
+        for path, strengths in stack
+        if any(strengths.values())
+    ]
     merged = {network: _merged(base, plan.changes[network]) for network, base in bases.items()}
     return merged, tuple(reports)
+
+
+def changes_of(path: Path, unet: Weights) -> tuple[dict[str, Parameters], LoraReport]:
+    """Return the changes of a UNet by a file, by the names of the tensors, and the report.
+
+    Raises:
+        AnimateDiffV2VError: as `merge_loras`.
+    """
+    layers = {"unet": layer_names(_unet_specs(unet))}
+    plan = _Plan({"unet": unet}, layers, {"unet": defaultdict(list)})
+    report = _read_file(path, strengths={"unet": 1.0}, plan=plan, kinds=LORA_KINDS)
+    unmatched = tuple(key for key in report.unmatched_keys if not _is_of_text_encoder(key))
+    changes = {name: stack[0].parameters for name, stack in plan.changes["unet"].items()}
+    return changes, replace(report, unmatched_keys=unmatched)
+
+
+def _is_of_text_encoder(key: str) -> bool:
+    split = split_key(key)
+    return split is not None and split_network(split[0])[0] == "text_encoder"
+
+
+def _read_file(
+    path: Path, *, strengths: Mapping[str, float], plan: _Plan, kinds: tuple[Kind, ...]
+) -> LoraReport:
+    weights = read_weights(path)
+    wrong = refusal(weights, path, wanted=kinds)
+    if wrong:
+        raise AnimateDiffV2VError(wrong)
+    return _add_file(weights, Path(path), strengths=strengths, plan=plan)
 
 
 def _add_file(

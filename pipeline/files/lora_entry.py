@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..choices import check_types
+from ..curve import Curve, Strength, check_strength
 from ..ranges import LORA_STRENGTH
 
 
@@ -14,11 +15,19 @@ class LoraEntry:
     """One file of a stack. Strengths are usually 0 to 1; 0 leaves that network unchanged."""
 
     path: Path
-    model_strength: float = 1.0
+    model_strength: Strength = 1.0
+    """A curve changes the UNet from frame to frame; see `Curve.start` for the noise schedule."""
     clip_strength: float = 1.0
+    """For the text encoder, which encodes the prompt once for all frames."""
 
     def __post_init__(self) -> None:
         """Check types; accept the path as text too."""
         check_types(self)
         for strength in (self.model_strength, self.clip_strength):
-            LORA_STRENGTH.check(f"the strength of {self.path.name}", strength, hint="1 is usual")
+            name = f"the strength of {self.path.name}"
+            check_strength(LORA_STRENGTH, name, strength, hint="1 is usual", whole=False)
+
+    @property
+    def merged_strength(self) -> float:
+        """The strength with which the UNet's weights are changed; 0 with a curve."""
+        return 0.0 if isinstance(self.model_strength, Curve) else self.model_strength

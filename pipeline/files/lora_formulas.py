@@ -46,6 +46,37 @@ def add_change(weight: torch.Tensor, parameters: Parameters, *, strength: float)
     return weight.add_(delta, alpha=strength)
 
 
+def low_rank(
+    weight: torch.Tensor, parameters: Parameters
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Return one layer of a LoRA file as two factors of its change, down and up.
+
+    Args:
+        weight: the layer's weight, for changes that depend on it and for its shape.
+        parameters: the layer's parameters, named as in `lora_families`.
+
+    Returns:
+        ``down`` ``(rank, in, ...)`` and ``up`` ``(out, rank)``, float32, whose product is the
+        change at strength 1; for families without such factors None and the change itself.
+
+    Raises:
+        ValueError, RuntimeError: the parameters do not fit the weight, or the change at another
+            strength is not a multiple of it (BOFT).
+    """
+    family = family_of(parameters)
+    if family == "OFT" and parameters["oft_blocks"].ndim == 4:
+        raise ValueError("the change by BOFT does not grow in proportion to its strength")
+    if family != "LoRA" or {"lora_mid", "dora_scale"} & parameters.keys():
+        changed = add_change(weight.float().clone(), parameters, strength=1.0)
+        return None, changed - weight.float()
+    down, up = parameters["lora_down"].float(), parameters["lora_up"].float().flatten(1)
+    if down.shape[1:] != weight.shape[1:]:
+        down = down.reshape(down.shape[0], *weight.shape[1:])
+    if up.shape != (weight.shape[0], down.shape[0]):
+        raise ValueError(f"its change has the shape {[up.shape[0], down.shape[1]]}")
+    return down, up * _alpha_over_rank(parameters, rank=down.shape[0])
+
+
 def _fitted(delta: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     rows = weight.shape[:1]
     if delta.shape[:1] != rows or delta.numel() != weight.numel():

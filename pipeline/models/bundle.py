@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..choices import checked_type
+from ..curve import Strength
 from ..files import LoraEntry, MotionFamily
 from ..request import ModelFiles
 from .batching import ChunkSizes, MemoryBound
@@ -75,7 +76,7 @@ def load_models(
     motion_loras: Sequence[LoraEntry] = (),
     device: torch.device,
     dtype: torch.dtype,
-    motion_scale: float = 1.0,
+    motion_scale: Strength = 1.0,
     clip_skip: int = 1,
     fp8_weights: bool = False,
     find_embedding: FindEmbedding | None = None,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from .ops.layer_changes import copy_changes
 from .ops.stored_layers import StoredConv2d, StoredLinear
 from .unet import MotionUNet
 
@@ -38,6 +39,7 @@ def in_fp8(layer: nn.Linear | nn.Conv2d) -> StoredLinear | StoredConv2d:
     )
     weight = layer.weight.detach().float()
     largest = float(weight.abs().max())
+    copy_changes(layer, stored)
     # The largest power of two that keeps the weight in range: 14 octaves below the maximum then
     # have full precision, and multiplying by a power of two is exact.
     scale = 2.0 ** math.floor(math.log2(_LARGEST / largest)) if largest > 0 else 1.0

@@ -7,6 +7,7 @@ They hold the weights and, unlike diffusers' modules, import nothing but PyTorch
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,9 @@ class TransformerBlock(nn.Module):
 
 class SpatialTransformer(nn.Module):
     """A transformer over the pixels of a frame."""
+
+    row_strengths: Any = None
+    """The RowStrengths of LoRAs whose strength varies."""
 
     def __init__(self, channels: int, context_channels: int, heads: int, groups: int) -> None:
         """Size it for features and prompts of these channels."""

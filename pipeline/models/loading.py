@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..curve import Strength
 from ..errors import AnimateDiffV2VError
 from ..files import (
     CheckpointWeights,
@@ -17,6 +18,7 @@ from ..files import (
     LoraReport,
     MotionFamily,
     MotionModuleWeights,
+    layered_loras,
     load_checkpoint,
     load_motion_module,
     load_text_encoder,
@@ -116,12 +118,25 @@ def load_networks(
             motion_module=files.motion_module,
             motion_loras=files.motion_loras,
             motion_scale=files.motion_scale,
+            motion_effect=files.motion_effect,
             placement=placement,
             fp8_weights=fp8_weights,
             parameterization=Parameterization(checkpoint.prediction, checkpoint.zero_terminal_snr),
         )
+        if not unet.lora_curves:
+            _attach_loras(unet, unet_tensors, files.loras)
     vae = vae or _filled_vae(vae_config, vae_tensors, placement, tiny_decoder)
     return ReadyNetworks(unet, text_model, vae)
+
+
+def _attach_loras(
+    unet: MotionUNet, tensors: Mapping[str, Tensor], loras: Sequence[LoraEntry]
+) -> None:
+    """Attach the LoRAs whose strength is a curve to a UNet of these weights."""
+    layered, reports = layered_loras(tensors, loras)
+    _log_reports(reports)
+    if layered:
+        unet.attach_loras([lora.strength for lora in layered], [lora.layers for lora in layered])
 
 
 def build_motion_unet(
@@ -130,7 +145,8 @@ def build_motion_unet(
     *,
     motion_module: Path | None,
     motion_loras: Sequence[LoraEntry] = (),
-    motion_scale: float = 1.0,
+    motion_scale: Strength = 1.0,
+    motion_effect: Strength = 1.0,
     placement: Placement,
     fp8_weights: bool = False,
     parameterization: Parameterization = PREDICTS_NOISE,
@@ -143,6 +159,7 @@ def build_motion_unet(
         motion_module: The file; None builds the UNet without.
         motion_loras: Merged into the motion module, in this order.
         motion_scale: Above 1 sharpens attention over time; 1 is as trained.
+        motion_effect: Share of the motion modules' change that is used; 1 is as trained.
         placement: The device and the dtype.
         fp8_weights: Store the weights in 8 bits.
         parameterization: What the UNet predicts.
@@ -167,6 +184,7 @@ def build_motion_unet(
             config,
             motion_loras=motion_loras,
             motion_scale=motion_scale,
+            motion_effect=motion_effect,
             placement=placement,
         )
     result = MotionUNet(unet, motion, family=family, parameterization=parameterization)
@@ -180,7 +198,8 @@ def load_motion(
     unet_config: Mapping[str, Any],
     *,
     motion_loras: Sequence[LoraEntry] = (),
-    motion_scale: float = 1.0,
+    motion_scale: Strength = 1.0,
+    motion_effect: Strength = 1.0,
     placement: Placement,
 ) -> tuple[MotionModules, MotionFamily]:
     """Load the motion modules of a file, and their family.
@@ -190,6 +209,7 @@ def load_motion(
         unet_config: The sizes of the UNet, as arguments of UNetSizes.
         motion_loras: Merged into the motion modules, in this order.
         motion_scale: Above 1 sharpens attention over time; 1 is as trained.
+        motion_effect: Share of the motion modules' change that is used; 1 is as trained.
         placement: The device and the dtype.
 
     Raises:
@@ -201,6 +221,7 @@ def load_motion(
         _log_reports(reports)
     motion = _motion(weights, unet_config, placement)
     motion.set_motion_scale(motion_scale)
+    motion.effect = motion_effect
     return motion, weights.family
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..curve import Curve, Strength
 from .ops.eager import gate, in_parts
 from .ops.frame_norm import group_norm
+from .ops.layer_changes import Rows, RowStrengths
 from .ops.linear import project_together
 
 HEADS = 8  # in every AnimateDiff module; it does not follow from a tensor's shape
@@ -66,12 +69,18 @@ class TemporalAttention(nn.Module):
         self.pos_encoder = PositionalEncoding(channels, max_frames)
         # Multiplies the keys: above 1 sharpens attention over time, AnimateDiff's `motion_scale`.
         self.key_scale = 1.0
+        # Multiplies the keys of each row, if the motion scale is a curve.
+        self.key_scales: RowStrengths | None = None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map [batch, pixels, frames, channels] to the same shape."""
         tokens = self.pos_encoder(tokens)
         query, key, value = project_together(tokens, self.to_q, self.to_k, self.to_v)
-        if self.key_scale != 1.0:
+        if self.key_scales is not None:
+            # Each row is a frame: [batch, 1, frames, 1].
+            scales = self.key_scales.current.strengths.view(len(tokens), 1, -1, 1)
+            key = key * scales.to(key)
+        elif self.key_scale != 1.0:
             key = key * self.key_scale
         attended: Tensor = self.to_out[0](attend_over_frames(query, key, value))
         return attended
@@ -241,6 +250,10 @@ class MotionModules(nn.Module):
         """
         super().__init__()
         self.max_frames = max_frames
+        self.scale: Strength = 1.0
+        self.effect: Strength = 1.0
+        """Share of the modules' change of features that is used."""
+        self._key_scales: RowStrengths | None = None
         self.down_blocks = nn.ModuleList(
             [MotionBlock(c, max_frames, layers_per_block) for c in block_channels]
         )
@@ -249,11 +262,41 @@ class MotionModules(nn.Module):
             [MotionBlock(c, max_frames, layers_per_block + 1) for c in reversed(block_channels)]
         )
 
-    def set_motion_scale(self, motion_scale: float) -> None:
-        """Scale attention over time in every module; 1 is as trained."""
+    def set_motion_scale(self, motion_scale: Strength) -> None:
+        """Scale attention over time in every module; 1 is as trained.
+
+        With a curve, it is that of the frames that are attended to, as in AnimateDiff-Evolved.
+        """
+        self.scale = motion_scale
+        self._key_scales = RowStrengths() if isinstance(motion_scale, Curve) else None
         for module in self.modules():
             if isinstance(module, TemporalAttention):
-                module.key_scale = motion_scale
+                module.key_scales = self._key_scales
+                if not isinstance(motion_scale, Curve):
+                    module.key_scale = motion_scale
+
+    def scaled_by(self, scales: Tensor | None, like: Tensor) -> AbstractContextManager[None]:
+        """Return a context for a pass, in which the motion scale of each row is `scales`.
+
+        Args:
+            scales: [rows], on the CPU; None is 1 in all rows. Used if the motion scale is a curve.
+            like: The features of the pass.
+        """
+        if self._key_scales is None:
+            return nullcontext()
+        scales = torch.ones(len(like)) if scales is None else scales
+        return self._key_scales.using(Rows.of(scales[None], like))
+
+
+def blended(features: Tensor, moved: Tensor, effect: Tensor | None) -> Tensor:
+    """Return features before and after a motion module, blended by its effect.
+
+    Args:
+        features: [rows, channels, height, width].
+        moved: The features after the module.
+        effect: [rows, 1, 1, 1]; None is 1.
+    """
+    return moved if effect is None else torch.lerp(features, moved, effect)
 
 
 def positional_tables(tensors: Mapping[str, Tensor], max_frames: int) -> dict[str, Any]:

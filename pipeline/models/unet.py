@@ -6,7 +6,8 @@ of a batch are frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,16 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..curve import Curve
 from ..files import MotionFamily
 from ..files.prediction import Prediction
 from .batching import ChunkSizes, default_chunk_tokens
 from .feature_cache import OUTERMOST_LAYERS, DeepFeatures
-from .motion_module import MotionModules
+from .layers import SpatialTransformer
+from .motion_module import MotionModules, blended
 from .ops.eager import cross_attention_kv, prompt_of_each_video
 from .ops.frame_norm import span_frames
 from .ops.image_prompt import ImagePrompt, number_cross_attentions
 from .ops.interface import Ops
+from .ops.layer_changes import LayerFactors, Rows, RowStrengths, attach_all
 from .ops.select import EAGER_OPS
+from .pass_strengths import FULL_STRENGTH, PassStrengths
 from .residuals import NO_RESIDUALS, Residuals, add_each
 from .spatial_unet import SpatialUNet
 
@@ -83,6 +88,31 @@ class MotionUNet(nn.Module):
         if family == "v1":
             span_frames(self)
         number_cross_attentions(unet)
+        self.lora_curves: tuple[Curve, ...] = ()
+        """The strengths of the LoRAs that are not merged."""
+        self._row_strengths: RowStrengths | None = None
+
+    def attach_loras(
+        self, curves: Sequence[Curve], layers: Sequence[Mapping[str, LayerFactors]]
+    ) -> None:
+        """Let LoRAs change the spatial layers with strengths of their own in each row of a pass.
+
+        Args:
+            curves: Their strengths; passes are given their values.
+            layers: The factors of each, by the names of layers; see LayerChanges.append.
+        """
+        self.lora_curves = tuple(curves)
+        self._row_strengths = attach_all(self.unet, layers, self._any_weight)
+        for module in self.unet.modules():
+            if isinstance(module, SpatialTransformer):
+                module.row_strengths = self._row_strengths
+
+    @property
+    def has_curves(self) -> bool:
+        """True if a strength changes from frame to frame."""
+        motion = self.motion
+        of_motion = () if motion is None else (motion.scale, motion.effect)
+        return bool(self.lora_curves) or any(isinstance(each, Curve) for each in of_motion)
 
     @property
     def beta_schedule(self) -> BetaSchedule:
@@ -121,6 +151,7 @@ class MotionUNet(nn.Module):
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
         deep: DeepFeatures | None = None,
+        strengths: PassStrengths = FULL_STRENGTH,
         ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
     ) -> Tensor:
@@ -137,19 +168,47 @@ class MotionUNet(nn.Module):
             images: Image prompts of IP-Adapters.
             deep: Features of an earlier pass that replace all layers but the outermost, or a slot
                 for those of this pass.
+            strengths: Those of LoRAs and motion modules in each row.
             ops: The operations to run the layers with.
             chunks: Sizes of the chunks that go through a layer; None is the default of the device.
 
         Returns:
             The prediction, in the shape of `sample`.
         """
-        unet = self.unet
-        embedding = unet.time_embedding(unet.time_proj(timestep).to(sample.dtype))
-        embedding = functional.silu(embedding)
+        tokens_at_once = chunks.tokens if chunks else default_chunk_tokens(sample.device)
         if len(context) == len(sample):
             context = prompt_of_each_video(context, num_frames)
-        tokens_at_once = chunks.tokens if chunks else default_chunk_tokens(sample.device)
-        inputs = _Inputs(embedding, context, images, num_frames, ops, tokens_at_once)
+        with self._in_effect(strengths, sample):
+            embedding = self._embedding(timestep, sample.dtype)
+            effect = strengths.motion_effect
+            inputs = _Inputs(
+                embedding, context, images, num_frames, ops, tokens_at_once,
+                None if effect is None else effect.view(-1, 1, 1, 1).to(sample),
+            )  # fmt: skip
+            return self._run(sample, inputs, residuals, deep)
+
+    @contextmanager
+    def _in_effect(self, strengths: PassStrengths, sample: Tensor) -> Iterator[None]:
+        """Let the layers find their strengths while the context is open."""
+        with ExitStack() as opened:
+            if self._row_strengths is not None:
+                loras = strengths.loras
+                if loras is None:
+                    loras = torch.ones(len(self.lora_curves), len(sample))
+                opened.enter_context(self._row_strengths.using(Rows.of(loras, sample)))
+            if self.motion is not None:
+                opened.enter_context(self.motion.scaled_by(strengths.motion_scale, sample))
+            yield
+
+    def _embedding(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+        unet = self.unet
+        embedding = unet.time_embedding(unet.time_proj(timestep).to(dtype))
+        return functional.silu(embedding)
+
+    def _run(
+        self, sample: Tensor, inputs: _Inputs, residuals: Residuals, deep: DeepFeatures | None
+    ) -> Tensor:
+        unet = self.unet
         depth = OUTERMOST_LAYERS if deep is not None and deep.are_given else None
         features = unet.conv_in(sample)
         features, skips = self._down(features, inputs, residuals.levels, depth)
@@ -159,7 +218,7 @@ class MotionUNet(nn.Module):
                 features = features + residuals.middle
         skips = add_each(skips, residuals.skips[:depth])
         features = self._up(features, skips, inputs, deep)
-        features = ops.activated_norm(unet.conv_norm_out, features, num_frames)
+        features = inputs.ops.activated_norm(unet.conv_norm_out, features, inputs.num_frames)
         noise: Tensor = unet.conv_out(features)
         return noise
 
@@ -230,13 +289,15 @@ class _Inputs:
     """The inputs of every layer in a pass, besides the features."""
 
     embedding: Tensor
-    """[1, channels], the time step's, after its activation."""
+    """[1 or rows, channels], the time step's, after its activation."""
     context: Tensor
     """[batch or batch * num_frames, tokens, channels]."""
     images: Sequence[ImagePrompt]
     num_frames: int
     ops: Ops
     tokens_at_once: int | None
+    motion_effect: Tensor | None
+    """[rows, 1, 1, 1]; None is 1."""
 
     def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
         """Yield a layer's resnet, transformer and motion module, each from features to features.
@@ -260,4 +321,8 @@ class _Inputs:
             )
         if motion is not None:
             module = motion.motion_modules[layer]
-            yield lambda features: ops.motion(module, features, num_frames, tokens_at_once)
+            yield lambda features: blended(
+                features,
+                ops.motion(module, features, num_frames, tokens_at_once),
+                self.motion_effect,
+            )

@@ -66,15 +66,21 @@ class CustomSampling:
         """The number of steps that the sigmas make; 0 where they are empty or left out."""
         return 0 if self.sigmas is None else max(0, len(self.sigmas) - 1)
 
-    def levels(self, schedule: NoiseSchedule, settings: SamplingSettings) -> Tensor:
-        """Return the noise levels to sample along, float32, on the CPU."""
+    def levels(self, schedule: NoiseSchedule, settings: SamplingSettings, denoise: float) -> Tensor:
+        """Return the noise levels to sample along, float32, on the CPU.
+
+        Args:
+            schedule: The levels of the training steps.
+            settings: All but its denoise is used.
+            denoise: As in `SamplingSettings`.
+        """
         if self.sigmas is not None:
             return self.sigmas.detach().float().cpu()
         return sampling_sigmas(
             schedule,
             scheduler=settings.scheduler,
             steps=settings.steps,
-            denoise=settings.denoise,
+            denoise=denoise,
             skip_penultimate=self.sampler is None and SAMPLERS[settings.sampler].skip_penultimate,
         )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..choices import check_types, in_range
+from ..curve import Curve, Strength, check_strength
 from ..ranges import GUIDANCE_SCALE, SHARE
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ _OF_A_FRAME = (1, 2, 3)
 class Guidance:
     """Strength of the prompt against the negative prompt."""
 
-    scale: float = 7.0
-    """1 ignores the negative prompt, which halves the work."""
+    scale: Strength = 7.0
+    """1 ignores the negative prompt, which halves the work. With a curve, it halves that of windows
+    whose frames all have 1."""
     start: float = 0.0
     """Share of the schedule before which the scale is 1."""
     end: float = 1.0
@@ -36,7 +38,7 @@ class Guidance:
     def __post_init__(self) -> None:
         """Refuse a scale or an interval out of range."""
         check_types(self)
-        GUIDANCE_SCALE.check("guidance_scale", self.scale, hint="7 is usual")
+        check_strength(GUIDANCE_SCALE, "guidance_scale", self.scale, hint="7 is usual")
         SHARE.check("guidance start", self.start)
         in_range("guidance end", self.end, self.start, 1)
         SHARE.check("guidance_rescale", self.rescale)
@@ -47,14 +49,32 @@ class Guidance:
         """True if the result is a weighted sum of both predictions."""
         return self.rescale == 0 and self.parallel == 1
 
-    def scale_at(self, sigma: Tensor, schedule: NoiseSchedule) -> float:
-        """Return the scale at a noise level; shares of the schedule count training steps."""
+    def scale_at(self, sigma: Tensor, schedule: NoiseSchedule, num_frames: int) -> float | Tensor:
+        """Return the scale at a noise level: a number, or one for each frame if it is a curve.
+
+        Shares of the schedule count training steps.
+
+        Returns:
+            A tensor is [frames, 1, 1, 1], float32, on the CPU.
+        """
         last = float(schedule.timestep(schedule.sigmas[-1]))
         share = 1.0 - float(schedule.timestep(sigma)) / last
-        return self.scale if self.start <= share <= self.end else 1.0
+        if not self.start <= share <= self.end:
+            return 1.0
+        if not isinstance(self.scale, Curve):
+            return self.scale
+        import torch  # noqa: PLC0415 - the settings need none
+
+        return torch.tensor(self.scale.values(num_frames)).view(-1, 1, 1, 1)
 
     def guided(
-        self, noisy: Tensor, positive: Tensor, negative: Tensor, *, sigma: Tensor, scale: float
+        self,
+        noisy: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        *,
+        sigma: Tensor,
+        scale: float | Tensor,
     ) -> Tensor:
         """Return the clean latents that follow from those of both prompts.
 
@@ -63,13 +83,15 @@ class Guidance:
             positive: The clean latents that the positive prompt predicts.
             negative: Those of the negative prompt.
             sigma: The noise level.
-            scale: The guidance scale at this level.
+            scale: The guidance scale at this level, for all frames or for each, [frames, 1, 1, 1].
         """
         change = positive - negative
         if self.parallel != 1:
             length = (positive * positive).sum(dim=_OF_A_FRAME, keepdim=True)
             along = (change * positive).sum(dim=_OF_A_FRAME, keepdim=True) / length * positive
             change = change - (1 - self.parallel) * along
+        if not isinstance(scale, float | int):
+            scale = scale.to(change)
         result = positive + (scale - 1) * change
         if self.rescale == 0:
             return result

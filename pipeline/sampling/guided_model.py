@@ -66,14 +66,22 @@ class _Blend:
         self._total, self._context = torch.zeros_like(like), context
         self._weights = torch.zeros(len(like), 1, 1, 1, device=like.device)
 
-    def add(self, window: Window, noise: Tensor, factor: float) -> None:
-        """Add the noise [frames of the window, 4, height, width] of a pass."""
+    def add(self, window: Window, noise: Tensor, factor: float | Tensor) -> None:
+        """Add the noise [frames of the window, 4, height, width] of a pass.
+
+        Args:
+            window: Its frames.
+            noise: The noise.
+            factor: For all frames, or for each, [frames of the window, 1, 1, 1].
+        """
         weights = window_weights(window, len(self._total), self._context).view(-1, 1, 1, 1)
         weights = weights.to(self._total.device)
         # If a wide stride brings a frame into a window twice, its last row counts, as in
         # AnimateDiff-Evolved.
         row_of = {frame: row for row, frame in enumerate(window)}
         frames, rows = _indices(list(row_of)), _indices(list(row_of.values()))
+        if isinstance(factor, Tensor):
+            factor = factor.to(self._total.device)[rows]
         self._total[frames] += (noise * weights)[rows] * factor
         self._weights[frames] += weights[rows] * factor
 
@@ -158,10 +166,10 @@ class GuidedModel:
         step = self._cache.begin_call(step)
         self._conditioning = self._conditioning.on(self._unet.device, self._unet.dtype)
         windows = context_windows(len(noisy), self._context, step=step)
-        scale = self._guidance.scale_at(sigma, self._schedule)
+        scale = self._guidance.scale_at(sigma, self._schedule, len(noisy))
         passes = list(self._passes(windows, scale))
         guided = _Blend(noisy, self._context)
-        is_linear = scale == 1 or self._guidance.is_linear
+        is_linear = _is_one(scale) or self._guidance.is_linear
         keeps_negative = self._keeps_unconditional or not is_linear
         negative = _Blend(noisy, self._context) if keeps_negative else None
         results = self._run(passes, noisy, sigma)
@@ -179,15 +187,18 @@ class GuidedModel:
                 )
         return result
 
-    def _passes(self, windows: list[Window], scale: float) -> Iterator[Pass]:
+    def _passes(self, windows: list[Window], scales: float | Tensor) -> Iterator[Pass]:
         """Yield the passes of all windows.
 
         Guided noise is scale * positive + (1 - scale) * negative: the factors add up to 1.
         """
         prompts = self._conditioning
+        is_linear = self._guidance.is_linear or _is_one(scales)
+        always_negative = self._keeps_unconditional or not is_linear
         for window in windows:
+            scale = scales[window] if isinstance(scales, Tensor) else scales
             passes = [Pass(window, prompts.positive, scale, is_negative=False)]
-            if scale != 1.0 or self._keeps_unconditional:
+            if always_negative or not _is_one(scale):
                 passes.append(Pass(window, prompts.negative, 1.0 - scale, is_negative=True))
             is_whole = not self._cache.holds([one.key for one in passes])
             yield from (replace(one, is_whole=is_whole) for one in passes)
@@ -212,12 +223,16 @@ class GuidedModel:
                 together = alike[start : start + chunks.passes]
                 with self._paused():
                     rows = _rows(noisy, together)
-                yield Part(together, rows, sigma, chunks)
+                yield Part(together, rows, sigma, chunks, len(noisy))
 
     def _chunk_sizes_for(self, frames: int, noisy: Tensor) -> ChunkSizes:
         height, width = noisy.shape[2:]
         pixels = frames * height * width
         return self._chunk_sizes or ChunkSizes.default(self._unet.device, pixels=pixels)
+
+
+def _is_one(scale: float | Tensor) -> bool:
+    return bool((scale == 1).all()) if isinstance(scale, Tensor) else scale == 1
 
 
 def _rows(noisy: Tensor, passes: Sequence[Pass]) -> Tensor:

@@ -20,9 +20,11 @@ from ..models.feature_cache import OUTERMOST_LAYERS, DeepFeatures, FeatureCache,
 from ..models.ops.attention import plain_attention
 from ..models.ops.image_prompt import ImagePrompt
 from ..models.ops.interface import Ops
+from ..models.pass_strengths import PassStrengths
 from ..models.residuals import NO_RESIDUALS, Residuals
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
+from .frame_strengths import strengths_of
 from .keyframes import AnyControl
 from .noise_schedule import NoiseSchedule
 from .style import StyleTrack
@@ -38,7 +40,8 @@ class Pass:
 
     window: Window
     prompt: PromptTrack
-    factor: float
+    factor: float | Tensor
+    """For all frames, or for each, [frames of the window, 1, 1, 1]."""
     is_negative: bool
     is_whole: bool = True
     """True if all layers run; otherwise the outermost do, on features of an earlier call."""
@@ -58,6 +61,8 @@ class Part:
     """Their frames, one pass after another: [passes * frames, 4, height, width]."""
     sigma: Tensor
     chunks: ChunkSizes
+    num_frames: int
+    """Frames of the video."""
 
     @property
     def frames(self) -> int:
@@ -158,6 +163,7 @@ class Predictor:
             residuals=self._residuals(sample, timestep, context, passes, sigma, whole=is_whole),
             images=self._images(passes, sample, sigma),
             deep=deep,
+            strengths=self._strengths(part),
             ops=self._ops,
             chunks=part.chunks,
         )
@@ -165,6 +171,10 @@ class Predictor:
             deep.leave_device()
         noise = noise.float().to(part.noisy.device)
         return noise.view(len(passes), part.frames, *noise.shape[1:]), deep
+
+    def _strengths(self, part: Part) -> PassStrengths:
+        frames = [frame for one in part.passes for frame in one.window]
+        return strengths_of(self._unet, frames, part.num_frames, part.sigma, self._schedule)
 
     def _residuals(
         self,

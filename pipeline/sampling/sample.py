@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..choices import checked_type
+from ..curve import highest, values_of
 from ..errors import AnimateDiffV2VError
 from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
@@ -31,6 +32,7 @@ from .free_init import round_seed
 from .guidance import Guidance
 from .guided_model import Conditioning, GuidedModel
 from .guides import NO_GUIDES, Guides
+from .held_frames import hold_frames, start_levels
 from .initial_noise import initial_noise
 from .kept_calls import KeptCalls
 from .noise_schedule import NoiseSchedule
@@ -107,14 +109,16 @@ def sample_latents(
     """
     guides = _checked_arguments(unet, latents, conditioning, settings, guides)
     schedule = noise_schedule(unet, settings)
-    sigmas = custom.levels(schedule, settings)
+    denoise = values_of(settings.denoise, len(latents))
+    sigmas = custom.levels(schedule, settings, max(denoise))
     if len(sigmas) < 2:
         return latents.clone()
+    starts = start_levels(denoise, lambda each: custom.levels(schedule, settings, each))
     notice = CompilingNotice(progress)
     with _ops(unet, settings, notice) as ops:
         window = guides.checked_window(unet, latents, settings.context)
         run = _Run(
-            unet, settings, guides, custom.sampler, schedule, sigmas, window, ops, chunks,
+            unet, settings, guides, custom.sampler, schedule, sigmas, starts, window, ops, chunks,
             make_guided, kept_calls, notice.report, is_cancelled,
         )  # fmt: skip
         return run.sample_rounds(latents, conditioning, unsampled_latents or LastResult())
@@ -130,6 +134,7 @@ class _Run:
     custom_sampler: CustomSampler | None
     schedule: NoiseSchedule
     sigmas: Tensor
+    starts: Tensor
     context: ContextOptions
     ops: Ops
     chunks: ChunkSizes | None
@@ -203,7 +208,8 @@ class _Run:
             model = self.guides.source_blend.around(
                 model, source=source, noise=noise, schedule=schedule
             )
-        model = stopping(model, dtype=self.unet.dtype, guidance_scale=settings.guidance.scale)
+        model = hold_frames(model, self.starts, source=source, noise=noise)
+        model = stopping(model, dtype=self.unet.dtype, guidance_scale=self._guidance_scale)
         interval = settings.speed.deep_cache_interval
         model, inner = self._kept(model, guided, phase, total, interval=interval)
         both = DenoiseBoth(calls.counted(model), inner)
@@ -241,8 +247,12 @@ class _Run:
         """Return the result on the CPU; raise AnimateDiffV2VError unless it is finite."""
         if result.device.type == "cpu":  # each of its steps was checked
             return result
-        last, scale = len(self.sigmas) - 2, self.settings.guidance.scale
+        last, scale = len(self.sigmas) - 2, self._guidance_scale
         return check_result(result.cpu(), last, dtype=self.unet.dtype, guidance_scale=scale)
+
+    @property
+    def _guidance_scale(self) -> float:
+        return highest(self.settings.guidance.scale)
 
     def _sampling_device(self, latents: Tensor) -> torch.device:
         """Return the device for the latents between the passes of the UNet.
@@ -352,6 +362,11 @@ def _checked_arguments(
     _check_latents(latents)
     check_inputs(latents, conditioning)
     guides.check_fits(unet, latents)
+    if settings.speed.compile and getattr(unet, "has_curves", False):
+        raise AnimateDiffV2VError(
+            "compile is on, and a LoRA or the motion module has a strength that changes from frame "
+            "to frame, which compiled layers cannot: switch compile off, or give numbers."
+        )
     return guides.placed(len(latents))
 
 

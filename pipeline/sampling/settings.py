@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..choices import check_types, checked
+from ..curve import Strength, check_strength, highest
 from ..errors import AnimateDiffV2VError
 from ..ranges import SEED, SHARE, STEPS
 from .free_init import FreeInit
@@ -23,8 +24,9 @@ class SamplingSettings:
     guidance: Guidance = field(default_factory=Guidance)
     sampler: Sampler = "euler"
     scheduler: Scheduler = "normal"
-    denoise: float = 0.7
-    """0 returns the source, 1 keeps nothing of it."""
+    denoise: Strength = 0.7
+    """0 returns the source, 1 keeps nothing of it. With a curve, each frame joins at the first step
+    that is at or below its own level; until then the others see it with noise of their level."""
     beta_schedule: BetaScheduleChoice = "autoselect"
     noise_type: NoiseType = "default"
     context: ContextOptions | None = field(default_factory=ContextOptions)
@@ -36,10 +38,15 @@ class SamplingSettings:
     @property
     def passes(self) -> int:
         """Passes of each frame through the UNet, without windows and second calls."""
-        if self.denoise == 0:
+        if highest(self.denoise) == 0:
             return 0
         is_guided = self.guidance.scale != 1 or self.sampler.endswith("_cfg_pp")
         return self.steps * (2 if is_guided else 1) * self.rounds
+
+    @property
+    def strengths(self) -> list[Strength]:
+        """Those that can be curves."""
+        return [self.denoise, self.guidance.scale]
 
     @property
     def rounds(self) -> int:
@@ -55,7 +62,7 @@ class SamplingSettings:
         checked("beta_schedule", self.beta_schedule, BetaScheduleChoice)
         checked("noise_type", self.noise_type, NoiseType)
         STEPS.check("steps", self.steps)
-        SHARE.check("denoise", self.denoise)
+        check_strength(SHARE, "denoise", self.denoise)
         if self.rounds > 1 and self.noise_type == "unsample":
             raise AnimateDiffV2VError(
                 "noise_type is 'unsample', whose noise comes from the source, and free_init renews "

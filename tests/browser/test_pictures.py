@@ -28,6 +28,7 @@ MATCH, RESTORE = "ADV2V_MatchSource", "ADV2V_RestoreFrames"
 LOAD_ALL = f"{LOAD}#all"
 KEYFRAMES = "ADV2V_Keyframes"
 FREE_INIT = "ADV2V_FreeInit"
+CURVE = "ADV2V_StrengthCurve"
 CHECKPOINT = {"checkpoint": "v1-5-pruned-emaonly-fp16.safetensors"}
 CHECKPOINT |= {"motion_module": "mm_sd_v15_v2.ckpt"}
 CANNY = {"control_net": "control_v11p_sd15_canny_fp16.safetensors"}
@@ -112,6 +113,10 @@ GRAPHS = {
     "free_init": (
         [[(FREE_INIT, {"iterations": 3})], [(SAMPLER, PROMPT)]],
         [(FREE_INIT, 0, SAMPLER, "free_init")],
+    ),
+    "strength_curve": (
+        [[(CURVE, {"curve": "0: 0.2, 12: 0.3, 24: 1.0 ease"})], [(SAMPLER, PROMPT)]],
+        [(CURVE, 0, SAMPLER, "denoise")],
     ),
     "sampler": (
         [[(LOAD, CLIP)], [(MODEL, CHECKPOINT)], [(SAMPLER, PROMPT)], [(ENCODE, {})]],

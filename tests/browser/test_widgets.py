@@ -133,6 +133,23 @@ def test_pictures_of_the_strip_are_large_enough(frontend):
     frontend.shot("strip")
 
 
+CURVE = "document.querySelector('[data-testid=animatediff-v2v-curve]')"
+
+
+def test_a_strength_curve_shows_its_curve(frontend):
+    frontend.add("ADV2V_StrengthCurve", curve="0: 0.2, 24: 1.0 hold")
+    drawn = f"() => {CURVE}?.textContent === '{{}}' && {CURVE}.querySelector('polyline')"
+    frontend.page.wait_for_function(drawn.format("0.2 – 1 in frames 0 to 24"))
+    frontend.show("ADV2V_StrengthCurve")
+    points = frontend.page.evaluate(f"{CURVE}.querySelector('polyline').getAttribute('points')")
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert len(heights) == 25 and len(set(heights[:24])) == 1 and heights[24] < heights[0]
+    frontend.shot("curve")
+    frontend.choose("ADV2V_StrengthCurve", "curve", "8: 1, 4: 0")
+    frontend.page.wait_for_function(f"() => {CURVE}.textContent.includes('frame 4 comes after')")
+    assert frontend.page.evaluate(f"{CURVE}.querySelector('polyline').getAttribute('points')") == ""
+
+
 def test_one_node_tells_what_it_will_do(frontend):
     frontend.add(JOB, video="clip.mp4", base_model="another.safetensors")
     frontend.wait_for_strip("8 of 16 frames · 8 fps · 1 s · 96 × 64\n1 window · time unknown")

@@ -64,6 +64,10 @@ def test_denoise_says_how_much_is_left_of_the_source(meaning, clips):
     assert_holds(meaning.denoise_row(clips[:1]))
 
 
+def test_denoise_and_a_lora_grow_along_a_clip(meaning, clips):
+    assert_holds(meaning.curves_row(clips[:1]))
+
+
 def test_guidance_and_negative_prompt(meaning, clips):
     assert_holds(meaning.guidance_row(clips))
 

@@ -10,7 +10,7 @@ import { text } from "./texts.js";
 const POLL_MILLISECONDS = 250;
 // Above and below the element on the canvas, which takes it off the height that a widget asks for.
 const MARGIN_PIXELS = 4;
-const ROUTE = "/animatediff_v2v/selection";
+const SELECTION = "/animatediff_v2v/selection";
 // A run changes what the server expects of the next one.
 let runs = 0;
 api.addEventListener("execution_success", () => {
@@ -19,7 +19,7 @@ api.addEventListener("execution_success", () => {
 
 // `view` has an element, its height in pixels, which may change, a label for App mode, queryOf(node),
 // which returns the query or a sentence that says why there is none, and show(answer, node),
-// say(sentence) and wait(isWaiting).
+// say(sentence) and wait(isWaiting); and the route to ask, if it is not that of selections.
 export function addPolledWidget(node, name, view) {
   const { element, label } = view;
   const height = () => view.height + 2 * MARGIN_PIXELS;
@@ -86,7 +86,7 @@ class Poll {
     this.isAsking = true;
     this.view.wait(true);
     try {
-      const response = await api.fetchApi(`${ROUTE}?${query}`);
+      const response = await api.fetchApi(`${this.view.route ?? SELECTION}?${query}`);
       const answer = await response.json();
       if (answer.error) this.view.say(answer.error);
       else this.view.show(answer, this.shownNode());

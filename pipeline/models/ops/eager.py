@@ -19,6 +19,7 @@ from .attention import attention_on, plain
 from .casting import weight_in
 from .frame_norm import group_norm
 from .image_prompt import ImagePrompt
+from .layer_changes import add_change, only_rows
 from .linear import linear, project_together
 
 
@@ -155,11 +156,12 @@ def transform(
 
     def change(part: slice) -> Tensor:
         tokens = normed[part].permute(0, 2, 3, 1).reshape(-1, height * width, channels)
-        tokens = _pointwise(block.proj_in, tokens)
-        tokens = transform_tokens(
-            block, tokens, [[each.of(part) for each in sources] for sources in prompts]
-        )
-        tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
+        with only_rows(block, part):
+            tokens = _pointwise(block.proj_in, tokens)
+            tokens = transform_tokens(
+                block, tokens, [[each.of(part) for each in sources] for sources in prompts]
+            )
+            tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
         return features[part] + tokens.permute(0, 3, 1, 2)
 
     rows_at_once = None if tokens_at_once is None else max(1, tokens_at_once // (height * width))
@@ -255,4 +257,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
 
 def _pointwise(conv: Any, tokens: Tensor) -> Tensor:
     """Apply a 1x1 convolution to tokens as the linear layer that it is."""
-    return linear(tokens, weight_in(conv, tokens.dtype).flatten(1), conv.bias)
+    result = linear(tokens, weight_in(conv, tokens.dtype).flatten(1), conv.bias)
+    return add_change(conv, tokens, result)

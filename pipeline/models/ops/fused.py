@@ -22,6 +22,7 @@ from .eager import upsampler as plain_upsampler
 from .fp8_product import multiply_in_fp8
 from .frame_norm import FrameSpanningGroupNorm
 from .interface import Ops
+from .layer_changes import add_change, has_changes, only_rows
 from .linear import project_side_by_side
 from .triton_kernels import (
     MOST_FRAMES,
@@ -55,7 +56,11 @@ def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: i
     hidden = _convolved(block.conv1, hidden, size)
     shift = block.conv1.bias
     if embedding is not None:
-        shift = shift + block.time_emb_proj(embedding)[0]
+        embedded = block.time_emb_proj(embedding)
+        if len(embedded) == 1:
+            shift = shift + embedded[0]
+        else:  # with a LoRA whose strength varies from row to row
+            hidden = hidden + embedded[:, None]
     hidden = _normed(block.norm2, hidden, num_frames, shift=shift, silu=True)
     hidden = _convolved(block.conv2, hidden, size)
     shortcut, bias = tokens, block.conv2.bias
@@ -76,7 +81,7 @@ def upsampler(layer: Any, features: Tensor, size: tuple[int, int]) -> Tensor:
 
     The kernel for that step is computed each time: keeping it would take twice the weight's memory.
     """
-    if size != (2 * features.shape[2], 2 * features.shape[3]):
+    if size != (2 * features.shape[2], 2 * features.shape[3]) or has_changes(layer.conv):
         return plain_upsampler(layer, features, size)
     conv = layer.conv
     kernel = upsample_kernel(weight_in(conv, features.dtype))
@@ -98,9 +103,10 @@ def transformer(
 
     def changed(part: slice) -> Tensor:
         pending: DeferredResidual = None, changes[part], block.proj_in.bias
-        for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
-            pending = _transformed(layer, pending, [each.of(part) for each in sources])
-        change = _product(block.proj_out, _settled(pending))
+        with only_rows(block, part):
+            for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
+                pending = _transformed(layer, pending, [each.of(part) for each in sources])
+            change = _product(block.proj_out, _settled(pending))
         return add_with_bias(tokens[part], change, block.proj_out.bias)
 
     rows, pixels, _ = tokens.shape
@@ -164,6 +170,9 @@ def _temporal(block: Any, pending: DeferredResidual, num_frames: int) -> Deferre
         table = attention.pos_encoder.pe[0, :num_frames]
         tokens, normed = add_and_norm(tokens, change, bias, norm, table=table)
         joined = project_side_by_side(normed, attention.to_q, attention.to_k, attention.to_v)
+        if attention.key_scales is not None:
+            _, key, _ = joined.chunk(3, dim=-1)
+            key.mul_(attention.key_scales.current.strengths.view(-1, 1, 1))
         attended = _attended_over_frames(joined, num_frames, attention.key_scale)
         change, bias = _product(attention.to_out[0], attended), attention.to_out[0].bias
         del joined, attended
@@ -209,14 +218,17 @@ def _convolved(conv: Any, tokens: Tensor, size: Sequence[int]) -> Tensor:
     """Convolve tokens without adding the bias."""
     features = _features(tokens, size)
     weight = weight_in(conv, tokens.dtype)
-    return _tokens(functional.conv2d(features, weight, None, conv.stride, conv.padding))
+    result = functional.conv2d(features, weight, None, conv.stride, conv.padding)
+    return _tokens(add_change(conv, features, result))
 
 
 def _product(layer: Any, tokens: Tensor) -> Tensor:
     """Apply a linear layer or a 1x1 convolution without adding the bias."""
     if getattr(layer, "multiplies_in_fp8", False):
-        return multiply_in_fp8(tokens, layer.weight, layer.scale, None)
-    return functional.linear(tokens, weight_in(layer, tokens.dtype).flatten(1))
+        result = multiply_in_fp8(tokens, layer.weight, layer.scale, None)
+    else:
+        result = functional.linear(tokens, weight_in(layer, tokens.dtype).flatten(1))
+    return add_change(layer, tokens, result)
 
 
 FUSED_OPS = Ops(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .casting import weight_in
+from .layer_changes import add_change
 
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -48,7 +49,10 @@ def project_side_by_side(tokens: Tensor, *layers: nn.Linear) -> Tensor:
     if any(getattr(layer, "multiplies_in_fp8", False) for layer in layers):
         return torch.cat([layer(tokens) for layer in layers], dim=-1)
     weight = torch.cat([weight_in(layer, tokens.dtype) for layer in layers])
-    return functional.linear(tokens, weight)
+    joined = functional.linear(tokens, weight)
+    for layer, result in zip(layers, joined.chunk(len(layers), dim=-1), strict=True):
+        add_change(layer, tokens, result)
+    return joined
 
 
 def _pays(tokens: Tensor, layers: Sequence[nn.Linear]) -> bool:

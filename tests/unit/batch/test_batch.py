@@ -37,6 +37,7 @@ from animatediff_v2v.pipeline import (
     SamplingSettings,
     StyleFile,
 )
+from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.errors import Cancelled, DiskFull
 from animatediff_v2v.pipeline.prompts import PromptSchedule
 from animatediff_v2v.pipeline.video import probe_video
@@ -99,6 +100,7 @@ def test_the_page_says_which_frames_were_chosen(tmp_path, job, selection, option
     "settings",
     [
         {"prompt_schedule": PromptSchedule("0: a fox")},
+        {"sampling": SamplingSettings(seed=1, denoise=Curve("0: 0.2, 24: 1"))},
         {"arrangement": "travel"},
         {"arrangement": "per_window"},
         {"selection": FrameSelection(frame_load_cap=31)},
@@ -310,7 +312,9 @@ def test_units_survive_the_ledger_with_every_setting(tmp_path):
         output=tmp_path / "out.mp4",
         prompt="",
         prompt_schedule=PromptSchedule("0: a fox", "best", "grain"),
-        sampling=SamplingSettings(seed=2**64 - 1, context=None),
+        sampling=SamplingSettings(
+            seed=2**64 - 1, context=None, denoise=Curve("0: 0.2, 24: 1", start=0.0)
+        ),
         selection=FrameSelection(force_rate="29.97"),
         controls=(ControlFile(network=tmp_path / "c.pth", source=tmp_path / "edges.mp4"),),
         styles=(
@@ -323,7 +327,13 @@ def test_units_survive_the_ledger_with_every_setting(tmp_path):
         ),
         metadata={MARK: "1"},
     )
-    files = ModelFiles(checkpoint=tmp_path / "m.ckpt", loras=(LoraEntry(tmp_path / "l.pt", 0.5),))
+    files = ModelFiles(
+        checkpoint=tmp_path / "m.ckpt",
+        loras=(
+            LoraEntry(tmp_path / "l.pt", Curve("0: 1", end=0.5)),
+            LoraEntry(tmp_path / "m.pt", 0.5),
+        ),
+    )
     unit = Unit(
         name="out.mp4", kind="join", clip="out.mp4", request=request, files=files,
         parts=(tmp_path / "1.mkv",), stamps={"a.mp4": (1, 2)},

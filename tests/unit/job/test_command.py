@@ -19,6 +19,7 @@ from animatediff_v2v.cli.console import ProgressBar, ProgressLines
 from animatediff_v2v.cli.main import WordedLines, _parser, main
 from animatediff_v2v.cli.parsing import reworded
 from animatediff_v2v.cli.run import request_of
+from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 from animatediff_v2v.pipeline.models.ops import compiled as compiled_layers
 from animatediff_v2v.pipeline.progress import Progress
@@ -404,6 +405,24 @@ def test_lora_argument(text, file, scales, tmp_path, monkeypatch):
     (tmp_path / file).touch()
     entry = lora_entry(text)
     assert (str(entry.path), entry.model_strength, entry.clip_strength) == (file, *scales)
+
+
+@pytest.mark.parametrize(
+    ("text", "curve", "text_scale"),
+    [
+        ("a.safetensors:0=0.2,24=1.0", Curve("0=0.2,24=1.0"), 0.0),
+        ("a.safetensors:0=0.2, -1=1 ease:0.5", Curve("0=0.2, -1=1 ease"), 0.5),
+        ("C:a.safetensors:0=0,8=1:0:0.1", Curve("0=0,8=1", start=0.1), 0.0),
+        ("a.safetensors:0.8:0.7:0.1:0.5", Curve("0: 0.8", start=0.1, end=0.5), 0.7),
+        ("a=b,c=d.safetensors:0=0,8=1", Curve("0=0,8=1"), 0.0),
+    ],
+)
+def test_lora_argument_with_a_curve(text, curve, text_scale, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = f"{text.partition('.safetensors')[0]}.safetensors"
+    (tmp_path / file).touch()
+    entry = lora_entry(text)
+    assert (str(entry.path), entry.model_strength, entry.clip_strength) == (file, curve, text_scale)
 
 
 @pytest.mark.parametrize(

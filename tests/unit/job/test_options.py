@@ -81,6 +81,9 @@ OF_ONE_NODE = {
     ("ADV2V_Keyframes", "start"): "--sparsectrl",
     ("ADV2V_Keyframes", "end"): "--sparsectrl",
     ("ADV2V_Keyframes", "mask"): "--keyframe-mask",
+    ("ADV2V_StrengthCurve", "curve"): "--denoise",
+    ("ADV2V_StrengthCurve", "start"): "--lora",
+    ("ADV2V_StrengthCurve", "end"): "--lora",
     ("ADV2V_SelectFrames", "video"): "INPUT",
     ("ADV2V_MatchSource", "source"): "INPUT",
     ("ADV2V_MatchSource", "strength"): "--match-source",
@@ -368,8 +371,9 @@ CASES = {
         "--prompt-schedule: there is no file no.txt; check the path, or give the schedule itself",
     ),
     "too many scales": (
-        {"lora": "no.pt:1:2:3"},
-        "--lora is 'no.pt:1:2:3'; it must be FILE[:SCALE[:TEXT_SCALE]], with at most 2 numbers",
+        {"lora": "no.pt:1:2:0:1:5"},
+        "--lora is 'no.pt:1:2:0:1:5'; it must be FILE[:SCALE[:TEXT_SCALE[:START[:END]]]], with at "
+        "most 4 numbers",
     ),
     "too many scales of a motion LoRA": (
         {"motion_lora": "no.pt:1:2"},
@@ -378,6 +382,19 @@ CASES = {
     "a scale of words": (
         {"lora": f"{__file__}:half"},
         "after the file, and 'half' is not a number",
+    ),
+    "a curve of words": (
+        {"lora": f"{__file__}:0=0.2,24=x"},
+        "--lora: In the curve '0=0.2, 24=x', 'x' at frame 24 is not a number.",
+    ),
+    "a curve that goes back": (
+        {"denoise": "8: 1, 4: 0"},
+        "--denoise: In the curve '8: 1, 4: 0', frame 4 comes after frame 8; give each frame once",
+    ),
+    "a curve out of range": ({"denoise": "0: 0, 4: 2"}, "--denoise is 2; it must be from 0 to 1."),
+    "an effect out of range": (
+        {"motion_effect": "0: 0, 4: 2"},
+        "--motion-effect is 2; it must be from 0 to 1, 1 is as trained.",
     ),
     "a scale without an end": (
         {"lora": f"{__file__}:inf"},

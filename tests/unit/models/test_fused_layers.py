@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.models import autoencoder
 from animatediff_v2v.pipeline.models.batching import ChunkSizes
 from animatediff_v2v.pipeline.models.motion_module import MotionModule
@@ -15,6 +16,7 @@ from animatediff_v2v.pipeline.models.ops import select as module
 from animatediff_v2v.pipeline.models.ops.eager import cross_attention_kv
 from animatediff_v2v.pipeline.models.ops.frame_norm import span_frames
 from animatediff_v2v.pipeline.models.ops.select import EAGER_OPS, default_ops, lay_out_weights
+from animatediff_v2v.pipeline.models.pass_strengths import PassStrengths
 from animatediff_v2v.pipeline.models.vae import VaeCodec
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -122,6 +124,32 @@ def test_the_unet_gives_the_same(models):
     given = (draw(2, 4, 4, 4), torch.tensor([481.0], device=DEVICE), context, 2)
     fused = unet(*given, ops=FUSED_OPS, chunks=ChunkSizes(passes=2, tokens=16))
     assert relative(fused, unet(*given)) < 10 * TOLERANCE
+
+
+@torch.inference_mode()
+def test_the_unet_gives_the_same_with_strengths_of_each_row(models):
+    unet = with_few_groups(copy.deepcopy(models.unet).float())
+    unet.to(DEVICE, memory_format=FUSED_OPS.memory_format)
+    changes = {
+        name: (
+            draw(1, *layer.weight.shape[1:], seed=5) / layer.weight[0].numel() ** 0.5,
+            draw(len(layer.weight), 1, seed=6),
+        )
+        for name, layer in unet.unet.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    }
+    unet.attach_loras([Curve("0: 1")], [changes])
+    unet.motion.set_motion_scale(Curve("0: 1"))
+    context = draw(1, 77, unet.unet.config.cross_attention_dim, seed=1)
+    given = (draw(2, 4, 4, 4), torch.tensor([481.0], device=DEVICE), context, 2)
+    strengths = PassStrengths(
+        loras=torch.tensor([[0.2, 0.6]]), motion_scale=torch.tensor([0.5, 2.0])
+    )
+    plain = unet(*given, strengths=strengths)
+    assert relative(unet(*given), plain) > 0.01
+    few = ChunkSizes(passes=2, tokens=16)
+    fused = unet(*given, strengths=strengths, ops=FUSED_OPS, chunks=few)
+    assert relative(fused, plain) < 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("size", [(8, 10), (7, 10)], ids=["doubled", "uneven"])

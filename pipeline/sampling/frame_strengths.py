@@ -1,0 +1,67 @@
+"""Strengths of LoRAs and motion modules in the frames of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..curve import Curve, Strength, values_of
+from ..models.motion_module import MotionModules
+from ..models.pass_strengths import FULL_STRENGTH, PassStrengths
+from ..models.unet import MotionUNet
+from .noise_schedule import NoiseSchedule
+from .span import Span
+
+
+def strengths_of(
+    unet: MotionUNet,
+    frames: Sequence[int],
+    num_frames: int,
+    sigma: Tensor,
+    schedule: NoiseSchedule,
+) -> PassStrengths:
+    """Return the strengths for a pass of the UNet.
+
+    Args:
+        unet: The network, with its curves.
+        frames: The frame of the video that each row shows.
+        num_frames: Frames of the video.
+        sigma: The noise level.
+        schedule: The levels of the training steps.
+    """
+    curves: tuple[Curve, ...] = getattr(unet, "lora_curves", ())
+    motion: MotionModules | None = getattr(unet, "motion", None)
+    strengths = FULL_STRENGTH if motion is None else motion_strengths(motion, frames, num_frames)
+    if not curves:
+        return strengths
+    loras = torch.zeros(len(curves), len(frames))
+    for row, curve in zip(loras, curves, strict=True):
+        if Span(curve.start, curve.end).contains(sigma, schedule):
+            row[:] = _rows(curve, frames, num_frames)
+    return PassStrengths(loras, strengths.motion_scale, strengths.motion_effect)
+
+
+def motion_strengths(
+    motion: MotionModules, frames: Sequence[int], num_frames: int
+) -> PassStrengths:
+    """Return the strengths of motion modules; see `strengths_of`."""
+    if motion.effect == 1.0 and not isinstance(motion.scale, Curve):
+        return FULL_STRENGTH
+    return PassStrengths(
+        motion_scale=_rows(motion.scale, frames, num_frames),
+        motion_effect=None if motion.effect == 1.0 else _rows(motion.effect, frames, num_frames),
+    )
+
+
+def _rows(strength: Strength, frames: Sequence[int], num_frames: int) -> Tensor:
+    values = _values(strength, num_frames)
+    return torch.tensor([values[frame] for frame in frames])
+
+
+@lru_cache(maxsize=64)
+def _values(strength: Strength, num_frames: int) -> tuple[float, ...]:
+    """Return `values_of`: each pass asks for them, and a curve is text."""
+    return values_of(strength, num_frames)

@@ -1,0 +1,96 @@
+"""LoRAs and motion modules whose strengths change from frame to frame, in a whole sampling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from animatediff_v2v.pipeline import AnimateDiffV2VError, LoraEntry, load_models
+from animatediff_v2v.pipeline.curve import Curve
+from animatediff_v2v.pipeline.memory.copies import copy_to
+from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, SpeedOptions
+
+from . import sampled
+
+FRAMES = 5
+GENERATOR = torch.Generator().manual_seed(6)
+SOURCE = torch.randn(FRAMES, 4, 8, 8, generator=GENERATOR)
+PROMPTS = Conditioning.of(*torch.randn(2, 1, 77, 64, generator=GENERATOR))
+WINDOWS = ContextOptions(length=3, overlap=1)
+RISING = Curve("0: 0, -1: 1")
+
+
+def sample(unet, **options):
+    usual = {"guidance": Guidance(scale=2.0), "beta_schedule": "sqrt_linear"}
+    return sampled.sample(unet, SOURCE, PROMPTS, **usual | options)
+
+
+def relative(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+def with_motion(models, scale=1.0, effect=1.0):
+    unet = copy_to(models.unet, torch.device("cpu"))
+    unet.motion.set_motion_scale(scale)
+    unet.motion.effect = effect
+    return unet
+
+
+@pytest.fixture(scope="module")
+def load(weights):
+    def load(strength):
+        """Load the networks without a motion module, in which frames are independent."""
+        return load_models(
+            weights / "checkpoint.safetensors",
+            loras=[LoraEntry(weights / "style_lora.safetensors", strength, 0.0)],
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        ).unet
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"context": WINDOWS}, {"speed": SpeedOptions(deep_cache_interval=2)}]
+)
+def test_each_frame_has_the_lora_at_its_own_strength(load, options):
+    found = sample(load(RISING), **options)
+    for frame, strength in ((0, 0.0), (2, 0.5), (4, 1.0)):
+        alone = sample(load(strength), **options)
+        # Merged weights are rounded to the file's float16.
+        assert relative(found[frame], alone[frame]) < 2e-3, frame
+    assert relative(sample(load(1.0), **options)[0], found[0]) > 0.01
+
+
+def test_a_lora_acts_in_its_part_of_the_noise_schedule(load):
+    plain, whole = sample(load(0.0)), sample(load(Curve("0: 1")))
+    assert relative(whole, plain) > 0.01
+    assert torch.equal(sample(load(Curve("0: 1", start=0.0, end=0.0))), plain)
+    part = sample(load(Curve("0: 1", start=0.5)))
+    assert 0 < relative(part, plain) < relative(whole, plain)
+
+
+@pytest.mark.parametrize("context", [None, WINDOWS])
+def test_a_level_motion_scale_is_the_number(models, context):
+    number = sample(with_motion(models, 1.4), context=context)
+    curve = sample(with_motion(models, Curve("0: 1.4")), context=context)
+    assert relative(curve, number) < 1e-5
+    assert relative(number, sample(models.unet, context=context)) > 1e-3
+    rising = sample(with_motion(models, Curve("0: 1, -1: 1.4")), context=context)
+    assert relative(rising, number) > 1e-4
+
+
+def test_frames_without_effect_are_those_without_a_motion_module(models, still_models):
+    still = sample(still_models.unet)
+    none = sample(with_motion(models, effect=0.0))
+    assert torch.allclose(none, still, atol=1e-5)
+    rising = sample(with_motion(models, effect=RISING))
+    assert torch.allclose(rising[0], still[0], atol=1e-5)
+    assert relative(rising[4], still[4]) > 1e-2
+    full = sample(with_motion(models, effect=Curve("0: 1")))
+    assert torch.allclose(full, sample(models.unet), atol=1e-5)
+
+
+def test_curves_and_compiled_layers_exclude_each_other(load, models):
+    for unet in (load(RISING), with_motion(models, effect=RISING)):
+        with pytest.raises(AnimateDiffV2VError, match=r"^compile is on, and a LoRA or the motion"):
+            sample(unet, speed=SpeedOptions(compile=True))

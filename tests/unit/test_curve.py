@@ -1,0 +1,150 @@
+"""Strengths along the frames of a video, as text."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from animatediff_v2v.pipeline.curve import (
+    Curve,
+    check_strength,
+    highest,
+    parse_strength,
+    values_of,
+)
+from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
+from animatediff_v2v.pipeline.ranges import SHARE
+from hypothesis import given
+from hypothesis import strategies as st
+
+VALUES = [
+    ("0: 0.2, 4: 1.0", (0.2, 0.4, 0.6, 0.8, 1.0, 1.0)),
+    ("2: 1, 4: 0", (1.0, 1.0, 1.0, 0.5, 0.0, 0.0)),
+    ("0: 0, 4: 1 ease", (0.0, 0.15625, 0.5, 0.84375, 1.0, 1.0)),
+    ("0: 0, 4: 1 EASE, 5: 0 linear", (0.0, 0.15625, 0.5, 0.84375, 1.0, 0.0)),
+    ("0: 0.3, 3: 0.7 hold", (0.3, 0.3, 0.3, 0.7, 0.7, 0.7)),
+    ("0: 1\n5: 0", (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)),
+    ("0=0;-1=1", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+    ("0: 0, 0.5: 1", (0.0, 1 / 3, 2 / 3, 1.0, 1.0, 1.0)),
+    ("0: 0, max_f-1: 1,", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+    ('{"0": 0, "5": 1}', (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+    ("0:(0), 5:(1.0)", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+    ("0: -1e-1", (-0.1,) * 6),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), VALUES)
+def test_values_of_six_frames(text, expected):
+    assert Curve(text).values(6) == pytest.approx(expected, abs=1e-9)
+
+
+REFUSED = [
+    ("", "The curve is empty; write `frame: number`, for example `0: 0.2, 24: 1.0`."),
+    (" , ", "The curve is empty"),
+    ("{}", "The curve is empty"),
+    ("fox", "In the curve 'fox', 'fox' names no frame; write `frame: number`"),
+    ("0: 0.2, 1", "'1' names no frame"),
+    ("a: 1", "'a: 1' names no frame"),
+    ("0-8: 1", "'0-8: 1' names no frame"),
+    ("0: x", "In the curve '0: x', 'x' at frame 0 is not a number."),
+    ("0: 1, 8:", "'' at frame 8 is not a number"),
+    ("0: nan", "'nan' at frame 0 is not a number"),
+    ("0: inf", "'inf' at frame 0 is not a number"),
+    (
+        "0: 1 bounce",
+        "'bounce' at frame 0 is no way to get there; it can be linear, ease, hold.",
+    ),
+    (
+        "8: 1, 4: 0",
+        "In the curve '8: 1, 4: 0', frame 4 comes after frame 8; give each frame once, in "
+        "ascending order.",
+    ),
+    ("4: 1, 4: 0", "frame 4 comes after frame 4"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED)
+def test_what_is_no_curve_is_refused_at_once(text, sentence):
+    with pytest.raises(AnimateDiffV2VError) as refused:
+        Curve(text)
+    assert sentence in str(refused.value)
+
+
+BEYOND = [
+    (
+        "0: 0, 6: 1",
+        "In the curve '0: 0, 6: 1', frame 6 is beyond the video, whose 6 frames are counted from 0 "
+        "to 5; the last one can be written as -1.",
+    ),
+    ("0.5: 0, 2: 1", "frame 2 comes after frame 3"),
+    ("0: 0, max_f: 1", "frame max_f is beyond the video"),
+    ("0: 0, 10/(max_f-6): 1", "frame 10/(max_f-6) is not in a video of 6 frames"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), BEYOND)
+def test_frames_that_a_video_does_not_have_are_refused(text, sentence):
+    curve = Curve(text)
+    with pytest.raises(AnimateDiffV2VError) as refused:
+        curve.values(6)
+    assert sentence in str(refused.value)
+
+
+def test_a_number_for_each_frame():
+    curve = Curve.of_values([0.1, 0.5, 1 / 3])
+    assert curve.values(3) == (0.1, 0.5, 1 / 3)
+    assert curve.values(2) == (0.1, 0.5)
+    assert curve.values(5) == (0.1, 0.5, 1 / 3, 1 / 3, 1 / 3)
+    with pytest.raises(AnimateDiffV2VError, match="The curve is empty"):
+        Curve.of_values([])
+
+
+def test_a_number_or_a_curve():
+    assert parse_strength("0.4") == 0.4
+    assert parse_strength("0: 0.4, 2: 1") == Curve("0: 0.4, 2: 1")
+    assert (highest(0.4), highest(Curve("0: 0.4, 2: 1"))) == (0.4, 1.0)
+    assert values_of(0.4, 2) == (0.4, 0.4)
+    assert values_of(Curve("0: 1, 1: 0"), 2) == (1.0, 0.0)
+    check_strength(SHARE, "denoise", Curve("0: 0, 9: 1"))
+    for wrong in (1.5, Curve("0: 0, 4: 1.5")):
+        with pytest.raises(AnimateDiffV2VError, match=r"^denoise is 1\.5; it must be from 0 to 1"):
+            check_strength(SHARE, "denoise", wrong)
+
+
+def test_a_curve_stands_in_text_where_a_number_can():
+    curve = Curve("\n0: 0.2,\n24: 1 ease\n")
+    assert f"denoise {curve:g}" == "denoise 0: 0.2, 24: 1 ease"
+
+
+@given(
+    st.lists(st.integers(0, 200), min_size=1, max_size=6, unique=True).map(sorted),
+    st.data(),
+)
+def test_values_stay_between_neighbouring_points(frames, data):
+    numbers = data.draw(
+        st.lists(st.floats(-10, 10), min_size=len(frames), max_size=len(frames)), label="numbers"
+    )
+    easing = data.draw(st.sampled_from(["linear", "ease", "hold"]), label="easing")
+    points = [*zip(frames, numbers, strict=True)]
+    text = ", ".join(f"{frame}: {number!r} {easing}" for frame, number in points)
+    values = Curve(text).values(frames[-1] + 3)
+    assert [values[frame] for frame in frames] == numbers
+    assert values[: frames[0]] == (numbers[0],) * frames[0]
+    assert values[frames[-1] :] == (numbers[-1],) * 3
+    for (first, low), (last, high) in pairwise(points):
+        between = values[first : last + 1]
+        slack = 1e-9 * (1 + abs(low) + abs(high))
+        assert min(low, high) - slack <= min(between) <= max(between) <= max(low, high) + slack
+        steps = [after - before for before, after in pairwise(between)]
+        assert all(step * math.copysign(1, high - low) >= -slack for step in steps)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_curve_or_refused_in_a_sentence(text):
+    try:
+        values = Curve(text).values(9)
+    except AnimateDiffV2VError as refused:
+        assert str(refused).endswith(".") and "\n" not in str(refused)
+    else:
+        assert len(values) == 9 and all(map(math.isfinite, values))
