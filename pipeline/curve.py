@@ -43,8 +43,8 @@ class _Written(NamedTuple):
 class Curve:
     """A strength along the frames of a video, as text.
 
-    >>> Curve("0: 0.2, 4: 1.0").values(6)
-    (0.2, 0.4, 0.6, 0.8, 1.0, 1.0)
+    >>> Curve("0: 0.5, 4: 1.5").values(6)
+    (0.5, 0.75, 1.0, 1.25, 1.5, 1.5)
 
     Points are `frame: number`, separated by commas, semicolons or line breaks; brackets and quotes
     as in JSON and FizzNodes are ignored. Frames are those of the output as in prompt schedules: -1
