@@ -255,7 +255,7 @@ def strength_curve() -> Rows:
     )
     return {
         "the source": source(),
-        "denoise 0 to 0.7": restyled(denoise=Curve(f"0: 0, {last}: 0.7")),
+        "denoise 0 to 0.7": restyled(denoise=Curve(f"0: 0, {last}: 0.7"), steps=20),
         "LoRA strength 0 to 1": restyled(YELLOW, networks=outlined),
     }
 

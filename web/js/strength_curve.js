@@ -41,7 +41,11 @@ class Picture {
       lineHeight: `${LINE_PIXELS}px`,
       color: "var(--input-text, #ddd)",
     });
-    Object.assign(this.drawing.style, { flex: "1", minHeight: "0", width: "100%" });
+    Object.assign(this.drawing.style, {
+      flex: "none",
+      width: "100%",
+      height: `${HEIGHT_PIXELS - LINE_PIXELS}px`,
+    });
     Object.assign(this.text.style, { flex: "none", textAlign: "center" });
     this.drawing.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     this.drawing.setAttribute("preserveAspectRatio", "none");
