@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from contextlib import suppress
 from typing import Any, NoReturn
 
-from ..pipeline.curve import Strength, parse_strength
+from ..pipeline.curve import EXAMPLE, Curve, Strength
 from ..pipeline.errors import AnimateDiffV2VError
 from .usage_errors import in_a_sentence, unknown_arguments
 
@@ -178,8 +179,14 @@ STRENGTH = "NUMBER|CURVE"
 
 def strength(text: str) -> Strength:
     """Parse a number, or a curve along the frames; raise ArgumentTypeError with a sentence."""
+    if not re.search("[:=]", text):
+        with suppress(ValueError):
+            return float(text)
+        raise argparse.ArgumentTypeError(
+            f"is {text!r}; it must be a number, or a curve such as {EXAMPLE}."
+        )
     try:
-        return parse_strength(text)
+        return Curve(text)
     except AnimateDiffV2VError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -18,6 +18,7 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
             r"argument (.+?): ((?:In the|The) curve .*)",
             lambda found: f"{found[1]}: {found[2]}",
         ),
+        (r"argument (.+?): (is .*)", lambda found: f"{found[1]} {found[2]}"),
         (
             r"argument (.+?): invalid choice: (.*) \(choose from (.*)\)",
             lambda found: f"{found[1]} is {found[2]}; it can be {_unquoted(found[3])}.",

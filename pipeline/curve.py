@@ -183,14 +183,6 @@ class Curve:
 Strength = float | Curve
 
 
-def parse_strength(text: str) -> Strength:
-    """Return a plain number as one, and anything else as a curve; raise AnimateDiffV2VError."""
-    try:
-        return float(text)
-    except ValueError:
-        return Curve(text)
-
-
 def check_strength(
     limits: Range[float], name: str, value: Strength, *, hint: str = "", whole: bool = True
 ) -> None:

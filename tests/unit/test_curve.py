@@ -10,7 +10,6 @@ from animatediff_v2v.pipeline.curve import (
     Curve,
     check_strength,
     highest,
-    parse_strength,
     values_of,
 )
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
@@ -101,8 +100,6 @@ def test_a_number_for_each_frame():
 
 
 def test_a_number_or_a_curve():
-    assert parse_strength("0.4") == 0.4
-    assert parse_strength("0: 0.4, 2: 1") == Curve("0: 0.4, 2: 1")
     assert (highest(0.4), highest(Curve("0: 0.4, 2: 1"))) == (0.4, 1.0)
     assert values_of(0.4, 2) == (0.4, 0.4)
     assert values_of(Curve("0: 1, 1: 0"), 2) == (1.0, 0.0)

@@ -448,7 +448,10 @@ CASES = {
     ),
     "steps that are not whole": ({"steps": 2.5}, "--steps is '2.5'; it must be a whole number."),
     "a width of words": ({"width": "wide"}, "--width is 'wide'; it must be a whole number. See"),
-    "denoise of words": ({"denoise": "half"}, "--denoise is 'half'; it must be a number. See"),
+    "denoise of words": (
+        {"denoise": "half"},
+        "--denoise is 'half'; it must be a number, or a curve such as 0: 0.2, 24: 1.0. See",
+    ),
     "a misspelt option": (
         {"stesp": 3},
         "There is no option --stesp; did you mean --steps? See `animatediff-v2v run --help`.",
