@@ -67,7 +67,9 @@ class Graph:
     """Height and width of the latents."""
     window: dict[str, Any] = field(default_factory=dict)
     """Context Options; empty is none."""
-    motion_scale: float = 1.0
+    motion_scale: float | list[float] = 1.0
+    """A number, or one for each frame; so is the effect."""
+    motion_effect: float | list[float] = 1.0
     start: float = 0.0
     end: float = 1.0
     beta_schedule: str = "autoselect"
@@ -203,11 +205,18 @@ def ours(bench: Bench, graph: Graph, model: Any) -> Any:
         model=model,
         motion_module=bench.motion(graph),
         motion_scale=graph.motion_scale,
+        motion_effect=graph.motion_effect,
         beta_schedule=graph.beta_schedule,
         start=graph.start,
         end=graph.end,
         **optional,
     )[0]
+
+
+def multival(bench: Bench, strength: float | list[float]) -> Any:
+    if isinstance(strength, list):
+        return bench("ADE_MultivalDynamicFloatInput", float_val=strength)[0]
+    return None if strength == 1.0 else bench("ADE_MultivalDynamic", float_val=strength)[0]
 
 
 EVOLVED_WINDOWS = {
@@ -220,13 +229,14 @@ EVOLVED_WINDOWS = {
 
 def evolved(bench: Bench, graph: Graph, model: Any) -> Any:
     motion = bench("ADE_LoadAnimateDiffModel", model_name=bench.motion(graph))
-    scale = bench("ADE_MultivalDynamic", float_val=graph.motion_scale)[0]
+    scale, effect = (multival(bench, each) for each in (graph.motion_scale, graph.motion_effect))
     motion = bench(
         "ADE_ApplyAnimateDiffModel",
         motion_model=motion[0],
         start_percent=graph.start,
         end_percent=graph.end,
-        scale_multival=scale if graph.motion_scale != 1.0 else None,
+        scale_multival=scale,
+        effect_multival=effect,
     )[0]
     windows = None
     if graph.window:
@@ -599,6 +609,15 @@ GRAPHS = {
     ),
     "Windows, looped": Graph(
         frames=7, window=windowed("looped_uniform", closed_loop=True, fuse="flat")
+    ),
+    "motion scale by frame": Graph(motion_scale=[1.0, 1.3, 0.6, 1.5]),
+    "motion effect by frame": Graph(motion_effect=[0.0, 0.3, 0.7, 1.0]),
+    "motion effect": Graph(motion_effect=0.4),
+    "both by frame, windows": Graph(
+        frames=7,
+        window=windowed("standard_static"),
+        motion_scale=[1.0, 1.2, 1.4, 1.6, 1.4, 1.2, 1.0],
+        motion_effect=[1.0, 0.8, 0.6, 0.4, 0.6, 0.8, 1.0],
     ),
     "FreeInit": Graph(free_init={"iterations": 2}),
     "FreeInit, butterworth, three rounds": Graph(

@@ -12,7 +12,12 @@ from ..pipeline.sampling import BetaScheduleChoice, Span
 from . import host
 from .checks import CheckedNode, Problem, problem_of
 from .free_init import free_init_input
-from .inputs import MOTION_MODULE_TOOLTIP, context_input, motion_scale_input
+from .inputs import (
+    MOTION_MODULE_TOOLTIP,
+    context_input,
+    motion_effect_input,
+    motion_scale_input,
+)
 from .loading import MotionStack, model_fingerprint, motion_lora_entries
 from .model_checks import file_problem
 from .sockets import CATEGORY, ControlSocket, MotionLoraStackSocket
@@ -66,6 +71,7 @@ class ApplyMotion(CheckedNode):
         free_init: FreeInit | None = None,
         control: host.Chain | None = None,
         vae: Any = None,
+        motion_effect: float = 1.0,
     ) -> io.NodeOutput:
         """Load the motion module and attach it to a copy of the MODEL."""
         Span(start, end)
@@ -76,6 +82,7 @@ class ApplyMotion(CheckedNode):
             config,
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
             motion_scale=strength_of("motion_scale", motion_scale),
+            motion_effect=strength_of("motion_effect", motion_effect),
             placement=models.Placement(offload, host.compute_dtype(model)),
         )
         if beta_schedule != USE_EXISTING:
@@ -168,6 +175,7 @@ def _inputs() -> list[io.Input]:
             optional=True,
             tooltip="The checkpoint's VAE, which encodes keyframes that are pictures.",
         ),
+        motion_effect_input(),
     ]
 
 

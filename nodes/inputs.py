@@ -321,6 +321,19 @@ def motion_scale_input() -> io.Input:
     )
 
 
+def motion_effect_input() -> io.Input:
+    """Return the socket for the share of the motion modules' change that is used."""
+    return io.Float.Input(
+        "motion_effect",
+        optional=True,
+        force_input=True,
+        min=SHARE.low,
+        max=SHARE.high,
+        tooltip="How much of what the motion module changes is used, from 0 to 1: a number, or a "
+        "Strength Curve. 1 is as trained; at 0 each frame is restyled by itself.",
+    )
+
+
 def context_input() -> io.Input:
     """Return the socket for the options of context windows."""
     return Context.Input(

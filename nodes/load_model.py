@@ -11,6 +11,7 @@ from .inputs import (
     LORA_STACK_TOOLTIP,
     MOTION_LORA_STACK_TOOLTIP,
     MOTION_MODULE_TOOLTIP,
+    motion_effect_input,
     motion_scale_input,
 )
 from .loading import (
@@ -69,6 +70,7 @@ class LoadModel(CheckedNode):
         motion_scale: float = 1.0,
         clip_skip: int = 1,
         motion_lora_stack: MotionStack | None = None,
+        motion_effect: float = 1.0,
     ) -> io.NodeOutput:
         """Load the files."""
         return io.NodeOutput(
@@ -79,6 +81,7 @@ class LoadModel(CheckedNode):
                 lora_stack=lora_stack or (),
                 motion_lora_stack=motion_lora_stack or (),
                 motion_scale=strength_of("motion_scale", motion_scale),
+                motion_effect=strength_of("motion_effect", motion_effect),
                 clip_skip=clip_skip,
             )
         )
@@ -144,4 +147,5 @@ def _load_inputs() -> list[io.Input]:
             optional=True,
             tooltip=MOTION_LORA_STACK_TOOLTIP,
         ),
+        motion_effect_input(),
     ]

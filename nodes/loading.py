@@ -28,6 +28,7 @@ def load_managed(
     lora_stack: LoraStackEntries = (),
     motion_lora_stack: MotionStack = (),
     motion_scale: Strength = 1.0,
+    motion_effect: Strength = 1.0,
     clip_skip: int = 1,
     fp8_weights: bool = False,
 ) -> host.ManagedModels:
@@ -39,6 +40,7 @@ def load_managed(
         lora_stack=lora_stack,
         motion_lora_stack=motion_lora_stack,
         motion_scale=motion_scale,
+        motion_effect=motion_effect,
         clip_skip=clip_skip,
     )
     return load_managed_files(files, checkpoint=checkpoint, fp8_weights=fp8_weights)
@@ -52,6 +54,7 @@ def model_files(
     lora_stack: LoraStackEntries = (),
     motion_lora_stack: MotionStack = (),
     motion_scale: Strength = 1.0,
+    motion_effect: Strength = 1.0,
     clip_skip: int = 1,
 ) -> pipeline.ModelFiles:
     """Return the files that combos name; raise AnimateDiffV2VError when one is missing."""
@@ -62,6 +65,7 @@ def model_files(
         loras=_lora_entries(lora_stack),
         motion_loras=motion_lora_entries(motion_lora_stack),
         motion_scale=motion_scale,
+        motion_effect=motion_effect,
         clip_skip=clip_skip,
     )
 
@@ -102,7 +106,8 @@ def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
 def _origins(files: pipeline.ModelFiles) -> host.Origins:
     """Return what identifies each network: the content of its files, and settings."""
     checkpoint = file_fingerprint(files.checkpoint)
-    motion = (files.motion_module and file_fingerprint(files.motion_module), files.motion_scale)
+    module = files.motion_module and file_fingerprint(files.motion_module)
+    motion = (module, files.motion_scale, files.motion_effect)
     loras = [(file_fingerprint(lora.path), lora) for lora in files.loras]
     motion_loras = [(file_fingerprint(lora.path), lora) for lora in files.motion_loras]
     return host.Origins(

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..pipeline import files, models
 from . import host
 from .checks import CheckedNode, Problem
-from .inputs import MOTION_MODULE_TOOLTIP, motion_scale_input
+from .inputs import MOTION_MODULE_TOOLTIP, motion_effect_input, motion_scale_input
 from .loading import (
     NO_MOTION_MODULE,
     MotionStack,
@@ -72,6 +72,7 @@ class ModelFromComfy(CheckedNode):
                     tooltip="Motion LoRAs to merge into the motion module.",
                 ),
                 motion_scale_input(),
+                motion_effect_input(),
             ],
             outputs=[Model.Output(display_name="model", tooltip="For the Sampler.")],
         )
@@ -86,6 +87,7 @@ class ModelFromComfy(CheckedNode):
         motion_module: str,
         motion_lora_stack: MotionStack | None = None,
         motion_scale: float = 1.0,
+        motion_effect: float = 1.0,
     ) -> io.NodeOutput:
         """Build the network from the weights of the MODEL."""
         ignored = host.ignored_patches(model)
@@ -103,6 +105,7 @@ class ModelFromComfy(CheckedNode):
             motion_module=optional_path(host.MOTION_MODULES, motion_module),
             motion_loras=motion_lora_entries(motion_lora_stack or ()),
             motion_scale=strength_of("motion_scale", motion_scale),
+            motion_effect=strength_of("motion_effect", motion_effect),
             placement=models.Placement(
                 devices.offload, host.compute_dtype(model) if is_patched else devices.unet_dtype
             ),

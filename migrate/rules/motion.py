@@ -40,7 +40,7 @@ _WITHOUT_COUNTERPART = {
     "ad_keyframes": "AnimateDiff keyframes; Apply AnimateDiff has a start and an end",
     "per_block": "strengths of single blocks; motion_scale is for all of them",
     "ad_settings": "changes of the motion module's weights and positions",
-    "effect_multival": "effect masks and strengths; a latent noise mask limits what changes",
+    "effect_multival": "effect masks and single strengths; motion_effect takes one for each frame",
 }
 
 
@@ -58,6 +58,7 @@ def loader(work: Work, node: Node, known: Known) -> None:
     scale = _scale(work, node, node)
     new["motion_scale"] = given(node, values, "motion_scale", 1.0) * scale.value
     inputs["motion_scale"] = node.slot("motion_scale") or scale.source
+    inputs["motion_effect"] = _effect(work, node, node)
     inputs["free_init"] = _free_init(work, node)
     if values.get("apply_v2_models_properly") is False and "v2" in str(new.get("motion_module")):
         work.note(
@@ -127,6 +128,7 @@ def _fold(work: Work, node: Node, known: Known, applied: Node, loaded: Node) -> 
         "context_options": node.slot("context_options"),
         "beta_schedule": node.slot("beta_schedule"),
         "motion_scale": scale.source,
+        "motion_effect": _effect(work, node, applied),
         "start": _source(applied, "start_percent"),
         "end": _source(applied, "end_percent"),
         "free_init": _free_init(work, node),
@@ -227,12 +229,29 @@ def _note_lost(work: Work, node: Node, holder: Node) -> None:
     """Report what the inputs of a node did that has no counterpart."""
     for name, what in _WITHOUT_COUNTERPART.items():
         found = maker(work.graph, holder.slot(name))
-        if found and not (name == "effect_multival" and _is_one(found[0])):
+        if found is None:
+            continue
+        is_kept = name == "effect_multival" and (_is_one(found[0]) or _is_curve(found[0]))
+        if not is_kept:
             work.note(node, f"Dropped: {what}.")
     settings = maker(work.graph, holder.slot("sample_settings"))
     if settings and settings[0].type == "ADE_AnimateDiffSamplingSettings":
         for sentence in _lost_settings(work, settings[0]):
             work.note(node, sentence)
+
+
+def _effect(work: Work, node: Node, holder: Node) -> Source | None:
+    """Return the numbers for each frame that an effect multival gives."""
+    found = maker(work.graph, holder.slot("effect_multival"))
+    if found is None or not _is_curve(found[0]):
+        return None
+    work.use(found[0], by=node)
+    return _source(found[0], "float_val")
+
+
+def _is_curve(multival: Node) -> bool:
+    is_masked = _source(multival, "mask_optional") is not None
+    return multival.type == "ADE_MultivalDynamicFloatInput" and not is_masked
 
 
 def _free_init(work: Work, node: Node) -> Source | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..curve import Strength
+from ..curve import Strength, check_strength
 from ..errors import AnimateDiffV2VError
 from ..files import (
     CheckpointWeights,
@@ -27,6 +27,7 @@ from ..files import (
     merge_loras,
     merge_motion_loras,
 )
+from ..ranges import MOTION_SCALE, SHARE
 from ..request import ModelFiles
 from .autoencoder import Autoencoder, vae_sizes
 from .fp8_weights import store_in_fp8
@@ -213,8 +214,11 @@ def load_motion(
         placement: The device and the dtype.
 
     Raises:
-        AnimateDiffV2VError: the file is missing, is of another kind, or of another size.
+        AnimateDiffV2VError: the file is missing, is of another kind, or of another size, or a
+            strength is out of range.
     """
+    check_strength(MOTION_SCALE, "motion_scale", motion_scale, hint="1 is as trained")
+    check_strength(SHARE, "motion_effect", motion_effect, hint="1 is as trained")
     weights = load_motion_module(motion_module)
     if motion_loras:
         weights, reports = merge_motion_loras(motion_module=weights, loras=motion_loras)

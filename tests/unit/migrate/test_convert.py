@@ -109,16 +109,18 @@ def test_the_second_generation_becomes_one_node():
         assert entries[key].reason == "its values are in node 5 (Apply AnimateDiff) now"
 
 
-def test_a_number_for_each_frame_becomes_the_motion_scale():
+def test_a_number_for_each_frame_becomes_the_motion_scale_and_effect():
     floats = node(2, "BatchValueSchedule", ["0:(1), 8:(2)", 16, False], ["FLOAT", "INT"])
     scale = node(3, "ADE_MultivalDynamicFloatInput", [], ["MULTIVAL"], float_val=("FLOAT", 2, 0))
     load = node(4, "ADE_LoadAnimateDiffModel", ["v3.ckpt"], ["MOTION_MODEL_ADE"])
     links = {"motion_model": ("MOTION_MODEL_ADE", 4, 0), "scale_multival": ("MULTIVAL", 3, 0)}
+    links["effect_multival"] = ("MULTIVAL", 3, 0)
     apply = node(5, "ADE_ApplyAnimateDiffModelSimple", [], ["M_MODELS"], **links)
     links = {"model": ("MODEL", 1, 0), "m_models": ("M_MODELS", 5, 0)}
     evolved = node(6, "ADE_UseEvolvedSampling", ["lcm"], ["MODEL"], **links)
     new = after(workflow(checkpoint(), floats, scale, load, apply, evolved))
-    assert source(new, found(new, APPLY), "motion_scale") == (2, 0)
+    for name in ("motion_scale", "motion_effect"):
+        assert source(new, found(new, APPLY), name) == (2, 0)
 
 
 def test_the_report_names_each_node_that_has_the_values_of_another():

@@ -96,6 +96,7 @@ TAKERS = {
     "spatial_stop": lambda value: FreeInit(spatial_stop=value),
     "temporal_stop": lambda value: FreeInit(temporal_stop=value),
     "order": lambda value: FreeInit(order=value),
+    "motion_effect": lambda value: ModelFiles(checkpoint=FILE, motion_effect=value),
     "weight": lambda value: STYLE_WEIGHT.check("weight", value),
     "start": lambda value: Span(start=value),
     "end": lambda value: Span(end=value),
