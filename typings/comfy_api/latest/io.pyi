@@ -93,12 +93,13 @@ class Float(_Type):
             self,
             id: str,
             *,
-            default: float,
+            default: float | None = None,
             min: float,
             max: float,
             step: float | None = None,
             optional: bool = False,
             advanced: bool | None = None,
+            force_input: bool | None = None,
             tooltip: str | None = None,
         ) -> None: ...
 
