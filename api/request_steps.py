@@ -67,8 +67,8 @@ class RequestSteps:
         return answers.output(request, made, token)
 
     async def clean_up(self, request: StoredRequest, job: ApiJob | None) -> None:
-        """Remove the video that was fetched for a request."""
-        paths = [job.video] if job else []
+        """Remove the files that were fetched for a request."""
+        paths = [job.video, *(picture for picture, _ in job.keyframes)] if job else []
         if request.video_file is not None:
             paths.append(self.executor.input_folder / request.video_file)
         for path in paths:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from .model_choice import (
     letters,
     motion_lora_for,
     motion_module_for,
+    sparsectrl_for,
 )
 from .own_files import OwnFiles
 from .room import Room
@@ -69,7 +71,10 @@ class Inputs:
         choice = await asyncio.to_thread(self._models, endpoint, asked, chosen)
         loras = await self._lora_names(asked)
         video = await self._video(request, asked)
+        keyframes: list[tuple[Path, int]] = []
         try:
+            async for each in self._keyframes(request, asked):
+                keyframes.append(each)
             await asyncio.to_thread(check_video, video, asked, self.settings)
             return ApiJob(
                 request_id=request.id,
@@ -82,6 +87,9 @@ class Inputs:
                 loras=loras,
                 match_source=asked.match_source,
                 restore_frames=asked.restore_frames,
+                keyframes=tuple(keyframes),
+                sparsectrl=sparsectrl_for(self.library) if keyframes else "",
+                keyframe_strength=asked.keyframe_strength,
                 refine=asked.refine,
                 refine_denoise=asked.refine_denoise,
                 refine_upscale=asked.refine_upscale,
@@ -92,6 +100,9 @@ class Inputs:
                 **selection(asked),
             )
         except BaseException:
+            for picture, _ in keyframes:
+                with suppress(OSError):
+                    picture.unlink(missing_ok=True)
             # Keep a video that was sent within the request: there is no other copy, and if the
             # server stops now, it is needed again. It is removed when the request ends.
             if request.video_file is None:
@@ -121,6 +132,8 @@ class Inputs:
         except InputRefused as error:
             raise _input_refused(error, "video_url") from error
         choice = self._models(endpoint, asked)
+        if asked.keyframes:
+            sparsectrl_for(self.library)
         return {kind: choice[kind] for kind in ("checkpoint", "motion_module")}
 
     # --- models ----------------------------------------------------------------------------------
@@ -176,23 +189,41 @@ class Inputs:
     # --- the video -------------------------------------------------------------------------------
 
     async def _video(self, request: StoredRequest, asked: RestyleInput) -> Path:
-        folder = self.executor.input_folder
         if request.video_file is not None:
-            return folder / request.video_file
+            return self.executor.input_folder / request.video_file
+        # The reader probes the content.
+        own_name = f"{request.id}.mp4"
+        return await self._file(asked.video_url, own_name, ("video_url",), owner=request.owner)
+
+    async def _keyframes(
+        self, request: StoredRequest, asked: RestyleInput
+    ) -> AsyncIterator[tuple[Path, int]]:
+        """Yield the picture of each keyframe, and its frame."""
+        for index, each in enumerate(asked.keyframes):
+            loc = ("keyframes", index, "image_url")
+            name = f"{secrets.token_hex(16)}.png"
+            yield await self._file(each.image_url, name, loc, owner=request.owner), each.frame
+
+    async def _file(
+        self, url: str, own_name: str, loc: tuple[str | int, ...], *, owner: str
+    ) -> Path:
+        """Return a file of a URL in the input folder; one of this server's is named `own_name`."""
         try:
-            own = await asyncio.to_thread(self.own_files.find, asked.video_url, owner=request.owner)
+            own = await asyncio.to_thread(self.own_files.find, url, owner=owner)
         except InputRefused as error:
-            raise _input_refused(error, "video_url") from error
+            raise _input_refused(error, *loc) from error
         if own is None:
-            return (await self._fetched(asked.video_url)).path
-        target = folder / f"{request.id}.mp4"  # the reader probes the content
+            return (await self._fetched(url, loc)).path
+        target = self.executor.input_folder / own_name
         size = min(await asyncio.to_thread(file_size, own), self.room.most_bytes)
         async with self.room.granted(size, least=size):
             with full_disk_refused():
                 await asyncio.to_thread(_link_or_copy, own, target)
         return target
 
-    async def _fetched(self, url: str | memoryview) -> FetchedFile:
+    async def _fetched(
+        self, url: str | memoryview, loc: tuple[str | int, ...] = ("video_url",)
+    ) -> FetchedFile:
         settings = self.settings
         most = min(settings.max_video_bytes, self.room.most_bytes)
         # A data URI is longer than its file.
@@ -209,7 +240,7 @@ class Inputs:
         except InputRefused as error:
             if is_disk_full(error):
                 raise StorageFull from error
-            raise _input_refused(error, "video_url") from error
+            raise _input_refused(error, *loc) from error
 
 
 def _method(motion_module: str, *, is_turbo: bool) -> Defaults:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from ...pipeline import AnimateDiffV2VError
-from ..queue.executor import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES, ModelLibrary
+from ..queue.executor import CHECKPOINTS, CONTROLNETS, MOTION_LORAS, MOTION_MODULES, ModelLibrary
 from ..settings import Settings
 from ..switch import FILE_NAME
 from ..wire.problems import refused
@@ -114,6 +114,20 @@ def shortcomings(library: ModelLibrary, settings: Settings) -> Iterator[str]:
                 f"base_models of {FILE_NAME} maps {base_model!r} to {file_name!r}, which does not "
                 f"match exactly one file of models/{CHECKPOINTS}."
             )
+
+
+def sparsectrl_for(library: ModelLibrary) -> str:
+    """Return the SparseCtrl model for keyframes; raises RequestRefused if it is missing."""
+    names = library.names(CONTROLNETS)
+    found = [name for name in names if "sparsectrl" in letters(name)]
+    if not found:
+        raise refused(
+            "keyframes",
+            f"keyframes need a SparseCtrl model: put v3_sd15_sparsectrl_rgb.ckpt into "
+            f"models/{CONTROLNETS}",
+            "value_error",
+        )
+    return min(found, key=lambda name: ("rgb" not in letters(name), name))
 
 
 def motion_lora_for(motion: str, library: ModelLibrary) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 CHECKPOINTS = "checkpoints"
 MOTION_MODULES = "animatediff_models"
 MOTION_LORAS = "animatediff_motion_lora"
+CONTROLNETS = "controlnet"
 
 if TYPE_CHECKING:  # PyTorch, which a server without ComfyUI leaves to its workers
     from ...pipeline.presets import Preset
@@ -31,6 +32,9 @@ class ApiJob:
     force_rate: frames per second to resample the video to first; 0 keeps its own.
     duration_seconds: seconds of the video to restyle; 0 restyles all.
     match_source, restore_frames, refine, refine_denoise, refine_upscale: as in Request.
+    keyframes: pictures in the executor's input folder, each with the frame that shows it.
+    sparsectrl: the name of their model in models/controlnet; "" without keyframes.
+    keyframe_strength: as in KeyframeFiles.
     sequence: increases with each request.
     preset: its options for speed are used; all other values are given here.
     round: among jobs of the same priority, the lower round goes first, then the lower sequence.
@@ -58,6 +62,9 @@ class ApiJob:
     refine: float = 1
     refine_denoise: float = 0.35
     refine_upscale: RefineUpscale = "image"
+    keyframes: tuple[tuple[Path, int], ...] = ()
+    sparsectrl: str = ""
+    keyframe_strength: float = 1
     is_low_priority: bool = False
     sequence: int = 0
     round: int = 0
@@ -70,7 +77,8 @@ class ApiJob:
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as JSON values, for `from_json`."""
-        return asdict(self) | {"video": str(self.video)}
+        keyframes = [(str(picture), frame) for picture, frame in self.keyframes]
+        return asdict(self) | {"video": str(self.video), "keyframes": keyframes}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> ApiJob:
@@ -79,7 +87,12 @@ class ApiJob:
             tuple((name, strength) for name, strength in values[kind])
             for kind in ("loras", "motion_loras")
         )
-        read = {"video": Path(values["video"]), "loras": loras, "motion_loras": motion_loras}
+        read = {
+            "video": Path(values["video"]),
+            "loras": loras,
+            "motion_loras": motion_loras,
+            "keyframes": tuple((Path(each), frame) for each, frame in values["keyframes"]),
+        }
         return ApiJob(**{**values, **read})
 
 

@@ -19,12 +19,13 @@ from ...pipeline import (
     load_files,
     video_to_video,
 )
+from ...pipeline.keyframe_files import KeyframeFiles
 from ...pipeline.memory.devices import resolve_device
 from ...pipeline.presets import PRESETS
 from ...pipeline.progress import IsCancelled, stop_if
 from ...pipeline.request import Dtype
 from ...pipeline.video import exact_rate
-from .executor import CHECKPOINTS, MOTION_LORAS, MOTION_MODULES, ApiJob, WorkerOptions
+from .executor import CHECKPOINTS, CONTROLNETS, MOTION_LORAS, MOTION_MODULES, ApiJob, WorkerOptions
 from .local_executor import FORMAT
 
 OnMessage = Callable[[str], None]
@@ -58,7 +59,7 @@ class Renderer:
         stop_if(is_cancelled)
         models = self._networks(self._files(job), on_message)
         result = video_to_video(
-            _request(job, output),
+            self._request(job, output),
             models,
             progress=lambda step: on_message(step.message),
             is_cancelled=is_cancelled,
@@ -72,6 +73,18 @@ class Renderer:
             on_message(f"loading {files.checkpoint.name}")
             self._loaded = (key, load_files(files))
         return self._loaded[1]
+
+    def _request(self, job: ApiJob, output: Path) -> Request:
+        if not job.keyframes:
+            return _request(job, output)
+        pictures, frames = zip(*job.keyframes, strict=True)
+        keyframes = KeyframeFiles(
+            network=self._options.models / CONTROLNETS / job.sparsectrl,
+            pictures=pictures,
+            frames=frames,
+            strength=job.keyframe_strength,
+        )
+        return _request(job, output, (keyframes,))
 
     def _files(self, job: ApiJob) -> ModelFiles:
         models = self._options.models
@@ -93,7 +106,7 @@ class Renderer:
         )
 
 
-def _request(job: ApiJob, output: Path) -> Request:
+def _request(job: ApiJob, output: Path, keyframes: tuple[KeyframeFiles, ...] = ()) -> Request:
     return Request(
         input=job.video,
         output=output,
@@ -114,6 +127,7 @@ def _request(job: ApiJob, output: Path) -> Request:
             force_rate=exact_rate(job.force_rate),
             duration_seconds=job.duration_seconds,
         ),
+        keyframes=keyframes,
         match_source=job.match_source,
         restore_frames=job.restore_frames,
         refine=job.refine,

@@ -14,14 +14,22 @@ from pydantic_core import PydanticCustomError
 
 from ...pipeline.errors import AnimateDiffV2VError
 from ...pipeline.prompts.weights import check_prompt
-from ...pipeline.ranges import DRAWN_SEED, LORA_STRENGTH, NTH_FRAME, REFINE, SEED, SHARE
+from ...pipeline.ranges import (
+    CONTROL_STRENGTH,
+    DRAWN_SEED,
+    LORA_STRENGTH,
+    NTH_FRAME,
+    REFINE,
+    SEED,
+    SHARE,
+)
 from ...pipeline.request import NEGATIVE_PROMPT, RefineUpscale
 
 LONGEST_PROMPT = 10_000
 LONGEST_REFERENCE = 4_096
 LONGEST_URL = 8_192
 """Of a video_url that is not a data URI; servers and proxies accept no longer ones."""
-MOST_LORAS = 16
+MOST_LORAS, MOST_KEYFRAMES = 16, 16
 
 SpeedPreset = Literal["exact", "fast"]
 Motion = Literal["zoom-out", "zoom-in", "pan-left", "pan-right", "tilt-up", "tilt-down"]
@@ -57,6 +65,22 @@ class LoraWeight(BaseModel):
         description="0 has no effect, 1 is as trained.",
     )
     force: bool = Field(False, description="Accepted and ignored: LoRAs are always merged.")
+
+
+class KeyframeImage(BaseModel):
+    """A picture that a frame of the output shows."""
+
+    model_config = ConfigDict(title="KeyframeImage")
+
+    image_url: str = Field(
+        min_length=1, max_length=LONGEST_URL, description="An http(s) URL or an upload."
+    )
+    frame: int = Field(
+        0,
+        ge=-999_999,
+        le=999_999,
+        description="The frame of the output that it shows; -1 is the last one.",
+    )
 
 
 class RestyleInput(BaseModel):
@@ -125,6 +149,19 @@ class RestyleInput(BaseModel):
         "image",
         description="Beyond the hosted model: what the second pass enlarges, the decoded frames or "
         "their latents.",
+    )
+
+    keyframes: list[KeyframeImage] = Field(
+        default_factory=list,
+        max_length=MOST_KEYFRAMES,
+        description="Beyond the hosted model: pictures of some frames, by which SparseCtrl guides "
+        "the others. They need the v3 motion module.",
+    )
+    keyframe_strength: Finite = Field(
+        1,
+        ge=CONTROL_STRENGTH.low,
+        le=CONTROL_STRENGTH.high,
+        description="Beyond the hosted model: how strictly keyframes are followed.",
     )
 
     @property

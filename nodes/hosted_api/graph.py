@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...api.queue.executor import ApiJob
@@ -31,6 +31,9 @@ def graph(job: ApiJob, *, video: str) -> Graph:
         stacks["lora_stack"] = [_last(nodes, "loras"), 0]
     if job.motion_loras:
         stacks["motion_lora_stack"] = [_last(nodes, "motion"), 0]
+    if job.keyframes:
+        nodes |= _keyframe_nodes(job, folder=PurePosixPath(video).parent)
+        stacks["control"] = ["keyframes", 0]
     nodes[OUTPUT_NODE] = {
         "class_type": "ADV2V_VideoToVideo",
         "inputs": {
@@ -95,6 +98,28 @@ def _motion_lora_nodes(motion_loras: Sequence[tuple[str, float]]) -> Graph:
         if nodes:
             inputs["motion_lora_stack"] = [_last(nodes, "motion"), 0]
         nodes[f"motion{number}"] = {"class_type": "ADV2V_MotionLoraStack", "inputs": inputs}
+    return nodes
+
+
+def _keyframe_nodes(job: ApiJob, *, folder: PurePosixPath) -> Graph:
+    """Return the nodes that end in Keyframes; the pictures take the size of the first one."""
+    nodes: Graph = {}
+    for number, (picture, _) in enumerate(job.keyframes):
+        inputs: dict[str, Any] = {"image": str(folder / picture.name)}
+        nodes[f"picture{number}"] = {"class_type": "LoadImage", "inputs": inputs}
+        if number:
+            last = "picture0" if number == 1 else f"pictures{number - 1}"
+            inputs = {"image1": [last, 0], "image2": [f"picture{number}", 0]}
+            nodes[f"pictures{number}"] = {"class_type": "ImageBatch", "inputs": inputs}
+    inputs = {
+        "sparsectrl": job.sparsectrl,
+        "images": [_last(nodes, "picture"), 0],
+        "frames": ", ".join(str(frame) for _, frame in job.keyframes),
+        "strength": job.keyframe_strength,
+        "start": 0.0,
+        "end": 1.0,
+    }
+    nodes["keyframes"] = {"class_type": "ADV2V_Keyframes", "inputs": inputs}
     return nodes
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import numpy as np
 import pytest
+from animatediff_v2v.pipeline.video import VideoReader
+from PIL import Image
 
 from .homes import QUEUE, V2V
 
@@ -56,6 +61,28 @@ def test_each_endpoint_makes_a_video(home, read_video, case):
     assert not home.leftovers()
 
 
+def test_keyframes_guide_the_video_and_are_removed(home, tmp_path):
+    """As data URIs; one that is outside of the video is a sentence."""
+    png = io.BytesIO()
+    Image.new("RGB", (48, 48), "red").save(png, "PNG")
+    url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    keyframes = [{"image_url": url, "frame": 0}, {"image_url": url, "frame": -1}]
+
+    def made(**values):
+        video = home.result(home.submit(**values)).json()["video"]
+        path = tmp_path / "made.mp4"
+        path.write_bytes(home.get(video["url"], key=None).content)
+        with VideoReader(path) as frames:
+            return np.stack(list(frames))
+
+    assert np.array_equal(made(), made(keyframes=[]))
+    assert not np.array_equal(made(), made(keyframes=keyframes))
+    answer = home.result(home.submit(keyframes=[{"image_url": url, "frame": 4}]))
+    assert answer.status_code == 422, answer.text
+    assert "A keyframe is at frame 4, and the video has 4 frames" in answer.text
+    assert not home.leftovers()
+
+
 def test_run_answers_with_the_output_itself(home):
     answer = home.post(f"/fal/fal.run{V2V}", home.wish())
     assert answer.status_code == 200
@@ -81,6 +108,7 @@ def test_the_defaults_are_the_hosted_ones(home):
     common = {"video_url": None, "prompt": None, "negative_prompt": negative, "seed": None}
     # Ours alone; nothing changes without them.
     common |= {"match_source": 0, "restore_frames": False, "preset": "exact"}
+    common |= {"keyframes": None, "keyframe_strength": 1}
     common |= {"refine": 1, "refine_denoise": 0.35, "refine_upscale": "image"}
     hosted = {
         "base_model": "cardosAnimev20",

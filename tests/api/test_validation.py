@@ -60,6 +60,13 @@ WRONG_INPUTS = [
         {"refine_upscale": "model"},
         [entry(["refine_upscale"], "one_of", expected=["image", "latent"])],
     ),
+    (V2V, {"keyframe_strength": -1}, [entry(["keyframe_strength"], "greater_than_equal", ge=0)]),
+    (V2V, {"keyframes": [{"frame": 0}]}, [entry(["keyframes", 0, "image_url"], "missing")]),
+    (
+        FAST,
+        {"keyframes": [{"image_url": "https://a.b/c.png", "frame": 0.5}]},
+        [entry(["keyframes", 0, "frame"], "int_from_float")],
+    ),
     (V2V, {"restore_frames": "often"}, [entry(["restore_frames"], "bool_parsing")]),
     (V2V, {"seed": -1}, [entry(["seed"], "greater_than_equal", ge=0)]),
     (V2V, {"seed": HUGE}, [entry(["seed"], "less_than_equal", le=2**64 - 1)]),

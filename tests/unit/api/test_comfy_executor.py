@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from animatediff_v2v.api.intake.model_choice import sparsectrl_for
 from animatediff_v2v.api.queue import rendering
-from animatediff_v2v.api.queue.executor import ApiJob
+from animatediff_v2v.api.queue.executor import ApiJob, WorkerOptions
+from animatediff_v2v.api.wire.problems import RequestRefused
 from animatediff_v2v.nodes.hosted_api import executor as comfy_executor
 from animatediff_v2v.nodes.hosted_api.executor import ComfyExecutor
 from animatediff_v2v.nodes.hosted_api.graph import OUTPUT_NODE, graph
@@ -333,6 +337,47 @@ def test_a_request_for_all_frames_reaches_the_node(wanted):
 def test_what_a_second_pass_enlarges_reaches_the_node():
     nodes = graph(job(refine=1.5, refine_upscale="latent"), video="a.mp4")
     assert nodes[OUTPUT_NODE]["inputs"]["refine_upscale"] == "latent"
+
+
+def test_keyframes_reach_both_executors(tmp_path):
+    pictures = tuple((Path(f"in/{name}.png"), frame) for name, frame in (("a", 0), ("b", 8)))
+    given = {"sparsectrl": "s.ckpt", "keyframe_strength": 0.5}
+    one, two = (job(keyframes=pictures[:count], **given) for count in (1, 2))
+    nodes = graph(one, video="api/a.mp4")
+    assert nodes["picture0"]["inputs"] == {"image": "api/a.png"}
+    assert nodes["keyframes"]["inputs"]["images"] == ["picture0", 0]
+    assert nodes[OUTPUT_NODE]["inputs"]["control"] == ["keyframes", 0]
+    nodes = graph(two, video="api/a.mp4")
+    images = {"image1": ["picture0", 0], "image2": ["picture1", 0]}
+    assert nodes["pictures1"] == {"class_type": "ImageBatch", "inputs": images}
+    expected = {"sparsectrl": "s.ckpt", "images": ["pictures1", 0], "frames": "0, 8"}
+    assert nodes["keyframes"]["inputs"] == expected | {"strength": 0.5, "start": 0.0, "end": 1.0}
+    assert "control" not in graph(job(), video="api/a.mp4")[OUTPUT_NODE]["inputs"]
+    renderer = rendering.Renderer(WorkerOptions(models=tmp_path, device="cpu"))
+    (keyframes,) = renderer._request(two, Path("b.mp4")).keyframes
+    assert keyframes.network == tmp_path / "controlnet" / "s.ckpt"
+    assert (keyframes.pictures, keyframes.frames) == (tuple(p for p, _ in pictures), (0, 8))
+    assert keyframes.strength == 0.5 and renderer._request(job(), Path("b.mp4")).keyframes == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["v3_sd15_sparsectrl_scribble.ckpt", "v3_sd15_sparsectrl_rgb.ckpt", "canny.pth"],
+         "v3_sd15_sparsectrl_rgb.ckpt"),
+        (["miniature_sparsectrl.safetensors"], "miniature_sparsectrl.safetensors"),
+        (["control_v11p_sd15_canny.pth"], None),
+    ],
+)  # fmt: skip
+def test_the_model_of_keyframes_is_found_by_its_name(names, chosen):
+    library = SimpleNamespace(names=lambda _folder: names)
+    if chosen is not None:
+        assert sparsectrl_for(library) == chosen
+        return
+    with pytest.raises(RequestRefused) as caught:
+        sparsectrl_for(library)
+    (detail,) = json.loads(json.dumps(caught.value.answer.body))["detail"]
+    assert detail["loc"] == ["body", "keyframes"] and "v3_sd15_sparsectrl_rgb" in detail["msg"]
 
 
 def test_many_loras_are_chained():

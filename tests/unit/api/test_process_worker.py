@@ -44,7 +44,8 @@ def small(clip):
 
 
 def test_a_job_is_equal_after_a_round_trip_through_json(small):
-    whole = replace(small, loras=(("a", 0.5),), motion_loras=(("b", 1.0), ("c", 0.0)))
+    given = {"keyframes": ((Path("in/a.png"), 0), (Path("in/b.png"), -1)), "sparsectrl": "s"}
+    whole = replace(small, loras=(("a", 0.5),), motion_loras=(("b", 1.0), ("c", 0.0)), **given)
     assert ApiJob.from_json(json.loads(json.dumps(whole.as_json()))) == whole
 
 
