@@ -610,10 +610,10 @@ GRAPHS = {
     "Windows, looped": Graph(
         frames=7, window=windowed("looped_uniform", closed_loop=True, fuse="flat")
     ),
-    "motion scale by frame": Graph(motion_scale=[1.0, 1.3, 0.6, 1.5]),
-    "motion effect by frame": Graph(motion_effect=[0.0, 0.3, 0.7, 1.0]),
-    "motion effect": Graph(motion_effect=0.4),
-    "both by frame, windows": Graph(
+    "Motion scale by frame": Graph(motion_scale=[1.0, 1.3, 0.6, 1.5]),
+    "Motion effect by frame": Graph(motion_effect=[0.0, 0.3, 0.7, 1.0]),
+    "Motion effect": Graph(motion_effect=0.4),
+    "Motion scale and effect by frame, in windows": Graph(
         frames=7,
         window=windowed("standard_static"),
         motion_scale=[1.0, 1.2, 1.4, 1.6, 1.4, 1.2, 1.0],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .on_demand import on_demand
 
 if TYPE_CHECKING:
+    from .curve import Curve
     from .errors import AnimateDiffV2VError, Cancelled
     from .files import LoraEntry
     from .keyframe_files import KeyframeFiles
@@ -35,6 +36,7 @@ __all__ = [
     "ContextOptions",
     "Control",
     "ControlFile",
+    "Curve",
     "FrameSelection",
     "FreeInit",
     "Guidance",
@@ -60,6 +62,7 @@ __all__ = [
 on_demand(
     __name__,
     {
+        "curve": ("Curve",),
         "errors": (
             "AnimateDiffV2VError",
             "Cancelled",

@@ -16,8 +16,10 @@ from animatediff_v2v.pipeline import (
     Cancelled,
     ContextOptions,
     ControlFile,
+    Curve,
     FrameSelection,
     Guides,
+    LoraEntry,
     ModelFiles,
     Request,
     SamplingSettings,
@@ -201,6 +203,25 @@ def test_loaded_guides_are_refused_with_a_limit_of_memory(request_for, files):
     guides = Guides(styles=(StyleImages.__new__(StyleImages),))
     with pytest.raises(AnimateDiffV2VError, match="leave max_memory_gb out"):
         video_to_video(request_for(), limited, guides=guides)
+
+
+def test_a_curve_beyond_the_video_is_refused_before_networks_are_loaded(request_for, weights):
+    beyond = Curve("0: 0, 99: 1")
+    files = ModelFiles(checkpoint=weights / "nothing.safetensors", motion_scale=beyond)
+    for request in (request_for(), request_for(denoise=beyond)):
+        with pytest.raises(AnimateDiffV2VError, match=r"frame 99 is beyond the video, whose 10 fr"):
+            video_to_video(request, files)
+
+
+def test_loras_with_a_curve_do_the_same_within_a_limit_on_memory(request_for, files, weights):
+    lora = LoraEntry(weights / "style_lora.safetensors", Curve("0: 0, -1: 1"), 0.0)
+    files = replace(files, loras=(lora,))
+    made = []
+    for limit in (None, 1.0):
+        request = replace(request_for(f"{limit}.mkv", steps=1), format="mkv-ffv1")
+        result = video_to_video(request, replace(files, max_memory_gb=limit))
+        made.append(frames_of(result.path)[0])
+    assert np.array_equal(*made)
 
 
 def frames_of(path):
