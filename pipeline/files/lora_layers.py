@@ -50,10 +50,12 @@ def layered_loras(
     for entry in loras:
         if isinstance(entry.model_strength, Curve):
             changes, report = changes_of(entry.path, unet)
-            layers = {
+            factors = {
                 name.removesuffix(".weight"): _factors(entry.path, name, unet[name], parameters)
                 for name, parameters in changes.items()
             }
+            # A rank of 0 changes nothing.
+            layers = {name: each for name, each in factors.items() if each.up.numel()}
             found.append(LayeredLora(entry.model_strength, layers))
             reports.append(report)
     return found, reports
