@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def check_video(path: Path, asked: RestyleInput, settings: Settings) -> None:
             max_size=largest,
         )
     _check_length(info, asked, settings)
+    _check_keyframes(info, asked)
 
 
 def selection(asked: RestyleInput) -> dict[str, Any]:
@@ -86,8 +88,7 @@ def _check_length(info: VideoInfo, asked: RestyleInput, settings: Settings) -> N
             max_duration=longest,
             provided_duration=float(span),
         )
-    rate = frames.grid_rate(info.frame_rate)
-    count = frames.kept_count(grid_count(span, source_rate=info.frame_rate, rate=rate))
+    count = _frame_count(info, frames, span)
     if most is not None and count > most:
         raise refused(
             "video_url",
@@ -96,6 +97,29 @@ def _check_length(info: VideoInfo, asked: RestyleInput, settings: Settings) -> N
             "video_duration_too_long",
             max_frames=most,
             provided_frames=count,
+        )
+
+
+def _frame_count(info: VideoInfo, frames: FrameSelection, span: Fraction) -> int:
+    rate = frames.grid_rate(info.frame_rate)
+    return frames.kept_count(grid_count(span, source_rate=info.frame_rate, rate=rate))
+
+
+def _check_keyframes(info: VideoInfo, asked: RestyleInput) -> None:
+    """Check that the video will have the frames of the keyframes, as far as its length is known."""
+    frames = _frame_selection(asked)
+    span = frames.span_seconds(info.duration)
+    if span is None:
+        return
+    # What a file says of its length may be a frame short.
+    count = _frame_count(info, frames, span)
+    outside = [each.frame for each in asked.keyframes if not -count - 1 <= each.frame <= count]
+    if outside:
+        raise refused(
+            "keyframes",
+            f"A keyframe is at frame {outside[0]}, and the video has {count} frames: frames go "
+            f"from 0 to {count - 1}, and -1 is the last one",
+            "value_error",
         )
 
 
