@@ -38,7 +38,11 @@ class ControlNet(CheckedNode):
                 "acn",
             ],
             inputs=_inputs(),
-            outputs=[ControlSocket.Output(display_name="control", tooltip="For the Sampler.")],
+            outputs=[
+                ControlSocket.Output(
+                    display_name="control", tooltip="For the Sampler, or for Apply AnimateDiff."
+                )
+            ],
         )
 
     @classmethod

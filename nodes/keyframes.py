@@ -41,7 +41,11 @@ class KeyframePictures(CheckedNode):
                 "i2v",
             ],
             inputs=_inputs(),
-            outputs=[ControlSocket.Output(display_name="control", tooltip="For the Sampler.")],
+            outputs=[
+                ControlSocket.Output(
+                    display_name="control", tooltip="For the Sampler, or for Apply AnimateDiff."
+                )
+            ],
         )
 
     @classmethod

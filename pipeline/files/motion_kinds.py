@@ -100,13 +100,16 @@ def _sparsectrl(keys: Keys) -> Finding | None:
     if not (_has_modules(keys) and keys.has("controlnet_cond_embedding.")):
         return None
     takes_latents = keys.has("controlnet_cond_embedding.weight")
+    beside = "a v3 motion module"
+    if keys.starts("mid_block.motion_modules."):
+        beside = "the motion module that it was made for, which has a middle block"
     return Finding(
         "SparseCtrl",
         f"a SparseCtrl model for {'pictures (RGB)' if takes_latents else 'scribbles'}",
         "SD1.5",
         "original" if keys.has(".temporal_transformer.") else "diffusers",
         usable=True,
-        advice="Use it with Keyframes, beside a v3 motion module.",
+        advice=f"Use it with Keyframes, beside {beside}.",
     )
 
 

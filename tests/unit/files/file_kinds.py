@@ -346,6 +346,14 @@ MOTION = {
         says="scribbles",
         taken_by=("SparseCtrl",),
     ),
+    "SparseCtrl, middle block": Row(
+        lambda: (
+            mini.sparsectrl(takes_latents=True)
+            | named("mid_block.motion_modules.0.temporal_transformer.proj_in.weight")
+        ),
+        "SparseCtrl",
+        says="beside the motion module that it was made for",
+    ),
     "SparseCtrl, nested": Row(
         lambda: mini.sparsectrl(takes_latents=True),
         "SparseCtrl",
