@@ -1,9 +1,11 @@
 """Measure the gain and the loss of quality of each speed option.
 
-Usage: python benchmarks/speed_options.py [--clips N] [--rounds N] [--only STEPS|speed ...]
+Usage: python benchmarks/speed_options.py [--clips N] [--rounds N]
+       [--only presets|25|20|10|8|speed ...]
 
-25, 20, 10 and 8 restyle clips that the miniature was never trained on, in that many steps, with and
+The numbers restyle clips that the miniature was never trained on, in that many steps, with and
 without each option, and print how much the results differ and how well they follow the prompt.
+`presets` does so for the presets fast and draft as wholes, beside exact.
 `speed` runs a frame through a network of full size in turn: with all layers, with reused deep
 features, and with weights in 8 bits; it prints the median ratios of the CPU times. The arithmetic
 that remains at 512x512 is counted. Everything runs in one thread.
@@ -29,8 +31,8 @@ from animatediff_v2v.pipeline.models.feature_cache import DeepFeatures
 from animatediff_v2v.pipeline.models.fp8_weights import copy_in_fp8
 from animatediff_v2v.pipeline.models.ops import fp8_product
 from animatediff_v2v.pipeline.models.unet import MotionUNet
-from animatediff_v2v.pipeline.presets import PRESETS
-from animatediff_v2v.pipeline.sampling import SpeedOptions
+from animatediff_v2v.pipeline.presets import PRESETS, Preset
+from animatediff_v2v.pipeline.sampling import Guidance, SpeedOptions
 from meaning import Clip, Frames
 from torch.utils.flop_counter import FlopCounterMode
 from training import measures
@@ -40,32 +42,39 @@ EVERY_2ND, EVERY_3RD = ({"speed": SpeedOptions(deep_cache_interval=n)} for n in 
 EARLY = {"speed": SpeedOptions(guidance_end=0.8)}
 FP8 = {"speed": SpeedOptions(fp8_weights=True)}
 FP8_PRODUCTS = {"speed": SpeedOptions(fp8_weights=True, reduced_precision=True)}
-FAST = {"speed": PRESETS["fast"].speed}
-DRAFT = {
-    "steps": PRESETS["draft"].steps,
-    "guidance": meaning.UNGUIDED,
-    "sampler": PRESETS["draft"].sampler,
-    "scheduler": PRESETS["draft"].scheduler,
-}
 BFLOAT16 = {"dtype": torch.bfloat16}
 RESCALED = {"guidance": replace(meaning.USUAL, rescale=0.7)}
 PROJECTED = {"guidance": replace(meaning.USUAL, parallel=0.0)}
 ALIGNED = {"scheduler": "align_your_steps"}
-# By steps.
-OPTIONS = {
-    25: {
+
+
+def preset(name: Preset) -> dict[str, Any]:
+    """Return the settings of a preset."""
+    values = PRESETS[name]
+    return {
+        "steps": values.steps,
+        "guidance": Guidance(scale=values.guidance_scale),
+        "sampler": values.sampler,
+        "scheduler": values.scheduler,
+        "speed": values.speed,
+    }
+
+
+DRAFT = preset("draft")
+# By the exact settings that they change: those of a preset, or so many steps.
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "presets": {"fast": preset("fast"), "draft": DRAFT},
+    "25": {
         "DeepCache, every 2nd step whole": EVERY_2ND,
         "DeepCache, every 3rd step whole": EVERY_3RD,
-        "preset fast": FAST,
-        "preset draft": DRAFT,
     },
-    20: {
+    "20": {
         "DeepCache, every 2nd step whole": EVERY_2ND,
         "DeepCache, every 3rd step whole": EVERY_3RD,
         "guidance from 0 to 0.8": EARLY,
     },
-    10: {"align_your_steps": ALIGNED},
-    8: {
+    "10": {"align_your_steps": ALIGNED},
+    "8": {
         "DeepCache, every 2nd step whole": EVERY_2ND,
         "fp8 weights": FP8,
         "fp8 weights and products": FP8_PRODUCTS,
@@ -87,12 +96,14 @@ class Loss:
     path: float
 
 
-def losses(clips: Sequence[Clip], steps: int) -> Iterator[Loss]:
-    """Yield the differences that each option makes to the videos."""
-    exact = [restyled(clip, {}, steps) for clip in clips]
+def losses(clips: Sequence[Clip], group: str) -> Iterator[Loss]:
+    """Yield the differences that each option of a group makes to the videos."""
+    usual = preset("exact") if group == "presets" else {"steps": int(group)}
+    exact = [restyled(clip, usual) for clip in clips]
     yield _loss("exact", clips, exact, exact)
-    for name, settings in OPTIONS[steps].items():
-        yield _loss(name, clips, exact, [restyled(clip, settings, steps) for clip in clips])
+    for name, settings in OPTIONS[group].items():
+        made = [restyled(clip, settings, usual) for clip in clips]
+        yield _loss(name, clips, exact, made)
 
 
 def _loss(
@@ -106,8 +117,8 @@ def _loss(
     return Loss(name, float(np.mean(psnr)), float(score), float(np.median(paths)))
 
 
-def restyled(clip: Clip, settings: dict[str, Any], steps: int) -> Frames:
-    models, chosen = meaning.miniature(), {"steps": steps, **settings}
+def restyled(clip: Clip, settings: dict[str, Any], usual: dict[str, Any] | None = None) -> Frames:
+    models, chosen = meaning.miniature(), (usual or {}) | settings
     if settings is FP8 or settings is FP8_PRODUCTS:
         models = miniature_in_fp8()
     elif settings is DRAFT:
@@ -187,16 +198,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=4, metavar="N")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    choices = [*map(str, OPTIONS), "speed"]
+    choices = [*OPTIONS, "speed"]
     parser.add_argument("--only", nargs="*", choices=choices, default=choices)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     # PyTorch multiplies in 8 bits on a CPU as well, slowly: enough to see what it costs.
     fp8_product.has_fp8_products = lambda _device: True
-    for steps in OPTIONS:
-        if str(steps) in arguments.only:
-            print(f"{f'{steps} steps':<34} {'PSNR, dB':>8} {'prompt':>7} {'path':>6}", flush=True)
-            for row in losses(meaning.held_out_clips(arguments.clips), steps):
+    for group in OPTIONS:
+        if group in arguments.only:
+            title = group if group == "presets" else f"{group} steps"
+            print(f"{title:<34} {'PSNR, dB':>8} {'prompt':>7} {'path':>6}", flush=True)
+            for row in losses(meaning.held_out_clips(arguments.clips), group):
                 print(
                     f"{row.name:<34} {row.psnr:8.1f} {row.score:7.3f} {row.path:6.3f}", flush=True
                 )

@@ -83,7 +83,7 @@ def _inputs() -> list[io.Input]:
             max=DEEP_CACHE_INTERVAL.high,
             tooltip="Run the whole UNet only in every nth step; the steps between reuse its deep "
             "layers (DeepCache). 1 is off, 2 leaves about 0.6 of the work, 3 about half. For 20 "
-            "steps or more; takes up to 2 GB of main memory.",
+            "steps or more; takes up to 4 GB of main memory.",
         ),
         io.Float.Input(
             "guidance_start",

@@ -2,9 +2,10 @@
 
 DeepCache (Ma et al. 2023, arXiv 2312.00858): features deep in the UNet change little from step to
 step. Therefore all layers run only in every n-th call; in the calls between, only the outermost
-layers run, on the deep features of the latest whole call. Each context window has features of its
-own, one set for the prompt and one for the negative prompt. Both sets are reused or neither,
-because guidance multiplies the difference between them.
+layers run, on the deep features of the latest whole call, moved on in the direction of their change
+since the whole call before (TaylorSeer of the first order; Liu et al. 2025, arXiv 2503.06923). Each
+context window has features of its own, one set for the prompt and one for the negative prompt. Both
+sets are reused or neither, because guidance multiplies the difference between them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ logger = logging.getLogger(__name__)
 # UNet's first convolution, and the one before it, whose skip comes from the first layer.
 OUTERMOST_LAYERS = 2
 # Main memory for 23 windows of 16 frames at 512x512. Further windows run whole.
-MAX_BYTES = 2_000_000_000
+MAX_BYTES = 4_000_000_000
+# Those of the latest whole call and of the one before, for both prompts.
+_COPIES = 4
 # Whatever the UNet's dtype: rounding is far below the change that reuse makes.
 KEPT_DTYPE = torch.float16
 
@@ -63,6 +66,9 @@ class FeatureCache:
         """
         self._interval, self._max_bytes = interval, max_bytes
         self._kept: dict[PassKey, Tensor] = {}
+        self._before: dict[PassKey, Tensor] = {}
+        self._timestep, self._timestep_before = 0.0, 0.0
+        self._ahead = 0.0
         self._calls, self._step, self._bytes = 0, 0, 0
         self._has_warned = False
 
@@ -70,15 +76,22 @@ class FeatureCache:
         """Return an empty cache of the same interval, with one of `share` parts of the memory."""
         return FeatureCache(interval=self._interval, max_bytes=self._max_bytes // share)
 
-    def begin_call(self, step: int) -> int:
+    def begin_call(self, step: int, timestep: float) -> int:
         """Begin a call of the sampler, and return the step whose context windows to use.
 
         Some context schedules move the windows from step to step. A call that reuses features must
         use the windows of the call that computed them.
+
+        With whole calls at the time steps 900 and 800, features at 750 are those at 800, and half
+        of their change from 900 to 800 in addition.
         """
         if self._calls % self._interval == 0:
-            self._kept.clear()
+            self._before, self._kept = self._kept, {}
+            self._timestep_before, self._timestep = self._timestep, timestep
             self._step, self._bytes = step, 0
+        change = self._timestep_before - self._timestep
+        ahead = (self._timestep - timestep) / change if change else 0.0
+        self._ahead = min(max(ahead, 0.0), 1.0)  # samplers can go back to earlier time steps
         self._calls += 1
         return self._step
 
@@ -103,7 +116,11 @@ class FeatureCache:
             return None
         if are_whole:
             return DeepFeatures()
-        return DeepFeatures(torch.cat([self._kept[key] for key in keys]).to(like))
+        return DeepFeatures(torch.cat([self._reused(key, like) for key in keys]))
+
+    def _reused(self, key: PassKey, like: Tensor) -> Tensor:
+        kept, before = self._kept[key].to(like), self._before.get(key)
+        return kept if before is None else torch.lerp(before.to(like), kept, 1 + self._ahead)
 
     def keep(self, keys: Sequence[PassKey], deep: DeepFeatures | None) -> None:
         """Store the features of these passes while there is room."""
@@ -118,13 +135,13 @@ class FeatureCache:
         """Return whether there is room for a pass.
 
         Room is reserved for both sides of a window at once, so that the negative prompt's features
-        fit whenever the prompt's do.
+        fit whenever the prompt's do, and for those of the whole call before.
         """
         window, is_negative = key
         if key in self._kept or (is_negative and (window, False) in self._kept):
             return True
-        if self._bytes + 2 * size <= self._max_bytes:
-            self._bytes += 2 * size
+        if self._bytes + _COPIES * size <= self._max_bytes:
+            self._bytes += _COPIES * size
             return True
         if not self._has_warned:
             logger.warning(

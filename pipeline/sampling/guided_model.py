@@ -163,7 +163,7 @@ class GuidedModel:
         frame 2 has weight 2 in the first window and 1 in the second: its noise is (2 * a + 1 * b) /
         3. Guidance multiplies these weights by the passes' factors, which add up to 1.
         """
-        step = self._cache.begin_call(step)
+        step = self._cache.begin_call(step, float(self._schedule.timestep(sigma)))
         self._conditioning = self._conditioning.on(self._unet.device, self._unet.dtype)
         windows = context_windows(len(noisy), self._context, step=step)
         scale = self._guidance.scale_at(sigma, self._schedule, len(noisy))

@@ -57,8 +57,8 @@ class KeptCalls:
             guided: The one inside it that has the unconditional prediction.
             phase: The name of this use of a model in the job.
             calls: About how often it will be called.
-            interval: Earlier calls are used in groups of so many: inside a group, the model depends
-                on calls before.
+            interval: Earlier calls are used in groups of so many: the model depends on the calls
+                before in its group and on the group before, which is computed again.
         """
         return KeptModel(self, model, guided, phase=phase, calls=calls, interval=interval)
 
@@ -143,6 +143,8 @@ class KeptModel:
             self._files = files[: len(files) // self._interval * self._interval]
         number, self._number = self._number, self._number + 1
         if number < len(self._files):
+            if self._interval > 1 and number >= len(self._files) - self._interval:
+                self._model(noisy, sigma, step)  # the next group depends on its state
             read = _read(self._files[number], (tensors, *noisy.shape), noisy.dtype)
             read = read.to(noisy.device)
             self._unconditional = read[1] if self._has_both else None

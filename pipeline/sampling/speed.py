@@ -18,8 +18,8 @@ class SpeedOptions:
 
     deep_cache_interval: int = 1
     """All layers of the UNet run in every n-th call of the sampler; other calls reuse the deep
-    features of the latest whole one (DeepCache). 1 is off; 2 and 3 suit 20 steps and more. Takes
-    up to 2 GB of main memory."""
+    features of the latest two whole ones (DeepCache). 1 is off; 2 and 3 suit 20 steps and more.
+    Takes up to 4 GB of main memory."""
     guidance_start: float = 0.0
     """Share of the noise schedule before which the guidance scale is 1, which halves the time.
     Narrows the interval of `Guidance`."""

@@ -241,18 +241,65 @@ def test_windows_that_move_stay_until_the_next_whole_call():
     assert unet.passes == expected
 
 
+# Time steps of the calls with interval 2, and those whose features the reused ones equal if the
+# features are linear in the time step.
+MOVED_ON = {
+    "even steps": ([900, 850, 800, 750, 700, 650], [900, 750, 650]),
+    "uneven steps": ([900, 850, 800, 710, 690, 680], [900, 710, 680]),
+    "two calls at each step": ([900, 800, 800, 700, 700, 600], [900, 700, 600]),
+    "whole calls at the same step": ([900, 900, 900, 800], [900, 900]),
+    "a jump further than the change": ([900, 850, 800, 600], [900, 700]),
+    "back to an earlier step": ([900, 850, 800, 820], [900, 800]),
+}
+
+
+@pytest.mark.parametrize("case", MOVED_ON)
+def test_reused_features_move_on_as_they_changed(case):
+    timesteps, expected = MOVED_ON[case]
+    cache, key = FeatureCache(interval=2), ((0, 1), False)
+    like, slope = torch.zeros(1), draw(2, 3, 4, 5)
+    reused = []
+    for number, timestep in enumerate(timesteps):
+        cache.begin_call(number, timestep)
+        deep = cache.for_passes([key], like=like, are_whole=number % 2 == 0)
+        if deep.are_given:
+            reused.append(deep.features)
+        else:
+            deep.in_place_of(1 + slope * timestep / 1000)
+            cache.keep([key], deep)
+    for features, timestep in zip(reused, expected, strict=True):
+        assert torch.allclose(features, 1 + slope * timestep / 1000, atol=4e-3)
+
+
+def test_a_window_that_was_not_kept_before_is_reused_as_it_is():
+    cache, keys = FeatureCache(interval=2), [((0, 1), False), ((2, 3), False)]
+    features = draw(4, 3, 4, 5)
+    for number, known in enumerate((keys[:1], [], keys)):
+        cache.begin_call(number, 900 - 100 * number)
+        cache.keep(known, DeepFeatures() if not known else _slot(features[: 2 * len(known)]))
+    cache.begin_call(3, 600)
+    deep = cache.for_passes(keys, like=torch.zeros(1), are_whole=False)
+    assert torch.allclose(deep.features, features, atol=4e-3)
+
+
+def _slot(features):
+    deep = DeepFeatures()
+    deep.in_place_of(features)
+    return deep
+
+
 @pytest.mark.parametrize("frames", [10, 40, 400])
 def test_no_more_is_kept_than_there_is_room_for(frames, caplog):
     bytes_of_a_pass = 4 * 4 * 2 * 3 * 2
-    cache = FeatureCache(interval=2, max_bytes=5 * bytes_of_a_pass)
+    cache = FeatureCache(interval=2, max_bytes=10 * bytes_of_a_pass)
     unet = Pretended()
     with caplog.at_level(logging.WARNING):
-        calls(unet, cache, count=2, frames=frames)
-    kept = list(cache._kept.values())
-    assert sum(each.untyped_storage().nbytes() for each in kept) <= 5 * bytes_of_a_pass
+        calls(unet, cache, count=4, frames=frames)
+    kept = [*cache._kept.values(), *cache._before.values()]
+    assert sum(each.untyped_storage().nbytes() for each in kept) <= 10 * bytes_of_a_pass
     # Both passes of a window or none are kept, so there is no room for the fifth pass.
-    assert len(kept) == 4
-    second = unet.passes[len(unet.passes) // 2 :]
+    assert len(kept) == 2 * 4
+    second = unet.passes[len(unet.passes) // 4 : len(unet.passes) // 2]
     assert second == [False] * 4 + [True] * (len(second) - 4)
     (record,) = caplog.records
     assert "the others are computed whole in every step" in record.getMessage()

@@ -37,7 +37,7 @@ from ..files import miniatures as mini
 FRAMES, SIDE = 7, 4
 WINDOWS = {"length": 3, "overlap": 1}
 # Features of 32 channels, in float16, for the prompt and the negative one.
-ROOM_FOR_ONE_WINDOW = 2 * 2 * 3 * 32 * SIDE * SIDE
+ROOM_FOR_ONE_WINDOW = 4 * 2 * 3 * 32 * SIDE * SIDE
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 
