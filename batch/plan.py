@@ -242,11 +242,13 @@ class _Planner:
         if is_short or _depends_on_frame_numbers(request, whole.files):
             return [], expected or 0
         count, starts = self._scan(request)
+        # Each shot remembers its own first window.
+        longest = count if _has_memory(request) else self.part_frames
         bounds = _shots(count, [] if self.shots == "whole" else starts, shortest=shortest)
         spans = [
             part
             for start, stop in bounds
-            for part in parts(start, stop, longest=self.part_frames, overlap=OVERLAP)
+            for part in parts(start, stop, longest=longest, overlap=OVERLAP)
         ]
         return spans, count
 
@@ -290,6 +292,11 @@ def _depends_on_frame_numbers(request: Request, files: ModelFiles) -> bool:
         or any(isinstance(each, Curve) for each in strengths)
         or (context is not None and context.closed_loop)
     )
+
+
+def _has_memory(request: Request) -> bool:
+    context = request.sampling.context
+    return context is not None and context.memory != "none"
 
 
 def _of_span(request: Request, span: Span, size: tuple[int, int]) -> Request:

@@ -177,12 +177,12 @@ def prompt_row(clips: Sequence[Clip]) -> Iterator[Row]:
     """Check that object and background get the colours that the prompt names."""
     for what, wanted in (("object", "colour"), ("background", "background")):
         share = np.mean(
-            [_colour(c.restyled_seen, what) == getattr(c.wanted, wanted) for c in clips]
+            [colour_of(c.restyled_seen, what) == getattr(c.wanted, wanted) for c in clips]
         )
         yield _at_least(f"{what} has the prompt's colour", share, 0.9, "{:.0%} of clips")
 
 
-def _colour(seen: Sequence[Seen], what: str) -> str:
+def colour_of(seen: Sequence[Seen], what: str) -> str:
     """Return the name of the colour of the object or the background."""
     found = [getattr(frame, f"{what}_colour") for frame in seen]
     return measures.colour_name(np.median(found, axis=0))
@@ -291,7 +291,7 @@ def style_image_row(clips: Sequence[Clip]) -> Iterator[Row]:
             adapter=adapter, embeddings=embeddings, empty=torch.zeros_like(embeddings)
         )
         seen = [measures.look(frame) for frame in restyled(clip, prompt="", styles=[style])]
-        found.append({what: _colour(seen, what) for what in ("object", "background")})
+        found.append({what: colour_of(seen, what) for what in ("object", "background")})
     for what, wanted in (("object", "colour"), ("background", "background")):
         pairs = zip(found, clips, strict=True)
         share = np.mean([seen[what] == getattr(clip.wanted, wanted) for seen, clip in pairs])

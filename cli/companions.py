@@ -61,6 +61,10 @@ _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
         lambda parsed: parsed.context_schedule == "looped_uniform",
         "--context-schedule looped_uniform",
     ),
+    "--context-memory-end": (
+        lambda parsed: parsed.context_memory != "none",
+        "--context-memory ContextRef or NaiveReuse",
+    ),
     "--context-stride": (
         lambda parsed: parsed.context_stride <= 1 or parsed.context_schedule in _UNIFORM,
         "--context-schedule standard_uniform or looped_uniform",

@@ -9,6 +9,7 @@ from ..pipeline.presets import Preset
 from ..pipeline.request import NEGATIVE_PROMPT, Dtype
 from ..pipeline.sampling import (
     BetaScheduleChoice,
+    ContextMemory,
     ContextSchedule,
     FrequencyFilter,
     FuseMethod,
@@ -301,6 +302,18 @@ def add_windows(windows: Group) -> None:
         "--closed-loop",
         action="store_true",
         help="looped_uniform: join the last frame to the first",
+    )
+    windows.add_argument(
+        "--context-memory",
+        default="none",
+        help=f"{_named(ContextMemory)}: what keeps later windows like the first one. ContextRef: "
+        "they also see its frames. NaiveReuse: they begin as it does, which suits --denoise 1",
+    )
+    windows.add_argument(
+        "--context-memory-end",
+        type=float,
+        metavar="FRACTION",
+        help="fraction of the noise schedule at which the memory ends, from 0 to 1; 1 by default",
     )
 
 

@@ -232,6 +232,8 @@ def _sampling(parsed: argparse.Namespace) -> SamplingSettings:
             schedule=parsed.context_schedule,
             fuse=parsed.context_fuse,
             closed_loop=parsed.closed_loop,
+            memory=parsed.context_memory,
+            **_given(memory_end=parsed.context_memory_end),
         ),
         speed=_speed(parsed, defaults.speed),
         free_init=_free_init(parsed),

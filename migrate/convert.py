@@ -10,7 +10,7 @@ from . import formats
 from .graph import Node, NodeId, Source
 from .known import Known, known_nodes, packs, targets
 from .report import Entry, Report
-from .rules import batches, motion, plain, prompts, samplers, videos
+from .rules import batches, motion, plain, prompts, samplers, videos, windows
 from .rules.work import Work, known_of
 from .suitability import refusal
 
@@ -18,6 +18,7 @@ Rule = Callable[[Work, Node, Known], None]
 
 # The functions that the table names. Those of nodes that others are folded into come first.
 RULES: dict[str, Rule] = {
+    "context_extras": windows.extras,
     "evolved": motion.evolved,
     "loader": motion.loader,
     "their_sampler": samplers.their_sampler,
@@ -70,8 +71,8 @@ def _convert_graph(work: Work) -> None:
     order = list(RULES)
     found.sort(key=lambda each: order.index(each[1].rule) if each[1].rule in order else len(order))
     for node, known in found:
-        if work.graph.nodes.get(node.id) is not node:
-            continue  # another node has taken it in
+        if work.graph.nodes.get(node.id) is not node or node.was:
+            continue  # another node has taken it in, or a rule for another has converted it
         if known.rule in RULES:
             RULES[known.rule](work, node, known)
         elif known.to and known.rule != PART:
@@ -81,7 +82,8 @@ def _convert_graph(work: Work) -> None:
                 plain.convert(work, node, known)
         elif known.stays:
             work.keep(node, known.stays)
-    _drop_rest(work, [(node, known) for node, known in found if known.none or known.rule == PART])
+    rest = [each for each in found if work.graph.nodes.get(each[0].id) is each[0]]
+    _drop_rest(work, [(node, known) for node, known in rest if known.none or known.rule == PART])
 
 
 def _drop_rest(work: Work, rest: list[tuple[Node, Known]]) -> None:

@@ -7,8 +7,8 @@ from typing import Any, get_args
 from comfy_api.latest import io
 
 from ..pipeline import ContextOptions
-from ..pipeline.ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
-from ..pipeline.sampling import ContextSchedule, FuseMethod
+from ..pipeline.ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE, SHARE
+from ..pipeline.sampling import ContextMemory, ContextSchedule, FuseMethod
 from .checks import CheckedNode, Problem, problem_of
 from .sockets import CATEGORY, Context
 from .window_checks import window_problem
@@ -38,6 +38,9 @@ class ContextWindows(CheckedNode):
                 "looped uniform",
                 "standard static",
                 "freenoise",
+                "contextref",
+                "drift",
+                "consistent",
             ],
             hidden=[io.Hidden.unique_id],
             inputs=_context_inputs(),
@@ -106,5 +109,23 @@ def _context_inputs() -> list[io.Input]:
             "closed_loop",
             default=False,
             tooltip="looped_uniform only: the last frame leads back to the first.",
+        ),
+        io.Combo.Input(
+            "memory",
+            options=list(get_args(ContextMemory)),
+            optional=True,
+            tooltip="Keeps later windows like the first one, so that colours and shapes do not "
+            "drift. ContextRef: they also see its frames. NaiveReuse: they begin as it does; for a "
+            "denoise of 1. none: each window sees its own frames.",
+        ),
+        io.Float.Input(
+            "memory_end",
+            default=1.0,
+            min=SHARE.low,
+            max=SHARE.high,
+            step=0.05,
+            optional=True,
+            tooltip="Fraction of the noise schedule at which the memory ends. Has no effect if "
+            "memory is none.",
         ),
     ]

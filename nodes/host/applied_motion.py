@@ -39,6 +39,8 @@ from .window_guides import GUIDES, WindowGuides
 logger = logging.getLogger(__name__)
 
 _EVERY_LEVEL = (math.inf, 0.0)
+# Of ComfyUI's cond_or_uncond.
+_POSITIVE = 0
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,14 @@ class AppliedMotion:
             beside: Networks that are loaded together with them.
 
         Raises:
-            AnimateDiffV2VError: the MODEL has motion modules already, of this pack or another.
+            AnimateDiffV2VError: the MODEL has motion modules already, of this pack or another, or
+                the windows have a memory that needs this pack's own model.
         """
+        if self.context is not None and self.context.memory == "NaiveReuse":
+            raise AnimateDiffV2VError(
+                "memory is NaiveReuse, which needs a model of Load AnimateDiff Model: in Context "
+                "Options, set memory to ContextRef, which works here too, or to none."
+            )
         if model.get_additional_models_with_key(KEY):
             raise AnimateDiffV2VError(
                 "The connected MODEL has a motion module already: connect the MODEL from before "
@@ -106,7 +114,7 @@ class _Sampling:
 
     def __init__(self, applied: AppliedMotion) -> None:
         self._applied = applied
-        self._levels = _EVERY_LEVEL
+        self._levels, self._memory_end = _EVERY_LEVEL, 0.0
         self._windows: dict[int, ContextOptions] = {}
         self._guides: WindowGuides | None = None
         # Not a method of this object, which would keep itself alive.
@@ -119,6 +127,7 @@ class _Sampling:
         self._levels = (to_sigma(applied.start), to_sigma(applied.end))
         frames, *shape = noise_shape
         window = self._window(frames)
+        self._memory_end = to_sigma(window.memory_end)
         length = min(frames, window.length)
         if applied.guides is not None:
             self._guides = applied.guides.prepared(model, noise_shape, window)
@@ -197,6 +206,7 @@ class _Sampling:
                 spans_frames=applied.spans_frames,
                 options=_options_of(options, rows),
                 strengths=_strengths_of(motion, rows),
+                memory=rows.memory,
                 **(guides.of(rows, *inputs, options) if guides else {}),
             )
             noise = run(*inputs, _control_of(control, rows))
@@ -210,7 +220,17 @@ class _Sampling:
             conditionings=conditionings,
             options=self._window(frames),
             step=_sampling_step(options),
+            remembered=self._remembered(frames, options),
         )
+
+    def _remembered(self, frames: int, options: dict[str, Any]) -> list[bool] | None:
+        """Return for each conditioning whether it has a memory; None if there is none now."""
+        window = self._window(frames)
+        if window.memory == "none" or frames <= window.length:
+            return None
+        if "sigmas" in options and float(options["sigmas"].max()) < self._memory_end:
+            return None
+        return [kind == _POSITIVE for kind in options.get("cond_or_uncond", (_POSITIVE,))]
 
     def _is_active(self, options: dict[str, Any]) -> bool:
         highest, lowest = self._levels

@@ -15,6 +15,7 @@ from ...pipeline.models.batching import default_chunk_tokens
 from ...pipeline.models.ops.eager import KeyValue, attend_to, cross_attention_kv, transform
 from ...pipeline.models.ops.image_prompt import ImagePrompt
 from ...pipeline.models.ops.linear import linear
+from ...pipeline.models.ops.window_memory import RowMemory
 
 ATTENTION_PATCHES = (
     "attn1_patch",
@@ -26,6 +27,8 @@ ATTENTION_PATCHES = (
 # Attention that users ask for by a flag or by their machine; PyTorch's gives the same up to
 # rounding.
 _USUAL_ATTENTION = ("attention_basic", "attention_pytorch", "attention_sub_quad")
+
+_Attend = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
 
 def can_run(block: Any, features: Tensor, options: dict[str, Any]) -> bool:
@@ -77,6 +80,7 @@ def run_transformer(
     context: Tensor,
     *,
     images: Sequence[ImagePrompt],
+    memory: RowMemory | None,
     number: int,
 ) -> Tensor:
     """Run a transformer.
@@ -87,11 +91,13 @@ def run_transformer(
         normed: The features after the block's norm.
         context: [prompts, tokens, channels]; consecutive rows share a prompt.
         images: Image prompts to attend to besides the text.
+        memory: The first window's frames, to attend to; None without.
         number: The number of the first cross-attention; see `cross_attention_numbers`.
     """
     fast: Any = _fast(block, number)
     prompts = cross_attention_kv(fast, context, images, rows=len(features))
-    return transform(fast, features, normed, prompts, default_chunk_tokens(features.device))
+    tokens_at_once = default_chunk_tokens(features.device)
+    return transform(fast, features, normed, prompts, tokens_at_once, memory=memory)
 
 
 def cross_attention_numbers(unet: Any) -> dict[Any, int]:
@@ -122,13 +128,46 @@ def with_images(
         images: The image prompts.
         number: The number of the first cross-attention; see `cross_attention_numbers`.
     """
+    return _replacing(
+        "attn2",
+        block,
+        options,
+        lambda usual, index: _AttentionWithImages(usual, images, number + index),
+    )
+
+
+def with_memory(
+    block: Any, options: dict[str, Any], memory: RowMemory, number: int
+) -> dict[str, Any]:
+    """Return transformer_options by which a transformer attends to the first window.
+
+    A replacement of its self-attention by another pack is called with the joined keys and values.
+
+    Args:
+        block: ComfyUI's SpatialTransformer.
+        options: ComfyUI's transformer_options.
+        memory: The memory.
+        number: The number of the first cross-attention; see `cross_attention_numbers`.
+    """
+    return _replacing(
+        "attn1",
+        block,
+        options,
+        lambda usual, index: _AttentionWithMemory(usual, memory, number + index),
+    )
+
+
+def _replacing(
+    name: str, block: Any, options: dict[str, Any], replace: Callable[[_Attend, int], _Attend]
+) -> dict[str, Any]:
+    """Return transformer_options in which an attention of each layer is replaced."""
     replaced = options.get("patches_replace", {})
-    attn2 = dict(replaced.get("attn2", {}))
+    attentions = dict(replaced.get(name, {}))
     for index in range(len(block.transformer_blocks)):
         place = (*options["block"], index)
-        usual = attn2.get(place, attn2.get(options["block"], _attend))
-        attn2[place] = _AttentionWithImages(usual, images, number + index)
-    return {**options, "patches_replace": {**replaced, "attn2": attn2}}
+        usual = attentions.get(place, attentions.get(options["block"], _attend))
+        attentions[place] = replace(usual, index)
+    return {**options, "patches_replace": {**replaced, name: attentions}}
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -147,7 +186,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, extra: dict[str, Any]) ->
 class _AttentionWithImages:
     """A replacement of a cross-attention, as ComfyUI calls it, that adds image prompts."""
 
-    usual: Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+    usual: _Attend
     images: Sequence[ImagePrompt]
     number: int
 
@@ -157,6 +196,24 @@ class _AttentionWithImages:
             KeyValue(*image.keys_and_values(attention), image.weights) for image in self.images
         ]
         return self.usual(query, key, value, extra) + attend_to(attention, query, shown)
+
+
+@dataclass(frozen=True)
+class _AttentionWithMemory:
+    """A replacement of a self-attention, as ComfyUI calls it, that adds the first window."""
+
+    usual: _Attend
+    memory: RowMemory
+    number: int
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, extra: dict[str, Any]) -> Tensor:
+        if len(query) != self.memory.rows:  # HyperTile has cut the frames into more rows
+            return self.usual(query, key, value, extra)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return self.usual(query, key, value, extra)
+
+        return self.memory.attended(self.number, query, key, value, attend)
 
 
 class _Linear:

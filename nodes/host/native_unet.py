@@ -28,6 +28,7 @@ from ...pipeline.models.motion_module import MotionModule, MotionModules, blende
 from ...pipeline.models.ops.eager import prompt_of_each_video
 from ...pipeline.models.ops.frame_norm import norm_over_frames
 from ...pipeline.models.ops.image_prompt import ImagePrompt
+from ...pipeline.models.ops.window_memory import RowMemory
 from ...pipeline.models.pass_strengths import FULL_STRENGTH, PassStrengths
 from ...pipeline.models.residuals import NO_RESIDUALS, Residuals
 from .native_transformer import (
@@ -37,6 +38,7 @@ from .native_transformer import (
     is_overridden,
     run_transformer,
     with_images,
+    with_memory,
 )
 
 Options = dict[str, Any]
@@ -70,6 +72,7 @@ class NativeUNet:
         residuals: Residuals = NO_RESIDUALS,
         images: Sequence[ImagePrompt] = (),
         strengths: PassStrengths = FULL_STRENGTH,
+        memory: RowMemory | None = None,
     ) -> None:
         """Prepare a pass.
 
@@ -82,13 +85,14 @@ class NativeUNet:
             residuals: Those of this pack's ControlNets.
             images: Image prompts of this pack's IP-Adapters.
             strengths: Those of the motion modules in each row.
+            memory: The first window's frames, to attend to; None without.
         """
         self._unet, self._motion = unet, motion
         self._num_frames, self._spans_frames = num_frames, spans_frames
         self._options = options
         self._patches: dict[str, list[Any]] = options.get("patches", {})
-        self._residuals, self._images = residuals, images
-        self._numbers = cross_attention_numbers(unet) if images else {}
+        self._residuals, self._images, self._memory = residuals, images, memory
+        self._numbers = cross_attention_numbers(unet) if images or memory else {}
         self._strengths = strengths
         self._context: Tensor
         self._prompts: Tensor
@@ -280,12 +284,15 @@ class NativeUNet:
         number = self._numbers.get(block, 0)
         if can_run(block, features, options):
             return run_transformer(
-                block, features, normed, self._prompts, images=self._images, number=number
-            )
+                block, features, normed, self._prompts,
+                images=self._images, memory=self._memory, number=number,
+            )  # fmt: skip
         rows, _, height, width = features.shape
         tokens = block.proj_in(normed).permute(0, 2, 3, 1).reshape(rows, height * width, -1)
         if self._images:
             options = with_images(block, options, self._images, number)
+        if self._memory is not None:
+            options = with_memory(block, options, self._memory, number)
         for index, layer in enumerate(block.transformer_blocks):
             options["block_index"] = index
             tokens = layer(tokens, context=self._context, transformer_options=options)

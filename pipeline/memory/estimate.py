@@ -95,18 +95,21 @@ def sampling_memory(
     channels = int(unet.unet.config.cross_attention_dim)
     prompt = torch.zeros(1, PROMPT_TOKENS, channels)
     height, width = work.latent_size
+    memory = work.settings.context.memory if work.settings.context else "none"
     model = GuidedModel(
         unet,
         schedule=schedule,
         conditioning=Conditioning.of(prompt, prompt),
         guidance=Guidance(),
-        context=ContextOptions(length=work.frames, overlap=0),
+        context=ContextOptions(length=work.frames, overlap=0, memory=memory),
         on_passes=lambda _share: None,
         controls=[_counted(to_meta_copy(network), height, width) for network in controls],
         cache=FeatureCache(interval=work.settings.speed.deep_cache_interval),
         chunks=chunks,
     )
-    noisy = torch.zeros(work.frames, 4, height, width)
+    # With a memory, it is the second window that takes the most.
+    windows = 1 if memory == "none" else 2
+    noisy = torch.zeros(windows * work.frames, 4, height, width)
     with torch.inference_mode(), live_bytes() as counted:
         model(noisy, schedule.sigmas[500], 0)
     return counted

@@ -28,6 +28,7 @@ from .ops.image_prompt import ImagePrompt, number_cross_attentions
 from .ops.interface import Ops
 from .ops.layer_changes import LayerFactors, Rows, RowStrengths, attach_all
 from .ops.select import EAGER_OPS
+from .ops.window_memory import RowMemory
 from .pass_strengths import FULL_STRENGTH, PassStrengths
 from .residuals import NO_RESIDUALS, Residuals, add_each
 from .spatial_unet import SpatialUNet
@@ -154,6 +155,7 @@ class MotionUNet(nn.Module):
         strengths: PassStrengths = FULL_STRENGTH,
         ops: Ops = EAGER_OPS,
         chunks: ChunkSizes | None = None,
+        memory: RowMemory | None = None,
     ) -> Tensor:
         """Predict the noise.
 
@@ -171,6 +173,7 @@ class MotionUNet(nn.Module):
             strengths: Those of LoRAs and motion modules in each row.
             ops: The operations to run the layers with.
             chunks: Sizes of the chunks that go through a layer; None is the default of the device.
+            memory: The first window's frames, to attend to; None without.
 
         Returns:
             The prediction, in the shape of `sample`.
@@ -182,7 +185,7 @@ class MotionUNet(nn.Module):
             embedding = self._embedding(timestep, sample.dtype)
             effect = strengths.motion_effect
             inputs = _Inputs(
-                embedding, context, images, num_frames, ops, tokens_at_once,
+                embedding, context, images, num_frames, ops, tokens_at_once, memory,
                 None if effect is None else effect.view(-1, 1, 1, 1).to(sample),
             )  # fmt: skip
             return self._run(sample, inputs, residuals, deep)
@@ -296,6 +299,7 @@ class _Inputs:
     num_frames: int
     ops: Ops
     tokens_at_once: int | None
+    memory: RowMemory | None
     motion_effect: Tensor | None
     """[rows, 1, 1, 1]; None is 1."""
 
@@ -318,6 +322,7 @@ class _Inputs:
                 cross_attention_kv(attention, self.context, self.images, rows=len(features)),
                 num_frames,
                 tokens_at_once,
+                memory=self.memory,
             )
         if motion is not None:
             module = motion.motion_modules[layer]

@@ -21,13 +21,20 @@ if TYPE_CHECKING:
     from .span import Span
     from .speed import SpeedOptions
     from .style import StyleImages
-    from .windows import ContextOptions, ContextSchedule, FuseMethod, window_for
+    from .windows import (
+        ContextMemory,
+        ContextOptions,
+        ContextSchedule,
+        FuseMethod,
+        window_for,
+    )
 
 __all__ = [
     "AnyControl",
     "Arrangement",
     "BetaScheduleChoice",
     "Conditioning",
+    "ContextMemory",
     "ContextOptions",
     "ContextSchedule",
     "Control",
@@ -75,6 +82,7 @@ on_demand(
         "speed": ("SpeedOptions",),
         "style": ("StyleImages",),
         "windows": (
+            "ContextMemory",
             "ContextOptions",
             "ContextSchedule",
             "FuseMethod",

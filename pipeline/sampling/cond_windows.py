@@ -6,13 +6,14 @@ of one conditioning after those of another.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..models.ops.window_memory import RowMemory, WindowMemory
 from .windows import ContextOptions, Window, context_windows, window_weights
 
 
@@ -27,6 +28,8 @@ class WindowRows:
     """How often the batch holds the video."""
     windows: int = 1
     """How many windows the video is cut into."""
+    memory: RowMemory | None = None
+    """The first window's frames, to attend to; None without."""
 
     @property
     def is_whole(self) -> bool:
@@ -63,6 +66,7 @@ def predict_by_window(
     conditionings: int,
     options: ContextOptions,
     step: int,
+    remembered: Sequence[bool] | None = None,
 ) -> Tensor:
     """Return the predictions of all windows, averaged where they overlap.
 
@@ -72,6 +76,8 @@ def predict_by_window(
         conditionings: How often the batch holds the video.
         options: Length and overlap of the windows, and how they are blended.
         step: The sampling step, by which uniform windows shift.
+        remembered: With a memory of the first window: for each conditioning, whether it keeps and
+            sees it.
 
     Returns:
         [conditionings * frames, 4, height, width]; float32 if there are several windows.
@@ -79,6 +85,8 @@ def predict_by_window(
     num_frames = len(sample) // conditionings
     windows = context_windows(num_frames, options, step=step)
     each_rows = [WindowRows(window, num_frames, conditionings, len(windows)) for window in windows]
+    if remembered is not None:
+        each_rows = _with_memory(each_rows, remembered)
     if len(each_rows) == 1 and each_rows[0].is_whole:
         return predict(each_rows[0])
     total: Tensor | None = None
@@ -97,3 +105,15 @@ def predict_by_window(
         counts[frames] += weights[of_window]
     assert total is not None
     return (total / counts).flatten(0, 1)
+
+
+def _with_memory(each_rows: list[WindowRows], remembered: Sequence[bool]) -> list[WindowRows]:
+    """Return the windows with a memory of the first one."""
+    memory = WindowMemory()
+    prompts = [number if keeps else None for number, keeps in enumerate(remembered)]
+    return [
+        replace(
+            rows, memory=RowMemory(memory, prompts, len(rows.window), is_kept=rows is each_rows[0])
+        )
+        for rows in each_rows
+    ]

@@ -16,10 +16,12 @@ from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
 from ..models.ops.interface import Ops
 from ..models.ops.select import EAGER_OPS
+from ..models.ops.window_memory import WindowMemory
 from ..models.unet import MotionUNet
 from ..prompts.track import PromptTrack
 from .guidance import Guidance
 from .keyframes import AnyControl
+from .naive_reuse import reused
 from .noise_schedule import NoiseSchedule
 from .passes import HERE, Execution, Part, Pass, Predictor, predicted_in_order
 from .style import StyleTrack
@@ -62,9 +64,17 @@ class Conditioning:
 class _Blend:
     """The weighted mean of the noise of windows, frame by frame."""
 
-    def __init__(self, like: Tensor, context: ContextOptions) -> None:
-        self._total, self._context = torch.zeros_like(like), context
-        self._weights = torch.zeros(len(like), 1, 1, 1, device=like.device)
+    def __init__(self, noisy: Tensor, context: ContextOptions, reused: Window | None) -> None:
+        """Start with nothing.
+
+        Args:
+            noisy: The latents of all frames.
+            context: How windows are weighted.
+            reused: The first window, if its prediction is blended into all frames.
+        """
+        self._noisy, self._total, self._context = noisy, torch.zeros_like(noisy), context
+        self._weights = torch.zeros(len(noisy), 1, 1, 1, device=noisy.device)
+        self._reused, self._first = reused, torch.zeros(())
 
     def add(self, window: Window, noise: Tensor, factor: float | Tensor) -> None:
         """Add the noise [frames of the window, 4, height, width] of a pass.
@@ -81,13 +91,22 @@ class _Blend:
         row_of = {frame: row for row, frame in enumerate(window)}
         frames, rows = _indices(list(row_of)), _indices(list(row_of.values()))
         if isinstance(factor, Tensor):
-            factor = factor.to(self._total.device)[rows]
+            factor = factor.to(self._total.device)
+        if window is self._reused:
+            self._first = self._first + noise * factor
+        if isinstance(factor, Tensor):
+            factor = factor[rows]
         self._total[frames] += (noise * weights)[rows] * factor
         self._weights[frames] += weights[rows] * factor
 
-    def mean(self) -> Tensor:
-        """Return the mean; nothing can be added after that."""
-        return self._total.div_(self._weights)
+    def denoised(self, sigma: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """Return the latents without the mean noise; nothing can be added after that."""
+        mean = self._total.div_(self._weights)
+        result = schedule.denoised(self._noisy, mean, sigma)
+        if self._reused is None:
+            return result
+        noisy = self._noisy[_indices(self._reused)]
+        return reused(result, schedule.denoised(noisy, self._first, sigma), self._reused)
 
 
 class GuidedModel:
@@ -168,19 +187,23 @@ class GuidedModel:
         windows = context_windows(len(noisy), self._context, step=step)
         scale = self._guidance.scale_at(sigma, self._schedule, len(noisy))
         passes = list(self._passes(windows, scale))
-        guided = _Blend(noisy, self._context)
+        memory = self._context.memory_at(sigma, self._schedule, num_frames=len(noisy))
+        first = sum(one.window is windows[0] for one in passes)
+        kept = first if memory == "ContextRef" else 0
+        again = windows[0] if memory == "NaiveReuse" else None
+        guided = _Blend(noisy, self._context, again)
         is_linear = _is_one(scale) or self._guidance.is_linear
         keeps_negative = self._keeps_unconditional or not is_linear
-        negative = _Blend(noisy, self._context) if keeps_negative else None
-        results = self._run(passes, noisy, sigma)
+        negative = _Blend(noisy, self._context, again) if keeps_negative else None
+        results = self._run(passes, noisy, sigma, kept=kept)
         for one, noise in zip(passes, results, strict=True):
             if is_linear or not one.is_negative:
                 guided.add(one.window, noise, one.factor if is_linear else 1.0)
             if negative is not None and one.is_negative:
                 negative.add(one.window, noise, 1.0)
-        result = self._schedule.denoised(noisy, guided.mean(), sigma)
+        result = guided.denoised(sigma, self._schedule)
         if negative is not None:
-            self._unconditional = self._schedule.denoised(noisy, negative.mean(), sigma)
+            self._unconditional = negative.denoised(sigma, self._schedule)
             if not is_linear:
                 return self._guidance.guided(
                     noisy, result, self._unconditional, sigma=sigma, scale=scale
@@ -203,16 +226,33 @@ class GuidedModel:
             is_whole = not self._cache.holds([one.key for one in passes])
             yield from (replace(one, is_whole=is_whole) for one in passes)
 
-    def _run(self, passes: list[Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Tensor]:
-        """Yield the noise of each pass, in their order, whichever device predicts it."""
+    def _run(
+        self, passes: list[Pass], noisy: Tensor, sigma: Tensor, *, kept: int
+    ) -> Iterator[Tensor]:
+        """Yield the noise of each pass, in their order, whichever device predicts it.
+
+        The first `kept` passes go into a memory, which the others see; 0 is without a memory.
+        """
         done = 0
-        parts = self._parts(passes, noisy, sigma)
-        with closing(predicted_in_order(self._predictors, parts, self._paused)) as predictions:
-            for made in predictions:
-                self._cache.keep([one.key for one in made.passes], made.deep)
-                done += len(made.passes)
-                self._on_passes(done / len(passes))
-                yield from made.noise
+        for parts in self._phases(passes, noisy, sigma, kept):
+            with closing(predicted_in_order(self._predictors, parts, self._paused)) as predictions:
+                for made in predictions:
+                    self._cache.keep([one.key for one in made.passes], made.deep)
+                    done += len(made.passes)
+                    self._on_passes(done / len(passes))
+                    yield from made.noise
+
+    def _phases(
+        self, passes: list[Pass], noisy: Tensor, sigma: Tensor, kept: int
+    ) -> Iterator[Iterator[Part]]:
+        """Yield the parts of passes that do not wait for each other."""
+        if not kept:
+            yield self._parts(passes, noisy, sigma)
+            return
+        memory = WindowMemory()
+        for some, is_kept in ((passes[:kept], True), (passes[kept:], False)):
+            parts = self._parts(some, noisy, sigma)
+            yield (replace(part, memory=memory, is_kept=is_kept) for part in parts)
 
     def _parts(self, passes: list[Pass], noisy: Tensor, sigma: Tensor) -> Iterator[Part]:
         """Yield passes that go through the UNet together, with their rows of the video."""

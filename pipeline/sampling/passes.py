@@ -20,6 +20,7 @@ from ..models.feature_cache import OUTERMOST_LAYERS, DeepFeatures, FeatureCache,
 from ..models.ops.attention import plain_attention
 from ..models.ops.image_prompt import ImagePrompt
 from ..models.ops.interface import Ops
+from ..models.ops.window_memory import RowMemory, WindowMemory
 from ..models.pass_strengths import PassStrengths
 from ..models.residuals import NO_RESIDUALS, Residuals
 from ..models.unet import MotionUNet
@@ -63,6 +64,18 @@ class Part:
     chunks: ChunkSizes
     num_frames: int
     """Frames of the video."""
+    memory: WindowMemory | None = None
+    """Frames of the first window to attend to besides those of the passes."""
+    is_kept: bool = False
+    """True for passes of the first window, which go into the memory."""
+
+    @property
+    def row_memory(self) -> RowMemory | None:
+        """The memory for the rows of the passes."""
+        if self.memory is None:
+            return None
+        prompts = [None if one.is_negative else 0 for one in self.passes]
+        return RowMemory(self.memory, prompts, self.frames, self.is_kept)
 
     @property
     def frames(self) -> int:
@@ -166,6 +179,7 @@ class Predictor:
             strengths=self._strengths(part),
             ops=self._ops,
             chunks=part.chunks,
+            memory=part.row_memory,
         )
         if deep is not None:
             deep.leave_device()

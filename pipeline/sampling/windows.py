@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Literal
 
 from ..choices import check_types, checked, in_range
 from ..errors import AnimateDiffV2VError
-from ..ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE
+from ..ranges import CONTEXT_LENGTH, CONTEXT_OVERLAP, CONTEXT_STRIDE, SHARE
+from .span import Span
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .noise_schedule import NoiseSchedule
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ BATCHED_FRAMES = 16
 
 ContextSchedule = Literal["standard_static", "standard_uniform", "looped_uniform", "batched"]
 FuseMethod = Literal["pyramid", "flat", "overlap-linear"]
+ContextMemory = Literal["none", "ContextRef", "NaiveReuse"]
 Window = list[int]
 
 
@@ -43,12 +46,20 @@ class ContextOptions:
     fuse: FuseMethod = "pyramid"
     closed_loop: bool = False
     """looped_uniform only: windows wrap from the last frame to the first, for looping videos."""
+    memory: ContextMemory = "none"
+    """How later windows are kept like the first one. ContextRef: they attend to its frames; see
+    models.ops.window_memory. NaiveReuse: its prediction is blended in, over and over; see
+    naive_reuse. Both as in AnimateDiff-Evolved."""
+    memory_end: float = 1.0
+    """Share of the noise schedule after which the memory no longer acts."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no windows."""
         check_types(self)
         checked("schedule", self.schedule, ContextSchedule)
         checked("fuse", self.fuse, FuseMethod)
+        checked("context memory", self.memory, ContextMemory)
+        SHARE.check("memory_end", self.memory_end)
         CONTEXT_LENGTH.check("context length", self.length)
         CONTEXT_STRIDE.check("context stride", self.stride)
         in_range(
@@ -58,6 +69,13 @@ class ContextOptions:
             self.length - 1,
             hint=f"less than the window's {self.length} frames",
         )
+
+    def memory_at(
+        self, sigma: Tensor, schedule: NoiseSchedule, *, num_frames: int
+    ) -> ContextMemory:
+        """Return the memory that acts at a noise level; a video of one window has none."""
+        is_acting = num_frames > self.length and Span(0, self.memory_end).contains(sigma, schedule)
+        return self.memory if is_acting else "none"
 
 
 def window_for(

@@ -27,6 +27,7 @@ from ...errors import AnimateDiffV2VError
 from .eager import CrossAttentionKV
 from .interface import Ops
 from .select import EAGER_OPS
+from .window_memory import RowMemory
 
 # The first PyTorch in which the limit on recompilations has this name.
 OLDEST_PYTORCH = "2.7"
@@ -146,9 +147,13 @@ def _layers() -> Ops:
         prompts: CrossAttentionKV,
         num_frames: int,
         tokens_at_once: int | None,
+        *,
+        memory: RowMemory | None = None,
     ) -> Tensor:
-        if _has_a_one(features):
-            return plain.transformer(block, features, prompts, num_frames, tokens_at_once)
+        if memory is not None or _has_a_one(features):
+            return plain.transformer(
+                block, features, prompts, num_frames, tokens_at_once, memory=memory
+            )
         # Rows that share a prompt may be an expanded view, for which code is compiled separately.
         each_row = [[source.in_memory() for source in sources] for sources in prompts]
         return transformer(block, features, each_row, num_frames, None)

@@ -21,6 +21,7 @@ from .frame_norm import group_norm
 from .image_prompt import ImagePrompt
 from .layer_changes import add_change, only_rows
 from .linear import linear, project_together
+from .window_memory import RowMemory
 
 
 def resnet(block: Any, features: Tensor, embedding: Tensor | None, num_frames: int) -> Tensor:
@@ -122,6 +123,8 @@ def transformer(
     prompts: CrossAttentionKV,
     num_frames: int,
     tokens_at_once: int | None = None,
+    *,
+    memory: RowMemory | None = None,
 ) -> Tensor:
     """Run a spatial transformer: attention within each row, and to prompts.
 
@@ -131,9 +134,10 @@ def transformer(
         prompts: The result of `cross_attention_kv`.
         num_frames: Frames of each video.
         tokens_at_once: Pixels to process at a time, but at least one row; None for all.
+        memory: The first window's frames, to attend to besides each row; None without.
     """
     normed = group_norm(block.norm, features, num_frames)
-    return transform(block, features, normed, prompts, tokens_at_once)
+    return transform(block, features, normed, prompts, tokens_at_once, memory=memory)
 
 
 def transform(
@@ -142,6 +146,8 @@ def transform(
     normed: Tensor,
     prompts: CrossAttentionKV,
     tokens_at_once: int | None,
+    *,
+    memory: RowMemory | None = None,
 ) -> Tensor:
     """Run a spatial transformer after its norm; see `transformer`.
 
@@ -151,6 +157,7 @@ def transform(
         normed: The features after the block's norm.
         prompts: The result of `cross_attention_kv`.
         tokens_at_once: Pixels to process at a time, but at least one row; None for all.
+        memory: As for `transformer`.
     """
     rows, channels, height, width = features.shape
 
@@ -159,7 +166,10 @@ def transform(
         with only_rows(block, part):
             tokens = _pointwise(block.proj_in, tokens)
             tokens = transform_tokens(
-                block, tokens, [[each.of(part) for each in sources] for sources in prompts]
+                block,
+                tokens,
+                [[each.of(part) for each in sources] for sources in prompts],
+                memory and memory.of(part),
             )
             tokens = _pointwise(block.proj_out, tokens).view(-1, height, width, channels)
         return features[part] + tokens.permute(0, 3, 1, 2)
@@ -168,17 +178,20 @@ def transform(
     return in_parts(change, rows, rows_at_once, dim=0)
 
 
-def transform_tokens(block: Any, tokens: Tensor, prompts: CrossAttentionKV) -> Tensor:
+def transform_tokens(
+    block: Any, tokens: Tensor, prompts: CrossAttentionKV, memory: RowMemory | None = None
+) -> Tensor:
     """Run the layers of a spatial transformer between its projections.
 
     Args:
         block: A SpatialTransformer, or layers under the same names.
         tokens: [rows, pixels, channels].
         prompts: The result of `cross_attention_kv` for these rows.
+        memory: The memory for these rows.
     """
     for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
         # Three statements, so that temporaries of each are freed before the next.
-        tokens = tokens + _self_attention(layer, tokens)
+        tokens = tokens + _self_attention(layer, tokens, memory)
         tokens = tokens + _cross_attention(layer, tokens, sources)
         tokens = tokens + _feed_forward(layer, tokens)
     return tokens
@@ -194,14 +207,21 @@ def in_parts(
     return torch.cat([run(slice(start, start + at_once)) for start in starts], dim=dim)
 
 
-def _self_attention(layer: Any, tokens: Tensor) -> Tensor:
-    result: Tensor = layer.attn1.to_out[0](_attended_itself(layer.attn1, layer.norm1(tokens)))
+def _self_attention(layer: Any, tokens: Tensor, memory: RowMemory | None) -> Tensor:
+    result: Tensor = layer.attn1.to_out[0](_attended_itself(layer, layer.norm1(tokens), memory))
     return result
 
 
-def _attended_itself(attention: Any, tokens: Tensor) -> Tensor:
-    query, key, value = project_together(tokens, attention.to_q, attention.to_k, attention.to_v)
-    return attend_to(attention, query, [KeyValue(key, value)])
+def _attended_itself(layer: Any, tokens: Tensor, memory: RowMemory | None) -> Tensor:
+    own = layer.attn1
+    query, key, value = project_together(tokens, own.to_q, own.to_k, own.to_v)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attend_to(own, query, [KeyValue(key, value)])
+
+    if memory is None:
+        return attend(query, key, value)
+    return memory.attended(layer.attn2.index, query, key, value, attend)
 
 
 def _cross_attention(layer: Any, tokens: Tensor, sources: Sequence[KeyValue]) -> Tensor:

@@ -33,6 +33,7 @@ from .triton_kernels import (
     group_norm,
     upsample_kernel,
 )
+from .window_memory import RowMemory
 
 Run = TypeVar("Run", bound=Callable[..., Tensor])
 
@@ -41,9 +42,9 @@ def _on_its_device(run: Run) -> Run:
     """Make the features' device current during an operation: Triton launches kernels there."""
 
     @wraps(run)
-    def guarded(layer: Any, features: Tensor, *others: Any) -> Tensor:
+    def guarded(layer: Any, features: Tensor, *others: Any, **named: Any) -> Tensor:
         with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]
-            return run(layer, features, *others)
+            return run(layer, features, *others, **named)
 
     return cast("Run", guarded)
 
@@ -96,6 +97,8 @@ def transformer(
     prompts: CrossAttentionKV,
     num_frames: int,
     tokens_at_once: int | None = None,
+    *,
+    memory: RowMemory | None = None,
 ) -> Tensor:
     """Run a spatial transformer; see eager.transformer."""
     tokens, size = _tokens(features), features.shape[2:]
@@ -105,7 +108,9 @@ def transformer(
         pending: DeferredResidual = None, changes[part], block.proj_in.bias
         with only_rows(block, part):
             for layer, sources in zip(block.transformer_blocks, prompts, strict=True):
-                pending = _transformed(layer, pending, [each.of(part) for each in sources])
+                pending = _transformed(
+                    layer, pending, [each.of(part) for each in sources], memory and memory.of(part)
+                )
             change = _product(block.proj_out, _settled(pending))
         return add_with_bias(tokens[part], change, block.proj_out.bias)
 
@@ -126,12 +131,15 @@ def _settled(pending: DeferredResidual) -> Tensor:
 
 
 def _transformed(
-    layer: Any, pending: DeferredResidual, sources: Sequence[KeyValue]
+    layer: Any,
+    pending: DeferredResidual,
+    sources: Sequence[KeyValue],
+    memory: RowMemory | None,
 ) -> DeferredResidual:
     tokens, normed = add_and_norm(*pending, layer.norm1)
     own = layer.attn1
     query, key, value = project_side_by_side(normed, own.to_q, own.to_k, own.to_v).chunk(3, dim=-1)
-    change = _product(own.to_out[0], attend_to(own, query, [KeyValue(key, value)]))
+    change = _product(own.to_out[0], _attended_itself(layer, query, key, value, memory))
     del query, key, value
     tokens, normed = add_and_norm(tokens, change, own.to_out[0].bias, layer.norm2)
     cross = layer.attn2
@@ -141,6 +149,17 @@ def _transformed(
     del normed  # the tensor before gating is the largest of all
     change = gate(change, layer.ff.net[0].proj.bias)
     return tokens, _product(layer.ff.net[2], change), layer.ff.net[2].bias
+
+
+def _attended_itself(
+    layer: Any, query: Tensor, key: Tensor, value: Tensor, memory: RowMemory | None
+) -> Tensor:
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attend_to(layer.attn1, query, [KeyValue(key, value)])
+
+    if memory is None:
+        return attend(query, key, value)
+    return memory.attended(layer.attn2.index, query, key, value, attend)
 
 
 @_on_its_device

@@ -28,6 +28,7 @@ from animatediff_v2v.batch.unit import (
 )
 from animatediff_v2v.pipeline import (
     AnimateDiffV2VError,
+    ContextOptions,
     ControlFile,
     FrameSelection,
     Guidance,
@@ -72,6 +73,17 @@ def test_a_clip_is_cut_at_its_scenes_and_long_shots_into_parts(tmp_path, job):
     assert [(unit.kind, unit.frames) for unit in whole] == [("clip", 90)]
 
 
+def test_a_shot_with_a_memory_of_its_ContextRef_is_not_cut(tmp_path, job):
+    clip = write_clip(tmp_path / "a.mp4", [(20, 30), (70, 200)])
+    sampling = SamplingSettings(seed=1, context=ContextOptions(memory="ContextRef"))
+    units = planned([job(clip, sampling=sampling)], tmp_path / "out", part_frames=48)
+    assert [(unit.kind, unit.frames) for unit in units] == [
+        ("part", 20),
+        ("part", 70),
+        ("join", 90),
+    ]
+
+
 @pytest.mark.parametrize(
     ("selection", "options", "words"),
     [
@@ -79,7 +91,7 @@ def test_a_clip_is_cut_at_its_scenes_and_long_shots_into_parts(tmp_path, job):
         ({}, {"shots": "whole"}, "90 of 90"),
         ({"select_every_nth_frame": 2}, {"shots": "whole"}, "45 of 90, every 2nd"),
         (
-            {"select_every_nth_frame": 3, "skip_first_frames": 10, "frame_load_cap": 7},
+            {"select_every_nth_frame": 3, "skip_ContextRefs": 10, "frame_load_cap": 7},
             {},
             "7 of 90, without the first 10, every 3rd, at most 7",
         ),

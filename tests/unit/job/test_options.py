@@ -61,6 +61,8 @@ OPTION_OF = {
     "overlap": "--context-overlap",
     "stride": "--context-stride",
     "fuse": "--context-fuse",
+    "memory": "--context-memory",
+    "memory_end": "--context-memory-end",
 }
 OF_ONE_NODE = {
     ("ADV2V_PromptSchedule", "schedule"): "--prompt-schedule",
@@ -332,6 +334,7 @@ CASES = {
     "context schedule": ({"context_schedule": "x"}, "--context-schedule is 'x'"),
     "context fuse": ({"context_fuse": "x"}, "--context-fuse is 'x'"),
     "context stride": ({"context_stride": 0}, "--context-stride is 0"),
+    "context memory": ({"context_memory": "x"}, "--context-memory is 'x'; it can be none, Context"),
     "source blend": ({"source_blend": 2}, "--source-blend is 2"),
     "refined beyond": ({"refine": 4}, "--refine is 4; it must be from 1 to 2"),
     "refined by nothing known": (
@@ -478,6 +481,10 @@ def in_its_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("switch", "sentence"),
     [
+        (
+            "--context-memory-end=0.5",
+            "--context-memory-end has no effect without --context-memory ContextRef or NaiveReuse",
+        ),
         ("--closed-loop", "--closed-loop has no effect without --context-schedule looped_uniform"),
         ("--repeat-last-control", "--repeat-last-control has no effect without --control"),
         (
@@ -554,7 +561,7 @@ def test_a_size_that_is_rounded_is_told_once(sides, told, clip, caplog):
 
 
 CHANGES = {
-    "skip": {"skip_first_frames": 1},
+    "skip": {"skip_ContextRefs": 1},
     "rate": {"force_rate": 5},
     "start": {"start_time": 0.5},
     "duration": {"duration": 1},
@@ -572,6 +579,18 @@ CHANGES = {
         "context_stride": 2,
     },
     "flat windows": {"context_length": 4, "context_overlap": 2, "context_fuse": "flat"},
+    "windows with a memory": {
+        "context_length": 4,
+        "context_overlap": 2,
+        "context_memory": "ContextRef",
+    },
+    "windows that begin alike": {
+        "context_length": 4,
+        "context_overlap": 2,
+        "context_memory": "NaiveReuse",
+        "context_memory_end": 0.5,
+        "denoise": 1.0,
+    },
     "schedule": {"prompt": None, "prompt_schedule": "0: a (red:1.2) box\n4: a green box"},
     "blend": {"source_blend": 0.5, "steps": 3},
     "blend to the end": {"source_blend": 0.5, "source_blend_end": 1, "steps": 3},

@@ -70,7 +70,7 @@ def test_a_loader_of_the_first_generation():
         "cnr_id": "animatediff-v2v",
     }
     assert values(found(new, "ADV2V_MotionLoraStack")) == ["zoom.ckpt", 0.8]
-    assert values(found(new, CONTEXT)) == [12, 3, 1, "standard_static", "flat", False]
+    assert values(found(new, CONTEXT)) == [12, 3, 1, "standard_static", "flat", False, "none", 1.0]
 
 
 def test_the_second_generation_becomes_one_node():
@@ -222,7 +222,7 @@ def test_the_old_loader_with_its_window():
         node(4, "KSampler", [], ["LATENT"], model=("MODEL", 3, 0), latent_image=("LATENT", 3, 1)),
     )
     new = after(graph)
-    assert values(found(new, CONTEXT)) == [16, 4, 2, "looped_uniform", "flat", True]
+    assert values(found(new, CONTEXT)) == [16, 4, 2, "looped_uniform", "flat", True, "none", 1.0]
     assert source(new, found(new, APPLY), "context_options") == (5, 0)
     assert source(new, found(new, "KSampler"), "latent_image") == (2, 0)
     assert new["last_node_id"] == 5
@@ -798,3 +798,65 @@ def test_the_report_is_text_and_json():
         "kept      3 LatentKeyframe: it works with Apply AnimateDiff as it is",
     ]
     assert json.loads(json.dumps(report.as_json))["entries"][1]["into"] == APPLY
+
+
+def extra(number, kind, values, **sockets):
+    return node(number, f"ADE_ContextExtras_{kind}", values, ["CONTEXT_EXTRAS"], **sockets)
+
+
+@pytest.mark.parametrize(
+    ("extras", "memory", "said"),
+    [
+        ([extra(6, "ContextRef", [0.0, 0.25])], ["ContextRef", 0.25], []),
+        ([extra(6, "NaiveReuse", [0.0, 0.15, 0.95])], ["NaiveReuse", 0.15], []),
+        (
+            [extra(6, "NaiveReuse", [0.1, 0.5, 0.8])],
+            ["NaiveReuse", 0.5],
+            [
+                "start_percent of NaiveReuse was 0.1; here it is always 0.",
+                "weighted_mean of NaiveReuse was 0.8; here it is always 0.95.",
+            ],
+        ),
+        (
+            [
+                extra(7, "NaiveReuse", [0.0, 0.15, 0.95]),
+                extra(6, "ContextRef", [0.0, 0.4], prev_extras=("CONTEXT_EXTRAS", 7, 0)),
+            ],
+            ["ContextRef", 0.4],
+            ["It has one memory; NaiveReuse is left out."],
+        ),
+        (
+            [
+                node(8, "ADE_ContextExtras_ContextRef_ModeFirst", [], ["CONTEXTREF_MODE"]),
+                extra(6, "ContextRef", [0, 1], contextref_mode=("CONTEXTREF_MODE", 8, 0)),
+            ],
+            ["ContextRef", 1],
+            [],
+        ),
+        (
+            [
+                node(8, "ADE_ContextExtras_ContextRef_ModeSliding", [2], ["CONTEXTREF_MODE"]),
+                extra(6, "ContextRef", [0, 1], contextref_mode=("CONTEXTREF_MODE", 8, 0)),
+            ],
+            ["ContextRef", 1],
+            ["Dropped from ContextRef: modes other than the first window."],
+        ),
+    ],
+)  # fmt: skip
+def test_context_extras_become_the_memory_of_the_windows(extras, memory, said):
+    graph = workflow(
+        checkpoint(),
+        context(4),
+        node(
+            5, "ADE_ContextExtras_Set", [], ["CONTEXT_OPTIONS"],
+            context_opts=("CONTEXT_OPTIONS", 4, 0), context_extras=("CONTEXT_EXTRAS", 6, 0),
+        ),
+        *extras,
+        gen1(9, context_options=("CONTEXT_OPTIONS", 5, 0)),
+    )  # fmt: skip
+    new = after(graph)
+    windows = found(new, "ADV2V_ContextOptions")
+    assert values(windows)[-2:] == memory
+    assert source(new, found(new, APPLY), "context_options") == (windows["id"], 0)
+    assert notes(graph) == said
+    assert not any(each["type"].startswith("ADE_ContextExtras") for each in new["nodes"])

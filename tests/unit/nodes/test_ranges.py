@@ -82,6 +82,7 @@ TAKERS = {
     "length": lambda value: ContextOptions(length=value, overlap=0),
     "overlap": lambda value: ContextOptions(length=128, overlap=value),
     "stride": lambda value: ContextOptions(stride=value),
+    "memory_end": lambda value: ContextOptions(memory_end=value),
     "deep_cache_interval": lambda value: SpeedOptions(deep_cache_interval=value),
     "motion_scale": lambda value: ModelFiles(checkpoint=FILE, motion_scale=value),
     "clip_skip": lambda value: ModelFiles(checkpoint=FILE, clip_skip=value),

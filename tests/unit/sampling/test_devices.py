@@ -101,6 +101,8 @@ CASES = {
         2, {"noise_type": "unsample", "context": {"fuse": "overlap-linear"}},
     ),
     "deep features": (3, {"speed": SpeedOptions(deep_cache_interval=2)}),
+    "a memory": (3, {"context": {"memory": "ContextRef"}}),
+    "a reused window": (2, {"context": {"memory": "NaiveReuse"}}),
 }  # fmt: skip
 
 
