@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from animatediff_v2v.pipeline import AnimateDiffV2VError, LoraEntry, load_models
 from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.memory.copies import copy_to
-from animatediff_v2v.pipeline.sampling import Conditioning, ContextOptions, Guidance, SpeedOptions
+from animatediff_v2v.pipeline.sampling import (
+    Conditioning,
+    ContextOptions,
+    Guidance,
+    SamplingSettings,
+    SpeedOptions,
+    sample_latents,
+)
+from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
+from animatediff_v2v.pipeline.sampling.passes import Execution
+from animatediff_v2v.pipeline.sampling.tiles import TiledModel
 
 from . import sampled
 
@@ -67,6 +79,22 @@ def test_a_lora_acts_in_its_part_of_the_noise_schedule(load):
     assert torch.equal(sample(load(Curve("0: 1", start=0.0, end=0.0))), plain)
     part = sample(load(Curve("0: 1", start=0.5)))
     assert 0 < relative(part, plain) < relative(whole, plain)
+
+
+def test_several_devices_and_tiles_give_the_same(load):
+    unet = load(RISING)
+    execution = Execution((copy_to(unet, torch.device("cpu")),))
+    makers = (
+        GuidedModel,
+        partial(GuidedModel, execution=execution),
+        partial(TiledModel, tile=(8, 8)),
+    )
+    settings = SamplingSettings(seed=5, steps=2, denoise=1.0, context=WINDOWS)
+    expected, *others = (
+        sample_latents(unet, SOURCE, PROMPTS, settings, make_guided=make) for make in makers
+    )
+    for found in others:
+        assert relative(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize("context", [None, WINDOWS])
