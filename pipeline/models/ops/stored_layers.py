@@ -101,9 +101,9 @@ def fp8_products(networks: Iterable[nn.Module], *, on: bool) -> Iterator[int]:
     """
     layers = [
         layer
-        for network in networks
+        for network in (networks if on else ())
         for layer in network.modules()
-        if on and isinstance(layer, StoredLinear) and can_multiply_in_fp8(layer.weight)
+        if isinstance(layer, StoredLinear) and can_multiply_in_fp8(layer.weight)
     ]
     for layer in layers:
         layer.multiplies_in_fp8 = True
