@@ -117,10 +117,10 @@ def flicker(frames: Frames, scene: Scene) -> NDArray[np.float64]:
     changes = []
     for index in range(len(frames) - 1):
         here, there = times[index], times[index + 1]
-        followed = _followed(frames[index + 1], scene, here, there)
+        moved_back = followed(frames[index + 1], scene, here, there)
         inside = object_distance(scene, here) < -5
         outside = np.minimum(object_distance(scene, here), object_distance(scene, there)) > 5
-        moved = np.abs(followed - frames[index]).mean(-1)[inside]
+        moved = np.abs(moved_back - frames[index]).mean(-1)[inside]
         still = np.abs(frames[index + 1] - frames[index]).mean(-1)[outside]
         changes.append(np.concatenate([moved, still]).mean())
     return np.array(changes)
@@ -170,7 +170,7 @@ def _harmonics(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return strength / max(strength[0], 1e-9)
 
 
-def _followed(frame: Frames, scene: Scene, here: float, there: float) -> Frames:
+def followed(frame: Frames, scene: Scene, here: float, there: float) -> Frames:
     """Move the object of a frame to its position at another time."""
     (x0, y0), (x1, y1) = scene.position(here), scene.position(there)
     turned = scene.turn * (there - here)
