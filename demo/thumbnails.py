@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import help_pictures
 import numpy as np
+import source_clip
 import torch
 from animatediff_v2v.pipeline.video import VideoReader
 from help_pictures import Frames
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+from training.scenes import draw as draw_scene
 
 DEMO = Path(__file__).parent
 TEMPLATES = DEMO.parent / "workflows"
@@ -195,6 +197,15 @@ CARDS = {
         [[("Sampler", "restyle"), ("Frame Interpolation", "result")]],
         frames=8,
     ),
+    "19 Keyframes": Card(
+        "Keyframes",
+        "repaint one frame, the rest follows",
+        lambda: [help_pictures.source(), repainted()],
+        [
+            [("Load Image", "clip"), ("Keyframes", "structure")],
+            [("Control Frames", "structure"), ("Sampler", "restyle")],
+        ],
+    ),
 }
 
 
@@ -240,6 +251,15 @@ def masked() -> Sequence[Frames]:
     mask = frames[..., 0] > frames[..., 2]
     made = help_pictures.restyled(mask=torch.from_numpy(mask).float())
     return frames, np.repeat(mask[..., None], 3, axis=-1).astype(np.uint8) * 255, made
+
+
+def repainted() -> Frames:
+    """Return the source's first frame in other colours, alone in a row."""
+    frames = np.full_like(help_pictures.source(), 0)
+    frames[:] = ImageColor.getrgb(GROUND)
+    scene = replace(source_clip.SCENE, colour="green", background="purple")
+    frames[0] = (draw_scene(scene, 0) * 255).round()
+    return frames
 
 
 def strip(picture: Image.Image, y: int, frames: Frames, count: int) -> int:

@@ -245,19 +245,11 @@ def model_folder(folder):
         source, target = (f"{each}.safetensors" for each in (name, hosted))
         shutil.copy(MINIATURE / kind / source, folder / kind / target)
     (folder / "controlnet").mkdir()
-    save_file(_sparsectrl(), folder / "controlnet" / "v3_sd15_sparsectrl_rgb.safetensors")
+    save_file(
+        mini.sparsectrl_for_the_miniature(),
+        folder / "controlnet" / "v3_sd15_sparsectrl_rgb.safetensors",
+    )
     return folder
-
-
-def _sparsectrl():
-    """Return a drawn SparseCtrl model for the miniature, whose middle block moves."""
-    drawn = mini.sparsectrl_module((64, 96, 96), attends=(True,) * 3, cross=32, takes_latents=True)
-    tensors = mini.state(drawn)
-    last = "down_blocks.2."
-    moving = {name for name in tensors if name.startswith(f"{last}motion_modules.")}
-    return tensors | {
-        f"mid_block.{name.removeprefix(last)}": tensors[name].clone() for name in moving
-    }
 
 
 def free_port():

@@ -12,7 +12,9 @@ import pytest
 from animatediff_v2v.demo.install import install_models
 from animatediff_v2v.pipeline.video import Audio, VideoWriter
 from PIL import Image
+from safetensors.torch import save_file
 
+from ..unit.files import miniatures as mini
 from .comfy_server import PACK, ComfyServer
 
 PATHS = [path for path in os.environ.get("COMFYUI_PATH", "").split(os.pathsep) if path]
@@ -55,7 +57,11 @@ def server(request, tmp_path_factory, weights, installed):
         shutil.copytree(installed, running.folder, copy_function=os.link, dirs_exist_ok=True)
         write_clip(running.folder / "input" / "clip.mp4")
         write_clip(running.folder / "input" / "silent.mp4", sound=False)
-        Image.linear_gradient("L").convert("RGB").save(running.folder / "input" / "picture.png")
+        picture = Image.linear_gradient("L").convert("RGB")
+        picture.save(running.folder / "input" / "picture.png")
+        picture.resize(SIZE).save(running.folder / "input" / "frame.png")
+        controlnets = running.folder / "models" / "controlnet"
+        save_file(mini.sparsectrl_for_the_miniature(), controlnets / "sparsectrl.safetensors")
         yield running
 
 

@@ -359,6 +359,21 @@ def sparsectrl(layout="original", *, takes_latents):
     return weights | motion_to_original(motion, tables=tables, attentions=1)
 
 
+def sparsectrl_for_the_miniature():
+    """Return a drawn SparseCtrl model for the miniature, whose middle block moves as its own does.
+
+    It has diffusers' layout.
+    """
+    tensors = state(
+        sparsectrl_module((64, 96, 96), attends=(True,) * 3, cross=32, takes_latents=True)
+    )
+    last = "down_blocks.2."
+    moving = {name for name in tensors if name.startswith(f"{last}motion_modules.")}
+    return tensors | {
+        f"mid_block.{name.removeprefix(last)}": tensors[name].clone() for name in moving
+    }
+
+
 def motion_to_original(adapter, tables=True, attentions=2):
     renamed = {}
     for name, tensor in adapter.items():

@@ -32,9 +32,11 @@ NAMES = {
     "15 Depth and Pose",
     "16 Background Removal",
     "17 Slow Motion",
+    "19 Keyframes",
 }
 # They need networks that have no miniature, and nodes that ComfyUI has gained by 0.33.
 WITH_COMFYUIS_NETWORKS = {name for name in NAMES if "14" <= name[:2] <= "17"}
+WITHOUT_MINIATURE = {*WITH_COMFYUIS_NETWORKS, "19 Keyframes"}
 TRY_IT_NOW = "01 Try it now"
 CORE_NODES = {
     "CLIPTextEncode",
@@ -172,11 +174,13 @@ def test_template_says_where_its_models_are(name):
         assert f"({model['url']})" in note and f"`models/{model['directory']}`" in note
     if name in WITH_COMFYUIS_NETWORKS:
         assert "It needs ComfyUI 0.33 or newer." in note and GET not in note
+    elif name in WITHOUT_MINIATURE:
+        assert "this template needs the files" in note and GET not in note
     else:
         assert f"No files yet? {GET}" in note
 
 
-@pytest.mark.parametrize("name", sorted(NAMES - WITH_COMFYUIS_NETWORKS))
+@pytest.mark.parametrize("name", sorted(NAMES - WITHOUT_MINIATURE))
 def test_the_miniature_suits_the_template(name):
     """The button "Get the miniature" sets files that it brings, and values that the nodes take."""
     graph, note = workflow(name), note_of(name)
