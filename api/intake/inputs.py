@@ -39,7 +39,7 @@ from .model_choice import (
 )
 from .own_files import OwnFiles
 from .room import Room
-from .video_checks import check_video, selection
+from .video_checks import check_keyframe, check_video, selection
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Inputs:
         try:
             async for each in self._keyframes(request, asked):
                 keyframes.append(each)
+                await asyncio.to_thread(check_keyframe, each[0], len(keyframes) - 1)
             await asyncio.to_thread(check_video, video, asked, self.settings)
             return ApiJob(
                 request_id=request.id,

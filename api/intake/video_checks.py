@@ -8,11 +8,12 @@ from typing import Any
 
 from ...pipeline import AnimateDiffV2VError
 from ...pipeline.video.info import VideoInfo
+from ...pipeline.video.pictures import read_picture
 from ...pipeline.video.probe import probe_video
 from ...pipeline.video.selection import FrameSelection, exact_rate, grid_count
 from ..queue.executor import without_folders
 from ..settings import Settings
-from ..wire.problems import refused
+from ..wire.problems import Detail, RequestRefused, refused, unprocessable
 from ..wire.schemas import AnimateDiffV2VInput, FastInput, RestyleInput
 
 SUPPORTED_FORMATS = ["mp4", "mov", "webm", "mkv", "avi", "gif"]
@@ -107,13 +108,18 @@ def _frame_count(info: VideoInfo, frames: FrameSelection, span: Fraction) -> int
 
 def _check_keyframes(info: VideoInfo, asked: RestyleInput) -> None:
     """Check that the video will have the frames of the keyframes, as far as its length is known."""
+    numbers = [each.frame for each in asked.keyframes]
+    twice = next((each for each in numbers if numbers.count(each) > 1), None)
+    if twice is not None:
+        sentence = f"Two keyframes are at frame {twice}: give each one a frame of its own"
+        raise refused("keyframes", sentence, "value_error")
     frames = _frame_selection(asked)
     span = frames.span_seconds(info.duration)
     if span is None:
         return
     # What a file says of its length may be a frame short.
     count = _frame_count(info, frames, span)
-    outside = [each.frame for each in asked.keyframes if not -count - 1 <= each.frame <= count]
+    outside = [each for each in numbers if not -count - 1 <= each <= count]
     if outside:
         raise refused(
             "keyframes",
@@ -121,6 +127,16 @@ def _check_keyframes(info: VideoInfo, asked: RestyleInput) -> None:
             f"from 0 to {count - 1}, and -1 is the last one",
             "value_error",
         )
+
+
+def check_keyframe(path: Path, index: int) -> None:
+    """Check that the picture of a keyframe can be read; raises RequestRefused."""
+    try:
+        read_picture(path)
+    except AnimateDiffV2VError as error:
+        reason = without_folders(str(error), [path.parent])
+        loc: list[str | int] = ["body", "keyframes", index, "image_url"]
+        raise RequestRefused(unprocessable(Detail(loc, reason, "image_load_error", {}))) from error
 
 
 def _frame_selection(asked: RestyleInput) -> FrameSelection:

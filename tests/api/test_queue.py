@@ -80,6 +80,14 @@ def test_keyframes_guide_the_video_and_are_removed(home, tmp_path):
     answer = home.result(home.submit(keyframes=[{"image_url": url, "frame": 9}]))
     assert answer.status_code == 422, answer.text
     assert "A keyframe is at frame 9, and the video has 4 frames" in answer.text
+    wrong = [
+        ([{"image_url": url, "frame": 0}] * 2, "Two keyframes are at frame 0"),
+        ([{"image_url": url}, {"image_url": "data:image/png;base64,AAAA", "frame": 1}],
+         "cannot be read as a picture"),
+    ]  # fmt: skip
+    for keyframes, sentence in wrong:
+        answer = home.result(home.submit(keyframes=keyframes))
+        assert answer.status_code == 422 and sentence in answer.text, answer.text
     assert not home.leftovers()
 
 
