@@ -74,9 +74,9 @@ OURS = {
         window=WINDOW | {"schedule": "looped_uniform", "closed_loop": True, "fuse": "flat"},
         sampler="heun",
     ),
-    "memory": case(frames=7, window=WINDOW | {"memory": "ContextRef"}),
+    "memory": case(frames=6, window=WINDOW | {"memory": "ContextRef"}),
     "memory_patched": case(
-        frames=7, window=WINDOW | {"memory": "ContextRef"}, idle_patch="attention"
+        frames=6, window=WINDOW | {"memory": "ContextRef"}, idle_patch="attention"
     ),
     "each_frame": case(frames=6, prompts="each frame", window=WINDOW),
     "control": case(frames=6, prompts="control", window=WINDOW),

@@ -91,7 +91,7 @@ def test_a_shot_with_a_memory_of_its_ContextRef_is_not_cut(tmp_path, job):
         ({}, {"shots": "whole"}, "90 of 90"),
         ({"select_every_nth_frame": 2}, {"shots": "whole"}, "45 of 90, every 2nd"),
         (
-            {"select_every_nth_frame": 3, "skip_ContextRefs": 10, "frame_load_cap": 7},
+            {"select_every_nth_frame": 3, "skip_first_frames": 10, "frame_load_cap": 7},
             {},
             "7 of 90, without the first 10, every 3rd, at most 7",
         ),

@@ -561,7 +561,7 @@ def test_a_size_that_is_rounded_is_told_once(sides, told, clip, caplog):
 
 
 CHANGES = {
-    "skip": {"skip_ContextRefs": 1},
+    "skip": {"skip_first_frames": 1},
     "rate": {"force_rate": 5},
     "start": {"start_time": 0.5},
     "duration": {"duration": 1},
