@@ -183,7 +183,7 @@ def control_files(
     )
 
 
-_KEYFRAME = re.compile(r"(-?\d+):(.+)", re.DOTALL)
+_KEYFRAME = re.compile(r"(-?\d{1,7}):(.+)", re.DOTALL | re.ASCII)
 
 
 def keyframe_files(

@@ -84,6 +84,13 @@ WRONG = {
     "no model": ({"model": None}, "--keyframe and --sparsectrl go together"),
     "no keyframe": ({"keyframes": ()}, "--keyframe and --sparsectrl go together"),
     "no frame": ({"keyframes": ("PNG",)}, "it must be FRAME:PICTURE, for example 0:first.png"),
+    "digits of another script": ({"keyframes": ("١:PNG",)}, "it must be FRAME:PICTURE"),
+    "a frame of thousands of digits": ({"keyframes": (f"{'9' * 5000}:PNG",)}, "FRAME:PICTURE"),
+    "a folder": ({"keyframes": ("0:.",)}, ". cannot be read as a picture"),
+    "two pictures of a frame": (
+        {"keyframes": ("0:PNG", "-5:PNG")},
+        "Two keyframes are at frame 0: give each one a frame of its own",
+    ),
     "a missing picture": ({"keyframes": ("0:no.png",)}, "--keyframe: there is no file no.png"),
     "too strong": ({"strength": ":99"}, "the strength of --sparsectrl is 99"),
     "outside of the video": (
