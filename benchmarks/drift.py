@@ -39,6 +39,7 @@ METHODS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "ContextRef": ({"memory": "ContextRef"}, {}),
     "ContextRef to 0.25": ({"memory": "ContextRef", "memory_end": 0.25}, {}),
     "NaiveReuse": ({"memory": "NaiveReuse"}, {}),
+    "NaiveReuse to 0.5": ({"memory": "NaiveReuse", "memory_end": 0.5}, {}),
     "NaiveReuse to 0.15": ({"memory": "NaiveReuse", "memory_end": 0.15}, {}),
 }
 """Options of the windows and settings, by the name of a method."""

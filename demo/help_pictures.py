@@ -185,6 +185,12 @@ def context_options() -> Rows:
     }
 
 
+def long_memory() -> Rows:
+    """Restyle 48 frames, which is not among the pictures of the help pages."""
+    context = ContextOptions(memory="ContextRef")
+    return {"the source": video(), "restyled": restyled(frames=video(), context=context)}
+
+
 def prompt_schedule() -> Rows:
     frames, shape = video(), "square on a blue background"
     prompts = {0: f"a red {shape}", 24: f"a yellow {shape}", 47: f"a green {shape}"}

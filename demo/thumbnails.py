@@ -197,6 +197,14 @@ CARDS = {
         [[("Sampler", "restyle"), ("Frame Interpolation", "result")]],
         frames=8,
     ),
+    "18 Long Memory": Card(
+        "Long Memory",
+        "later windows like the first one",
+        lambda: [*help_pictures.long_memory().values()],
+        [[("Context Options", "prompts"), ("Sampler", "restyle")]],
+        frames=8,
+        windows=4,
+    ),
     "19 Keyframes": Card(
         "Keyframes",
         "repaint one frame, the rest follows",

@@ -150,6 +150,7 @@ def _layers() -> Ops:
         *,
         memory: RowMemory | None = None,
     ) -> Tensor:
+        # A memory keeps tensors from one pass to the next, which would be compiled into the code.
         if memory is not None or _has_a_one(features):
             return plain.transformer(
                 block, features, prompts, num_frames, tokens_at_once, memory=memory

@@ -32,6 +32,7 @@ NAMES = {
     "15 Depth and Pose",
     "16 Background Removal",
     "17 Slow Motion",
+    "18 Long Memory",
     "19 Keyframes",
 }
 # They need networks that have no miniature, and nodes that ComfyUI has gained by 0.33.
