@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from ..curve import Curve
 from ..models import Models
 from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
 from ..models.sparsectrl import AnyControlNetwork, SparseControlNetwork
 from ..models.text_encoder import ClipTextEncoder
+from ..models.unet import MotionUNet
 from ..models.vae import VaeCodec
 from ..sampling import (
     AnyControl,
@@ -90,7 +92,7 @@ def sampling_memory(
         work: The size of the passes.
         chunks: The numbers of passes and tokens that are processed together.
     """
-    unet = to_meta_copy(models.unet)
+    unet = _with_level_curves(to_meta_copy(models.unet))
     schedule = NoiseSchedule(unet.beta_schedule)
     channels = int(unet.unet.config.cross_attention_dim)
     prompt = torch.zeros(1, PROMPT_TOKENS, channels)
@@ -113,6 +115,16 @@ def sampling_memory(
     with torch.inference_mode(), live_bytes() as counted:
         model(noisy, schedule.sigmas[500], 0)
     return counted
+
+
+def _with_level_curves(unet: MotionUNet) -> MotionUNet:
+    """Return a network whose curves fit any number of frames, and act at any noise level."""
+    level, motion = Curve("0: 1"), unet.motion
+    unet.lora_curves = (level,) * len(unet.lora_curves)
+    if motion is not None:
+        motion.scale = level if isinstance(motion.scale, Curve) else motion.scale
+        motion.effect = level if isinstance(motion.effect, Curve) else motion.effect
+    return unet
 
 
 def _counted(network: AnyControlNetwork, height: int, width: int) -> AnyControl:

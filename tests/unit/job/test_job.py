@@ -214,11 +214,13 @@ def test_a_curve_beyond_the_video_is_refused_before_networks_are_loaded(request_
 
 
 def test_loras_with_a_curve_do_the_same_within_a_limit_on_memory(request_for, files, weights):
-    lora = LoraEntry(weights / "style_lora.safetensors", Curve("0: 0, -1: 1"), 0.0)
-    files = replace(files, loras=(lora,))
+    # Frame 9 is in the last window alone.
+    lora = LoraEntry(weights / "style_lora.safetensors", Curve("0: 0, 9: 1"), 0.0)
+    files = replace(files, loras=(lora,), motion_scale=Curve("8: 1, 9: 1.5"))
+    context = ContextOptions(length=4, overlap=1)
     made = []
     for limit in (None, 1.0):
-        request = replace(request_for(f"{limit}.mkv", steps=1), format="mkv-ffv1")
+        request = replace(request_for(f"{limit}.mkv", steps=1, context=context), format="mkv-ffv1")
         result = video_to_video(request, replace(files, max_memory_gb=limit))
         made.append(frames_of(result.path)[0])
     assert np.array_equal(*made)
