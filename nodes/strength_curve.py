@@ -19,6 +19,8 @@ from .span_inputs import span_inputs, span_problem
 ROUTE = "/animatediff_v2v/curve"
 # Frames that a curve is shown over if it names no later one: one window.
 SHOWN_FRAMES = 17
+# The most that a curve is shown over: an hour at 24 frames a second.
+MOST_SHOWN_FRAMES = 24 * 3600
 
 
 class StrengthCurve(CheckedNode):
@@ -89,11 +91,13 @@ class StrengthCurve(CheckedNode):
 def strength_of(name: str, value: Any) -> Strength:
     """Return the value of an input: a number, a curve, or the curve of a number for each frame.
 
-    Schedules of other packs, such as FizzNodes' and KJNodes', give a list of numbers.
+    Schedules of other packs give a list of numbers, or a pandas Series, as FizzNodes does.
 
     Raises:
         AnimateDiffV2VError: it is something else.
     """
+    if hasattr(value, "tolist"):  # of pandas, NumPy or PyTorch
+        value = value.tolist()
     if isinstance(value, Curve | int | float):
         return value
     numbers = [*value] if isinstance(value, list | tuple) else []
@@ -121,7 +125,13 @@ def describe_curve(query: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of `curve` in the frames that it names, or a window's if these are more.
 
     Raises:
-        AnimateDiffV2VError: it is no curve.
+        AnimateDiffV2VError: it is no curve, or too long a one to be shown.
     """
     curve = Curve(query.get("curve", ""))
-    return {"values": curve.values(max(SHOWN_FRAMES, curve.last_frame + 1))}
+    count = max(SHOWN_FRAMES, curve.last_frame + 1)
+    if count > MOST_SHOWN_FRAMES:
+        raise AnimateDiffV2VError(
+            f"Frame {curve.last_frame} is too far away to be shown; curves are shown up to frame "
+            f"{MOST_SHOWN_FRAMES - 1}."
+        )
+    return {"values": curve.values(count)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 from animatediff_v2v.pipeline.curve import Curve
 
@@ -21,8 +23,10 @@ def test_numbers_curves_and_lists_are_strengths(node):
     curve = Curve("0: 0.2, 8: 1")
     assert node.strength_of("denoise", 0.5) == 0.5
     assert node.strength_of("denoise", curve) is curve
-    assert node.strength_of("denoise", [0.5, 1]) == Curve.of_values([0.5, 1.0])
-    for wrong in ("0.5", [], ["a"], None):
+    for numbers in ([0.5, 1], (0.5, 1), np.array([0.5, 1]), torch.tensor([0.5, 1])):
+        assert node.strength_of("denoise", numbers) == Curve.of_values([0.5, 1.0])
+    assert node.strength_of("denoise", np.float32(0.5)) == 0.5
+    for wrong in ("0.5", [], ["a"], None, np.array(["a"]), torch.zeros(2, 2)):
         with pytest.raises(AnimateDiffV2VError, match=r"denoise is .*; it must be a number"):
             node.strength_of("denoise", wrong)
 
@@ -34,6 +38,11 @@ def test_numbers_curves_and_lists_are_strengths(node):
 def test_the_picture_shows_the_frames_that_are_named(node, text, count, last):
     values = node.describe_curve({"curve": text})["values"]
     assert (len(values), values[-1]) == (count, last)
+
+
+def test_a_frame_far_away_is_not_shown(node):
+    with pytest.raises(AnimateDiffV2VError, match="Frame 999999999 is too far away to be shown"):
+        node.describe_curve({"curve": "0: 0, 999999999: 1"})
 
 
 def test_a_text_that_is_no_curve_has_no_picture(node):
