@@ -119,8 +119,11 @@ class FeatureCache:
         return DeepFeatures(torch.cat([self._reused(key, like) for key in keys]))
 
     def _reused(self, key: PassKey, like: Tensor) -> Tensor:
-        kept, before = self._kept[key].to(like), self._before.get(key)
-        return kept if before is None else torch.lerp(before.to(like), kept, 1 + self._ahead)
+        kept = self._kept[key].to(like)
+        both = [(key[0], is_negative) for is_negative in (False, True)]
+        if not all(each in self._before for each in both if each in self._kept):
+            return kept  # guidance has begun: the change of one side alone would be multiplied
+        return torch.lerp(self._before[key].to(like), kept, 1 + self._ahead)
 
     def keep(self, keys: Sequence[PassKey], deep: DeepFeatures | None) -> None:
         """Store the features of these passes while there is room."""

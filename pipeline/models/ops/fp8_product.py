@@ -26,14 +26,18 @@ def multiply_in_fp8(tokens: Tensor, weight: Tensor, scale: Tensor, bias: Tensor 
         scale: [], float32.
         bias: [out_features] or None.
     """
-    rows = tokens.reshape(-1, tokens.shape[-1])
+    rows = tokens.reshape(-1, tokens.shape[-1]).contiguous()
     largest = rows.abs().amax().float().clamp_min(torch.finfo(torch.float16).tiny)
     # A power of two, by which dividing is exact.
     token_scale = torch.exp2(torch.ceil(torch.log2(largest / _LARGEST)))
     scaled = (rows / token_scale.to(rows.dtype)).to(FP8)
+    # On a graphics card, the operator takes no bias if the result is float32.
+    added = None if tokens.dtype == torch.float32 else bias
     multiplied: Tensor = torch._scaled_mm(
-        scaled, weight.t(), token_scale, scale, bias=bias, out_dtype=tokens.dtype
+        scaled, weight.t(), token_scale, scale, bias=added, out_dtype=tokens.dtype
     )
+    if bias is not None and added is None:
+        multiplied += bias
     return multiplied.view(*tokens.shape[:-1], len(weight))
 
 

@@ -127,6 +127,25 @@ def test_a_product_in_8_bits_is_that_of_the_rounded_matrices(size, magnitude, dt
     assert relative(product.float(), exact) < 2 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@torch.inference_mode()
+def test_the_operator_gets_what_a_graphics_card_takes(dtype, monkeypatch):
+    multiply = torch._scaled_mm
+
+    def as_on_a_card(left, right, *scales, bias, out_dtype):
+        assert left.is_contiguous() and right.t().is_contiguous(), "rows, and columns"
+        assert bias is None or (out_dtype != torch.float32 and bias.dtype == out_dtype)
+        return multiply(left, right, *scales, bias=bias, out_dtype=out_dtype)
+
+    monkeypatch.setattr(torch, "_scaled_mm", as_on_a_card)
+    torch.manual_seed(0)
+    layer = nn.Linear(32, 16).to(dtype)
+    stored = in_fp8(layer)
+    pixels_of_one_row = torch.randn(1, 32, 2, 3).to(dtype).permute(0, 2, 3, 1).reshape(1, 6, 32)
+    product = multiply_in_fp8(pixels_of_one_row, stored.weight, stored.scale, stored.bias)
+    assert relative(product.float(), layer(pixels_of_one_row).float()) < 2**-4
+
+
 @torch.inference_mode()
 def test_tokens_of_zeros_give_the_bias():
     layer = in_fp8(nn.Linear(32, 16))

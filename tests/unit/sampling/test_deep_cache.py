@@ -282,6 +282,18 @@ def test_a_window_that_was_not_kept_before_is_reused_as_it_is():
     assert torch.allclose(deep.features, features, atol=4e-3)
 
 
+def test_both_sides_of_a_window_move_on_or_neither():
+    """When guidance begins, there is no earlier negative side to move on from."""
+    cache, sides = FeatureCache(interval=2), [((0, 1), False), ((0, 1), True)]
+    first, second = draw(2, 3, 4, 5), draw(4, 3, 4, 5, seed=1)
+    for number, (known, features) in enumerate(((sides[:1], first), ([], None), (sides, second))):
+        cache.begin_call(number, 900 - 100 * number)
+        cache.keep(known, _slot(features) if known else DeepFeatures())
+    cache.begin_call(3, 600)
+    deep = cache.for_passes(sides, like=torch.zeros(1), are_whole=False)
+    assert torch.allclose(deep.features, second, atol=4e-3)
+
+
 def _slot(features):
     deep = DeepFeatures()
     deep.in_place_of(features)
