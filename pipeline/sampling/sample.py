@@ -208,10 +208,10 @@ class _Run:
             model = self.guides.source_blend.around(
                 model, source=source, noise=noise, schedule=schedule
             )
-        model = hold_frames(model, self.starts, source=source, noise=noise)
+        model, inner = hold_frames(model, guided, self.starts, source=source, noise=noise)
         model = stopping(model, dtype=self.unet.dtype, guidance_scale=self._guidance_scale)
         interval = settings.speed.deep_cache_interval
-        model, inner = self._kept(model, guided, phase, total, interval=interval)
+        model, inner = self._kept(model, inner, phase, total, interval=interval)
         both = DenoiseBoth(calls.counted(model), inner)
         del model
         if self.custom_sampler is not None:
@@ -234,7 +234,13 @@ class _Run:
         return self._checked(result)
 
     def _kept(
-        self, model: Denoise, guided: Guided, phase: str, calls: int | None, *, interval: int = 1
+        self,
+        model: Denoise,
+        guided: HasUnconditional,
+        phase: str,
+        calls: int | None,
+        *,
+        interval: int = 1,
     ) -> tuple[Denoise, HasUnconditional]:
         """Return the model, and the one that has the unconditional prediction, with calls kept."""
         if self.kept_calls is None:

@@ -13,9 +13,12 @@ from animatediff_v2v.pipeline.sampling import (
     SourceBlend,
     SpeedOptions,
 )
+from animatediff_v2v.pipeline.sampling.denoise import DenoiseBoth
+from animatediff_v2v.pipeline.sampling.held_frames import hold_frames
+from animatediff_v2v.pipeline.sampling.samplers import SAMPLERS
 
 from . import sampled
-from .test_custom import PROMPTS, SOURCE, Smooth
+from .test_custom import PROMPTS, SCHEDULE, SOURCE, Smooth
 
 FRAMES = len(SOURCE)
 
@@ -47,6 +50,33 @@ def test_the_same_frame_moves_further_with_a_higher_denoise():
     result = sampled.sample(Smooth(), source, PROMPTS, denoise=Curve("0: 0, 4: 1"), **options)
     moved = [float(each.norm()) for each in result - source]
     assert moved == sorted(moved) and len(set(moved)) == FRAMES
+
+
+@pytest.mark.parametrize(
+    "sampler", ["euler", "dpmpp_2m", "euler_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp"]
+)
+def test_a_frame_begins_with_the_noise_of_its_own_level(sampler):
+    noise = torch.randn(SOURCE.shape, generator=torch.Generator().manual_seed(1))
+    starts = torch.tensor([0.0, 2.0, 2.0, 4.0, 8.0]).view(-1, 1, 1, 1)
+    seen = {}
+
+    class Model:
+        def __call__(self, noisy, sigma, step):
+            seen[float(sigma)] = noisy
+            return 0.3 * noisy
+
+        def keep_unconditional(self):
+            pass
+
+        def unconditional(self):
+            return torch.full_like(SOURCE, 5.0)
+
+    model = Model()
+    both = DenoiseBoth(*hold_frames(model, model, starts, source=SOURCE, noise=noise))
+    sigmas = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.0])
+    SAMPLERS[sampler].run(both, SOURCE + noise * 8, sigmas, torch.zeros_like, SCHEDULE)
+    assert torch.allclose(seen[4.0][3], SOURCE[3] + noise[3] * 4, atol=1e-4)
+    assert torch.allclose(seen[2.0][1:3], (SOURCE + noise * 2)[1:3], atol=1e-4)
 
 
 @pytest.mark.parametrize("scheduler", ["normal", "karras", "sgm_uniform", "beta"])
