@@ -72,8 +72,8 @@ def add_keyframes(guides: Group) -> None:
         default=[],
         metavar="FRAME:PICTURE",
         help="picture that the output shows at this frame, and that guides the frames around it; "
-        "frames count from 0, and --keyframe=-1:PICTURE is the last one; repeat for several. It "
-        "needs a v3 motion module",
+        "frames count from 0 without those that --restore-frames adds, and --keyframe=-1:PICTURE "
+        "is the last one; repeat for several. It needs a v3 motion module",
     )
     guides.add_argument(
         "--sparsectrl",

@@ -23,7 +23,8 @@ class KeyframeFiles:
     pictures: tuple[Path, ...]
     """Each is cropped around the middle to the video's aspect ratio."""
     frames: tuple[int, ...]
-    """The frame of the output that each picture shows; -1 is the last one."""
+    """The frame of the output that each picture shows, without those that `restore_frames` adds; -1
+    is the last one."""
     strength: float = 1.0
     span: Span = WHOLE_SCHEDULE
     mask: Path | None = None

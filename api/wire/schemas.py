@@ -79,7 +79,8 @@ class KeyframeImage(BaseModel):
         0,
         ge=-999_999,
         le=999_999,
-        description="The frame of the output that it shows; -1 is the last one.",
+        description="The frame of the output that it shows, without those that restore_frames "
+        "adds; -1 is the last one.",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ...api.queue.executor import ApiJob, JobResult, Listener, without_folders
 from ...pipeline import AnimateDiffV2VError, Cancelled
 from .graph import OUTPUT_FOLDER, OUTPUT_NODE, graph
+from .keyframe_pictures import crop_keyframes
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,8 @@ class ComfyExecutor:
         """Queue a job and follow it; see Executor."""
         prompt = self._prompts[job.request_id] = _Prompt(job)
         try:
+            if job.keyframes:
+                await asyncio.to_thread(crop_keyframes, job)
             async with self._submitting:
                 errors = await self._queue.submit(
                     graph(job, video=f"{INPUT_FOLDER}/{job.video.name}"),

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from animatediff_v2v.api.intake.model_choice import sparsectrl_for
 from animatediff_v2v.api.queue import rendering
@@ -15,8 +16,10 @@ from animatediff_v2v.api.wire.problems import RequestRefused
 from animatediff_v2v.nodes.hosted_api import executor as comfy_executor
 from animatediff_v2v.nodes.hosted_api.executor import ComfyExecutor
 from animatediff_v2v.nodes.hosted_api.graph import OUTPUT_NODE, graph
+from animatediff_v2v.nodes.hosted_api.keyframe_pictures import crop_keyframes
 from animatediff_v2v.nodes.queue_numbers import number_in_front_of
 from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
+from PIL import Image
 
 TIMINGS = {"total": 1.0}
 SHOWN = {"filename": "a.mp4", "subfolder": "s", "type": "output"}
@@ -358,6 +361,24 @@ def test_keyframes_reach_both_executors(tmp_path):
     assert keyframes.network == tmp_path / "controlnet" / "s.ckpt"
     assert (keyframes.pictures, keyframes.frames) == (tuple(p for p, _ in pictures), (0, 8))
     assert keyframes.strength == 0.5 and renderer._request(job(), Path("b.mp4")).keyframes == ()
+
+
+def test_keyframes_are_cropped_to_the_shape_of_the_video(tmp_path):
+    def saved(name, width, height):
+        path, pixels = tmp_path / name, np.zeros((height, width, 3), np.uint8)
+        pixels[:, width // 4 : width - width // 4] = 200
+        Image.fromarray(pixels).save(path)
+        return path
+
+    video, upload = saved("v.gif", 16, 32), saved("upload.png", 64, 64)
+    wide, right = tmp_path / "wide.png", saved("right.png", 32, 64)
+    wide.hardlink_to(upload)
+    before = right.read_bytes()
+    crop_keyframes(job(video=video, keyframes=((wide, 0), (right, 4))))
+    cropped = np.asarray(Image.open(wide))
+    assert cropped.shape == (64, 32, 3) and (cropped == 200).all(), "the middle"
+    assert Image.open(upload).size == (64, 64) and right.read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize(
