@@ -43,7 +43,7 @@ class ContextWindows(CheckedNode):
                 "consistent",
             ],
             hidden=[io.Hidden.unique_id],
-            inputs=_context_inputs(),
+            inputs=[*_window_inputs(), *_memory_inputs()],
             outputs=[Context.Output(display_name="context_options", tooltip="For the Sampler.")],
         )
 
@@ -65,7 +65,7 @@ class ContextWindows(CheckedNode):
         return found or window_problem(length, node_id=node_id)
 
 
-def _context_inputs() -> list[io.Input]:
+def _window_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "length",
@@ -110,6 +110,11 @@ def _context_inputs() -> list[io.Input]:
             default=False,
             tooltip="looped_uniform only: the last frame leads back to the first.",
         ),
+    ]
+
+
+def _memory_inputs() -> list[io.Input]:
+    return [
         io.Combo.Input(
             "memory",
             options=list(get_args(ContextMemory)),

@@ -65,6 +65,7 @@ GOOD = {
     pipeline.FrameSelection: {},
     pipeline.FreeInit: {},
     pipeline.Guidance: {},
+    pipeline.Curve: {"text": "0: 0.2, 4: 1.0"},
     pipeline.ContextOptions: {},
     pipeline.SpeedOptions: {},
     pipeline.Guides: {},
