@@ -71,8 +71,10 @@ class WindowGuides:
         residuals = NO_RESIDUALS
         for control in self._controls:
             if control.span.contains(sigma, self._schedule):
-                more = control.residuals(sample, timesteps[:1], context, seen)
-                residuals = residuals.plus(more)
+                # A MODEL may compute in another dtype than this pack's networks.
+                dtype = next(control.network.parameters()).dtype
+                given = sample.to(dtype), timesteps[:1], context.to(dtype)
+                residuals = residuals.plus(control.residuals(*given, seen).to(sample.dtype))
         windows = [(rows.window, kind != _POSITIVE) for kind in options["cond_or_uncond"]]
         images = [
             track.prompt(windows, sample)

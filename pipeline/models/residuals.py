@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,11 +40,7 @@ class Residuals:
             fitted = functional.interpolate(mask.float(), size, mode="bilinear", antialias=True)
             return features * (fitted * strength).to(features)
 
-        return Residuals(
-            [scale(features) for features in self.skips],
-            None if self.middle is None else scale(self.middle),
-            [scale(features) for features in self.levels],
-        )
+        return self._changed(scale)
 
     def plus(self, other: Residuals) -> Residuals:
         """Return the sums of two networks' residuals."""
@@ -58,10 +55,17 @@ class Residuals:
         def pool(features: Tensor) -> Tensor:
             return features.mean(dim=(2, 3), keepdim=True).expand_as(features)
 
+        return self._changed(pool)
+
+    def to(self, dtype: torch.dtype) -> Residuals:
+        """Return the residuals in a dtype."""
+        return self._changed(lambda features: features.to(dtype))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Residuals:
         return Residuals(
-            [pool(features) for features in self.skips],
-            None if self.middle is None else pool(self.middle),
-            [pool(features) for features in self.levels],
+            [change(features) for features in self.skips],
+            None if self.middle is None else change(self.middle),
+            [change(features) for features in self.levels],
         )
 
 
