@@ -2,10 +2,10 @@
 
 DeepCache (Ma et al. 2023, arXiv 2312.00858): features deep in the UNet change little from step to
 step. Therefore all layers run only in every n-th call; in the calls between, only the outermost
-layers run, on the deep features of the latest whole call, moved on in the direction of their change
-since the whole call before (TaylorSeer of the first order; Liu et al. 2025, arXiv 2503.06923). Each
-context window has features of its own, one set for the prompt and one for the negative prompt. Both
-sets are reused or neither, because guidance multiplies the difference between them.
+layers run, on deep features that are extrapolated from the latest two whole calls (TaylorSeer of
+the first order; Liu et al. 2025, arXiv 2503.06923). Each context window has features of its own,
+one set for the prompt and one for the negative prompt. Both sets are reused or neither, because
+guidance multiplies the difference between them.
 """
 
 from __future__ import annotations

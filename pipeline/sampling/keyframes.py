@@ -130,8 +130,8 @@ class Keyframes:
         if self.network.has_mid_block:
             if unet.motion is None or unet.motion.mid_block is None:
                 raise AnimateDiffV2VError(
-                    f"{name} was trained with a motion module that has a middle block, and the "
-                    "model has none such: use the motion module that it was made for."
+                    f"{name} was trained with a motion module that has a middle block, which the "
+                    "model lacks: use the motion module that it was made for."
                 )
             return
         unsuitable = _UNSUITABLE.get(unet.family)

@@ -1,4 +1,4 @@
-"""Products of matrices in 8 bits, on devices with units for them."""
+"""Products of matrices in 8 bits, on devices that compute them in hardware."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 FP8 = torch.float8_e4m3fn
 _LARGEST = torch.finfo(FP8).max
-# Ada (GeForce RTX 40, L40) is the first of NVIDIA's architectures with such units.
+# Ada (GeForce RTX 40, L40) is the first of NVIDIA's architectures that does.
 _FIRST_CAPABILITY = (8, 9)
 # Sizes of matrices must be multiples of this.
 _MULTIPLE = 16
@@ -18,7 +18,7 @@ _MULTIPLE = 16
 def multiply_in_fp8(tokens: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """Return tokens @ (weight * scale).T + bias, multiplied in 8 bits and summed in float32.
 
-    Tokens are scaled so that the largest magnitude of all is in the highest octave of the format.
+    Tokens are scaled so that their largest magnitude is in the highest octave of the format.
 
     Args:
         tokens: [..., in_features], 16 or 32 bits.
@@ -43,14 +43,14 @@ def multiply_in_fp8(tokens: Tensor, weight: Tensor, scale: Tensor, bias: Tensor 
 
 def can_multiply_in_fp8(weight: Tensor) -> bool:
     """Return whether a weight has 8 bits, and its device multiplies by it in 8 bits."""
-    is_stored_so = weight.dtype == FP8 and weight.dim() == 2
-    is_even = all(size % _MULTIPLE == 0 for size in weight.shape)
-    return is_stored_so and is_even and has_fp8_products(weight.device)
+    is_fp8 = weight.dtype == FP8 and weight.dim() == 2
+    is_aligned = all(size % _MULTIPLE == 0 for size in weight.shape)
+    return is_fp8 and is_aligned and has_fp8_products(weight.device)
 
 
 @cache
 def has_fp8_products(device: torch.device) -> bool:
-    """Return whether a device has units for products in 8 bits, and PyTorch can use them."""
+    """Return whether a device multiplies in 8 bits in hardware, and PyTorch can use that."""
     if device.type != "cuda" or torch.version.hip is not None:
         return False
     if torch.cuda.get_device_capability(device) < _FIRST_CAPABILITY:
@@ -58,6 +58,6 @@ def has_fp8_products(device: torch.device) -> bool:
     tokens = torch.zeros(_MULTIPLE, _MULTIPLE, device=device, dtype=torch.float16)
     try:
         multiply_in_fp8(tokens, tokens.to(FP8), torch.ones((), device=device), None)
-    except (AttributeError, RuntimeError):  # a PyTorch that is too old, or was built without
+    except (AttributeError, RuntimeError):  # a PyTorch that is too old, or built without it
         return False
     return True
