@@ -141,7 +141,8 @@ def with_memory(
 ) -> dict[str, Any]:
     """Return transformer_options by which a transformer attends to the first window.
 
-    A replacement of its self-attention by another pack is called with the joined keys and values.
+    A self-attention that another pack has replaced, as guidance by perturbed attention does, sees
+    the frames of its own window alone: replacements need not cope with more keys than queries.
 
     Args:
         block: ComfyUI's SpatialTransformer.
@@ -153,7 +154,9 @@ def with_memory(
         "attn1",
         block,
         options,
-        lambda usual, index: _AttentionWithMemory(usual, memory, number + index),
+        lambda usual, index: (
+            _AttentionWithMemory(memory, number + index) if usual is _attend else usual
+        ),
     )
 
 
@@ -164,9 +167,9 @@ def _replacing(
     replaced = options.get("patches_replace", {})
     attentions = dict(replaced.get(name, {}))
     for index in range(len(block.transformer_blocks)):
-        place = (*options["block"], index)
-        usual = attentions.get(place, attentions.get(options["block"], _attend))
-        attentions[place] = replace(usual, index)
+        key = (*options["block"], index)
+        usual = attentions.get(key, attentions.get(options["block"], _attend))
+        attentions[key] = replace(usual, index)
     return {**options, "patches_replace": {**replaced, name: attentions}}
 
 
@@ -202,16 +205,15 @@ class _AttentionWithImages:
 class _AttentionWithMemory:
     """A replacement of a self-attention, as ComfyUI calls it, that adds the first window."""
 
-    usual: _Attend
     memory: RowMemory
     number: int
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, extra: dict[str, Any]) -> Tensor:
         if len(query) != self.memory.rows:  # HyperTile has cut the frames into more rows
-            return self.usual(query, key, value, extra)
+            return _attend(query, key, value, extra)
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return self.usual(query, key, value, extra)
+            return _attend(query, key, value, extra)
 
         return self.memory.attended(self.number, query, key, value, attend)
 

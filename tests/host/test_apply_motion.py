@@ -145,13 +145,18 @@ WINDOWED = {
         "attention_multiply",
     )
 }
+# Replaced self-attentions beside a memory of the first window.
+REMEMBERING = {
+    f"{name}_memory": PATCHES[name] | {"frames": 6, "window": WINDOW | {"memory": "ContextRef"}}
+    for name in ("pag", "seg")
+}
 # This pack's own Sampler with the patched MODEL.
 OUR_SAMPLER = {
-    f"{name}_our_sampler": (PATCHES | WINDOWED)[name] | {"by_our_sampler": True}
+    f"{name}_our_sampler": (PATCHES | WINDOWED | REMEMBERING)[name] | {"by_our_sampler": True}
     for name in (
         "free_u", "pag_windows", "sag", "hyper_tile", "rescale_cfg", "attention_multiply_windows",
         "area", "mask_windows", "time", "hooks", "hooks_windows", "differential",
-        "easy_cache_windows",
+        "easy_cache_windows", *REMEMBERING,
     )
 }  # fmt: skip
 GUIDES = {
@@ -174,7 +179,7 @@ GUIDED = {
     for name, values in GUIDES.items()
     for patch in ("", *(("attention",) if values.get("guides") else ()), "guidance")
 }
-CASES = OURS | PATCHES | WINDOWED | OUR_SAMPLER | GUIDED
+CASES = OURS | PATCHES | WINDOWED | REMEMBERING | OUR_SAMPLER | GUIDED
 # Steps from a noise level of 4,519 leave few digits.
 LIMITS = {"v": 5e-4}
 
@@ -302,6 +307,12 @@ def test_patches_act_as_without_a_motion_module(name, sampled):
     if name.removesuffix("_windows") != "still":
         plain = sampled["still_windows" if name.endswith("_windows") else "still"]["samples"]
         assert error_of(found["samples"], plain) > 0.001, "the patch does nothing"
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_the_memory_acts_beside_replaced_attention(name, sampled):
+    without = sampled["pag_windows"]["samples"]
+    assert error_of(sampled[name]["samples"], without) > 0.001
 
 
 @pytest.mark.parametrize("name", OUR_SAMPLER)
