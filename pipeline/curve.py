@@ -29,8 +29,8 @@ class Point(NamedTuple):
     frame: int
     number: float
     easing: Easing
-    """The way from the point before: linear; ease, slow at both ends; hold, which keeps the number
-    of that point and jumps at this frame."""
+    """How the number changes from the point before: linear; ease, slowly at both ends; hold, which
+    keeps the number of that point and jumps at this frame."""
 
 
 class _Written(NamedTuple):
@@ -48,8 +48,8 @@ class Curve:
 
     Points are `frame: number`, separated by commas, semicolons or line breaks; brackets and quotes
     as in JSON and FizzNodes are ignored. Frames are those of the output as in prompt schedules: -1
-    is the last, 0.5 is halfway, max_f is their number. A word behind a number says how the curve
-    gets there: `linear` (the default), `ease` or `hold`; see Point.easing. Before the first point
+    is the last, 0.5 is halfway, max_f is their number. A word after a number says how the curve
+    reaches it: `linear` (the default), `ease` or `hold`; see Point.easing. Before the first point
     and after the last one the number stays the same.
     """
 
@@ -146,7 +146,7 @@ class Curve:
         easing = found["easing"].strip().lower() or "linear"
         if easing not in get_args(Easing):
             raise self._wrong(
-                f"{easing!r} at frame {frames.start.text} is no way to get there; it can be "
+                f"the easing at frame {frames.start.text} is {easing!r}; it can be "
                 f"{', '.join(get_args(Easing))}"
             )
         return _Written(frames, number, cast(Easing, easing))

@@ -74,7 +74,7 @@ def merge_loras(
         unet: tensors by the names of diffusers' ``UNet2DConditionModel``.
         text_encoder: tensors by transformers' names, ``text_model.`` included; or None.
         loras: the stack; entries whose strengths are both 0 are skipped. Curves leave the UNet as
-            it is; see `changed_layers`.
+            it is; see `layered_loras`.
 
     Returns:
         Both networks with the changed tensors replaced, computed in float32 and stored in the

@@ -24,5 +24,5 @@ def reused(denoised: Tensor, first: Tensor, window: list[int]) -> Tensor:
         first: That of the first window alone, [frames of the window, 4, height, width].
         window: The frames of the first window.
     """
-    places = (torch.arange(len(denoised)) - window[0]) % len(denoised) % len(window)
-    return WEIGHT * first[places.to(first.device)] + (1 - WEIGHT) * denoised
+    rows = (torch.arange(len(denoised)) - window[0]) % len(denoised) % len(window)
+    return WEIGHT * first[rows.to(first.device)] + (1 - WEIGHT) * denoised

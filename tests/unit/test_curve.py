@@ -52,7 +52,7 @@ REFUSED = [
     ("0: inf", "'inf' at frame 0 is not a number"),
     (
         "0: 1 bounce",
-        "'bounce' at frame 0 is no way to get there; it can be linear, ease, hold.",
+        "the easing at frame 0 is 'bounce'; it can be linear, ease, hold.",
     ),
     (
         "8: 1, 4: 0",
