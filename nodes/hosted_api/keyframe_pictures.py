@@ -25,6 +25,6 @@ def crop_keyframes(job: ApiJob) -> None:
         size = max(1, round(scale * info.width)), max(1, round(scale * info.height))
         if size == picture.size:
             continue
-        part = path.with_name(f"{path.name}.part")
+        part = path.with_suffix(".part")  # of a server that is killed, the next one removes it
         ImageOps.fit(picture, size, Image.Resampling.BICUBIC).save(part, "PNG")
         part.replace(path)
