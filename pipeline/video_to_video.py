@@ -133,8 +133,8 @@ def _check_curves(
     """Raise AnimateDiffV2VError if a curve names a frame beyond those that are read, if known."""
     if frame_count is None:
         return
-    of_models = models.strengths if isinstance(models, ModelFiles) else []
-    for strength in settings.strengths + of_models:
+    networks = models if isinstance(models, ModelFiles) else models.unet
+    for strength in settings.strengths + networks.strengths:
         values_of(strength, frame_count)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..curve import Curve
+from ..curve import Curve, Strength
 from ..files import MotionFamily
 from ..files.prediction import Prediction
 from .batching import ChunkSizes, default_chunk_tokens
@@ -109,11 +109,15 @@ class MotionUNet(nn.Module):
                 module.row_strengths = self._row_strengths
 
     @property
+    def strengths(self) -> list[Strength]:
+        """Those that can be curves."""
+        motion = self.motion
+        return [*self.lora_curves, *([] if motion is None else [motion.scale, motion.effect])]
+
+    @property
     def has_curves(self) -> bool:
         """True if a strength changes from frame to frame."""
-        motion = self.motion
-        of_motion = () if motion is None else (motion.scale, motion.effect)
-        return bool(self.lora_curves) or any(isinstance(each, Curve) for each in of_motion)
+        return any(isinstance(each, Curve) for each in self.strengths)
 
     @property
     def beta_schedule(self) -> BetaSchedule:

@@ -213,6 +213,14 @@ def test_a_curve_beyond_the_video_is_refused_before_networks_are_loaded(request_
             video_to_video(request, files)
 
 
+def test_a_curve_of_loaded_networks_beyond_the_video_is_refused_before_encoding(request_for, files):
+    models = load_files(replace(files, motion_scale=Curve("0: 0, 99: 1")))
+    done = []
+    with pytest.raises(AnimateDiffV2VError, match="frame 99 is beyond the video"):
+        video_to_video(request_for(), models, progress=done.append)
+    assert not done
+
+
 def test_loras_with_a_curve_do_the_same_within_a_limit_on_memory(request_for, files, weights):
     # Frame 9 is in the last window alone.
     lora = LoraEntry(weights / "style_lora.safetensors", Curve("0: 0, 9: 1"), 0.0)
