@@ -149,9 +149,9 @@ def recorded(unet: MotionUNet, *, height: int, width: int, frames: int) -> tuple
     kinds: list[Kind] = []
 
     def record(name: str) -> Callable[..., Tensor]:
-        def run(layer: nn.Module, features: Tensor, *others: Any) -> Tensor:
+        def run(layer: nn.Module, features: Tensor, *others: Any, **options: Any) -> Tensor:
             kinds.append(Kind(name, layer, *features.shape[1:]))
-            result: Tensor = getattr(EAGER_OPS, name)(layer, features, *others)
+            result: Tensor = getattr(EAGER_OPS, name)(layer, features, *others, **options)
             return result
 
         return run
