@@ -69,6 +69,10 @@ IP_ADAPTER = FileOption("--ip-adapter", "FILE[:WEIGHT[:START[:END]]]")
 # In FILE:0=0.2,24=1.0 and FILE:0=0.2,24=1.0:0.5, the curve, and the numbers behind it.
 _CURVE = re.compile(r":(?P<curve>\s*[-\d][^:]*=[^:]*)(?P<numbers>(?::[^:]*)*)$")
 
+# The curve of --denoise, behind a file: FILE:0:0,15:1.
+_COLON_CURVE = re.compile(r":\s*-?[\d.]+\s*:\s*-?[\d.]+[^:,]*,")
+_CURVE_HINT = " A curve along the frames is written FILE:0=0.2,24=1.0, with = behind each frame."
+
 
 def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
     """Parse a LoRA and its scales; the file is a path, or a reference to a downloaded file.
@@ -88,7 +92,8 @@ def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
             strength = Curve(match["curve"] if match else f"0: {scale}", start=start, end=end)
         return LoraEntry(path, strength, text_scale)
     except AnimateDiffV2VError as error:
-        raise AnimateDiffV2VError(f"{option.name}: {error}") from error
+        hint = _CURVE_HINT if match is None and _COLON_CURVE.search(text) else ""
+        raise AnimateDiffV2VError(f"{option.name}: {error}{hint}") from error
 
 
 def _split_numbers(text: str, *, most: int) -> tuple[str, list[float]]:

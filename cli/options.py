@@ -313,7 +313,9 @@ def add_windows(windows: Group) -> None:
         "--context-memory-end",
         type=float,
         metavar="FRACTION",
-        help="fraction of the noise schedule at which the memory ends, from 0 to 1; 1 by default",
+        help="fraction of the noise schedule at which the memory ends, from 0 to 1; 1 by default, "
+        "with which NaiveReuse repeats the first window, whatever the source shows later. "
+        "AnimateDiff-Evolved's defaults are 0.25 for ContextRef and 0.15 for NaiveReuse",
     )
 
 

@@ -368,6 +368,10 @@ CASES = {
     "a missing text encoder": ({"text_encoder": "no.pt"}, "--text-encoder: there is no file no"),
     "a missing ControlNet": ({"control": "no.pt"}, "--control: there is no file no.pt; check"),
     "a missing LoRA": ({"lora": "no.pt"}, "--lora: There is no LoRA no.pt: check the path"),
+    "a LoRA with a curve in colons": (
+        {"lora": "no.pt:0:0, -1:1"},
+        "A curve along the frames is written FILE:0=0.2,24=1.0, with = behind each frame.",
+    ),
     "a missing motion LoRA": ({"motion_lora": "no.pt"}, "--motion-lora: There is no LoRA no.pt"),
     "a missing schedule": (
         {"prompt": None, "prompt_schedule": "no.txt"},
