@@ -109,8 +109,9 @@ def few_frames_at_once(num_frames: int, length: int, remedy: str) -> str | None:
         remedy: A sentence for a video that is too short.
     """
     if num_frames < FEWEST_FRAMES:
+        frames = "1 frame is" if num_frames == 1 else f"{num_frames} frames are"
         return (
-            f"{num_frames} frames are few for a motion module, which was trained on 16: the "
+            f"{frames} too few for a motion module, which was trained on 16: the "
             f"picture can be blurred or grey. {remedy}"
         )
     if length < FEWEST_FRAMES:

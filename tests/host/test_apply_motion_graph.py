@@ -9,7 +9,9 @@ from PIL import Image
 from .comfy_server import message
 from .test_patches import model_with
 
-FEW = "4 frames are few for a motion module, which was trained on 16: the picture can be blurred "
+FEW = (
+    "4 frames are too few for a motion module, which was trained on 16: the picture can be blurred "
+)
 FEW += "or grey. Give the sampler a larger batch of latents."
 
 

@@ -41,10 +41,10 @@ def test_writes_a_video_with_the_right_count_rate_size_and_sound(command, tmp_pa
 def test_a_warning_is_written_once_in_the_words_of_the_command(command, capsys, caplog):
     """It is written by the log only, in the form of the other lines."""
     assert main(command(frame_load_cap=4)) == 0
-    assert "are few for a" not in capsys.readouterr().err  # pytest takes the log's place
-    (record,) = [each for each in caplog.records if "are few for a" in each.getMessage()]
+    assert "are too few for a" not in capsys.readouterr().err  # pytest takes the log's place
+    (record,) = [each for each in caplog.records if "are too few for a" in each.getMessage()]
     line = WordedLines(reworded).format(record)
-    assert line.startswith("animatediff-v2v: 4 frames are few for a motion module")
+    assert line.startswith("animatediff-v2v: 4 frames are too few for a motion module")
     assert "a smaller --select-every-nth-frame, a higher --force-rate" in line
 
 

@@ -175,7 +175,7 @@ def test_few_frames_are_told_in_the_log_and_as_progress(nth, is_few, request_for
     selection = FrameSelection(select_every_nth_frame=nth)
     request = replace(request_for(steps=1), selection=selection)
     video_to_video(request, models, progress=seen.append)
-    sentence = "5 frames are few for a motion module"
+    sentence = "5 frames are too few for a motion module"
     assert any(sentence in record.getMessage() for record in caplog.records) == is_few
     assert any(sentence in step.message for step in seen) == is_few
 

@@ -135,8 +135,8 @@ def test_shaped_guidance_without_guidance_is_told(guidance, said, caplog):
 @pytest.mark.parametrize(
     ("frames", "length", "family", "sentence"),
     [
-        (1, 16, "v2", "1 frames are few for a motion module, which was trained on 16"),
-        (7, None, "v3", "7 frames are few"),
+        (1, 16, "v2", "1 frame is too few for a motion module, which was trained on 16"),
+        (7, None, "v3", "7 frames are too few"),
         (7, 16, "animatelcm", "Load more: a smaller select_every_nth_frame, a higher force_rate"),
         (40, 7, "v1", "Windows of 7 frames are short for a motion module, which was trained on 16"),
         (8, 8, "v2", None),
