@@ -210,8 +210,7 @@ CARDS = {
         "repaint one frame, the rest follows",
         lambda: [help_pictures.source(), repainted()],
         [
-            [("Load Image", "clip"), ("Keyframes", "structure")],
-            [("Control Frames", "structure"), ("Sampler", "restyle")],
+            [("Load Image", "clip"), ("Keyframes", "structure"), ("Sampler", "restyle")],
         ],
     ),
 }
