@@ -18,7 +18,7 @@ from torch import Tensor
 from .memory.mapped import Paused, Scratch
 from .models import Models
 from .models.ops.stored_layers import fp8_products
-from .presets import few_frames, idle_devices, warn_of_mismatch
+from .presets import few_frames, idle_devices, repeated_window, warn_of_mismatch
 from .progress import (
     IsCancelled,
     Phase,
@@ -154,7 +154,7 @@ class FrameJob:
     def _sample(self, latents: Tensor, conditioning: Conditioning, guides: Guides) -> Tensor:
         models, settings = self._models, self._settings
         warn_of_mismatch(settings, models)
-        for warn in (few_frames, idle_devices):
+        for warn in (few_frames, idle_devices, repeated_window):
             warning = warn(len(latents), settings, models)
             if warning is None:
                 continue

@@ -136,6 +136,19 @@ def idle_devices(num_frames: int, settings: SamplingSettings, models: Models) ->
     )
 
 
+def repeated_window(num_frames: int, settings: SamplingSettings, _models: Models) -> str | None:
+    """Return a warning if windows that repeat the first one lose the source, else None."""
+    context, start = settings.context, 1 - highest(settings.denoise)
+    if context is None or context.memory != "NaiveReuse" or num_frames <= context.length:
+        return None
+    if not 0 < start < context.memory_end:
+        return None
+    return (
+        "NaiveReuse repeats the first window in all others, which loses what the source shows "
+        "later: it is for a denoise of 1. ContextRef keeps the source."
+    )
+
+
 def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
     """Log a warning if settings, from a preset or not, do not suit each other or the networks."""
     guidance = settings.guidance

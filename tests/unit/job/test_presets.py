@@ -19,6 +19,7 @@ from animatediff_v2v.pipeline.presets import (
     Defaults,
     few_frames,
     preset_defaults,
+    repeated_window,
     warn_of_mismatch,
     with_preset,
 )
@@ -130,6 +131,25 @@ def test_shaped_guidance_without_guidance_is_told(guidance, said, caplog):
         warn_of_mismatch(settings, SimpleNamespace(motion_family=None, has_loras=False))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == (said is not None) and all(said in each for each in messages)
+
+
+@pytest.mark.parametrize(
+    ("memory", "denoise", "end", "frames", "warns"),
+    [
+        ("NaiveReuse", 0.6, 1.0, 40, True),
+        ("NaiveReuse", 0.9, 0.15, 40, True),
+        ("NaiveReuse", 0.6, 0.15, 40, False),  # over before sampling begins
+        ("NaiveReuse", 1.0, 1.0, 40, False),
+        ("NaiveReuse", 0.6, 1.0, 16, False),  # one window
+        ("ContextRef", 0.6, 1.0, 40, False),
+    ],
+)
+def test_windows_that_repeat_the_first_one_lose_the_source(memory, denoise, end, frames, warns):
+    context = ContextOptions(memory=memory, memory_end=end)
+    settings = SamplingSettings(seed=0, denoise=denoise, context=context)
+    warning = repeated_window(frames, settings, SimpleNamespace())
+    assert (warning is not None) == warns
+    assert not warns or "it is for a denoise of 1" in warning
 
 
 @pytest.mark.parametrize(
