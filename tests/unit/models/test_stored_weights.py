@@ -8,7 +8,7 @@ import torch
 from animatediff_v2v.pipeline.memory.tracer import META
 from animatediff_v2v.pipeline.models.ops import linear as linear_ops
 from animatediff_v2v.pipeline.models.ops.casting import weight_in
-from animatediff_v2v.pipeline.models.ops.linear import project_together
+from animatediff_v2v.pipeline.models.ops.linear import linear, project_together
 from animatediff_v2v.pipeline.models.ops.stored_layers import store_weights
 from animatediff_v2v.pipeline.models.vae import UpsampleConv2d
 from torch import nn
@@ -118,3 +118,19 @@ def test_layers_go_together_where_there_are_more_tokens_than_weights(rows, are_j
     query, key, _ = project_together(torch.empty(rows, 8, device=META), *three_layers(META))
     assert query.stride() == ((24, 1) if are_joined else (8, 1))
     assert (query.untyped_storage()._cdata == key.untyped_storage()._cdata) == are_joined
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 6, 7, 13, 33, 77])
+@pytest.mark.parametrize(("width", "out"), [(32, 256), (320, 320), (768, 320)])
+@pytest.mark.parametrize("has_bias", [True, False])
+@torch.inference_mode()
+def test_with_mkl_a_row_does_not_depend_on_how_many_go_together(rows, width, out, has_bias):
+    if linear_ops._has_onednn_linear():
+        pytest.skip("oneDNN is the faster one on this CPU")
+    torch.manual_seed(0)
+    tokens, weight = torch.randn(300, width), torch.randn(out, width)
+    bias = torch.randn(out) if has_bias else None
+    parts = torch.cat([linear(part, weight, bias) for part in tokens.split(rows)])
+    together = linear(tokens, weight, bias)
+    assert torch.equal(parts, together)
+    assert torch.allclose(together, functional.linear(tokens, weight, bias), atol=1e-3)
