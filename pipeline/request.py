@@ -96,10 +96,14 @@ class ModelFiles:
             )
 
     @property
-    def strengths(self) -> list[Strength]:
-        """Those that can be curves."""
-        loras = (each.model_strength for each in self.loras)
-        return [self.motion_scale, self.motion_effect, *loras]
+    def strengths(self) -> list[tuple[str, Strength]]:
+        """Those that can be curves, with their names."""
+        loras: list[tuple[str, Strength]] = [("loras", each.model_strength) for each in self.loras]
+        return [
+            ("motion_scale", self.motion_scale),
+            ("motion_effect", self.motion_effect),
+            *loras,
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

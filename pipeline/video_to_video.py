@@ -134,8 +134,11 @@ def _check_curves(
     if frame_count is None:
         return
     networks = models if isinstance(models, ModelFiles) else models.unet
-    for strength in settings.strengths + networks.strengths:
-        values_of(strength, frame_count)
+    for name, strength in settings.strengths + networks.strengths:
+        try:
+            values_of(strength, frame_count)
+        except AnimateDiffV2VError as error:
+            raise AnimateDiffV2VError(f"{name}: {error}") from error
 
 
 def _controls(request: Request, models: Models, reader: VideoReader) -> SpooledControls:

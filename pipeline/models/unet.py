@@ -109,15 +109,17 @@ class MotionUNet(nn.Module):
                 module.row_strengths = self._row_strengths
 
     @property
-    def strengths(self) -> list[Strength]:
-        """Those that can be curves."""
-        motion = self.motion
-        return [*self.lora_curves, *([] if motion is None else [motion.scale, motion.effect])]
+    def strengths(self) -> list[tuple[str, Strength]]:
+        """Those that can be curves, with their names in ModelFiles."""
+        named: list[tuple[str, Strength]] = [("loras", each) for each in self.lora_curves]
+        if self.motion is not None:
+            named += [("motion_scale", self.motion.scale), ("motion_effect", self.motion.effect)]
+        return named
 
     @property
     def has_curves(self) -> bool:
         """True if a strength changes from frame to frame."""
-        return any(isinstance(each, Curve) for each in self.strengths)
+        return any(isinstance(each, Curve) for _, each in self.strengths)
 
     @property
     def beta_schedule(self) -> BetaSchedule:

@@ -44,9 +44,9 @@ class SamplingSettings:
         return self.steps * (2 if is_guided else 1) * self.rounds
 
     @property
-    def strengths(self) -> list[Strength]:
-        """Those that can be curves."""
-        return [self.denoise, self.guidance.scale]
+    def strengths(self) -> list[tuple[str, Strength]]:
+        """Those that can be curves, with their names."""
+        return [("denoise", self.denoise), ("guidance_scale", self.guidance.scale)]
 
     @property
     def rounds(self) -> int:

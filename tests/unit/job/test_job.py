@@ -18,6 +18,7 @@ from animatediff_v2v.pipeline import (
     ControlFile,
     Curve,
     FrameSelection,
+    Guidance,
     Guides,
     LoraEntry,
     ModelFiles,
@@ -208,15 +209,20 @@ def test_loaded_guides_are_refused_with_a_limit_of_memory(request_for, files):
 def test_a_curve_beyond_the_video_is_refused_before_networks_are_loaded(request_for, weights):
     beyond = Curve("0: 0, 99: 1")
     files = ModelFiles(checkpoint=weights / "nothing.safetensors", motion_scale=beyond)
-    for request in (request_for(), request_for(denoise=beyond)):
-        with pytest.raises(AnimateDiffV2VError, match=r"frame 99 is beyond the video, whose 10 fr"):
+    for name, request in (
+        ("motion_scale", request_for()),
+        ("denoise", request_for(denoise=beyond)),
+        ("guidance_scale", request_for(guidance=Guidance(scale=Curve("0: 1, 99: 7")))),
+    ):
+        says = rf"^{name}: In the curve .* frame 99 is beyond the video, whose 10 frames"
+        with pytest.raises(AnimateDiffV2VError, match=says):
             video_to_video(request, files)
 
 
 def test_a_curve_of_loaded_networks_beyond_the_video_is_refused_before_encoding(request_for, files):
     models = load_files(replace(files, motion_scale=Curve("0: 0, 99: 1")))
     done = []
-    with pytest.raises(AnimateDiffV2VError, match="frame 99 is beyond the video"):
+    with pytest.raises(AnimateDiffV2VError, match=r"^motion_scale: .* frame 99 is beyond"):
         video_to_video(request_for(), models, progress=done.append)
     assert not done
 
