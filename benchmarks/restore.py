@@ -1,12 +1,13 @@
 """Measure on the miniature what restored frames are like, beside sampling all frames.
 
-Usage: python benchmarks/restore.py [--clips N] [--sampled N]
+Usage: python benchmarks/restore.py [--clips N] [--restyled N] [--sampled N]
        python benchmarks/restore.py --video FILE [--threads N]
 
 Restyles clips that the miniature was never trained on, once all frames and once every 4th, restores
 the others, and prints a line for each measure: its name, its value and its limit. ffmpeg's
 `minterpolate` makes the same frames in the same run. Where the clips are drawn in other colours in
 place of restyling them, every frame is known. Exits 1 if a value misses its limit.
+A line on stderr tells what was found on each clip, so that a run that is stopped is not lost.
 
 The miniature draws the texture and the outlines of each frame from its noise, and no method can
 guess them from the frames beside it. How much of the error that is, is shown by frames made of the
@@ -162,6 +163,7 @@ def measure_restored(clip: Clip, found: Found) -> None:
     found.paths.append(path_of(clip.seen, made))
     found.paths_of_kept.append(path_of(clip.seen[::NTH], kept))
     found.flicker.append(float(measures.flicker(made, clip.scene).mean()))
+    tell_latest(clip, found, "paths", "paths_of_kept", "flicker", "seconds")
 
 
 def measure_all(clip: Clip, found: Found) -> None:
@@ -177,6 +179,13 @@ def measure_all(clip: Clip, found: Found) -> None:
     between = [index for index in range(LENGTH - NTH) if index % NTH][: len(errors[0])]
     errors = (*errors, along[between] - every[between])
     found.errors.append(mean_errors(*errors))
+    tell_latest(clip, found, "paths_of_all", "flicker_of_all", "errors", "seconds_of_all")
+
+
+def tell_latest(clip: Clip, found: Found, *names: str) -> None:
+    """Print the latest value of each list to stderr."""
+    values = ", ".join(f"{name} {getattr(found, name)[-1]}" for name in names)
+    print(f"clip {clip.index}: {values}", file=sys.stderr, flush=True)
 
 
 def path_of(seen: list[Seen], frames: Frames) -> float:
