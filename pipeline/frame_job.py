@@ -18,7 +18,7 @@ from torch import Tensor
 from .memory.mapped import Paused, Scratch
 from .models import Models
 from .models.ops.stored_layers import fp8_products
-from .presets import few_frames, idle_devices, repeated_window, warn_of_mismatch
+from .presets import unsuitable
 from .progress import (
     IsCancelled,
     Phase,
@@ -65,6 +65,7 @@ class FrameJob:
         scratch: Scratch | None = None,
         kept_calls: KeptCalls | None = None,
         make_guided: MakeGuided = GuidedModel,
+        warned: set[str] | None = None,
     ) -> None:
         """Prepare a job.
 
@@ -81,6 +82,7 @@ class FrameJob:
             scratch: Files for tensors of the whole video, if they are too large for main memory.
             kept_calls: Keeps what sampling has done so far, for a job after this one is killed.
             make_guided: As for `sample_latents`.
+            warned: Warnings that are not repeated; new ones are added.
         """
         self._models, self._settings = models, settings
         self._progress, self._is_cancelled = progress, is_cancelled
@@ -90,6 +92,7 @@ class FrameJob:
         self._sample_latents, self._scratch = sample, scratch
         self._kept_calls = kept_calls
         self._make_guided = make_guided
+        self._warned = set() if warned is None else warned
         self._scale = PhaseScale(passes=settings.passes)
 
     def restyle(
@@ -153,14 +156,7 @@ class FrameJob:
 
     def _sample(self, latents: Tensor, conditioning: Conditioning, guides: Guides) -> Tensor:
         models, settings = self._models, self._settings
-        warn_of_mismatch(settings, models)
-        for warn in (few_frames, idle_devices, repeated_window):
-            warning = warn(len(latents), settings, models)
-            if warning is None:
-                continue
-            logger.warning("%s", warning)
-            # For callers of the API, who see no log.
-            self._report_sampling(Progress("sample", 0.0, warning, is_warning=True))
+        self._warn(len(latents))
         sample = partial(
             self._sample_latents,
             models.unet,
@@ -186,6 +182,15 @@ class FrameJob:
             execution = Execution(models.replicas, paused)
             opened.enter_context(fp8_products(models.replicas, on=settings.speed.reduced_precision))
             return sample(make_guided=partial(self._make_guided, execution=execution))
+
+    def _warn(self, frame_count: int) -> None:
+        for warning in unsuitable(frame_count, self._settings, self._models):
+            if warning in self._warned:
+                continue
+            self._warned.add(warning)
+            logger.warning("%s", warning)
+            # For callers of the API, who see no log.
+            self._report_sampling(Progress("sample", 0.0, warning, is_warning=True))
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:
         """Report that `done` frames went through a phase, unless the job is cancelled."""

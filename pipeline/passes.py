@@ -76,7 +76,8 @@ class Passes:
             guides: Returns the guides of sampling that have the given controls.
         """
         request, second = self._request, self._second
-        make_job = partial(make_job, kept_calls=kept_calls)
+        # The second pass would repeat most warnings of the first.
+        make_job = partial(make_job, kept_calls=kept_calls, warned=set())
         conditioning = cache(partial(_conditioning, self._models.text_encoder, request))
         begin: BeforePhase = self._begin_first
         later = progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -14,8 +14,6 @@ from .sampling.windows import context_windows, window_for
 if TYPE_CHECKING:
     from .models import Models
     from .sampling.settings import SamplingSettings
-
-logger = logging.getLogger(__name__)
 
 # Upper limits of what suits distilled motion modules.
 MOST_DISTILLED_STEPS = 8
@@ -92,6 +90,15 @@ def with_preset(preset: Preset, chosen: Defaults) -> Defaults:
     return replace(preset_defaults(preset), **touched)
 
 
+def unsuitable(num_frames: int, settings: SamplingSettings, models: Models) -> Iterator[str]:
+    """Yield warnings of settings that do not suit the video, each other or the networks."""
+    yield from mismatches(settings, models)
+    for find in (few_frames, idle_devices, repeated_window):
+        warning = find(num_frames, settings, models)
+        if warning is not None:
+            yield warning
+
+
 def few_frames(num_frames: int, settings: SamplingSettings, models: Models) -> str | None:
     """Return a warning if the motion module sees too few frames at once, else None."""
     if models.motion_family is None:
@@ -149,22 +156,22 @@ def repeated_window(num_frames: int, settings: SamplingSettings, _models: Models
     )
 
 
-def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
-    """Log a warning if settings, from a preset or not, do not suit each other or the networks."""
+def mismatches(settings: SamplingSettings, models: Models) -> Iterator[str]:
+    """Yield warnings of settings that do not suit each other or the networks."""
     guidance = settings.guidance
     if guidance.scale == 1 and not guidance.is_linear:
         option = "guidance_rescale" if guidance.rescale else "guidance_parallel"
         value = guidance.rescale or guidance.parallel
-        logger.warning(
-            "%s is %g and has no effect, because there is no guidance at a scale of 1.",
-            option, value,
-        )  # fmt: skip
+        yield (
+            f"{option} is {value:g} and has no effect, because there is no guidance at a scale "
+            "of 1."
+        )
     is_cfg_pp, scale = settings.sampler.endswith("_cfg_pp"), highest(guidance.scale)
     if is_cfg_pp and scale > MOST_CFG_PP_GUIDANCE:
-        logger.warning(
-            "guidance_scale %g is too strong for the sampler %s: 1 to 2 suit it.",
-            scale, settings.sampler,
-        )  # fmt: skip
+        yield (
+            f"guidance_scale {scale:g} is too strong for the sampler {settings.sampler}: 1 to 2 "
+            "suit it."
+        )
         return
     family = models.motion_family
     if family is None:
@@ -172,19 +179,19 @@ def warn_of_mismatch(settings: SamplingSettings, models: Models) -> None:
     few_steps = settings.steps <= MOST_DISTILLED_STEPS
     strong = scale > MOST_DISTILLED_GUIDANCE
     if family == "animatelcm" and strong:
-        logger.warning(
-            "guidance_scale %g is too strong for an AnimateLCM motion module: 1 to 2.2 suit it, as "
-            "in the preset turbo.", scale,
-        )  # fmt: skip
+        yield (
+            f"guidance_scale {scale:g} is too strong for an AnimateLCM motion module: 1 to 2.2 "
+            "suit it, as in the preset turbo."
+        )
     # Not for v2, which may be a Lightning module, nor with a LoRA, which may be an LCM LoRA.
     elif few_steps and family in ("v1", "v3") and not models.has_loras:
-        logger.warning(
-            "%d steps are for AnimateDiff-Lightning, AnimateLCM or an LCM LoRA; this motion module "
-            "is an AnimateDiff %s without a LoRA, and the picture will be blurred: the preset "
-            "quality suits it.", settings.steps, family,
-        )  # fmt: skip
+        yield (
+            f"{settings.steps} steps are for AnimateDiff-Lightning, AnimateLCM or an LCM LoRA; "
+            f"this motion module is an AnimateDiff {family} without a LoRA, and the picture will "
+            "be blurred: the preset quality suits it."
+        )
     elif settings.sampler == "lcm" and family == "v2" and not models.has_loras:
-        logger.warning(
+        yield (
             "The sampler lcm is for AnimateLCM or an LCM LoRA; this motion module is neither, and "
             "the picture will be blurred: the presets quality or lightning suit it."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from .errors import Cancelled
@@ -67,6 +67,24 @@ def never() -> bool:
 
 def silent(_progress: Progress) -> None:
     """Do nothing: the default callback, for progress that is not shown."""
+
+
+def numbered(progress: ReportProgress, part: str, number: int, count: int) -> ReportProgress:
+    """Return a callback that names the part of the job: "sampling step 3 of 25, pass 2 of 2".
+
+    Args:
+        progress: Receives the reports. Those with a warning or without a message stay as they are.
+        part: What is repeated, such as "pass".
+        number: Which one it is, from 1.
+        count: How many there are.
+    """
+
+    def report(step: Progress) -> None:
+        if step.message and not step.is_warning:
+            step = replace(step, message=f"{step.message}, {part} {number} of {count}")
+        progress(step)
+
+    return report
 
 
 def stop_if(is_cancelled: IsCancelled) -> None:

@@ -27,7 +27,7 @@ from .models import Models
 from .models.batching import ChunkSizes
 from .models.sparsectrl import AnyControlNetwork
 from .models.unet import MotionUNet
-from .progress import Phase, Progress, ReportProgress
+from .progress import Phase, Progress, ReportProgress, numbered
 from .request import Request
 from .sampling import Conditioning, Guides
 from .sampling.denoise import Guided
@@ -246,15 +246,19 @@ class SecondPass:
 def split_progress(
     report: ReportProgress, request: Request
 ) -> tuple[ReportProgress, ReportProgress]:
-    """Return the reports of both passes, whose shares are as their pixels."""
+    """Return the reports of both passes, whose shares are as their pixels.
+
+    Messages say which pass it is.
+    """
     share = 1 / (1 + request.refine**2)
+    report_first, report_second = (numbered(report, "pass", number, 2) for number in (1, 2))
 
     def first(step: Progress) -> None:
         if step.phase != "decode_latents":  # while the second pass encodes
-            report(replace(step, fraction=share * step.fraction))
+            report_first(replace(step, fraction=share * step.fraction))
 
     def second(step: Progress) -> None:
-        report(replace(step, fraction=share + (1 - share) * step.fraction))
+        report_second(replace(step, fraction=share + (1 - share) * step.fraction))
 
     return first, second
 

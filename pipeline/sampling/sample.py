@@ -23,7 +23,7 @@ from ..models.ops.select import default_ops
 from ..models.ops.stored_layers import fp8_products
 from ..models.unet import MotionUNet
 from ..models.vae import LATENT_SCALE
-from ..progress import IsCancelled, ReportProgress, never, silent
+from ..progress import IsCancelled, ReportProgress, never, numbered, silent
 from .calls import CallCounter, CompilingNotice, part
 from .custom import NO_CUSTOM_SAMPLING, CustomSampler, CustomSampling
 from .denoise import Denoise, DenoiseBoth, Guided, HasUnconditional
@@ -149,7 +149,8 @@ class _Run:
         """Sample once, or as often as FreeInit says, then with noise made of the last result."""
         rounds, noise = self.settings.rounds, None
         for index in range(rounds):
-            report = part(self.progress, index / rounds, (index + 1) / rounds)
+            report = numbered(self.progress, "round", index + 1, rounds)
+            report = part(report, index / rounds, (index + 1) / rounds)
             run = self if rounds == 1 else replace(self, progress=report)
             phase = f"sample{index + 1}" if index else "sample"
             result = run.sample(latents, conditioning, unsampled_latents, noise, phase)

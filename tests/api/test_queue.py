@@ -213,6 +213,13 @@ def test_statuses_have_all_that_the_clients_read(home, long_job):
     assert home.cancel(waiting).json() == {"status": "ALREADY_COMPLETED"}
 
 
+def test_the_log_of_a_refined_request_says_which_pass_it_is_in(home):
+    done = home.wait(home.submit(refine=1.25, num_inference_steps=1))
+    messages = [line["message"] for line in home.status(done, logs=1)["logs"]]
+    sampling = [message for message in messages if message.startswith("sampling")]
+    assert sampling == [f"sampling step 1 of 1, pass {number} of 2" for number in (1, 2)]
+
+
 def test_positions_count_what_is_ahead(home, long_job):
     waiting = [home.submit() for _ in range(3)]
     low = home.submit(headers={"x-fal-queue-priority": "low"})

@@ -21,7 +21,13 @@ def shape_of(server, entry):
 def test_the_one_node_refines(server, upscale):
     prompt = one_node(refine=1.5, refine_upscale=upscale, num_inference_steps=1)
     width, height = (int(1.5 * side) for side in SIZE)
-    assert shape_of(server, server.run(prompt)) == (width, height, FRAMES // 2)
+    with server.watched() as watcher:
+        entry = server.run(prompt, client=watcher.client)
+        watcher.until(lambda: watcher.of("execution_success"))
+    assert shape_of(server, entry) == (width, height, FRAMES // 2)
+    lines = [text.split("\n\n")[0] for node, text in watcher.said if node == "job"]
+    sampling = dict.fromkeys(line for line in lines if line.startswith("Sampling"))
+    assert list(sampling) == [f"Sampling step 1 of 1, pass {number} of 2" for number in (1, 2)]
 
 
 def test_an_upscale_model_goes_between_two_samplers(server):

@@ -214,6 +214,12 @@ def test_styles_have_no_bound_and_are_refused_before_anything_is_loaded(command,
     assert not output.exists()
 
 
+def test_a_refined_job_says_which_pass_it_is_in(command, capsys):
+    assert main(command(refine=1.25, steps=1)) == 0
+    shown = capsys.readouterr().err
+    assert all(f"sampling step 1 of 1, pass {number} of 2 (" in shown for number in (1, 2))
+
+
 def test_the_bar_shows_what_is_said_without_a_step_forward(capsys):
     with ProgressBar() as bar:
         bar.begin("loading the models")

@@ -301,6 +301,27 @@ def test_a_second_pass_enlarges_the_frames(request_for, models):
         assert (reader.width, reader.height, len(list(reader))) == (96, 96, 10)
 
 
+def test_a_second_pass_names_itself_and_repeats_no_warning(request_for, models, caplog):
+    seen = []
+    request = replace(refined(request_for, "a.mkv"), selection=FrameSelection(frame_load_cap=5))
+    video_to_video(request, models, progress=seen.append)
+    messages = [step.message for step in seen]
+    steps = list(dict.fromkeys(each for each in messages if each.startswith("sampling")))
+    assert steps == [f"sampling step 1 of 1, pass {number} of 2" for number in (1, 2)]
+    assert "encoded 5 of 5 frames, pass 1 of 2" in messages
+    for told in (messages, [record.getMessage() for record in caplog.records]):
+        (warning,) = [each for each in told if "too few for a motion module" in each]
+        assert warning.endswith("more of the video.")
+
+
+def test_a_second_pass_warns_of_what_its_own_strength_brings(request_for, models, caplog):
+    """At a denoise of 1, the first pass has no use for the source that the second loses."""
+    context = ContextOptions(length=8, overlap=2, memory="NaiveReuse")
+    sampling = SamplingSettings(seed=3, steps=1, denoise=1.0, context=context)
+    video_to_video(refined(request_for, "a.mkv", sampling=sampling), models)
+    assert sum("it is for a denoise of 1" in each.getMessage() for each in caplog.records) == 1
+
+
 @pytest.mark.parametrize("upscale", ["image", "latent"])
 def test_a_second_pass_is_the_same_within_a_limit_on_memory(upscale, request_for, files):
     made = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,9 +17,9 @@ from animatediff_v2v.pipeline.presets import (
     PRESETS,
     Defaults,
     few_frames,
+    mismatches,
     preset_defaults,
     repeated_window,
-    warn_of_mismatch,
     with_preset,
 )
 
@@ -82,7 +81,7 @@ def test_an_unknown_preset_is_refused():
         ("draft", "v3", False, "4 steps are for AnimateDiff-Lightning"),
     ],
 )
-def test_warnings(preset, family, has_loras, warning, caplog):
+def test_warnings(preset, family, has_loras, warning):
     defaults = preset_defaults(preset)
     settings = SamplingSettings(
         seed=0,
@@ -91,9 +90,9 @@ def test_warnings(preset, family, has_loras, warning, caplog):
         sampler=defaults.sampler,
         scheduler=defaults.scheduler,
     )
-    with caplog.at_level(logging.WARNING):
-        warn_of_mismatch(settings, SimpleNamespace(motion_family=family, has_loras=has_loras))
-    messages = [record.getMessage() for record in caplog.records]
+    messages = list(
+        mismatches(settings, SimpleNamespace(motion_family=family, has_loras=has_loras))
+    )
     assert len(messages) == (warning is not None)
     assert all(warning in message for message in messages)
 
@@ -108,12 +107,11 @@ def test_warnings(preset, family, has_loras, warning, caplog):
     ],
 )
 @pytest.mark.parametrize("family", ["v2", None])
-def test_cfg_pp_wants_little_guidance(sampler, scale, warns, family, caplog):
+def test_cfg_pp_wants_little_guidance(sampler, scale, warns, family):
     settings = SamplingSettings(seed=0, sampler=sampler, guidance=Guidance(scale=scale))
-    with caplog.at_level(logging.WARNING):
-        warn_of_mismatch(settings, SimpleNamespace(motion_family=family, has_loras=False))
+    messages = list(mismatches(settings, SimpleNamespace(motion_family=family, has_loras=False)))
     sentence = f"guidance_scale {scale:g} is too strong for the sampler {sampler}: 1 to 2 suit it."
-    assert [record.getMessage() for record in caplog.records] == [sentence] * warns
+    assert messages == [sentence] * warns
 
 
 @pytest.mark.parametrize(
@@ -125,11 +123,9 @@ def test_cfg_pp_wants_little_guidance(sampler, scale, warns, family, caplog):
         ({"rescale": 0.7, "scale": 2.0}, None),
     ],
 )
-def test_shaped_guidance_without_guidance_is_told(guidance, said, caplog):
+def test_shaped_guidance_without_guidance_is_told(guidance, said):
     settings = SamplingSettings(seed=0, guidance=Guidance(**{"scale": 1.0} | guidance))
-    with caplog.at_level(logging.WARNING):
-        warn_of_mismatch(settings, SimpleNamespace(motion_family=None, has_loras=False))
-    messages = [record.getMessage() for record in caplog.records]
+    messages = list(mismatches(settings, SimpleNamespace(motion_family=None, has_loras=False)))
     assert len(messages) == (said is not None) and all(said in each for each in messages)
 
 

@@ -92,6 +92,8 @@ def test_one_round_is_none_and_progress_covers_all(unet):
     fractions = [step.fraction for step in seen]
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert any(0.4 < fraction < 0.6 for fraction in fractions)
+    rounds = dict.fromkeys(step.message.partition(", ")[2] for step in seen)
+    assert list(rounds) == [f"round {number} of 2" for number in (1, 2)]
     assert SamplingSettings(seed=1, steps=4, free_init=FreeInit(iterations=3)).passes == 24
 
 
