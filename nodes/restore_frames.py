@@ -29,7 +29,9 @@ class RestoreFrames(io.ComfyNode):
             display_name="Restore Frames",
             category=CATEGORY,
             description="Make the frames between restyled ones, so that a video of every nth frame "
-            "is as smooth as its source. The motion is measured on the source, not guessed.",
+            "gets the frame rate of its source. The motion is measured on the source, not guessed. "
+            "Where two restyled frames differ a lot, those between them fade from one to the "
+            "other.",
             search_aliases=[
                 "frame interpolation",
                 "rife",
