@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .motion_module import FeedForward
+from .ops.convolution import Convolution
 
 TRANSFORMER_EPSILON = 1e-6
 _LONGEST_PERIOD = 10_000
@@ -46,11 +47,11 @@ class ResnetBlock(nn.Module):
         """
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps=epsilon)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Convolution(in_channels, out_channels, 3, padding=1)
         if time_channels is not None:
             self.time_emb_proj = nn.Linear(time_channels, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=epsilon)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Convolution(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut: nn.Conv2d | None = None
         if in_channels != out_channels:
             self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
@@ -132,7 +133,7 @@ class Upsampler(nn.Module):
     def __init__(self, channels: int) -> None:
         """Size it."""
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Convolution(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Map [rows, channels, height, width] to `size`; None is twice the height and width."""

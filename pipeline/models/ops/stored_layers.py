@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from .casting import CastMemory, weight_in
+from .convolution import Convolution
 from .fp8_product import can_multiply_in_fp8, multiply_in_fp8
 from .linear import linear
 
@@ -45,7 +46,7 @@ class StoredLinear(nn.Linear):
         return linear(input, weight_in(self, input.dtype), self.bias)
 
 
-class StoredConv2d(nn.Conv2d):
+class StoredConv2d(Convolution):
     """A convolution that computes in its input's dtype, whatever its weight's."""
 
     def __init__(self, conv: nn.Conv2d, casts: CastMemory | None = None) -> None:
@@ -64,8 +65,7 @@ class StoredConv2d(nn.Conv2d):
         self.register_buffer("scale", None)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        result: Tensor = super()._conv_forward(input, weight_in(self, input.dtype), bias)
-        return result
+        return super()._conv_forward(input, weight_in(self, input.dtype), bias)
 
 
 def store_weights(network: nn.Module) -> set[str]:
@@ -80,7 +80,7 @@ def store_weights(network: nn.Module) -> set[str]:
             replacement: nn.Module | None = None
             if type(child) is nn.Linear:
                 replacement = StoredLinear(child, casts)
-            elif type(child) is nn.Conv2d:
+            elif type(child) in (nn.Conv2d, Convolution):
                 replacement = StoredConv2d(child, casts)
             if replacement is not None:
                 setattr(parent, name, replacement)
