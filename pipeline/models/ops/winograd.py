@@ -17,44 +17,17 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 _TILE = 4  # pixels of the result, along a side
 _SEEN = 6  # pixels of the input that a tile depends on, along a side
 _SUMS = _SEEN * _SEEN
-# Measured: with fewer channels, or with less than 8x8 pixels, plain convolutions are as fast.
-_LEAST_CHANNELS = 256
-_LEAST_SIDE = 8
 # Elements of the sums of tiles, and of kernels, at a time: 25 and 50 MB.
 _SUMS_AT_ONCE = 6 * 2**20
 _KERNELS_AT_ONCE = 12 * 2**20
 # MKL sums up in another order where a thread has few rows; see linear.py.
 _ROWS_PER_THREAD = 16
-
-
-def pays(layer: nn.Conv2d, features: Tensor) -> bool:
-    """Return whether Winograd's scheme computes this layer, and is faster.
-
-    It does not depend on the number of rows, so that a row has the same bits alone.
-
-    Args:
-        layer: A convolution.
-        features: Its input, [rows, channels, height, width].
-    """
-    return (
-        features.device.type == "cpu"
-        and features.dtype == torch.float32
-        and features.ndim == 4
-        and layer.kernel_size == (3, 3)
-        and layer.stride == layer.dilation == layer.padding == (1, 1)
-        and layer.groups == 1
-        and layer.padding_mode == "zeros"
-        and min(layer.in_channels, layer.out_channels) >= _LEAST_CHANNELS
-        and min(features.shape[2:]) >= _LEAST_SIDE
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-    )
 
 
 def convolve(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

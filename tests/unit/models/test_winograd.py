@@ -1,10 +1,10 @@
-"""3x3 convolutions by Winograd's scheme."""
+"""3x3 convolutions by Winograd's scheme, and the choice of it."""
 
 import pytest
 import torch
 from animatediff_v2v.pipeline.models.layers import ResnetBlock, Upsampler
 from animatediff_v2v.pipeline.models.ops import winograd
-from animatediff_v2v.pipeline.models.ops.convolution import Convolution
+from animatediff_v2v.pipeline.models.ops.convolution import Convolution, is_wide
 from animatediff_v2v.pipeline.models.ops.stored_layers import StoredConv2d, store_weights
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,29 +83,41 @@ WIDE = {"in_channels": 256, "out_channels": 256, "kernel_size": 3, "padding": 1}
 
 
 @pytest.mark.parametrize(
-    ("changes", "size", "expected"),
+    ("changes", "expected"),
     [
-        ({}, (8, 8), True),
-        ({}, (64, 9), True),
-        ({}, (7, 64), False),
-        ({"out_channels": 128}, (8, 8), False),
-        ({"in_channels": 128}, (8, 8), False),
-        ({"stride": 2}, (8, 8), False),
-        ({"padding": 0}, (8, 8), False),
-        ({"dilation": 2}, (8, 8), False),
-        ({"groups": 2}, (8, 8), False),
-        ({"kernel_size": 1, "padding": 0}, (8, 8), False),
-        ({"padding_mode": "circular"}, (8, 8), False),
+        ({}, True),
+        ({"out_channels": 320}, True),
+        ({"out_channels": 128}, False),
+        ({"in_channels": 128}, False),
+        ({"stride": 2}, False),
+        ({"padding": 0}, False),
+        ({"dilation": 2}, False),
+        ({"groups": 2}, False),
+        ({"kernel_size": 1, "padding": 0}, False),
+        ({"padding_mode": "circular"}, False),
     ],
 )
-def test_which_layers_it_computes(changes, size, expected):
+def test_which_layers_are_wide(changes, expected):
     layer = nn.Conv2d(**{**WIDE, **changes}, device="meta")
-    features = torch.zeros(1, layer.in_channels, *size)
-    assert winograd.pays(layer, features) is expected
-    assert not winograd.pays(layer, features.bfloat16())
-    assert not winograd.pays(layer, features.to("meta"))
+    features = torch.zeros(1, layer.in_channels, 8, 8)
+    assert is_wide(layer, features) is expected
+    assert not is_wide(layer, features.bfloat16())
+    assert not is_wide(layer, features.to("meta"))
     with torch.enable_grad():
-        assert not winograd.pays(layer, features)
+        assert not is_wide(layer, features)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (6, 9), (7, 7), (8, 8), (8, 64)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_layer_equals_the_sum_one_by_one(size, layout):
+    layer = Convolution(**WIDE)
+    features = drawn(3, 256, *size).contiguous(memory_format=layout)
+    exact = functional.conv2d(
+        features.double(), layer.weight.double(), layer.bias.double(), padding=1
+    )
+    made = layer(features)
+    assert error(made.double(), exact) < 1e-5
+    assert torch.equal(layer(features[1:2]), made[1:2])
 
 
 def test_wide_layers_of_the_networks_use_it(monkeypatch):
@@ -127,6 +139,9 @@ def test_wide_layers_of_the_networks_use_it(monkeypatch):
     stored_network(features)
     assert len(calls) == 4
     assert calls[3][1].dtype == torch.float32
+    ResnetBlock(128, 128, groups=32, epsilon=1e-5).conv1(features[:, :128])
+    block.conv1(features[:, :, :4])
+    assert len(calls) == 4
 
 
 def test_a_stored_layer_casts_its_weight_first():
