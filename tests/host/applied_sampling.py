@@ -313,6 +313,7 @@ class Run:
             "stopped after": stopped_after(self.simply, applied),
             "beside injected": self.beside_injected(still),
             "means": self.means(),
+            "room with ContextRef": self.room(memory="ContextRef"),
         }
 
     def means(self):
@@ -348,6 +349,24 @@ class Run:
         found["rows"] = sorted(set(known[kinds.DIFFUSION_MODEL]))
         found["frames_to_make_room_for"] = known[kinds.PREPARE_SAMPLING]
         return found
+
+    def room(self, **window):
+        """Return the frames that ComfyUI makes room for, of 8 frames in windows of 4."""
+        applied = self.node.execute(
+            model=self.model,
+            motion_module="motion_module.safetensors",
+            context_options=self.contexts(length=4, overlap=2, **window),
+        ).result[0]
+        shapes = []
+
+        def prepare(execute, model, shape, *args, **kwargs):
+            shapes.append(shape[0])
+            return execute(model, shape, *args, **kwargs)
+
+        kind = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
+        applied.add_wrapper_with_key(kind, "test", prepare)
+        self.simply(applied)
+        return shapes
 
     def simply(self, model, positive=None):
         """Sample 8 frames in 2 steps."""

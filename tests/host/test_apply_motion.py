@@ -351,6 +351,8 @@ SAID = {
     ],
     # Passes of a layer, in 2 steps, if the first one presses Cancel.
     "stopped after": 1,
+    # A window of 4 frames, and the first window's beside it.
+    "room with ContextRef": [6],
     # Layers of a block while another pack's network is in it, and after Apply AnimateDiff.
     "beside injected": [3, 2],
 }
