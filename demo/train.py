@@ -1,6 +1,7 @@
-"""Train the miniature: a latent diffusion model, a motion module, LoRAs, ControlNet, IP-Adapter.
+"""Train the miniature: latent diffusion model, motion module, LoRAs, ControlNet, IP-Adapter.
 
 Usage: python demo/train.py [--work FOLDER] [--out FOLDER] [--start FOLDER] [--threads N]
+                            [--only-sparsectrl]
 
 Everything is learned from videos that the script draws itself. A stopped run continues where it
 was; the same command with an empty work folder trains from scratch. It needs diffusers and
@@ -23,6 +24,7 @@ from training.base_model import refined_base, trained_base
 from training.captions import trained_text_encoder
 from training.control import trained_controlnet
 from training.examples import stills, videos
+from training.keyframes import trained_sparsectrl
 from training.latent_codec import refined_decoder, trained_codec
 from training.loras import trained_few_steps, trained_style
 from training.motion import refined_motion_modules, trained_motion_modules
@@ -36,6 +38,7 @@ from training.networks import (
     write_controlnet,
     write_ip_adapter,
     write_motion_module,
+    write_sparsectrl,
     write_vision_model,
 )
 from training.style_image import trained_ip_adapter
@@ -45,11 +48,17 @@ DEMO = Path(__file__).parent
 CHECKPOINT = Path("checkpoints", "miniature.safetensors")
 MOTION_MODULE = Path("animatediff_models", "miniature_motion.safetensors")
 CONTROLNET = Path("controlnet", "miniature_canny.safetensors")
+SPARSECTRL = Path("controlnet", "miniature_sparsectrl.safetensors")
 VISION_MODEL = Path("clip_vision", "miniature_vision.safetensors")
 IP_ADAPTER = Path("ipadapter", "miniature_style.safetensors")
 Networks = tuple[AutoencoderKL, ClipTextModel, UNet2DConditionModel, MotionModules]
 START_HELP = (
     "go on from the networks of a finished miniature: the stages of from_nothing are left out"
+)
+
+ONLY_HELP = (
+    "train a SparseCtrl, which is no part of the miniature yet, and nothing else; for the finished "
+    "miniature in --start or demo/models"
 )
 
 
@@ -59,11 +68,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=DEMO / "models", metavar="FOLDER")
     parser.add_argument("--start", type=Path, metavar="FOLDER", help=START_HELP)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument("--only-sparsectrl", action="store_true", help=ONLY_HELP)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     work, out = arguments.work, arguments.out
     work.mkdir(parents=True, exist_ok=True)
 
+    if arguments.only_sparsectrl:
+        return only_sparsectrl(work, out, arguments.start or DEMO / "models")
     start = arguments.start
     networks = of_miniature(start) if start else from_nothing(work)
     earlier = controlnet_of_miniature(start) if start else None
@@ -85,6 +97,22 @@ def main() -> int:
     write_vision_model(out / VISION_MODEL, vision)
     write_ip_adapter(out / IP_ADAPTER, ip_adapter)
     print(f"The miniature is in {out}.")
+    return 0
+
+
+def only_sparsectrl(work: Path, out: Path, start: Path) -> int:
+    """Train the SparseCtrl of a finished miniature."""
+    vae, text_encoder, unet, modules = of_miniature(start)
+    sparsectrl = trained_sparsectrl(
+        work,
+        videos(work, vae),
+        unet,
+        text_encoder=text_encoder,
+        modules=modules,
+        controlnet=controlnet_of_miniature(start),
+    )
+    write_sparsectrl(out / SPARSECTRL, sparsectrl)
+    print(f"The miniature's SparseCtrl is {out / SPARSECTRL}.")
     return 0
 
 

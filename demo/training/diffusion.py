@@ -55,6 +55,7 @@ def noised(
     timesteps: Tensor,
     alphas: Tensor,
     generator: torch.Generator,
+    share: Tensor | None = None,
 ) -> Noised:
     """Add noise to latents [n, ..., channels, height, width], scaled.
 
@@ -63,10 +64,11 @@ def noised(
     from the prompt. The target is the noise that leads to the example itself.
 
     `twins` has the shape of `latents`; timesteps and alphas are [n], alphas being the signal's
-    fraction of the variance.
+    fraction of the variance. `share` [n] is the twin's part of the signal; None draws it.
     """
     noise = torch.randn(latents.shape, generator=generator)
-    share = _foreign_share(timesteps, generator)
+    if share is None:
+        share = _foreign_share(timesteps, generator)
     share, alpha = (_as_rows(value, latents) for value in (share, alphas))
     sample = alpha.sqrt() * latents.lerp(twins, share) + (1 - alpha).sqrt() * noise
     target = (sample - alpha.sqrt() * latents) / (1 - alpha).sqrt()

@@ -95,9 +95,7 @@ def _latents(
     for start in tqdm(range(0, len(pictures), ENCODED_AT_ONCE), "latents", mininterval=10):
         batch = pictures[start : start + ENCODED_AT_ONCE]
         pixels = stacked(draw(scene, time) for scene, time in batch)
-        with torch.autocast("cpu", torch.bfloat16):
-            mean = vae.encode(pixels).latent_dist.mean
-        found.append((mean.float() * LATENT_SCALE).half())
+        found.append((vae.encode(pixels).latent_dist.mean * LATENT_SCALE).half())
     size = found[0].shape[1:]
     return torch.cat(found).view(len(scenes), 2, -1, *size)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ class Plan:
     """Decay of the moving average of the weights, the stage's result; 0 uses the last weights."""
     refines: bool = False
     """True to train more on the noise levels that video-to-video uses."""
+    faster: Mapping[str, float] = field(default_factory=dict)
+    """Factors of the learning rate of parameters whose names contain the key."""
 
 
 def train(
@@ -43,7 +46,7 @@ def train(
     folder: the folder of `<stage>.pt`; a stage that is finished is not run again.
     """
     learned = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(learned.values(), lr=plan.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(_groups(learned, plan), lr=plan.learning_rate, weight_decay=0.0)
     average = {name: p.detach().clone() for name, p in learned.items()}
     path, first = folder / f"{stage}.pt", 0
     if path.exists():
@@ -56,7 +59,7 @@ def train(
     bar = tqdm(range(first, plan.steps), stage, initial=first, total=plan.steps, mininterval=10)
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * _share(step, plan.steps)
+            group["lr"] = group["factor"] * plan.learning_rate * _share(step, plan.steps)
         loss = loss_of(
             np.random.default_rng((step, *stage.encode())), _generator(stage, step), step
         )
@@ -73,6 +76,15 @@ def train(
             _save(path, step + 1, learned, average, optimizer)
             saved = time.monotonic()
     _put(learned, average)
+
+
+def _groups(learned: dict[str, nn.Parameter], plan: Plan) -> list[dict[str, Any]]:
+    """Return the parameters in groups of the same learning rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in learned.items():
+        factor = next((each for part, each in plan.faster.items() if part in name), 1.0)
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
 def _share(step: int, steps: int) -> float:

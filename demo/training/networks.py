@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from animatediff_v2v.pipeline.files.controlnet import controlnet_table
 from animatediff_v2v.pipeline.files.ip_adapter import (
     IpAdapterSizes,
     IpAdapterWeights,
     ip_adapter_table,
 )
+from animatediff_v2v.pipeline.files.sparsectrl import SparseCtrlWeights
 from animatediff_v2v.pipeline.files.tensor_specs import TensorSpec
 from animatediff_v2v.pipeline.files.text_encoder_layout import text_encoder_table
 from animatediff_v2v.pipeline.files.unet_layout import unet_table
@@ -18,6 +20,7 @@ from animatediff_v2v.pipeline.files.vae_layout import vae_table
 from animatediff_v2v.pipeline.models.ip_adapter import IpAdapter
 from animatediff_v2v.pipeline.models.motion_module import MotionModules, sinusoidal_encoding
 from animatediff_v2v.pipeline.models.ops.image_prompt import cross_attentions
+from animatediff_v2v.pipeline.models.sparsectrl import SparseControlNetwork
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
@@ -57,6 +60,9 @@ VAE = {
 CONTROLNET = {name: UNET[name] for name in UNET if name not in ("out_channels", "up_block_types")}
 # Channels of the control frames' encoder; a quarter of Stable Diffusion's.
 CONTROLNET |= {"conditioning_embedding_out_channels": (16, 16, 32, 64), "conditioning_channels": 3}
+# A SparseCtrl for pictures takes their latents and a mask.
+SPARSECTRL = {name: UNET[name] for name in UNET if name not in ("out_channels", "up_block_types")}
+SPARSECTRL |= {"conditioning_channels": 5}
 TEXT_ENCODER = {
     "vocab_size": 49_408,
     "hidden_size": TEXT_CHANNELS,
@@ -120,6 +126,38 @@ def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return controlnet
 
 
+def new_sparsectrl(unet: nn.Module, modules: MotionModules) -> SparseControlNetwork:
+    """Return a SparseCtrl with the weights of the UNet's and the motion modules' down blocks.
+
+    It takes keyframes by the weights that the UNet takes its sample by. Its last layers are nearly
+    zero: with zeros, no other layer would be trained at first.
+    """
+    weights = SparseCtrlWeights(
+        SPARSECTRL,
+        tensors={},
+        motion={},
+        attentions=2,
+        max_frames=MOTION_FRAMES,
+        has_mid_block=True,
+        takes_latents=True,
+    )
+    sparsectrl = SparseControlNetwork(weights, name="the miniature's SparseCtrl")
+    spatial, motion = unet.state_dict(), modules.state_dict()
+    known = {f"network.{name}": tensor for name, tensor in spatial.items()} | motion
+    own = sparsectrl.state_dict()
+    network = sparsectrl.network
+    taken = {name: known[name] for name in own if name in known}
+    encoder = network.controlnet_cond_embedding
+    sparsectrl.load_state_dict(taken, strict=False)
+    with torch.no_grad():
+        encoder.weight[:, :4] = spatial["conv_in.weight"]
+        encoder.bias.zero_()
+    for output in (*network.controlnet_down_blocks, network.controlnet_mid_block):
+        nn.init.normal_(output.weight, std=1e-3)
+        nn.init.zeros_(output.bias)
+    return sparsectrl
+
+
 def new_vision_model() -> CLIPVisionModelWithProjection:
     """Return a new vision model, with the sizes of CLIP's ViT-L/14 except for the widths."""
     return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
@@ -145,6 +183,12 @@ def write_controlnet(path: Path, controlnet: nn.Module) -> None:
     """Write a ControlNet as one fp16 file in the original (LDM) layout."""
     table = controlnet_table(CONTROLNET)
     _save(_renamed(controlnet.state_dict(), table, "control_model."), path)
+
+
+def write_sparsectrl(path: Path, sparsectrl: nn.Module) -> None:
+    """Write a SparseCtrl as one fp16 file in AnimateDiff's original layout."""
+    tensors = sparsectrl.state_dict()
+    _save({name.removeprefix("network."): tensor for name, tensor in tensors.items()}, path)
 
 
 def write_checkpoint(
