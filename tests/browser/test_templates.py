@@ -14,6 +14,7 @@ from .conftest import TEMPLATES
 ONE = "ADV2V_VideoToVideo"
 GRAPH, ONE_NODE, TRY_IT_NOW = TEMPLATES[2], TEMPLATES[1], TEMPLATES[0]
 BUTTON = "get_miniature"
+FORM_BUTTON = "animatediff-v2v-get-miniature"
 # Those without ComfyUI's own loaders, for which 2 GB are written.
 RUN_ON_MINIATURE = {"03", "04", "05", "06", "07", "09"}
 MINIATURE = ("checkpoints/miniature", "animatediff_models/miniature_motion")
@@ -230,6 +231,27 @@ def test_the_button_in_the_node_gets_the_miniature(frontend, server):
     assert page.evaluate("Object.keys(app.lastNodeErrors ?? {})") == []
     page.wait_for_function("() => !app.graph.nodes.some(({ has_errors }) => has_errors)")
     page.get_by_test_id("error-overlay").wait_for(state="hidden")
+
+
+def test_the_form_of_app_mode_offers_the_miniature(frontend, server):
+    """Where its files are missing: in the form alone, since the node has a button of its own."""
+    page = frontend.page
+    remove_miniature(frontend, server)
+    frontend.open_template(TRY_IT_NOW, fit=False)
+    offered = page.get_by_test_id("animatediff-v2v-selection").locator("button")
+    page.wait_for_function(f"() => !document.querySelector('.{FORM_BUTTON}').hidden")
+    assert not offered.is_visible()
+    frontend.command("Comfy.ToggleLinear")
+    try:
+        offered.wait_for()
+        frontend.shot("app mode before the miniature")
+        offered.click()
+        page.get_by_text("The miniature is installed").first.wait_for()
+        offered.wait_for(state="hidden")
+        (shown,) = frontend.shown(ONE)
+        assert shown["base_model"] == "miniature.safetensors" and shown["video"] == CLIP_NAME
+    finally:
+        frontend.command("Comfy.ToggleLinear")
 
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if name[:2] in RUN_ON_MINIATURE])

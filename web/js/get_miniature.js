@@ -1,6 +1,7 @@
 // Offers the miniature where the files of this pack's templates are missing. A button in the node
-// that takes the clip, and a link in the note of the template, copy it out of this pack's folder
-// into ComfyUI's models and input, and set the graph to it. `extra` in a template says to what.
+// that takes the clip, one in the form of App mode, and a link in the note of the template copy it
+// out of this pack's folder into ComfyUI's models and input, and set the graph to it. `extra` in a
+// template says to what.
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
@@ -13,6 +14,26 @@ const BUTTON = "get_miniature";
 // Without this script, it leads to a heading of README.md.
 const LINK = 'a[href$="#get-the-miniature"]';
 const CLIPS = ["video", "clips"];
+const FORM_BUTTON = "animatediff-v2v-get-miniature";
+
+const style = document.createElement("style");
+style.textContent = `
+  .${FORM_BUTTON} { display: none; }
+  [data-testid="app-mode-widget-item"] .${FORM_BUTTON}:not([hidden]) {
+    display: block;
+    flex: none;
+    align-self: center;
+    padding: 4px 12px;
+    border: 0;
+    border-radius: 6px;
+    background: #0b8ce9;
+    color: #fff;
+    font-weight: 600;
+    cursor: pointer;
+    pointer-events: auto;
+  }
+`;
+document.head.append(style);
 
 app.registerExtension({
   name: "AnimateDiffV2V.GetMiniature",
@@ -31,6 +52,28 @@ app.registerExtension({
     if (CLIPS.some((name) => name in values) && needsFiles()) addButton(node);
   },
 });
+
+// A button for the form of App mode, which shows no buttons of nodes. It hides outside of the form,
+// and when nothing is missing; `update` is called often.
+export class FormButton {
+  constructor() {
+    this.element = document.createElement("button");
+    this.element.type = "button";
+    this.element.className = FORM_BUTTON;
+    this.element.addEventListener("click", get);
+    this.element.hidden = true;
+  }
+
+  get height() {
+    return this.element.offsetHeight;
+  }
+
+  update() {
+    this.element.hidden = !needsFiles();
+    this.element.disabled = isCopying;
+    this.element.textContent = isCopying ? text("copying", "Copying…") : label();
+  }
+}
 
 function onClick(event) {
   const link = event.target.closest?.(LINK);

@@ -4,6 +4,7 @@
 import { app } from "../../../scripts/app.js";
 import { Advice, miniatureAdvice } from "./advice.js";
 import { forecastText, settingsOf } from "./forecast.js";
+import { FormButton } from "./get_miniature.js";
 import { addPolledWidget, valueOf } from "./polled_widget.js";
 import { removeVideo } from "./previews.js";
 import { framesText, number, selectionOf } from "./selection.js";
@@ -31,7 +32,8 @@ class Strip {
     this.text = document.createElement("div");
     this.pictures = document.createElement("div");
     this.advice = new Advice();
-    this.element.append(this.text, this.advice.element, this.pictures);
+    this.miniature = new FormButton();
+    this.element.append(this.text, this.miniature.element, this.advice.element, this.pictures);
     this.element.dataset.testid = "animatediff-v2v-selection";
     Object.assign(this.element.style, {
       display: "flex",
@@ -54,11 +56,12 @@ class Strip {
   }
 
   get height() {
-    return HEIGHT_PIXELS + this.advice.height;
+    return HEIGHT_PIXELS + this.advice.height + this.miniature.height;
   }
 
   queryOf(node) {
     this.forget(node);
+    this.miniature.update();
     const { pairs, sentence } = selectionOf(node);
     if (!pairs) return { sentence };
     const settings = node.comfyClass === JOB && settingsOf(node, valueOf(node, "base_model"));
