@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.batching import default_chunk_tokens
+from ..models.batching import ChunkSizes, default_chunk_tokens
 from ..models.ops.eager import cross_attention_kv
 from ..models.ops.interface import Ops
 from ..models.ops.select import EAGER_OPS, default_ops
@@ -109,7 +109,8 @@ def time_passes(
     counts = Counter(kind.key for kind in kinds)
     per_frame = {key: counted(kind, frames) / frames for key, kind in distinct.items()}
     affordable = seconds * peak * 1e12 * _EXPECTED_SHARE / sum(per_frame.values())
-    most = 2 * frames if device.type != "cpu" else frames
+    # As many as go through the UNet together: casts and kernels of a pass are prepared once.
+    most = ChunkSizes.default(device, pixels=frames * width * height // 64).passes * frames
     rows = slices(most, affordable)
     start = per_row = 0.0
     for key, kind in distinct.items():

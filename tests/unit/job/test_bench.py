@@ -91,6 +91,23 @@ def test_slices(most, affordable, rows):
     assert passes.slices(most, affordable) == rows
 
 
+@pytest.mark.parametrize(("side", "rows"), [(64, 4), (2048, 2)])
+def test_as_many_rows_are_timed_as_go_together(monkeypatch, side, rows):
+    """Small frames go through the UNet with both prompts, large ones on a CPU with each."""
+    seen = []
+
+    def timed(*_: object, rows: list[int], **__: object) -> Line:
+        seen.append(rows)
+        return Line(0.0, 1.0)
+
+    monkeypatch.setattr(passes, "timed", timed)
+    monkeypatch.setattr(passes, "_timed_vae", lambda *_, **__: (0.1, 0.2, 1e12, 2e12))
+    passes.time_passes(
+        CPU, torch.float32, width=side, height=side, frames=2, peak=1.0, seconds=1e3, sizes=TINY
+    )
+    assert seen and all(each == [rows] for each in seen)
+
+
 def test_a_line_through_two_slices_gives_the_time_of_all_rows(monkeypatch):
     seconds = iter([3.0, 7.0])  # 1 + 2 a row, for 1 and 3 rows
     monkeypatch.setattr(passes, "seconds_of", lambda *_: next(seconds))
