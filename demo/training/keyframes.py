@@ -80,13 +80,9 @@ def trained_sparsectrl(
         shown = _shown(batch.latents, keyframes_among(chosen, rng))
         at = drawn_step(rng)
         is_half = step < HALF_SIZE * KEYFRAMES.steps
-        residuals = _of_frames(
-            sparsectrl(
-                _halved(shown, rng) if is_half else shown.flatten(0, 1), at, context, FRAMES
-            ),
-            chosen,
-            enlarged=is_half,
-        )
+        pictures = _halved(shown, rng) if is_half else shown.flatten(0, 1)
+        told = sparsectrl(pictures, at, context, FRAMES)
+        residuals = _of_frames(told, chosen, enlarged=is_half)
         seen = noised(
             batch.latents[:, chosen],
             batch.twins[:, chosen],

@@ -234,7 +234,7 @@ def test_the_button_in_the_node_gets_the_miniature(frontend, server):
 
 
 def test_the_form_of_app_mode_offers_the_miniature(frontend, server):
-    """Where its files are missing: in the form alone, since the node has a button of its own."""
+    """The form shows the button where files are missing; in the graph, the node has its own."""
     page = frontend.page
     remove_miniature(frontend, server)
     frontend.open_template(TRY_IT_NOW, fit=False)
