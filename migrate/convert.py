@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import formats
-from .graph import Node, NodeId, Source
+from .graph import Node, NodeId
 from .known import Known, known_nodes, packs, targets
 from .report import Entry, Report
 from .rules import batches, motion, plain, prompts, samplers, videos, windows
-from .rules.work import Work, known_of
+from .rules.work import STAYS_WITH_USER, Work, known_of
 from .suitability import refusal
 
 Rule = Callable[[Work, Node, Known], None]
@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {
     "split": batches.split,
     "merge": batches.merge,
     "register_hook": plain.register_hook,
+    "context_options": windows.context_options,
 }
 # Nodes that only serve others: dropped when nothing uses them any more.
 PART = "part"
@@ -76,8 +77,8 @@ def _convert_graph(work: Work) -> None:
         if known.rule in RULES:
             RULES[known.rule](work, node, known)
         elif known.to and known.rule != PART:
-            if _changes_type(known) and _serves_kept(work, node):
-                work.keep(node, "a node that stays uses it")
+            if _changes_type(known) and work.serves_kept(node):
+                work.keep(node, STAYS_WITH_USER)
             else:
                 plain.convert(work, node, known)
         elif known.stays:
@@ -117,8 +118,8 @@ def _consumers_first(
 
 
 def _drop(work: Work, node: Node, known: Known) -> None:
-    if _serves_kept(work, node):
-        work.keep(node, "a node that stays uses it")
+    if work.serves_kept(node):
+        work.keep(node, STAYS_WITH_USER)
     elif known.to:
         work.absorb(node)
     else:
@@ -130,15 +131,6 @@ def _changes_type(known: Known) -> bool:
     """Return whether an output has another type afterwards, which nodes that stay do not take."""
     after = list(targets()[known.to].outputs.values())
     return any(after[new] != known.outputs[int(old)][1] for old, new in known.output_map.items())
-
-
-def _serves_kept(work: Work, node: Node) -> bool:
-    return any(
-        work.entries[consumer.id].outcome == "kept"
-        for output in range(len(node.outputs))
-        for consumer, _ in work.graph.consumers(Source(node.id, output))
-        if consumer.id in work.entries
-    )
 
 
 def _needed(entries: list[Entry]) -> list[str]:

@@ -54,15 +54,20 @@ def _differences(known: Known) -> Iterator[str]:
             yield f"{name}: {kept}; others become {choices['*']}."
     lost = [
         name
-        for name, kind in (known.widgets if known.to and not known.rule else {}).items()
+        for name, kind in (known.widgets if _is_described(known) else {}).items()
         if name not in known.inputs and name not in known.neutral and kind != "control"
     ]
     if lost:
         yield f"Without {', '.join(lost)}."
-    unlinked = [name for name in known.sockets if known.to and not known.rule]
+    unlinked = [name for name in known.sockets if _is_described(known)]
     gone = [name.rstrip("?") for name in unlinked if name.rstrip("?") not in known.inputs]
     if gone:
         yield f"Not connected any more: {', '.join(gone)}."
+
+
+def _is_described(known: Known) -> bool:
+    """Return whether an entry says what becomes of all inputs; other rules may do more."""
+    return bool(known.to) and known.rule in ("", "context_options")
 
 
 def _sentence(text: str) -> str:

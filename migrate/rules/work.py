@@ -10,6 +10,7 @@ from ..known import CONTROL, UPLOAD, Known, known_nodes, targets
 from ..report import Entry, listed
 from .trace import passed_on
 
+STAYS_WITH_USER = "a node that stays uses it"
 # How far below the node that it serves a new node is put, in the canvas' units.
 _BELOW, _WIDTH, _HEIGHT = 60, 320, 120
 
@@ -152,6 +153,15 @@ class Work:
         nodes = listed([f"node {each.id} ({targets()[each.type].title})" for each in users])
         entry.reason = f"its values are in {nodes} now"
         self.graph.remove(node)
+
+    def serves_kept(self, node: Node) -> bool:
+        """Return whether a node that stays uses a node."""
+        return any(
+            self.entries[consumer.id].outcome == "kept"
+            for output in range(len(node.outputs))
+            for consumer, _ in self.graph.consumers(Source(node.id, output))
+            if consumer.id in self.entries
+        )
 
     def keep(self, node: Node, reason: str) -> None:
         """Say that a node stays as it is, and why."""
