@@ -22,8 +22,8 @@ from .queue.store import Store
 from .queue.webhooks import WebhookSender, delivery_of
 from .storage.data_folder import keep_private
 from .storage.disk import StorageFull
+from .wire.endpoints import ENDPOINTS
 from .wire.outcome import Answer
-from .wire.schemas import ENDPOINTS
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import pipeline
 from ..pipeline import LoraEntry, models, prompts
-from ..pipeline.curve import Strength
+from ..pipeline.curve import Curve, Strength
 from ..pipeline.files import find_lora
 from . import host
 from .fingerprint import file_fingerprint
@@ -98,9 +98,14 @@ def load_managed_files(
 def _lora_entries(stack: LoraStackEntries) -> tuple[LoraEntry, ...]:
     folders = host.lora_folders()
     return tuple(
-        LoraEntry(find_lora(name, folders=folders), model_strength, clip_strength)
+        LoraEntry(find_lora(name, folders=folders), _strength(model_strength), clip_strength)
         for name, model_strength, clip_strength in without_idle(stack)
     )
+
+
+def _strength(value: Strength | str) -> Strength:
+    """Return a number or a curve; in the JSON of API requests, a curve is its text."""
+    return Curve(value) if isinstance(value, str) else value
 
 
 def _origins(files: pipeline.ModelFiles) -> host.Origins:

@@ -16,8 +16,8 @@ from .model_checks import file_problem
 from .sockets import CATEGORY, LoraStackSocket
 from .strength_curve import strength_of
 
-# Name, model strength, CLIP strength.
-LoraStackEntries = Sequence[tuple[str, Strength, float]]
+# Name, model strength, CLIP strength; in JSON, a curve is its text.
+LoraStackEntries = Sequence[tuple[str, Strength | str, float]]
 
 NO_LORA = "None"
 # Saved graphs store widget values by index: slots may be added at the end, not removed.
@@ -101,7 +101,7 @@ class LoraStack(CheckedNode):
         ]
 
 
-def without_idle(stack: LoraStackEntries) -> list[tuple[str, Strength, float]]:
+def without_idle(stack: LoraStackEntries) -> list[tuple[str, Strength | str, float]]:
     """Return the stack without entries that do nothing: "None", or both strengths 0."""
     return [
         (name, model_strength, clip_strength)

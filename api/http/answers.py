@@ -10,9 +10,9 @@ from urllib.parse import quote
 from ..queue.executor import VIDEO_TYPE, JobResult
 from ..queue.records import StoredRequest
 from ..queue.store import LogLine
+from ..wire.endpoints import ENDPOINTS
 from ..wire.hosts import FILES, MOUNT, QUEUE
 from ..wire.outcome import Answer
-from ..wire.schemas import ENDPOINTS
 
 MODEL_HEADERS = {
     "checkpoint": "X-Animatediff-Checkpoint",

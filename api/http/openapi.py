@@ -8,8 +8,9 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel
 
+from ..wire.endpoints import APP_IDS, ENDPOINTS, Endpoint
 from ..wire.hosts import HEALTH, MOUNT, QUEUE, RUN
-from ..wire.schemas import APP_IDS, ENDPOINTS, Endpoint, json_schema
+from ..wire.schemas import json_schema
 
 PAGE = Path(__file__).with_name("page.html")
 # The page is one file and calls only its own server.

@@ -16,6 +16,7 @@ from aiohttp import web
 from ..queue.queue_runner import QueueRunner
 from ..queue.records import StoredRequest
 from ..queue.store import Store
+from ..wire.endpoints import APP_IDS, ENDPOINTS
 from ..wire.hosts import FILES, HOSTS, MOUNT, QUEUE, RUN, local_path, own_url
 from ..wire.problems import (
     IN_PROGRESS,
@@ -23,7 +24,6 @@ from ..wire.problems import (
     RequestRefused,
     error_response,
 )
-from ..wire.schemas import APP_IDS, ENDPOINTS
 from . import answers
 from .guard import as_response, caller_of, needs_no_key
 from .openapi import openapi, page

@@ -21,6 +21,7 @@ from ..queue.store import QueueFull, Store
 from ..queue.webhooks import WebhookSender
 from ..settings import Settings
 from ..wire.bodies import LARGE_AT_ONCE, BodySlots, Parser
+from ..wire.endpoints import ENDPOINTS, Endpoint
 from ..wire.hosts import MOUNT, own_url
 from ..wire.problems import (
     QUEUE_FULL,
@@ -30,7 +31,7 @@ from ..wire.problems import (
     unprocessable,
     validation_answer,
 )
-from ..wire.schemas import ENDPOINTS, Endpoint, RestyleInput
+from ..wire.schemas import RestyleInput
 from .guard import caller_of
 
 

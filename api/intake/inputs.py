@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...pipeline import AnimateDiffV2VError
+from ...pipeline.curve import Strength
 from ...pipeline.presets import PRESETS, Defaults
 from ..net.fetching import FetchedFile, FetchLimits, InputRefused, fetch, is_data_uri
 from ..queue.executor import (
@@ -26,8 +27,9 @@ from ..queue.records import StoredRequest
 from ..settings import Settings
 from ..storage.data_folder import INPUT_NAME, file_size, own_files
 from ..storage.disk import StorageFull, full_disk_refused, is_disk_full
+from ..wire.endpoints import ENDPOINTS, Endpoint
 from ..wire.problems import Detail, RequestRefused, unprocessable
-from ..wire.schemas import ENDPOINTS, AnimateDiffV2VInput, Endpoint, FastInput, RestyleInput
+from ..wire.schemas import AnimateDiffV2VInput, FastInput, RestyleInput
 from .loras import LoraShelf
 from .model_choice import (
     checkpoint_for,
@@ -91,6 +93,8 @@ class Inputs:
                 keyframes=tuple(keyframes),
                 sparsectrl=sparsectrl_for(self.library) if keyframes else "",
                 keyframe_strength=asked.keyframe_strength,
+                context_memory=asked.context_memory,
+                context_memory_end=asked.context_memory_end,
                 refine=asked.refine,
                 refine_denoise=asked.refine_denoise,
                 refine_upscale=asked.refine_upscale,
@@ -174,7 +178,7 @@ class Inputs:
                 f"{name} was removed from models/{folder} while the request waited."
             )
 
-    async def _lora_names(self, asked: RestyleInput) -> tuple[tuple[str, float], ...]:
+    async def _lora_names(self, asked: RestyleInput) -> tuple[tuple[str, Strength], ...]:
         entries = asked.loras if isinstance(asked, AnimateDiffV2VInput) else []
         names = []
         for index, entry in enumerate(entries):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...pipeline import AnimateDiffV2VError
+from ...pipeline.curve import values_of
 from ...pipeline.video.info import VideoInfo
 from ...pipeline.video.pictures import read_picture
 from ...pipeline.video.probe import probe_video
@@ -52,6 +53,7 @@ def check_video(path: Path, asked: RestyleInput, settings: Settings) -> None:
         )
     _check_length(info, asked, settings)
     _check_keyframes(info, asked)
+    _check_curves(info, asked)
 
 
 def selection(asked: RestyleInput) -> dict[str, Any]:
@@ -127,6 +129,21 @@ def _check_keyframes(info: VideoInfo, asked: RestyleInput) -> None:
             f"from 0 to {count - 1}, and -1 is the last one",
             "value_error",
         )
+
+
+def _check_curves(info: VideoInfo, asked: RestyleInput) -> None:
+    """Check that curves name no frame beyond the video, if its length is known."""
+    frames = _frame_selection(asked)
+    span = frames.span_seconds(info.duration)
+    if span is None or info.duration is None:
+        return
+    count = _frame_count(info, frames, span)
+    for loc, strength in asked.strengths:
+        try:
+            values_of(strength, count)
+        except AnimateDiffV2VError as error:
+            detail = Detail(["body", *loc], str(error), "value_error", {}, str(strength))
+            raise RequestRefused(unprocessable(detail)) from error
 
 
 def check_keyframe(path: Path, index: int) -> None:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...pipeline.curve import Curve, Strength
+
 CHECKPOINTS = "checkpoints"
 MOTION_MODULES = "animatediff_models"
 MOTION_LORAS = "animatediff_motion_lora"
@@ -16,7 +18,7 @@ CONTROLNETS = "controlnet"
 if TYPE_CHECKING:  # PyTorch, which a server without ComfyUI leaves to its workers
     from ...pipeline.presets import Preset
     from ...pipeline.request import RefineUpscale
-    from ...pipeline.sampling import Sampler, Scheduler
+    from ...pipeline.sampling import ContextMemory, Sampler, Scheduler
 
 VIDEO_TYPE = "video/mp4"
 
@@ -35,6 +37,7 @@ class ApiJob:
     keyframes: pictures in the executor's input folder, each with the frame that shows it.
     sparsectrl: the name of their model in models/controlnet; "" without keyframes.
     keyframe_strength: as in KeyframeFiles.
+    context_memory, context_memory_end: as in ContextOptions.
     sequence: increases with each request.
     preset: its options for speed are used; all other values are given here.
     round: among jobs of the same priority, the lower round goes first, then the lower sequence.
@@ -45,14 +48,14 @@ class ApiJob:
     prompt: str
     negative_prompt: str
     steps: int
-    guidance_scale: float
+    guidance_scale: Strength
     seed: int
     sampler: Sampler
     scheduler: Scheduler
-    denoise: float
+    denoise: Strength
     checkpoint: str
     motion_module: str
-    loras: tuple[tuple[str, float], ...] = ()
+    loras: tuple[tuple[str, Strength], ...] = ()
     motion_loras: tuple[tuple[str, float], ...] = ()
     select_every_nth_frame: int = 1
     force_rate: float = 0
@@ -65,6 +68,8 @@ class ApiJob:
     keyframes: tuple[tuple[Path, int], ...] = ()
     sparsectrl: str = ""
     keyframe_strength: float = 1
+    context_memory: ContextMemory = "none"
+    context_memory_end: float = 1
     is_low_priority: bool = False
     sequence: int = 0
     round: int = 0
@@ -77,14 +82,19 @@ class ApiJob:
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as JSON values, for `from_json`."""
-        keyframes = [(str(picture), frame) for picture, frame in self.keyframes]
-        return asdict(self) | {"video": str(self.video), "keyframes": keyframes}
+        return asdict(self) | {
+            "video": str(self.video),
+            "keyframes": [(str(picture), frame) for picture, frame in self.keyframes],
+            "loras": [(name, _as_json(strength)) for name, strength in self.loras],
+            "guidance_scale": _as_json(self.guidance_scale),
+            "denoise": _as_json(self.denoise),
+        }
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> ApiJob:
         """Return the job of values that `as_json` returned."""
         loras, motion_loras = (
-            tuple((name, strength) for name, strength in values[kind])
+            tuple((name, _of_json(strength)) for name, strength in values[kind])
             for kind in ("loras", "motion_loras")
         )
         read = {
@@ -92,8 +102,23 @@ class ApiJob:
             "loras": loras,
             "motion_loras": motion_loras,
             "keyframes": tuple((Path(each), frame) for each, frame in values["keyframes"]),
+            "guidance_scale": _of_json(values["guidance_scale"]),
+            "denoise": _of_json(values["denoise"]),
         }
         return ApiJob(**{**values, **read})
+
+
+def number_of(strength: Strength) -> float:
+    """Return a LoRA's strength for the text encoder, which reads a prompt once: 0 for a curve."""
+    return 0.0 if isinstance(strength, Curve) else strength
+
+
+def _as_json(strength: Strength) -> float | str:
+    return str(strength) if isinstance(strength, Curve) else strength
+
+
+def _of_json(strength: float | str) -> Strength:
+    return Curve(strength) if isinstance(strength, str) else strength
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,15 @@ from ...pipeline.presets import PRESETS
 from ...pipeline.progress import IsCancelled, stop_if
 from ...pipeline.request import Dtype
 from ...pipeline.video import exact_rate
-from .executor import CHECKPOINTS, CONTROLNETS, MOTION_LORAS, MOTION_MODULES, ApiJob, WorkerOptions
+from .executor import (
+    CHECKPOINTS,
+    CONTROLNETS,
+    MOTION_LORAS,
+    MOTION_MODULES,
+    ApiJob,
+    WorkerOptions,
+    number_of,
+)
 from .local_executor import FORMAT
 
 OnMessage = Callable[[str], None]
@@ -95,7 +103,7 @@ class Renderer:
             motion_module=models / MOTION_MODULES / job.motion_module,
             loras=tuple(
                 # An absolute path stays as it is: models / "loras" / "/a/b" is "/a/b".
-                LoraEntry(models / "loras" / name, model_strength=scale, clip_strength=scale)
+                LoraEntry(models / "loras" / name, scale, number_of(scale))
                 for name, scale in job.loras
             ),
             motion_loras=tuple(
@@ -119,7 +127,7 @@ def _request(job: ApiJob, output: Path, keyframes: tuple[KeyframeFiles, ...] = (
             sampler=job.sampler,
             scheduler=job.scheduler,
             denoise=job.denoise,
-            context=ContextOptions(),
+            context=ContextOptions(memory=job.context_memory, memory_end=job.context_memory_end),
             speed=PRESETS[job.preset].speed,
         ),
         selection=FrameSelection(

@@ -6,12 +6,12 @@ that ran there runs here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from ...pipeline.curve import Strength
 from ...pipeline.errors import AnimateDiffV2VError
 from ...pipeline.prompts.weights import check_prompt
 from ...pipeline.ranges import (
@@ -22,14 +22,18 @@ from ...pipeline.ranges import (
     REFINE,
     SEED,
     SHARE,
+    Range,
 )
 from ...pipeline.request import NEGATIVE_PROMPT, RefineUpscale
+from ...pipeline.sampling.windows import ContextMemory
+from .curves import AlongFrames
 
 LONGEST_PROMPT = 10_000
 LONGEST_REFERENCE = 4_096
 LONGEST_URL = 8_192
 """Of a video_url that is not a data URI; servers and proxies accept no longer ones."""
 MOST_LORAS, MOST_KEYFRAMES = 16, 16
+GUIDANCE, TURBO_GUIDANCE = Range(0.0, 30.0), Range(1.0, 30.0)
 
 SpeedPreset = Literal["exact", "fast"]
 Motion = Literal["zoom-out", "zoom-in", "pan-left", "pan-right", "tilt-up", "tilt-down"]
@@ -58,13 +62,13 @@ class LoraWeight(BaseModel):
         max_length=LONGEST_REFERENCE,
         description="A name in models/loras, an upload, a URL, or a Hugging Face repository.",
     )
-    scale: Finite = Field(
+    scale: Annotated[Strength, AlongFrames(LORA_STRENGTH)] = Field(
         1.0,
-        ge=LORA_STRENGTH.low,
-        le=LORA_STRENGTH.high,
-        description="0 has no effect, 1 is as trained.",
+        description="0 has no effect, 1 is as trained. A curve leaves the text encoder unchanged.",
     )
-    force: bool = Field(False, description="Accepted and ignored: LoRAs are always merged.")
+    force: bool = Field(
+        False, description="Accepted and ignored: LoRAs are always merged, if scale is a number."
+    )
 
 
 class KeyframeImage(BaseModel):
@@ -165,10 +169,29 @@ class RestyleInput(BaseModel):
         description="Beyond the hosted model: how strictly keyframes are followed.",
     )
 
+    context_memory: ContextMemory = Field(
+        "none",
+        description="Beyond the hosted model: what keeps later context windows like the first one. "
+        "ContextRef: they also see its frames. NaiveReuse: they begin as it does; for a strength "
+        "of 1.",
+    )
+    context_memory_end: Finite = Field(
+        1,
+        ge=SHARE.low,
+        le=SHARE.high,
+        description="Beyond the hosted model: the fraction of the noise schedule at which the "
+        "memory ends.",
+    )
+
     @property
     def usable_seed(self) -> int | None:
         """The seed for the sampler, from 0 to 2^53 - 1."""
         return None if self.seed is None else self.seed % (DRAWN_SEED.high + 1)
+
+    @property
+    def strengths(self) -> list[tuple[tuple[str | int, ...], Strength]]:
+        """The numbers that can be curves, with the paths of their fields."""
+        return []
 
 
 class AnimateDiffV2VInput(RestyleInput):
@@ -177,8 +200,8 @@ class AnimateDiffV2VInput(RestyleInput):
     model_config = ConfigDict(title="AnimatediffV2vInput")
 
     num_inference_steps: int = Field(25, ge=1, le=100, description="Denoising steps.")
-    guidance_scale: Finite = Field(
-        7.0, ge=0, le=30, description="How strictly the prompt is followed."
+    guidance_scale: Annotated[Strength, AlongFrames(GUIDANCE)] = Field(
+        7.0, description="How strictly the prompt is followed."
     )
     base_model: str = Field(
         "cardosAnimev20",
@@ -197,6 +220,12 @@ class AnimateDiffV2VInput(RestyleInput):
         description="2 keeps every second frame; the duration stays.",
     )
 
+    @property
+    def strengths(self) -> list[tuple[tuple[str | int, ...], Strength]]:
+        """The numbers that can be curves, with the paths of their fields."""
+        loras = [(("loras", index, "scale"), each.scale) for index, each in enumerate(self.loras)]
+        return [(("guidance_scale",), self.guidance_scale), *loras]
+
 
 class AnimateDiffV2VTurboInput(AnimateDiffV2VInput):
     """The input of fal-ai/animatediff-v2v/turbo."""
@@ -204,8 +233,8 @@ class AnimateDiffV2VTurboInput(AnimateDiffV2VInput):
     model_config = ConfigDict(title="AnimatediffV2vTurboInput")
 
     num_inference_steps: int = Field(8, ge=4, le=12, description="Denoising steps.")
-    guidance_scale: Finite = Field(
-        2.2, ge=1, le=30, description="How strictly the prompt is followed."
+    guidance_scale: Annotated[Strength, AlongFrames(TURBO_GUIDANCE)] = Field(
+        2.2, description="How strictly the prompt is followed."
     )
 
 
@@ -215,14 +244,11 @@ class FastInput(RestyleInput):
     model_config = ConfigDict(title="FastAnimatediffVideoToVideoInput")
 
     num_inference_steps: int = Field(25, ge=1, le=100, description="Denoising steps.")
-    guidance_scale: Finite = Field(
-        7.5, ge=0, le=30, description="How strictly the prompt is followed."
+    guidance_scale: Annotated[Strength, AlongFrames(GUIDANCE)] = Field(
+        7.5, description="How strictly the prompt is followed."
     )
-    strength: Finite = Field(
-        0.7,
-        ge=0,
-        le=1,
-        description="Share of the video that is made new: 0 keeps it, 1 replaces it.",
+    strength: Annotated[Strength, AlongFrames(SHARE)] = Field(
+        0.7, description="Share of the video that is made new: 0 keeps it, 1 replaces it."
     )
     first_n_seconds: Finite = Field(
         3, gt=0, le=3600, description="Seconds of the video to restyle."
@@ -232,6 +258,11 @@ class FastInput(RestyleInput):
         default_factory=list, max_length=6, description="Camera moves, from motion LoRAs."
     )
 
+    @property
+    def strengths(self) -> list[tuple[tuple[str | int, ...], Strength]]:
+        """The numbers that can be curves, with the paths of their fields."""
+        return [(("guidance_scale",), self.guidance_scale), (("strength",), self.strength)]
+
 
 class FastTurboInput(FastInput):
     """The input of fal-ai/fast-animatediff/turbo/video-to-video."""
@@ -239,8 +270,8 @@ class FastTurboInput(FastInput):
     model_config = ConfigDict(title="FastAnimatediffTurboVideoToVideoInput")
 
     num_inference_steps: int = Field(12, ge=1, le=100, description="Denoising steps.")
-    guidance_scale: Finite = Field(
-        2.0, ge=0, le=30, description="How strictly the prompt is followed."
+    guidance_scale: Annotated[Strength, AlongFrames(GUIDANCE)] = Field(
+        2.0, description="How strictly the prompt is followed."
     )
 
 
@@ -271,61 +302,6 @@ class AnimateDiffV2VOutput(FastOutput):
         description="Seconds of decode, encode, sample, decode_latents and write, which overlap, "
         "and their total."
     )
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A model that can be called.
-
-    endpoint_id: the path for submissions; status and result use its first two parts, `app_id`.
-    """
-
-    endpoint_id: str
-    input: type[AnimateDiffV2VInput] | type[FastInput]
-    output: type[FastOutput]
-    summary: str
-
-    @property
-    def app_id(self) -> str:
-        """Owner and alias, the path for status, result and cancel."""
-        return "/".join(self.endpoint_id.split("/")[:2])
-
-    @property
-    def is_turbo(self) -> bool:
-        """True for the endpoints that need a distilled motion module."""
-        return "turbo" in self.endpoint_id.split("/")
-
-
-ENDPOINTS = {
-    each.endpoint_id: each
-    for each in (
-        Endpoint(
-            "fal-ai/animatediff-v2v",
-            AnimateDiffV2VInput,
-            AnimateDiffV2VOutput,
-            "Restyle a video",
-        ),
-        Endpoint(
-            "fal-ai/animatediff-v2v/turbo",
-            AnimateDiffV2VTurboInput,
-            AnimateDiffV2VOutput,
-            "Restyle a video in few steps",
-        ),
-        Endpoint(
-            "fal-ai/fast-animatediff/video-to-video",
-            FastInput,
-            FastOutput,
-            "Restyle the first seconds of a video",
-        ),
-        Endpoint(
-            "fal-ai/fast-animatediff/turbo/video-to-video",
-            FastTurboInput,
-            FastOutput,
-            "Restyle the first seconds of a video in few steps",
-        ),
-    )
-}
-APP_IDS = sorted({endpoint.app_id for endpoint in ENDPOINTS.values()})
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

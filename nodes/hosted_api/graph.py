@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ...api.queue.executor import ApiJob
+from ...api.queue.executor import ApiJob, number_of
+from ...pipeline import ContextOptions
+from ...pipeline.curve import Curve, Strength
 
 OUTPUT_NODE = "restyle"
 OUTPUT_FOLDER = "animatediff_v2v"
@@ -34,6 +37,9 @@ def graph(job: ApiJob, *, video: str) -> Graph:
     if job.keyframes:
         nodes |= _keyframe_nodes(job, folder=PurePosixPath(video).parent)
         stacks["control"] = ["keyframes", 0]
+    if job.context_memory != "none":
+        nodes["windows"] = _windows(job)
+        stacks["context_options"] = ["windows", 0]
     nodes[OUTPUT_NODE] = {
         "class_type": "ADV2V_VideoToVideo",
         "inputs": {
@@ -41,7 +47,7 @@ def graph(job: ApiJob, *, video: str) -> Graph:
             "prompt": job.prompt,
             "negative_prompt": job.negative_prompt,
             "num_inference_steps": job.steps,
-            "guidance_scale": job.guidance_scale,
+            "guidance_scale": _strength(job.guidance_scale, "guidance", nodes),
             "base_model": job.checkpoint,
             "motion_module": job.motion_module,
             "select_every_nth_frame": job.select_every_nth_frame,
@@ -49,7 +55,7 @@ def graph(job: ApiJob, *, video: str) -> Graph:
             "sampler": job.sampler,
             "scheduler": job.scheduler,
             **({} if job.preset == "exact" else {"preset": job.preset}),
-            "denoise": job.denoise,
+            "denoise": _strength(job.denoise, "denoise", nodes),
             "force_rate": job.force_rate,
             "duration": job.duration_seconds,
             "match_source": job.match_source,
@@ -64,7 +70,21 @@ def graph(job: ApiJob, *, video: str) -> Graph:
     return nodes
 
 
-def _stack(loras: Sequence[tuple[str, float]]) -> dict[str, Any]:
+def _strength(strength: Strength, name: str, nodes: Graph) -> Any:
+    """Return the value of an input: a number, or the link to a node with a curve that is added."""
+    if not isinstance(strength, Curve):
+        return strength
+    inputs = {"curve": str(strength), "start": strength.start, "end": strength.end}
+    nodes[f"curve_{name}"] = {"class_type": "ADV2V_StrengthCurve", "inputs": inputs}
+    return [f"curve_{name}", 0]
+
+
+def _windows(job: ApiJob) -> dict[str, Any]:
+    windows = ContextOptions(memory=job.context_memory, memory_end=job.context_memory_end)
+    return {"class_type": "ADV2V_ContextOptions", "inputs": asdict(windows)}
+
+
+def _stack(loras: Sequence[tuple[str, Strength]]) -> dict[str, Any]:
     """Return LoRAs as a value of the socket, because downloaded ones are in no combo's list.
 
     File names are enough, see nodes/host/folders.py; paths would be written into the video.
@@ -72,23 +92,29 @@ def _stack(loras: Sequence[tuple[str, float]]) -> dict[str, Any]:
     entries = (
         (Path(name).name if Path(name).is_absolute() else name, scale) for name, scale in loras
     )
-    return {"__value__": [[name, scale, scale] for name, scale in entries]}
+    return {
+        "__value__": [
+            [name, str(scale) if isinstance(scale, Curve) else scale, number_of(scale)]
+            for name, scale in entries
+        ]
+    }
 
 
-def _lora_nodes(loras: Sequence[tuple[str, float]]) -> Graph:
+def _lora_nodes(loras: Sequence[tuple[str, Strength]]) -> Graph:
     nodes: Graph = {}
+    curves: Graph = {}
     for start in range(0, len(loras), MAX_LORAS_PER_NODE):
         inputs: dict[str, Any] = {}
         for slot, (name, scale) in enumerate(loras[start : start + MAX_LORAS_PER_NODE], 1):
             inputs |= {
                 f"lora_{slot}": name,
-                f"model_strength_{slot}": scale,
-                f"clip_strength_{slot}": scale,
+                f"model_strength_{slot}": _strength(scale, f"lora{start + slot}", curves),
+                f"clip_strength_{slot}": number_of(scale),
             }
         if nodes:
             inputs["lora_stack"] = [_last(nodes, "loras"), 0]
         nodes[f"loras{start}"] = {"class_type": "ADV2V_LoraStack", "inputs": inputs}
-    return nodes
+    return {**curves, **nodes}
 
 
 def _motion_lora_nodes(motion_loras: Sequence[tuple[str, float]]) -> Graph:

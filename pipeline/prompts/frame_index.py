@@ -14,6 +14,8 @@ from typing import Any
 
 INDEX = r"-?\d{1,9}(?:\.\d{1,9})?"
 EXPRESSION = r"[-+*/().\d ]{0,40}?\bmax(?:_f|_frames)?\b[-+*/().\d ]{0,40}"
+LONGEST = 100
+"""Characters of a frame; Python's parser runs out of memory with thousands of signs."""
 _DASHED = re.compile(r"(\d{1,9})\s*[-–—]\s*(\d{1,9})")
 _COLON = re.compile(rf"({INDEX})\s*[:：]\s*({INDEX})?")
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
@@ -80,6 +82,8 @@ def parse_frames(text: str) -> Frames | None:
     AnimateDiff-Evolved.
     """
     text = text.strip()
+    if len(text) > LONGEST:
+        return None
     if match := _DASHED.fullmatch(text):
         frames = Frames(FrameIndex(match[1]), FrameIndex(match[2]), includes_end=True, holds=True)
     elif match := _COLON.fullmatch(text):

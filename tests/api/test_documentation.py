@@ -4,8 +4,8 @@ import re
 
 import pytest
 from animatediff_v2v.api.settings import SWITCH, Settings
+from animatediff_v2v.api.wire.endpoints import ENDPOINTS
 from animatediff_v2v.api.wire.hosts import HOSTS
-from animatediff_v2v.api.wire.schemas import ENDPOINTS
 
 from ..host.comfy_server import PACK
 

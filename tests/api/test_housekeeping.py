@@ -26,9 +26,10 @@ from animatediff_v2v.api.settings import Settings, load_settings
 from animatediff_v2v.api.storage.clock import SteadyClock
 from animatediff_v2v.api.storage.data_folder import INPUT_NAME
 from animatediff_v2v.api.storage.disk import StorageFull
+from animatediff_v2v.api.wire.endpoints import ENDPOINTS
 from animatediff_v2v.api.wire.outcome import Answer
 from animatediff_v2v.api.wire.problems import RequestRefused, validation_answer
-from animatediff_v2v.api.wire.schemas import ENDPOINTS, LONGEST_URL
+from animatediff_v2v.api.wire.schemas import LONGEST_URL
 from animatediff_v2v.pipeline import AnimateDiffV2VError
 from pydantic import ValidationError
 

@@ -15,7 +15,7 @@ import pytest
 from animatediff_v2v.pipeline.video import VideoReader
 from PIL import Image
 
-from .homes import QUEUE, V2V
+from .homes import QUEUE, V2V, data_uri, write_clip
 
 FAST = "/fal-ai/fast-animatediff/video-to-video"
 CANCELLED = {"detail": "Request was cancelled", "error_type": "request_cancelled"}
@@ -91,6 +91,67 @@ def test_keyframes_guide_the_video_and_are_removed(home, tmp_path):
     assert not home.leftovers()
 
 
+def test_strengths_change_along_the_video(home, tmp_path):
+    """A level curve is its number; a rising one begins as without and ends as with it."""
+
+    def made(**values):
+        values = {"num_inference_steps": 4, "guidance_scale": 2} | values
+        video = home.result(home.submit(**values)).json()["video"]
+        path = tmp_path / "made.mp4"
+        path.write_bytes(home.get(video["url"], key=None).content)
+        with VideoReader(path) as frames:
+            return np.stack(list(frames)).astype(int)
+
+    def styled(scale):
+        return made(loras=[{"path": "style_lora", "scale": scale}])
+
+    def difference(found, other):
+        return np.abs(found - other).mean()
+
+    for along, number in (("0: 4", 4), ("0: 1, -1: 1", 1)):
+        assert difference(made(guidance_scale=along), made(guidance_scale=number)) < 1
+    plain, rising = made(), styled("0: 0, 2: 0, -1: 4")
+    assert difference(rising[-1], plain[-1]) > 2 * difference(rising[0], plain[0])
+    fast = {"endpoint": FAST, "select_every_nth_frame": None}
+    source = made(**fast, strength=0)
+    held = made(**fast, strength="0: 0, 4: 0, 5: 1")
+    assert difference(held[:4], source[:4]) < 1 < difference(held[6:], source[6:])
+    assert not home.leftovers()
+
+
+def test_a_curve_beyond_the_video_is_refused_by_its_field(home):
+    wrong = [
+        ({"guidance_scale": "0: 1, 4: 7"}, ["guidance_scale"], "frame 4 is beyond the video, "
+         "whose 4 frames are counted from 0 to 3; the last one can be written as -1"),
+        ({"loras": [{"path": "style_lora"}, {"path": "style_lora", "scale": "9: 1"}]},
+         ["loras", 1, "scale"], "frame 9 is beyond the video"),
+        ({"endpoint": FAST, "strength": "0.5: 0, 2: 1"}, ["strength"], "comes after frame 4"),
+    ]  # fmt: skip
+    for values, loc, sentence in wrong:
+        answer = home.result(home.submit(**values))
+        (detail,) = answer.json()["detail"]
+        assert answer.status_code == 422 and sentence in detail["msg"], detail
+        assert (detail["loc"], detail["type"]) == (["body", *loc], "value_error")
+    assert not home.leftovers()
+
+
+def test_the_memory_of_windows_reaches_the_sampler(home, tmp_path):
+    clip = write_clip(tmp_path / "long.mp4", frames=40, frame_rate=10)
+    wanted = {"video_url": data_uri(clip), "select_every_nth_frame": 1}
+    made = [
+        home.get(home.result(request).json()["video"]["url"], key=None).content
+        for request in (
+            home.submit(**wanted),
+            home.submit(**wanted, context_memory="ContextRef"),
+            home.submit(**wanted, context_memory="ContextRef", context_memory_end=0),
+        )
+    ]
+    if home.is_comfyui:
+        assert len(made) == 3, "each file contains its own graph"
+        return
+    assert made[0] == made[2] != made[1]
+
+
 def test_run_answers_with_the_output_itself(home):
     answer = home.post(f"/fal/fal.run{V2V}", home.wish())
     assert answer.status_code == 200
@@ -117,6 +178,7 @@ def test_the_defaults_are_the_hosted_ones(home):
     # Ours alone; nothing changes without them.
     common |= {"match_source": 0, "restore_frames": False, "preset": "exact"}
     common |= {"keyframes": None, "keyframe_strength": 1}
+    common |= {"context_memory": "none", "context_memory_end": 1}
     common |= {"refine": 1, "refine_denoise": 0.35, "refine_upscale": "image"}
     hosted = {
         "base_model": "cardosAnimev20",

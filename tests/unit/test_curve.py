@@ -46,6 +46,7 @@ REFUSED = [
     ("0: 0.2, 1", "'1' names no frame"),
     ("a: 1", "'a: 1' names no frame"),
     ("0-8: 1", "'0-8: 1' names no frame"),
+    ("-" * 9000 + "1: 1", "names no frame"),
     ("0: x", "In the curve '0: x', 'x' at frame 0 is not a number."),
     ("0: 1, 8:", "'' at frame 8 is not a number"),
     ("0: nan", "'nan' at frame 0 is not a number"),

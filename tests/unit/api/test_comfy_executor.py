@@ -18,7 +18,8 @@ from animatediff_v2v.nodes.hosted_api.executor import ComfyExecutor
 from animatediff_v2v.nodes.hosted_api.graph import OUTPUT_NODE, graph
 from animatediff_v2v.nodes.hosted_api.keyframe_pictures import crop_keyframes
 from animatediff_v2v.nodes.queue_numbers import number_in_front_of
-from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled
+from animatediff_v2v.pipeline import AnimateDiffV2VError, Cancelled, ContextOptions
+from animatediff_v2v.pipeline.curve import Curve
 from PIL import Image
 
 TIMINGS = {"total": 1.0}
@@ -329,6 +330,47 @@ def test_loras_from_requests_are_not_listed_in_comfyui():
     assert nodes[OUTPUT_NODE]["inputs"]["lora_stack"] == {
         "__value__": [["style.safetensors", 0.5, 0.5], ["0f.safetensors", 1.0, 1.0]]
     }
+
+
+def test_curves_are_nodes_or_text(tmp_path):
+    """In a stack, whose value is JSON, a curve is its text."""
+    rising, falling = Curve("0: 0, 8: 1 ease"), Curve("0: 1, -1: 0")
+    loras = (("a.safetensors", rising), ("b.safetensors", 0.5))
+    asked = job(loras=loras, guidance_scale=falling, denoise=rising)
+    nodes = graph(asked, video="a.mp4")
+    assert nodes["curve_denoise"] == {
+        "class_type": "ADV2V_StrengthCurve",
+        "inputs": {"curve": "0: 0, 8: 1 ease", "start": 0.0, "end": 1.0},
+    }
+    inputs = nodes[OUTPUT_NODE]["inputs"]
+    assert inputs["denoise"] == ["curve_denoise", 0]
+    assert inputs["guidance_scale"] == ["curve_guidance", 0]
+    stack = nodes["loras0"]["inputs"]
+    assert (stack["model_strength_1"], stack["clip_strength_1"]) == (["curve_lora1", 0], 0.0)
+    assert (stack["model_strength_2"], stack["clip_strength_2"]) == (0.5, 0.5)
+    downloaded = str(Path("0f.safetensors").absolute())
+    inputs = graph(job(loras=((downloaded, rising),)), video="a.mp4")[OUTPUT_NODE]["inputs"]
+    assert inputs["lora_stack"] == {"__value__": [["0f.safetensors", "0: 0, 8: 1 ease", 0.0]]}
+    renderer = rendering.Renderer(WorkerOptions(models=tmp_path, device="cpu"))
+    read = ApiJob.from_json(json.loads(json.dumps(asked.as_json())))
+    assert read == asked
+    sampling = renderer._request(read, Path("b.mp4")).sampling
+    assert (sampling.denoise, sampling.guidance.scale) == (rising, falling)
+    files = renderer._files(read).loras
+    assert [(each.model_strength, each.clip_strength) for each in files] == [
+        (rising, 0.0),
+        (0.5, 0.5),
+    ]
+
+
+def test_the_memory_of_windows_reaches_both_executors():
+    asked = job(context_memory="ContextRef", context_memory_end=0.25)
+    nodes = graph(asked, video="a.mp4")
+    assert nodes[OUTPUT_NODE]["inputs"]["context_options"] == ["windows", 0]
+    inputs = nodes["windows"]["inputs"]
+    assert ContextOptions(**inputs) == ContextOptions(memory="ContextRef", memory_end=0.25)
+    assert rendering._request(asked, Path("b.mp4")).sampling.context == ContextOptions(**inputs)
+    assert "windows" not in graph(job(), video="a.mp4")
 
 
 @pytest.mark.parametrize("wanted", [False, True])
