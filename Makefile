@@ -29,7 +29,7 @@ types: $(VENV)/.ready-to-test
 
 # Networks this small gain nothing from a second thread: one process per core, each with a share of the tests.
 unit: $(VENV)/.ready-to-test clients
-	$(RUN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	$(RUN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal --durations=40
 
 # The checks to run before each commit: under 90 seconds on two cores. The rest runs in `make test`.
 quick: lint

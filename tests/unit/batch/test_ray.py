@@ -62,8 +62,10 @@ def test_a_killed_actor_loses_nothing(ray, weights, tmp_path):
         run_on_ray(BatchRun(ledger, units, on_event=on_event), device="cpu", workers=1)
         rows = ledger.rows()
     assert [row.state for row in rows] == ["done"] * len(clips)
-    # The unit at hand, and the one that was being read.
-    assert (events.count("worker lost"), events.count("again")) == (1, 2)
+    # The unit at hand, unless it was done before the signal came, and the one that was being read.
+    done_before = events[: events.index("worker lost")].count("done")
+    assert events.count("worker lost") == 1
+    assert events.count("again") == len(clips) - done_before
     assert events.count("done") == len(clips)
     for clip in clips:
         assert (there / clip.name).read_bytes() == (here / clip.name).read_bytes()
