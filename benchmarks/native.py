@@ -70,6 +70,9 @@ class Graph:
     motion_scale: float | list[float] = 1.0
     """A number, or one for each frame; so is the effect."""
     motion_effect: float | list[float] = 1.0
+    scale_masks: int = 0
+    """Masks that multiply the motion scale, of noise: 0, 1 for all frames, or one for each."""
+    effect_masks: int = 0
     start: float = 0.0
     end: float = 1.0
     beta_schedule: str = "autoselect"
@@ -206,6 +209,8 @@ def ours(bench: Bench, graph: Graph, model: Any) -> Any:
         motion_module=bench.motion(graph),
         motion_scale=graph.motion_scale,
         motion_effect=graph.motion_effect,
+        motion_scale_mask=mask_of(graph.scale_masks, seed=50),
+        motion_effect_mask=mask_of(graph.effect_masks, seed=51),
         beta_schedule=graph.beta_schedule,
         start=graph.start,
         end=graph.end,
@@ -213,10 +218,18 @@ def ours(bench: Bench, graph: Graph, model: Any) -> Any:
     )[0]
 
 
-def multival(bench: Bench, strength: float | list[float]) -> Any:
+def mask_of(count: int, *, seed: int) -> torch.Tensor | None:
+    """Return masks of another shape than the latents, or None for a count of 0."""
+    return draw(count, 48, 80, seed=seed).sigmoid() if count else None
+
+
+def multival(bench: Bench, strength: float | list[float], mask: torch.Tensor | None) -> Any:
     if isinstance(strength, list):
-        return bench("ADE_MultivalDynamicFloatInput", float_val=strength)[0]
-    return None if strength == 1.0 else bench("ADE_MultivalDynamic", float_val=strength)[0]
+        node = bench("ADE_MultivalDynamicFloatInput", float_val=strength, mask_optional=mask)
+        return node[0]
+    if strength == 1.0 and mask is None:
+        return None
+    return bench("ADE_MultivalDynamic", float_val=strength, mask_optional=mask)[0]
 
 
 EVOLVED_WINDOWS = {
@@ -229,7 +242,8 @@ EVOLVED_WINDOWS = {
 
 def evolved(bench: Bench, graph: Graph, model: Any) -> Any:
     motion = bench("ADE_LoadAnimateDiffModel", model_name=bench.motion(graph))
-    scale, effect = (multival(bench, each) for each in (graph.motion_scale, graph.motion_effect))
+    scale = multival(bench, graph.motion_scale, mask_of(graph.scale_masks, seed=50))
+    effect = multival(bench, graph.motion_effect, mask_of(graph.effect_masks, seed=51))
     motion = bench(
         "ADE_ApplyAnimateDiffModel",
         motion_model=motion[0],
@@ -618,6 +632,26 @@ GRAPHS = {
         window=windowed("standard_static"),
         motion_scale=[1.0, 1.2, 1.4, 1.6, 1.4, 1.2, 1.0],
         motion_effect=[1.0, 0.8, 0.6, 0.4, 0.6, 0.8, 1.0],
+    ),
+    "Motion scale mask": Graph(motion_scale=1.5, scale_masks=1),
+    "Motion scale mask of each frame": Graph(motion_scale=1.5, scale_masks=4),
+    "Motion effect mask": Graph(effect_masks=1),
+    "Motion effect mask of each frame": Graph(motion_effect=0.8, effect_masks=4),
+    "Motion masks by frame, with curves, in windows": Graph(
+        frames=7,
+        window=windowed("standard_static"),
+        motion_scale=[1.0, 1.2, 1.4, 1.6, 1.4, 1.2, 1.0],
+        motion_effect=[1.0, 0.8, 0.6, 0.4, 0.6, 0.8, 1.0],
+        scale_masks=7,
+        effect_masks=7,
+    ),
+    "Motion masks, uniform windows, v1": Graph(
+        motion="v1",
+        frames=7,
+        window=windowed("standard_uniform", stride=2),
+        motion_scale=1.3,
+        scale_masks=1,
+        effect_masks=7,
     ),
     "FreeInit": Graph(free_init={"iterations": 2}),
     "FreeInit, butterworth, three rounds": Graph(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..pipeline import ContextOptions, FreeInit, files, models
 from ..pipeline.ranges import SHARE
@@ -16,6 +17,8 @@ from .inputs import (
     MOTION_MODULE_TOOLTIP,
     context_input,
     motion_effect_input,
+    motion_mask_inputs,
+    motion_masks,
     motion_scale_input,
 )
 from .loading import MotionStack, model_fingerprint, motion_lora_entries
@@ -72,9 +75,12 @@ class ApplyMotion(CheckedNode):
         control: host.Chain | None = None,
         vae: Any = None,
         motion_effect: float = 1.0,
+        motion_scale_mask: Tensor | None = None,
+        motion_effect_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Load the motion module and attach it to a copy of the MODEL."""
         Span(start, end)
+        masks = motion_masks(motion_scale_mask, motion_effect_mask)
         config, _ = files.unet_of(host.unet_shapes(model), source="The connected MODEL")
         offload = host.Devices.of_comfyui().offload
         motion, family = models.load_motion(
@@ -85,6 +91,7 @@ class ApplyMotion(CheckedNode):
             motion_effect=strength_of("motion_effect", motion_effect),
             placement=models.Placement(offload, host.compute_dtype(model)),
         )
+        motion.set_masks(masks)
         if beta_schedule != USE_EXISTING:
             model = host.with_beta_schedule(model, _beta_schedule(beta_schedule, family))
         guides = None
@@ -176,6 +183,7 @@ def _inputs() -> list[io.Input]:
             tooltip="The checkpoint's VAE, which encodes keyframes that are pictures.",
         ),
         motion_effect_input(),
+        *motion_mask_inputs(),
     ]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..pipeline.models import MotionMasks
 from ..pipeline.presets import Preset
 from ..pipeline.ranges import (
     FORCED_FRAME_RATE,
@@ -332,6 +334,35 @@ def motion_effect_input() -> io.Input:
         tooltip="How much of what the motion module changes is used, from 0 to 1: a number, or a "
         "Strength Curve. 1 is as trained; at 0 each frame is restyled by itself.",
     )
+
+
+def motion_mask_inputs() -> list[io.Input]:
+    """Return the sockets of the masks by which a motion module acts from pixel to pixel."""
+    one_or_each = "One mask for all frames, or one for each."
+    return [
+        io.Mask.Input(
+            "motion_scale_mask",
+            optional=True,
+            tooltip="Multiplies motion_scale in each pixel: white keeps it; black is a scale of 0, "
+            f"with which all frames count alike. {one_or_each}",
+        ),
+        io.Mask.Input(
+            "motion_effect_mask",
+            optional=True,
+            tooltip="Where the motion module acts: as set at white, not at all at black, where "
+            f"each frame is restyled by itself. It multiplies motion_effect. {one_or_each}",
+        ),
+    ]
+
+
+def motion_masks(scale: Tensor | None, effect: Tensor | None) -> MotionMasks:
+    """Return the values of motion_mask_inputs; raise AnimateDiffV2VError if one is no mask."""
+    return MotionMasks.of(*(None if each is None else _shaped(each) for each in (scale, effect)))
+
+
+def _shaped(mask: Tensor) -> Tensor:
+    """Return a mask with its frames in front, as it may come without or with a channel."""
+    return mask.reshape(-1, *mask.shape[-2:])
 
 
 def context_input() -> io.Input:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..pipeline.ranges import CLIP_SKIP
 from . import host
@@ -12,6 +13,8 @@ from .inputs import (
     MOTION_LORA_STACK_TOOLTIP,
     MOTION_MODULE_TOOLTIP,
     motion_effect_input,
+    motion_mask_inputs,
+    motion_masks,
     motion_scale_input,
 )
 from .loading import (
@@ -71,6 +74,8 @@ class LoadModel(CheckedNode):
         clip_skip: int = 1,
         motion_lora_stack: MotionStack | None = None,
         motion_effect: float = 1.0,
+        motion_scale_mask: Tensor | None = None,
+        motion_effect_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Load the files."""
         return io.NodeOutput(
@@ -83,6 +88,7 @@ class LoadModel(CheckedNode):
                 motion_scale=strength_of("motion_scale", motion_scale),
                 motion_effect=strength_of("motion_effect", motion_effect),
                 clip_skip=clip_skip,
+                masks=motion_masks(motion_scale_mask, motion_effect_mask),
             )
         )
 
@@ -148,4 +154,5 @@ def _load_inputs() -> list[io.Input]:
             tooltip=MOTION_LORA_STACK_TOOLTIP,
         ),
         motion_effect_input(),
+        *motion_mask_inputs(),
     ]

@@ -31,6 +31,7 @@ def load_managed(
     motion_effect: Strength = 1.0,
     clip_skip: int = 1,
     fp8_weights: bool = False,
+    masks: models.MotionMasks = models.NO_MASKS,
 ) -> host.ManagedModels:
     """Load the networks that combos name into main memory, for ComfyUI to move."""
     files = model_files(
@@ -43,7 +44,7 @@ def load_managed(
         motion_effect=motion_effect,
         clip_skip=clip_skip,
     )
-    return load_managed_files(files, checkpoint=checkpoint, fp8_weights=fp8_weights)
+    return load_managed_files(files, checkpoint=checkpoint, fp8_weights=fp8_weights, masks=masks)
 
 
 def model_files(
@@ -71,7 +72,11 @@ def model_files(
 
 
 def load_managed_files(
-    files: pipeline.ModelFiles, *, checkpoint: str, fp8_weights: bool = False
+    files: pipeline.ModelFiles,
+    *,
+    checkpoint: str,
+    fp8_weights: bool = False,
+    masks: models.MotionMasks = models.NO_MASKS,
 ) -> host.ManagedModels:
     """Load networks into main memory, for ComfyUI to move.
 
@@ -79,10 +84,11 @@ def load_managed_files(
         files: The files; their device and dtype are ComfyUI's.
         checkpoint: The name of the checkpoint, by which run times are remembered.
         fp8_weights: Store the weights of the UNet in 8 bits.
+        masks: Those of the motion module.
     """
     devices = host.Devices.of_comfyui()
     fp8_weights = fp8_weights or devices.fp8_weights
-    origins = _origins(files)
+    origins = _origins(files, masks)
     if fp8_weights:
         origins = origins.with_fp8_weights()
     networks = models.load_networks(
@@ -92,6 +98,8 @@ def load_managed_files(
         ready=host.ready_networks(origins),
     )
     loaded = models.Models.of(networks, files, find_embedding=_find_embedding)
+    if loaded.unet.motion is not None:
+        loaded.unet.motion.set_masks(masks)
     return host.ManagedModels(loaded, devices, origins=origins, checkpoint=checkpoint)
 
 
@@ -108,11 +116,11 @@ def _strength(value: Strength | str) -> Strength:
     return Curve(value) if isinstance(value, str) else value
 
 
-def _origins(files: pipeline.ModelFiles) -> host.Origins:
+def _origins(files: pipeline.ModelFiles, masks: models.MotionMasks) -> host.Origins:
     """Return what identifies each network: the content of its files, and settings."""
     checkpoint = file_fingerprint(files.checkpoint)
     module = files.motion_module and file_fingerprint(files.motion_module)
-    motion = (module, files.motion_scale, files.motion_effect)
+    motion = (module, files.motion_scale, files.motion_effect, *masks.digests)
     loras = [(file_fingerprint(lora.path), lora) for lora in files.loras]
     motion_loras = [(file_fingerprint(lora.path), lora) for lora in files.motion_loras]
     return host.Origins(

@@ -6,11 +6,18 @@ import logging
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..pipeline import files, models
 from . import host
 from .checks import CheckedNode, Problem
-from .inputs import MOTION_MODULE_TOOLTIP, motion_effect_input, motion_scale_input
+from .inputs import (
+    MOTION_MODULE_TOOLTIP,
+    motion_effect_input,
+    motion_mask_inputs,
+    motion_masks,
+    motion_scale_input,
+)
 from .loading import (
     NO_MOTION_MODULE,
     MotionStack,
@@ -73,6 +80,7 @@ class ModelFromComfy(CheckedNode):
                 ),
                 motion_scale_input(),
                 motion_effect_input(),
+                *motion_mask_inputs(),
             ],
             outputs=[Model.Output(display_name="model", tooltip="For the Sampler.")],
         )
@@ -88,6 +96,8 @@ class ModelFromComfy(CheckedNode):
         motion_lora_stack: MotionStack | None = None,
         motion_scale: float = 1.0,
         motion_effect: float = 1.0,
+        motion_scale_mask: Tensor | None = None,
+        motion_effect_mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Build the network from the weights of the MODEL."""
         ignored = host.ignored_patches(model)
@@ -112,6 +122,8 @@ class ModelFromComfy(CheckedNode):
             fp8_weights=devices.fp8_weights and not is_patched,
             parameterization=host.parameterization(model),
         )
+        if unet.motion is not None:
+            unet.motion.set_masks(motion_masks(motion_scale_mask, motion_effect_mask))
         networks = models.Models(
             unet=unet,
             text_encoder=host.HostTextEncoder(clip),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ..graph import Node, Slot, Source
 from ..known import Known, known_nodes
+from .multivals import Multival, effect_of, multival
 from .trace import maker
 from .work import Work, given, known_of, values_of
 
@@ -40,7 +42,6 @@ _WITHOUT_COUNTERPART = {
     "ad_keyframes": "AnimateDiff keyframes; Apply AnimateDiff has a start and an end",
     "per_block": "strengths of single blocks; motion_scale is for all of them",
     "ad_settings": "changes of the motion module's weights and positions",
-    "effect_multival": "effect masks and single strengths; motion_effect takes one for each frame",
 }
 
 
@@ -55,10 +56,10 @@ def loader(work: Work, node: Node, known: Known) -> None:
     }
     new = _module(values) | _beta_schedule(work, node, values)
     inputs["beta_schedule"] = node.slot("beta_schedule")
-    scale = _scale(work, node, node)
-    new["motion_scale"] = given(node, values, "motion_scale", 1.0) * scale.value
-    inputs["motion_scale"] = node.slot("motion_scale") or scale.source
-    inputs["motion_effect"] = _effect(work, node, node)
+    strengths = _strengths(work, node, node)
+    new["motion_scale"] = given(node, values, "motion_scale", 1.0) * strengths.scale.number
+    inputs |= strengths.inputs
+    inputs["motion_scale"] = node.slot("motion_scale") or strengths.scale.numbers
     inputs["free_init"] = _free_init(work, node)
     if values.get("apply_v2_models_properly") is False and "v2" in str(new.get("motion_module")):
         work.note(
@@ -113,11 +114,11 @@ def evolved(work: Work, node: Node, known: Known) -> None:
 def _fold(work: Work, node: Node, known: Known, applied: Node, loaded: Node) -> None:
     values = values_of(node, known)
     span = values_of(applied, known_nodes()[applied.type])
-    scale = _scale(work, node, applied)
+    strengths = _strengths(work, node, applied)
     new = {
         **_module(values_of(loaded, known_nodes()[loaded.type])),
         **_beta_schedule(work, node, values),
-        "motion_scale": scale.value,
+        "motion_scale": strengths.scale.number,
         "start": given(applied, span, "start_percent", 0.0),
         "end": given(applied, span, "end_percent", 1.0),
     }
@@ -127,8 +128,8 @@ def _fold(work: Work, node: Node, known: Known, applied: Node, loaded: Node) -> 
         "motion_lora_stack": _source(applied, "motion_lora"),
         "context_options": node.slot("context_options"),
         "beta_schedule": node.slot("beta_schedule"),
-        "motion_scale": scale.source,
-        "motion_effect": _effect(work, node, applied),
+        "motion_scale": strengths.scale.numbers,
+        **strengths.inputs,
         "start": _source(applied, "start_percent"),
         "end": _source(applied, "end_percent"),
         "free_init": _free_init(work, node),
@@ -193,65 +194,33 @@ def _source(node: Node, name: str) -> Source | None:
     return slot.source if slot else None
 
 
-# Multivals of a number, or of one for each frame, which motion_scale takes as well.
-_NUMBERS = ("ADE_MultivalDynamic", "ADE_MultivalDynamicFloatInput")
+@dataclass(frozen=True)
+class _Strengths:
+    """The motion scale, and the inputs of the effect and of both masks."""
+
+    scale: Multival
+    inputs: dict[str, Slot | Source | None]
 
 
-class _Scale:
-    """A motion scale: a value, or where it comes from."""
-
-    def __init__(self, value: float = 1.0, source: Source | None = None) -> None:
-        self.value, self.source = value, source
-
-
-def _scale(work: Work, node: Node, holder: Node) -> _Scale:
-    """Return the scale that a multival gives; report those that are not one number."""
-    slot = holder.slot("scale_multival")
-    found = maker(work.graph, slot)
-    if found is None:
-        if slot is not None and slot.source is not None:
-            work.note(node, "Its motion scale comes through a subgraph; set motion_scale by hand.")
-        return _Scale()
-    multival = found[0]
-    is_plain = multival.type in _NUMBERS and not _source(multival, "mask_optional")
-    if not is_plain:
-        work.note(
-            node,
-            f"Its motion scale came from {multival.type}; motion_scale is for the whole video.",
-        )
-        return _Scale()
-    values = values_of(multival, known_nodes()[multival.type])
-    work.use(multival, by=node)
-    return _Scale(float(given(multival, values, "float_val", 1.0)), _source(multival, "float_val"))
+def _strengths(work: Work, node: Node, holder: Node) -> _Strengths:
+    scale, effect = (multival(work, node, holder, kind) for kind in ("scale", "effect"))
+    inputs: dict[str, Slot | Source | None] = {
+        "motion_effect": effect_of(work, node, effect),
+        "motion_scale_mask": scale.mask,
+        "motion_effect_mask": effect.mask,
+    }
+    return _Strengths(scale, inputs)
 
 
 def _note_lost(work: Work, node: Node, holder: Node) -> None:
     """Report what the inputs of a node did that has no counterpart."""
     for name, what in _WITHOUT_COUNTERPART.items():
-        found = maker(work.graph, holder.slot(name))
-        if found is None:
-            continue
-        is_kept = name == "effect_multival" and (_is_one(found[0]) or _is_curve(found[0]))
-        if not is_kept:
+        if maker(work.graph, holder.slot(name)) is not None:
             work.note(node, f"Dropped: {what}.")
     settings = maker(work.graph, holder.slot("sample_settings"))
     if settings and settings[0].type == "ADE_AnimateDiffSamplingSettings":
         for sentence in _lost_settings(work, settings[0]):
             work.note(node, sentence)
-
-
-def _effect(work: Work, node: Node, holder: Node) -> Source | None:
-    """Return the numbers for each frame that an effect multival gives."""
-    found = maker(work.graph, holder.slot("effect_multival"))
-    if found is None or not _is_curve(found[0]):
-        return None
-    work.use(found[0], by=node)
-    return _source(found[0], "float_val")
-
-
-def _is_curve(multival: Node) -> bool:
-    is_masked = _source(multival, "mask_optional") is not None
-    return multival.type == "ADE_MultivalDynamicFloatInput" and not is_masked
 
 
 def _free_init(work: Work, node: Node) -> Source | None:
@@ -266,13 +235,6 @@ def _free_init(work: Work, node: Node) -> Source | None:
 def _is_free_init(node: Node) -> bool:
     known = known_nodes().get(node.type)
     return node.type == _FREE_INIT or (known is not None and known.to == _FREE_INIT)
-
-
-def _is_one(multival: Node) -> bool:
-    known = known_nodes().get(multival.type)
-    value = values_of(multival, known).get("float_val") if known else None
-    is_masked = any(_source(multival, name) for name in ("mask_optional", "float_val"))
-    return value == 1 and not is_masked
 
 
 def _lost_settings(work: Work, settings: Node) -> list[str]:

@@ -128,6 +128,8 @@ class _Sampling:
         to_sigma = model.get_model_object("model_sampling").percent_to_sigma
         self._levels = (to_sigma(applied.start), to_sigma(applied.end))
         frames, *shape = noise_shape
+        if applied.motion is not None:
+            applied.motion.masks.check_count(frames)
         window = self._window(frames)
         self._memory_end = to_sigma(window.memory_end)
         length = _frames_to_make_room_for(frames, window)

@@ -230,9 +230,7 @@ class NativeUNet:
         if motion is None:
             return features
         moved: Tensor = motion(features, self._num_frames, default_chunk_tokens(features.device))
-        effect = self._strengths.motion_effect
-        rows = None if effect is None else effect.view(-1, 1, 1, 1).to(features)
-        return blended(features, moved, rows)
+        return blended(features, moved, self._strengths.motion_effect)
 
     def _layer(
         self,

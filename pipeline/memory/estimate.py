@@ -124,6 +124,7 @@ def _with_level_curves(unet: MotionUNet) -> MotionUNet:
     if motion is not None:
         motion.scale = level if isinstance(motion.scale, Curve) else motion.scale
         motion.effect = level if isinstance(motion.effect, Curve) else motion.effect
+        motion.set_masks(motion.masks.of_one_frame())
     return unet
 
 

@@ -9,6 +9,7 @@ from ..on_demand import on_demand
 if TYPE_CHECKING:
     from .bundle import Models, load_models
     from .controlnet import ControlNetwork, load_control_network
+    from .frame_masks import NO_MASKS, FrameMask, MotionMasks
     from .ip_adapter import IpAdapter, load_ip_adapter_network
     from .loading import (
         Placement,
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from .vae import LatentCodec
 
 __all__ = [
+    "NO_MASKS",
     "ControlNetwork",
+    "FrameMask",
     "IpAdapter",
     "LatentCodec",
     "Models",
+    "MotionMasks",
     "Placement",
     "ReadyNetworks",
     "SparseControlNetwork",
@@ -46,6 +50,7 @@ on_demand(
     {
         "bundle": ("Models", "load_models"),
         "controlnet": ("ControlNetwork", "load_control_network"),
+        "frame_masks": ("NO_MASKS", "FrameMask", "MotionMasks"),
         "ip_adapter": ("IpAdapter", "load_ip_adapter_network"),
         "loading": (
             "Placement",

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..curve import Curve, Strength
+from .frame_masks import NO_MASKS, MotionMasks
 from .ops.eager import gate, in_parts
 from .ops.frame_norm import group_norm
-from .ops.layer_changes import Rows, RowStrengths
 from .ops.linear import project_together
+from .pass_strengths import KeyScales, RowStrength, of_pixels
 
 HEADS = 8  # in every AnimateDiff module; it does not follow from a tensor's shape
 NORM_GROUPS = 32
@@ -69,17 +70,18 @@ class TemporalAttention(nn.Module):
         self.pos_encoder = PositionalEncoding(channels, max_frames)
         # Multiplies the keys: above 1 sharpens attention over time, AnimateDiff's `motion_scale`.
         self.key_scale = 1.0
-        # Multiplies the keys of each row, if the motion scale is a curve.
-        self.key_scales: RowStrengths | None = None
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map [batch, pixels, frames, channels] to the same shape."""
+    def forward(self, tokens: Tensor, scales: Tensor | None = None) -> Tensor:
+        """Map [batch, pixels, frames, channels] to the same shape.
+
+        Args:
+            tokens: The tokens.
+            scales: Multiply the keys, [batch, 1 or pixels, frames, 1]; None takes `key_scale`.
+        """
         tokens = self.pos_encoder(tokens)
         query, key, value = project_together(tokens, self.to_q, self.to_k, self.to_v)
-        if self.key_scales is not None:
-            # Each row is a frame: [batch, 1, frames, 1].
-            scales = self.key_scales.current.strengths.view(len(tokens), 1, -1, 1)
-            key = key * scales.to(key)
+        if scales is not None:
+            key = key * scales
         elif self.key_scale != 1.0:
             key = key * self.key_scale
         attended: Tensor = self.to_out[0](attend_over_frames(query, key, value))
@@ -153,10 +155,10 @@ class TemporalBlock(nn.Module):
         self.ff = FeedForward(channels)
         self.ff_norm = nn.LayerNorm(channels)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map [batch, pixels, frames, channels] to the same shape."""
+    def forward(self, tokens: Tensor, scales: Tensor | None = None) -> Tensor:
+        """Map [batch, pixels, frames, channels] to the same shape; see TemporalAttention."""
         for norm, attention in zip(self.norms, self.attention_blocks, strict=True):
-            tokens = attention(norm(tokens)) + tokens
+            tokens = attention(norm(tokens), scales) + tokens
         forwarded: Tensor = self.ff(self.ff_norm(tokens))
         return forwarded + tokens
 
@@ -171,6 +173,8 @@ class TemporalTransformer(nn.Module):
         self.proj_in = nn.Linear(channels, channels)
         self.transformer_blocks = nn.ModuleList([TemporalBlock(channels, max_frames, attentions)])
         self.proj_out = nn.Linear(channels, channels)
+        # Of each row, and of each pixel with a mask; None takes the attentions' `key_scale`.
+        self.key_scales: KeyScales | None = None
 
     def forward(
         self, features: Tensor, num_frames: int, tokens_at_once: int | None = None
@@ -185,14 +189,18 @@ class TemporalTransformer(nn.Module):
         rows, channels, height, width = features.shape
         split = (-1, num_frames, channels, height * width)
         normed = group_norm(self.norm, features, num_frames).reshape(split)
+        scales = None if self.key_scales is None else self.key_scales.at(features)
         features = features.reshape(split)
 
         def moved(part: slice) -> Tensor:
             # The only copy: contiguous frames suit attention and all other operations.
             tokens = normed[..., part].permute(0, 3, 1, 2).contiguous()
             tokens = self.proj_in(tokens)
+            own = of_pixels(scales, part)
+            if own is not None:  # from [rows, pixels] to [batch, pixels, frames, 1]
+                own = own.view(len(tokens), num_frames, -1).transpose(1, 2).unsqueeze(-1)
             for block in self.transformer_blocks:
-                tokens = block(tokens)
+                tokens = block(tokens, own)
             change: Tensor = self.proj_out(tokens)
             return features[..., part] + change.permute(0, 2, 3, 1)
 
@@ -253,7 +261,8 @@ class MotionModules(nn.Module):
         self.scale: Strength = 1.0
         self.effect: Strength = 1.0
         """Share of the modules' change of features that is used."""
-        self._key_scales: RowStrengths | None = None
+        self.masks: MotionMasks = NO_MASKS
+        self._key_scales: KeyScales | None = None
         self.down_blocks = nn.ModuleList(
             [MotionBlock(c, max_frames, layers_per_block) for c in block_channels]
         )
@@ -268,35 +277,53 @@ class MotionModules(nn.Module):
         With a curve, it is that of the frames that are attended to, as in AnimateDiff-Evolved.
         """
         self.scale = motion_scale
-        self._key_scales = RowStrengths() if isinstance(motion_scale, Curve) else None
-        for module in self.modules():
-            if isinstance(module, TemporalAttention):
-                module.key_scales = self._key_scales
-                if not isinstance(motion_scale, Curve):
-                    module.key_scale = motion_scale
+        self._share_scales()
 
-    def scaled_by(self, scales: Tensor | None, like: Tensor) -> AbstractContextManager[None]:
-        """Return a context for a pass, in which the motion scale of each row is `scales`.
+    def set_masks(self, masks: MotionMasks) -> None:
+        """Let the modules act more or less from pixel to pixel.
+
+        The masks multiply the motion scale and the motion effect, as in AnimateDiff-Evolved.
+        """
+        self.masks = masks
+        self._share_scales()
+
+    @property
+    def is_uneven(self) -> bool:
+        """True if scale or effect changes from frame to frame or from pixel to pixel."""
+        changes = any(isinstance(each, Curve) for each in (self.scale, self.effect))
+        return changes or bool(self.masks.given)
+
+    def _share_scales(self) -> None:
+        number = 1.0 if isinstance(self.scale, Curve) else self.scale
+        varies = isinstance(self.scale, Curve) or self.masks.scale is not None
+        self._key_scales = KeyScales() if varies else None
+        for module in self.modules():
+            if isinstance(module, TemporalTransformer):
+                module.key_scales = self._key_scales
+            elif isinstance(module, TemporalAttention):
+                module.key_scale = 1.0 if varies else number
+
+    def scaled_by(self, scale: RowStrength | None, like: Tensor) -> AbstractContextManager[None]:
+        """Return a context for a pass, in which the motion scale of each row is `scale`.
 
         Args:
-            scales: [rows], on the CPU; None is 1 in all rows. Used if the motion scale is a curve.
+            scale: None is 1 in all rows. Used if the motion scale is a curve or has a mask.
             like: The features of the pass.
         """
         if self._key_scales is None:
             return nullcontext()
-        scales = torch.ones(len(like)) if scales is None else scales
-        return self._key_scales.using(Rows.of(scales[None], like))
+        return self._key_scales.using(scale or RowStrength(torch.ones(len(like))))
 
 
-def blended(features: Tensor, moved: Tensor, effect: Tensor | None) -> Tensor:
+def blended(features: Tensor, moved: Tensor, effect: RowStrength | None) -> Tensor:
     """Return features before and after a motion module, blended by its effect.
 
     Args:
         features: [rows, channels, height, width].
         moved: The features after the module.
-        effect: [rows, 1, 1, 1]; None is 1.
+        effect: None is 1.
     """
-    return moved if effect is None else torch.lerp(features, moved, effect)
+    return moved if effect is None else torch.lerp(features, moved, effect.at(features))
 
 
 def positional_tables(tensors: Mapping[str, Tensor], max_frames: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from .ops.interface import Ops
 from .ops.layer_changes import LayerFactors, Rows, RowStrengths, attach_all
 from .ops.select import EAGER_OPS
 from .ops.window_memory import RowMemory
-from .pass_strengths import FULL_STRENGTH, PassStrengths
+from .pass_strengths import FULL_STRENGTH, PassStrengths, RowStrength
 from .residuals import NO_RESIDUALS, Residuals, add_each
 from .spatial_unet import SpatialUNet
 
@@ -117,9 +117,10 @@ class MotionUNet(nn.Module):
         return named
 
     @property
-    def has_curves(self) -> bool:
-        """True if a strength changes from frame to frame."""
-        return any(isinstance(each, Curve) for _, each in self.strengths)
+    def is_uneven(self) -> bool:
+        """True if a strength changes from frame to frame or from pixel to pixel."""
+        motion = self.motion
+        return bool(self.lora_curves) or (motion is not None and motion.is_uneven)
 
     @property
     def beta_schedule(self) -> BetaSchedule:
@@ -189,10 +190,9 @@ class MotionUNet(nn.Module):
             context = prompt_of_each_video(context, num_frames)
         with self._in_effect(strengths, sample):
             embedding = self._embedding(timestep, sample.dtype)
-            effect = strengths.motion_effect
             inputs = _Inputs(
                 embedding, context, images, num_frames, ops, tokens_at_once, memory,
-                None if effect is None else effect.view(-1, 1, 1, 1).to(sample),
+                strengths.motion_effect,
             )  # fmt: skip
             return self._run(sample, inputs, residuals, deep)
 
@@ -306,8 +306,8 @@ class _Inputs:
     ops: Ops
     tokens_at_once: int | None
     memory: RowMemory | None
-    motion_effect: Tensor | None
-    """[rows, 1, 1, 1]; None is 1."""
+    motion_effect: RowStrength | None
+    """None is 1."""
 
     def stages(self, block: Any, motion: Any, layer: int) -> Iterator[Callable[[Tensor], Tensor]]:
         """Yield a layer's resnet, transformer and motion module, each from features to features.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..curve import Curve, Strength, values_of
 from ..models.motion_module import MotionModules
-from ..models.pass_strengths import FULL_STRENGTH, PassStrengths
+from ..models.pass_strengths import FULL_STRENGTH, PassStrengths, RowStrength
 from ..models.unet import MotionUNet
 from .noise_schedule import NoiseSchedule
 from .span import Span
@@ -48,11 +48,15 @@ def motion_strengths(
     motion: MotionModules, frames: Sequence[int], num_frames: int
 ) -> PassStrengths:
     """Return the strengths of motion modules; see `strengths_of`."""
-    if motion.effect == 1.0 and not isinstance(motion.scale, Curve):
-        return FULL_STRENGTH
+    masks = motion.masks
+    scale, effect = (
+        RowStrength(_rows(strength, frames, num_frames), mask, frames)
+        for strength, mask in ((motion.scale, masks.scale), (motion.effect, masks.effect))
+    )
+    has_effect = motion.effect != 1.0 or masks.effect is not None
+    varies = isinstance(motion.scale, Curve) or masks.scale is not None
     return PassStrengths(
-        motion_scale=_rows(motion.scale, frames, num_frames),
-        motion_effect=None if motion.effect == 1.0 else _rows(motion.effect, frames, num_frames),
+        motion_scale=scale if varies else None, motion_effect=effect if has_effect else None
     )
 
 

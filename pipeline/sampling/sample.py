@@ -16,6 +16,7 @@ from ..errors import AnimateDiffV2VError
 from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
 from ..models.last_result import LastResult
+from ..models.motion_module import MotionModules
 from ..models.ops.accumulation import fp16_accumulation
 from ..models.ops.compiled import compiled_layers
 from ..models.ops.interface import Ops
@@ -369,10 +370,13 @@ def _checked_arguments(
     _check_latents(latents)
     check_inputs(latents, conditioning)
     guides.check_fits(unet, latents)
-    if settings.speed.compile and getattr(unet, "has_curves", False):
+    motion: MotionModules | None = getattr(unet, "motion", None)
+    if motion is not None:
+        motion.masks.check_count(len(latents))
+    if settings.speed.compile and getattr(unet, "is_uneven", False):
         raise AnimateDiffV2VError(
             "compile is on, and a LoRA or the motion module has a strength that changes from frame "
-            "to frame, which compiled layers cannot: switch compile off, or give numbers."
+            "to frame or a mask, which compiled layers cannot: switch compile off, or give numbers."
         )
     return guides.placed(len(latents))
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import AnimateDiffV2VError
 from ..models.feature_cache import FeatureCache
 from ..models.unet import MotionUNet
 from .denoise import Guided
@@ -99,6 +100,11 @@ class TiledModel:
             cache: Its settings are used for the features of each tile.
             **given: Further arguments of GuidedModel.
         """
+        if unet.motion is not None and unet.motion.masks.given:
+            raise AnimateDiffV2VError(
+                "The motion module has masks, which cannot be cut into tiles: leave them out, or "
+                "make the second pass smaller with refine."
+            )
         self._make = partial(GuidedModel, unet, **given)
         self._tile, self._on_passes = tile, on_passes
         self._controls, self._cache = controls, cache or FeatureCache()

@@ -230,6 +230,9 @@ class Run:
         if motion is not None:
             window = case["window"] and self.contexts(**case["window"])
             options = case["options"] | {"context_options": window or None}
+            if case["motion_masks"]:
+                masks = self.inputs["masks"][: case["frames"]]
+                options |= {"motion_scale_mask": masks, "motion_effect_mask": masks[:1]}
             model = self.node.execute(model=model, motion_module=motion, **options).result[0]
         positive, negative = self.prompts(case)
         latents = self.inputs["latents"][: case["frames"]]
@@ -310,11 +313,17 @@ class Run:
                 for kind, model in other_models().items()
             },
             "unknown patch": warnings(lambda: self.simply(unknown)),
+            "masks of another count": refusal(lambda: self.simply(self.with_masks(3))),
             "stopped after": stopped_after(self.simply, applied),
             "beside injected": self.beside_injected(still),
             "means": self.means(),
             "room with ContextRef": self.room(memory="ContextRef"),
         }
+
+    def with_masks(self, count):
+        motion = {"motion_module": "motion_module.safetensors"}
+        masks = self.inputs["masks"][:count]
+        return self.node.execute(model=self.model, motion_effect_mask=masks, **motion).result[0]
 
     def means(self):
         """Return what each public means of ComfyUI did while 8 frames were sampled by fours."""

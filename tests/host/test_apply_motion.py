@@ -16,7 +16,7 @@ import pytest
 import torch
 from animatediff_v2v.pipeline import LoraEntry
 from animatediff_v2v.pipeline.files import load_checkpoint
-from animatediff_v2v.pipeline.models import Placement, build_motion_unet
+from animatediff_v2v.pipeline.models import MotionMasks, Placement, build_motion_unet
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.prompts.track import PromptTrack
 from animatediff_v2v.pipeline.sampling import (
@@ -51,6 +51,7 @@ def case(**values):
         "idle_patch": "",
         "frames": 4,
         "masked": False,
+        "motion_masks": False,
         "denoise": 1.0,
         "cfg": 5.0,
         "steps": 3,
@@ -82,6 +83,8 @@ OURS = {
     "control": case(frames=6, prompts="control", window=WINDOW),
     "masked": case(masked=True, denoise=0.8),
     "motion_scale": case(options={"motion_scale": 1.4}),
+    "motion_masks": case(motion_masks=True, options={"motion_scale": 1.4}),
+    "motion_masks_windows": case(motion_masks=True, frames=6, window=WINDOW),
     "motion_lora": case(options={"motion_lora_stack": [["motion_lora.safetensors", 0.7]]}),
     "v1": case(motion="v1.safetensors", frames=6, window=WINDOW),
     "linear": case(options={"beta_schedule": "linear"}),
@@ -260,6 +263,9 @@ def ours(case, folder):
         motion_scale=case["options"].get("motion_scale", 1.0),
         placement=Placement(**place),
     )
+    if case["motion_masks"]:
+        masks = inputs["masks"][:frames]
+        unet.motion.set_masks(MotionMasks.of(masks, masks[:1]))
     each = case["prompts"] == "each frame"
     positive = PromptTrack(inputs["positive"])
     if each:
@@ -349,6 +355,8 @@ SAID = {
         "The MODEL has patches that have no effect with a motion module: double_block_patch. The "
         "motion module needs the layers of the UNet one by one."
     ],
+    "masks of another count": "motion_effect_mask has 3 masks for 8 frames: give one for each "
+    "frame, or one for all.",
     # Passes of a layer, in 2 steps, if the first one presses Cancel.
     "stopped after": 1,
     # A window of 4 frames, and the first window's beside it.

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ..motion_module import HEADS, MotionModule
 from ..motion_module import attend_over_frames as plain_attend_over_frames
+from ..pass_strengths import of_pixels
 from .casting import weight_in
 from .eager import CrossAttentionKV, KeyValue, attend_to, in_parts
 from .eager import upsampler as plain_upsampler
@@ -168,13 +169,14 @@ def motion(
 ) -> Tensor:
     """Run a motion module; see motion_module.MotionModule."""
     layer = module.temporal_transformer
+    scales = None if layer.key_scales is None else layer.key_scales.at(features)
     tokens, size = _tokens(features), features.shape[2:]
     changes = _product(layer.proj_in, _normed(layer.norm, tokens, num_frames))
 
     def moved(part: slice) -> Tensor:
         pending: DeferredResidual = None, changes[:, part].contiguous(), layer.proj_in.bias
         for block in layer.transformer_blocks:
-            pending = _temporal(block, pending, num_frames)
+            pending = _temporal(block, pending, num_frames, of_pixels(scales, part))
         change = _product(layer.proj_out, _settled(pending))
         return add_with_bias(tokens[:, part].contiguous(), change, layer.proj_out.bias)
 
@@ -183,15 +185,17 @@ def motion(
     return _features(in_parts(moved, pixels, pixels_at_once, dim=1), size)
 
 
-def _temporal(block: Any, pending: DeferredResidual, num_frames: int) -> DeferredResidual:
+def _temporal(
+    block: Any, pending: DeferredResidual, num_frames: int, scales: Tensor | None
+) -> DeferredResidual:
     tokens, change, bias = pending
     for norm, attention in zip(block.norms, block.attention_blocks, strict=True):
         table = attention.pos_encoder.pe[0, :num_frames]
         tokens, normed = add_and_norm(tokens, change, bias, norm, table=table)
         joined = project_side_by_side(normed, attention.to_q, attention.to_k, attention.to_v)
-        if attention.key_scales is not None:
+        if scales is not None:
             _, key, _ = joined.chunk(3, dim=-1)
-            key.mul_(attention.key_scales.current.strengths.view(-1, 1, 1))
+            key.mul_(scales.unsqueeze(-1))
         attended = _attended_over_frames(joined, num_frames, attention.key_scale)
         change, bias = _product(attention.to_out[0], attended), attention.to_out[0].bias
         del joined, attended

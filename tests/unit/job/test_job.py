@@ -27,6 +27,7 @@ from animatediff_v2v.pipeline import (
     load_files,
     video_to_video,
 )
+from animatediff_v2v.pipeline.models import MotionMasks
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.sampling import Control, StyleImages, sample
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
@@ -225,6 +226,18 @@ def test_a_curve_of_loaded_networks_beyond_the_video_is_refused_before_encoding(
     with pytest.raises(AnimateDiffV2VError, match=r"^motion_scale: .* frame 99 is beyond"):
         video_to_video(request_for(), models, progress=done.append)
     assert not done
+
+
+def test_masks_of_the_motion_module_do_the_same_within_a_limit_on_memory(request_for, files):
+    mask = torch.rand(10, 16, 16, generator=torch.Generator().manual_seed(1))
+    context = ContextOptions(length=4, overlap=1)
+    made = []
+    for limit in (None, 1.0):
+        models = load_files(replace(files, max_memory_gb=limit))
+        models.unet.motion.set_masks(MotionMasks.of(mask[:1], mask))
+        request = replace(request_for(f"{limit}.mkv", steps=1, context=context), format="mkv-ffv1")
+        made.append(frames_of(video_to_video(request, models).path)[0])
+    assert np.array_equal(*made)
 
 
 def test_loras_with_a_curve_do_the_same_within_a_limit_on_memory(request_for, files, weights):

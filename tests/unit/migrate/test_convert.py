@@ -123,6 +123,36 @@ def test_a_number_for_each_frame_becomes_the_motion_scale_and_effect():
         assert source(new, found(new, APPLY), name) == (2, 0)
 
 
+def test_multivals_with_masks_become_strengths_and_masks():
+    mask = node(2, "LoadImageMask", ["a.png", "alpha"], ["MASK"])
+    masked = {"mask_optional": ("MASK", 2, 0)}
+    scale = node(3, "ADE_MultivalDynamic", [1.2], ["MULTIVAL"], **masked)
+    given = [0.0, 0.7, "absolute"]
+    effect = node(4, "ADE_MultivalScaledMask", given, ["MULTIVAL"], mask=("MASK", 2, 0))
+    multivals = {"scale_multival": ("MULTIVAL", 3, 0), "effect_multival": ("MULTIVAL", 4, 0)}
+    new = after(workflow(checkpoint(), mask, scale, effect, gen1(5, (1, 0), **multivals)))
+    apply, curve = found(new, APPLY), found(new, "ADV2V_StrengthCurve")
+    assert values(apply)[1] == 1.2 and values(curve) == ["0: 0.7", 0.0, 1.0]
+    assert source(new, apply, "motion_effect") == (curve["id"], 0)
+    for name in ("motion_scale_mask", "motion_effect_mask"):
+        assert source(new, apply, name) == (2, 0)
+    assert not [each for each in new["nodes"] if each["type"].startswith("ADE_")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("ADE_MultivalScaledMask", [0.2, 1.0, "absolute"]),
+        ("ADE_MultivalScaledMask", [0.0, 1.0, "relative"]),
+        ("ADE_MultivalDynamicFloats", []),
+    ],
+)
+def test_multivals_without_a_counterpart_are_named(kind, given):
+    multival = node(3, kind, given, ["MULTIVAL"])
+    graph = workflow(checkpoint(), multival, gen1(5, (1, 0), effect_multival=("MULTIVAL", 3, 0)))
+    assert [each for each in notes(graph) if f"Its motion effect came from {kind}, which" in each]
+
+
 def test_the_report_names_each_node_that_has_the_values_of_another():
     load = node(2, "ADE_LoadAnimateDiffModel", ["v3.ckpt"], ["MOTION_MODEL_ADE"])
     simple = "ADE_ApplyAnimateDiffModelSimple"

@@ -11,12 +11,13 @@ import torch
 from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.models import autoencoder
 from animatediff_v2v.pipeline.models.batching import ChunkSizes
+from animatediff_v2v.pipeline.models.frame_masks import MotionMasks
 from animatediff_v2v.pipeline.models.motion_module import MotionModule
 from animatediff_v2v.pipeline.models.ops import select as module
 from animatediff_v2v.pipeline.models.ops.eager import cross_attention_kv
 from animatediff_v2v.pipeline.models.ops.frame_norm import span_frames
 from animatediff_v2v.pipeline.models.ops.select import EAGER_OPS, default_ops, lay_out_weights
-from animatediff_v2v.pipeline.models.pass_strengths import PassStrengths
+from animatediff_v2v.pipeline.models.pass_strengths import PassStrengths, RowStrength
 from animatediff_v2v.pipeline.models.vae import VaeCodec
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -140,10 +141,14 @@ def test_the_unet_gives_the_same_with_strengths_of_each_row(models):
     }
     unet.attach_loras([Curve("0: 1")], [changes])
     unet.motion.set_motion_scale(Curve("0: 1"))
+    mask = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(7))
+    unet.motion.set_masks(MotionMasks.of(mask, mask))
     context = draw(1, 77, unet.unet.config.cross_attention_dim, seed=1)
     given = (draw(2, 4, 4, 4), torch.tensor([481.0], device=DEVICE), context, 2)
     strengths = PassStrengths(
-        loras=torch.tensor([[0.2, 0.6]]), motion_scale=torch.tensor([0.5, 2.0])
+        loras=torch.tensor([[0.2, 0.6]]),
+        motion_scale=RowStrength(torch.tensor([0.5, 2.0]), unet.motion.masks.scale, (0, 1)),
+        motion_effect=RowStrength(torch.tensor([1.0, 0.5]), unet.motion.masks.effect, (0, 1)),
     )
     plain = unet(*given, strengths=strengths)
     assert relative(unet(*given), plain) > 0.01
