@@ -38,6 +38,7 @@ METHODS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "overlap 8": ({"overlap": 8}, {}),
     "ContextRef": ({"memory": "ContextRef"}, {}),
     "ContextRef to 0.25": ({"memory": "ContextRef", "memory_end": 0.25}, {}),
+    "FeatureBank": ({"memory": "FeatureBank"}, {}),
     "NaiveReuse": ({"memory": "NaiveReuse"}, {}),
     "NaiveReuse to 0.5": ({"memory": "NaiveReuse", "memory_end": 0.5}, {}),
     "NaiveReuse to 0.15": ({"memory": "NaiveReuse", "memory_end": 0.15}, {}),

@@ -63,7 +63,7 @@ _COMPANIONS: dict[str, tuple[Callable[[argparse.Namespace], bool], str]] = {
     ),
     "--context-memory-end": (
         lambda parsed: parsed.context_memory != "none",
-        "--context-memory ContextRef or NaiveReuse",
+        "--context-memory ContextRef, NaiveReuse or FeatureBank",
     ),
     "--context-stride": (
         lambda parsed: parsed.context_stride <= 1 or parsed.context_schedule in _UNIFORM,

@@ -307,7 +307,8 @@ def add_windows(windows: Group) -> None:
         "--context-memory",
         default="none",
         help=f"{_named(ContextMemory)}: what keeps later windows like the first one. ContextRef: "
-        "they also see its frames. NaiveReuse: they begin as it does, which suits --denoise 1",
+        "they also see its frames. NaiveReuse: they begin as it does, which suits --denoise 1. "
+        "FeatureBank: their features are drawn towards those of all windows before",
     )
     windows.add_argument(
         "--context-memory-end",

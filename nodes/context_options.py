@@ -121,7 +121,8 @@ def _memory_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Keeps later windows like the first one, so that colours and shapes do not "
             "drift. ContextRef: they also see its frames. NaiveReuse: they begin as it does; for a "
-            "denoise of 1. none: each window sees its own frames.",
+            "denoise of 1. FeatureBank: their features are drawn towards those of all windows "
+            "before. none: each window sees its own frames.",
         ),
         io.Float.Input(
             "memory_end",

@@ -91,7 +91,7 @@ def run_transformer(
         normed: The features after the block's norm.
         context: [prompts, tokens, channels]; consecutive rows share a prompt.
         images: Image prompts to attend to besides the text.
-        memory: The first window's frames, to attend to; None without.
+        memory: What the rows see of other windows; None without.
         number: The number of the first cross-attention; see `cross_attention_numbers`.
     """
     fast: Any = _fast(block, number)
@@ -139,7 +139,7 @@ def with_images(
 def with_memory(
     block: Any, options: dict[str, Any], memory: RowMemory, number: int
 ) -> dict[str, Any]:
-    """Return transformer_options by which a transformer attends to the first window.
+    """Return transformer_options by which a transformer sees other windows.
 
     A self-attention that another pack has replaced, as guidance by perturbed attention does, sees
     the frames of its own window alone: replacements need not cope with more keys than queries.
@@ -203,7 +203,7 @@ class _AttentionWithImages:
 
 @dataclass(frozen=True)
 class _AttentionWithMemory:
-    """A replacement of a self-attention, as ComfyUI calls it, that adds the first window."""
+    """A replacement of a self-attention, as ComfyUI calls it, that adds other windows."""
 
     memory: RowMemory
     number: int

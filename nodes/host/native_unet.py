@@ -85,7 +85,7 @@ class NativeUNet:
             residuals: Those of this pack's ControlNets.
             images: Image prompts of this pack's IP-Adapters.
             strengths: Those of the motion modules in each row.
-            memory: The first window's frames, to attend to; None without.
+            memory: What the rows see of other windows; None without.
         """
         self._unet, self._motion = unet, motion
         self._num_frames, self._spans_frames = num_frames, spans_frames

@@ -180,7 +180,7 @@ class MotionUNet(nn.Module):
             strengths: Those of LoRAs and motion modules in each row.
             ops: The operations to run the layers with.
             chunks: Sizes of the chunks that go through a layer; None is the default of the device.
-            memory: The first window's frames, to attend to; None without.
+            memory: What the rows see of other windows; None without.
 
         Returns:
             The prediction, in the shape of `sample`.

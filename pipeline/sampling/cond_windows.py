@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.ops.feature_bank import FeatureBank
 from ..models.ops.window_memory import RowMemory, WindowMemory
 from .windows import ContextOptions, Window, context_windows, window_weights
 
@@ -29,7 +30,7 @@ class WindowRows:
     windows: int = 1
     """How many windows the video is cut into."""
     memory: RowMemory | None = None
-    """The first window's frames, to attend to; None without."""
+    """What the window sees of other ones; None without."""
 
     @property
     def is_whole(self) -> bool:
@@ -76,7 +77,7 @@ def predict_by_window(
         conditionings: How often the batch holds the video.
         options: Length and overlap of the windows, and how they are blended.
         step: The sampling step, by which uniform windows shift.
-        remembered: With a memory of the first window: for each conditioning, whether it keeps and
+        remembered: With a memory of other windows: for each conditioning, whether it keeps and
             sees it.
 
     Returns:
@@ -86,13 +87,15 @@ def predict_by_window(
     windows = context_windows(num_frames, options, step=step)
     each_rows = [WindowRows(window, num_frames, conditionings, len(windows)) for window in windows]
     if remembered is not None:
-        each_rows = _with_memory(each_rows, remembered)
+        each_rows = _with_memory(each_rows, remembered, options)
     if len(each_rows) == 1 and each_rows[0].is_whole:
         return predict(each_rows[0])
     total: Tensor | None = None
     counts = torch.zeros(num_frames, 1, 1, 1, device=sample.device)
     for rows in each_rows:
         noise = predict(rows).float()
+        if rows.memory is not None and isinstance(rows.memory.memory, FeatureBank):
+            rows.memory.memory.end_window()
         noise = noise.view(conditionings, len(rows.window), *noise.shape[1:])
         if total is None:
             total = noise.new_zeros(conditionings, num_frames, *noise.shape[2:])
@@ -107,9 +110,11 @@ def predict_by_window(
     return (total / counts).flatten(0, 1)
 
 
-def _with_memory(each_rows: list[WindowRows], remembered: Sequence[bool]) -> list[WindowRows]:
-    """Return the windows with a memory of the first one."""
-    memory = WindowMemory()
+def _with_memory(
+    each_rows: list[WindowRows], remembered: Sequence[bool], options: ContextOptions
+) -> list[WindowRows]:
+    """Return the windows with a memory of the first one, or of all before."""
+    memory = FeatureBank() if options.memory == "FeatureBank" else WindowMemory()
     prompts = [number if keeps else None for number, keeps in enumerate(remembered)]
     return [
         replace(

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..choices import check_types
 from ..models.batching import ChunkSizes
 from ..models.feature_cache import FeatureCache
+from ..models.ops.feature_bank import FeatureBank
 from ..models.ops.interface import Ops
 from ..models.ops.select import EAGER_OPS
 from ..models.ops.window_memory import WindowMemory
@@ -25,7 +26,7 @@ from .naive_reuse import reused
 from .noise_schedule import NoiseSchedule
 from .passes import HERE, Execution, Part, Pass, Predictor, predicted_in_order
 from .style import StyleTrack
-from .windows import ContextOptions, Window, context_windows, window_weights
+from .windows import ContextMemory, ContextOptions, Window, context_windows, window_weights
 
 
 @dataclass(frozen=True)
@@ -188,14 +189,12 @@ class GuidedModel:
         scale = self._guidance.scale_at(sigma, self._schedule, len(noisy))
         passes = list(self._passes(windows, scale))
         memory = self._context.memory_at(sigma, self._schedule, num_frames=len(noisy))
-        first = sum(one.window is windows[0] for one in passes)
-        kept = first if memory == "ContextRef" else 0
         again = windows[0] if memory == "NaiveReuse" else None
         guided = _Blend(noisy, self._context, again)
         is_linear = _is_one(scale) or self._guidance.is_linear
         keeps_negative = self._keeps_unconditional or not is_linear
         negative = _Blend(noisy, self._context, again) if keeps_negative else None
-        results = self._run(passes, noisy, sigma, kept=kept)
+        results = self._run(passes, noisy, sigma, memory)
         for one, noise in zip(passes, results, strict=True):
             if is_linear or not one.is_negative:
                 guided.add(one.window, noise, one.factor if is_linear else 1.0)
@@ -227,14 +226,11 @@ class GuidedModel:
             yield from (replace(one, is_whole=is_whole) for one in passes)
 
     def _run(
-        self, passes: list[Pass], noisy: Tensor, sigma: Tensor, *, kept: int
+        self, passes: list[Pass], noisy: Tensor, sigma: Tensor, memory: ContextMemory
     ) -> Iterator[Tensor]:
-        """Yield the noise of each pass, in their order, whichever device predicts it.
-
-        The first `kept` passes go into a memory, which the others see; 0 is without a memory.
-        """
+        """Yield the noise of each pass, in their order, whichever device predicts it."""
         done = 0
-        for parts in self._phases(passes, noisy, sigma, kept):
+        for parts in self._phases(passes, noisy, sigma, memory):
             with closing(predicted_in_order(self._predictors, parts, self._paused)) as predictions:
                 for made in predictions:
                     self._cache.keep([one.key for one in made.passes], made.deep)
@@ -243,14 +239,21 @@ class GuidedModel:
                     yield from made.noise
 
     def _phases(
-        self, passes: list[Pass], noisy: Tensor, sigma: Tensor, kept: int
+        self, passes: list[Pass], noisy: Tensor, sigma: Tensor, kind: ContextMemory
     ) -> Iterator[Iterator[Part]]:
         """Yield the parts of passes that do not wait for each other."""
-        if not kept:
+        if kind not in ("ContextRef", "FeatureBank"):
             yield self._parts(passes, noisy, sigma)
             return
-        memory = WindowMemory()
-        for some, is_kept in ((passes[:kept], True), (passes[kept:], False)):
+        by_window = [list(group) for _, group in groupby(passes, key=lambda one: id(one.window))]
+        if kind == "FeatureBank":
+            bank = FeatureBank()
+            for some in by_window:
+                yield (replace(part, memory=bank) for part in self._parts(some, noisy, sigma))
+                bank.end_window()
+            return
+        memory, first = WindowMemory(), by_window[0]
+        for some, is_kept in ((first, True), (passes[len(first) :], False)):
             parts = self._parts(some, noisy, sigma)
             yield (replace(part, memory=memory, is_kept=is_kept) for part in parts)
 

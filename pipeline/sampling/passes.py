@@ -18,6 +18,7 @@ from ..memory.mapped import Paused
 from ..models.batching import ChunkSizes, ShrinkingBatch
 from ..models.feature_cache import OUTERMOST_LAYERS, DeepFeatures, FeatureCache, PassKey
 from ..models.ops.attention import plain_attention
+from ..models.ops.feature_bank import FeatureBank
 from ..models.ops.image_prompt import ImagePrompt
 from ..models.ops.interface import Ops
 from ..models.ops.window_memory import RowMemory, WindowMemory
@@ -64,8 +65,8 @@ class Part:
     chunks: ChunkSizes
     num_frames: int
     """Frames of the video."""
-    memory: WindowMemory | None = None
-    """Frames of the first window to attend to besides those of the passes."""
+    memory: WindowMemory | FeatureBank | None = None
+    """What the passes see of other windows."""
     is_kept: bool = False
     """True for passes of the first window, which go into the memory."""
 

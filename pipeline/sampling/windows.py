@@ -28,7 +28,7 @@ BATCHED_FRAMES = 16
 
 ContextSchedule = Literal["standard_static", "standard_uniform", "looped_uniform", "batched"]
 FuseMethod = Literal["pyramid", "flat", "overlap-linear"]
-ContextMemory = Literal["none", "ContextRef", "NaiveReuse"]
+ContextMemory = Literal["none", "ContextRef", "NaiveReuse", "FeatureBank"]
 Window = list[int]
 
 
@@ -49,7 +49,8 @@ class ContextOptions:
     memory: ContextMemory = "none"
     """How later windows are kept like the first one. ContextRef: they attend to its frames; see
     models.ops.window_memory. NaiveReuse: its prediction is blended in, over and over; see
-    naive_reuse. Both as in AnimateDiff-Evolved."""
+    naive_reuse. Both as in AnimateDiff-Evolved. FeatureBank: their features are drawn towards
+    those of the windows before; see models.ops.feature_bank."""
     memory_end: float = 1.0
     """Share of the noise schedule after which the memory no longer acts."""
 

@@ -318,6 +318,7 @@ class Run:
             "beside injected": self.beside_injected(still),
             "means": self.means(),
             "room with ContextRef": self.room(memory="ContextRef"),
+            "room with FeatureBank": self.room(memory="FeatureBank"),
         }
 
     def with_masks(self, count):

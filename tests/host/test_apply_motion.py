@@ -79,6 +79,10 @@ OURS = {
     "memory_patched": case(
         frames=6, window=WINDOW | {"memory": "ContextRef"}, idle_patch="attention"
     ),
+    "bank": case(frames=6, window=WINDOW | {"memory": "FeatureBank"}),
+    "bank_patched": case(
+        frames=6, window=WINDOW | {"memory": "FeatureBank"}, idle_patch="attention"
+    ),
     "each_frame": case(frames=6, prompts="each frame", window=WINDOW),
     "control": case(frames=6, prompts="control", window=WINDOW),
     "masked": case(masked=True, denoise=0.8),
@@ -361,6 +365,7 @@ SAID = {
     "stopped after": 1,
     # A window of 4 frames, and the first window's beside it.
     "room with ContextRef": [6],
+    "room with FeatureBank": [6],
     # Layers of a block while another pack's network is in it, and after Apply AnimateDiff.
     "beside injected": [3, 2],
 }

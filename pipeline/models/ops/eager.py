@@ -134,7 +134,7 @@ def transformer(
         prompts: The result of `cross_attention_kv`.
         num_frames: Frames of each video.
         tokens_at_once: Pixels to process at a time, but at least one row; None for all.
-        memory: The first window's frames, to attend to besides each row; None without.
+        memory: What the rows see of other windows; None without.
     """
     normed = group_norm(block.norm, features, num_frames)
     return transform(block, features, normed, prompts, tokens_at_once, memory=memory)

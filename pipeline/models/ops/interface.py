@@ -44,7 +44,7 @@ class Ops:
     resnet: Callable[[Any, Tensor, Tensor | None, int], Tensor]
     """Also takes the time step's embedding; None in the VAE."""
     transformer: RunTransformer
-    """Also takes the result of `cross_attention_kv`, and the first window's frames."""
+    """Also takes the result of `cross_attention_kv`, and what rows see of other windows."""
     motion: Callable[[MotionModule, Tensor, int, int | None], Tensor]
     activated_norm: Callable[[Any, Tensor, int], Tensor]
     """Takes a group norm."""

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# The number of a layer, and that of a prompt.
-LayerKey = tuple[int, int]
+from .feature_bank import FeatureBank, LayerKey
+
 KeysAndValues = tuple[Tensor, Tensor]
 # Attends with queries to keys and values, [rows, tokens, channels] each.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -76,14 +76,14 @@ class _Rows(NamedTuple):
 class RowMemory:
     """The memory, for the rows of passes that go through the UNet together."""
 
-    memory: WindowMemory
+    memory: WindowMemory | FeatureBank
     prompts: Sequence[int | None]
     """The number of each pass's prompt: a pass sees what one with the same prompt kept. None for
     the negative prompt, which keeps and sees nothing."""
     num_frames: int
     """Rows of each pass."""
-    is_kept: bool
-    """True for passes of the first window, which see their own frames alone."""
+    is_kept: bool = False
+    """True for passes of the first window, which a WindowMemory keeps."""
     start: int = 0
     """The index of the first row."""
 
@@ -99,7 +99,7 @@ class RowMemory:
     def attended(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, attend: Attend
     ) -> Tensor:
-        """Return the attention of rows to themselves and to the first window.
+        """Return the attention of rows to themselves and to the memory.
 
         Args:
             layer: The number of the layer.
@@ -108,19 +108,29 @@ class RowMemory:
             value: Their values.
             attend: Attends.
         """
-        passes = list(self._passes(len(query)))
+        memory, passes = self.memory, list(self._passes(len(query)))
+        if isinstance(memory, FeatureBank):
+            attended = attend(query, key, value)
+            return torch.cat(
+                [
+                    attended[rows]
+                    if prompt is None
+                    else memory.fused((layer, prompt), frames, self.num_frames, attended[rows])
+                    for prompt, rows, frames in passes
+                ]
+            )
         if self.is_kept:
             for prompt, rows, frames in passes:
                 if prompt is not None:
                     tokens = (key[rows], value[rows])
-                    self.memory.keep((layer, prompt), frames, self.num_frames, tokens)
+                    memory.keep((layer, prompt), frames, self.num_frames, tokens)
         if self.is_kept or all(prompt is None for prompt, _, _ in passes):
             return attend(query, key, value)
         results = []
         for prompt, rows, frames in passes:
             seen = (key[rows], value[rows])
             if prompt is not None:
-                seen = self.memory.joined((layer, prompt), frames, seen)
+                seen = memory.joined((layer, prompt), frames, seen)
             results.append(attend(query[rows], *seen))
         return results[0] if len(results) == 1 else torch.cat(results)
 

@@ -487,7 +487,8 @@ def in_its_folder(tmp_path, monkeypatch):
     [
         (
             "--context-memory-end=0.5",
-            "--context-memory-end has no effect without --context-memory ContextRef or NaiveReuse",
+            "--context-memory-end has no effect without --context-memory ContextRef, NaiveReuse "
+            "or FeatureBank",
         ),
         ("--closed-loop", "--closed-loop has no effect without --context-schedule looped_uniform"),
         ("--repeat-last-control", "--repeat-last-control has no effect without --control"),

@@ -102,6 +102,7 @@ CASES = {
     ),
     "deep features": (3, {"speed": SpeedOptions(deep_cache_interval=2)}),
     "a memory": (3, {"context": {"memory": "ContextRef"}}),
+    "a bank": (3, {"context": {"memory": "FeatureBank"}}),
     "a reused window": (2, {"context": {"memory": "NaiveReuse"}}),
 }  # fmt: skip
 

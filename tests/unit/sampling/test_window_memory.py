@@ -20,6 +20,8 @@ SCHEDULE = NoiseSchedule("sqrt_linear")
 FRAMES, SIDE = 9, 4
 GUIDED = Guidance(scale=4.0)
 SIGMA, STEP = SCHEDULE.sigmas[600], 1
+# Memories that act within the UNet.
+SEEN = ("ContextRef", "FeatureBank")
 WINDOWS = {
     "static": {"overlap": 1},
     "no overlap": {"overlap": 0},
@@ -114,37 +116,38 @@ def by_plain_attention(block, features, seen, context):
     return features + block.proj_out(changes)
 
 
+@pytest.mark.parametrize("memory", SEEN)
 @pytest.mark.parametrize("name", WINDOWS)
-def test_frames_of_the_first_window_alone_are_as_without_a_memory(models, name):
-    plain, remembered = (
-        denoised(models, options_of(name, memory)) for memory in ("none", "ContextRef")
-    )
+def test_frames_of_the_first_window_alone_are_as_without_a_memory(models, name, memory):
+    plain, remembered = (denoised(models, options_of(name, each)) for each in ("none", memory))
     windows = context_windows(FRAMES, options_of(name), step=STEP)
     others = {frame for window in windows[1:] for frame in window}
     alike = [torch.equal(one, other) for one, other in zip(plain, remembered, strict=True)]
     assert alike == [frame not in others for frame in range(FRAMES)]
 
 
-def test_a_video_of_one_window_has_no_memory(models):
+@pytest.mark.parametrize("memory", SEEN)
+def test_a_video_of_one_window_has_no_memory(models, memory):
     plain, remembered = (
-        denoised(models, options_of("static", memory, length=FRAMES))
-        for memory in ("none", "ContextRef")
+        denoised(models, options_of("static", each, length=FRAMES)) for each in ("none", memory)
     )
     assert torch.equal(plain, remembered)
 
 
+@pytest.mark.parametrize("memory", SEEN)
 @pytest.mark.parametrize("name", ["static", "strides"])
 @pytest.mark.parametrize("passes", [1, 3])
-def test_chunks_change_no_more_than_rounding(models, name, passes):
-    context = options_of(name)
+def test_chunks_change_no_more_than_rounding(models, name, passes, memory):
+    context = options_of(name, memory)
     expected = denoised(models, context, chunks=ChunkSizes(passes=4, tokens=None))
     chunks = ChunkSizes(passes=passes, tokens=SIDE * SIDE)
     assert_alike(denoised(models, context, chunks=chunks), expected)
 
 
-def test_less_memory_for_passes_changes_no_more_than_rounding(models, monkeypatch):
+@pytest.mark.parametrize("memory", SEEN)
+def test_less_memory_for_passes_changes_no_more_than_rounding(models, monkeypatch, memory):
     """Both prompts of a window fit into one pass no more: each keeps and sees its own frame."""
-    context = options_of("static")
+    context = options_of("static", memory)
     expected = denoised(models, context)
     forward = type(models.unet).forward
 
@@ -158,20 +161,22 @@ def test_less_memory_for_passes_changes_no_more_than_rounding(models, monkeypatc
     assert_alike(denoised(models, context, chunks=chunks), expected)
 
 
+@pytest.mark.parametrize("memory", SEEN)
 @torch.inference_mode()
-def test_reused_deep_features_go_with_a_memory(models):
+def test_reused_deep_features_go_with_a_memory(models, memory):
     """In a call on deep features, the outermost layers alone keep and see the frame."""
-    cached = model_of(models, options_of("static"), cache=FeatureCache(interval=2))
-    whole = model_of(models, options_of("static"))
+    cached = model_of(models, options_of("static", memory), cache=FeatureCache(interval=2))
+    whole = model_of(models, options_of("static", memory))
     noisy = draw(FRAMES, 4, SIDE, SIDE)
     first, second = (cached(noisy, SIGMA, STEP) for _ in range(2))
     assert torch.equal(first, whole(noisy, SIGMA, STEP))
     torch.testing.assert_close(second, first, rtol=0.01, atol=0.01)  # features are kept in float16
 
 
+@pytest.mark.parametrize("memory", SEEN)
 @torch.inference_mode()
-def test_each_tile_remembers_what_it_shows(models):
-    context = options_of("static")
+def test_each_tile_remembers_what_it_shows(models, memory):
+    context = options_of("static", memory)
     noisy = draw(FRAMES, 4, 8, 12)
     tiled = model_of(models, context, TiledModel, tile=(8, 8))
     tiled(noisy, SIGMA, STEP)
@@ -216,7 +221,7 @@ def test_naive_reuse_repeats_the_first_window(models, guidance, name):
     assert_alike(model(noisy, SIGMA, STEP), expected)
 
 
-@pytest.mark.parametrize("memory", ["ContextRef", "NaiveReuse"])
+@pytest.mark.parametrize("memory", ["ContextRef", "NaiveReuse", "FeatureBank"])
 @pytest.mark.parametrize(("share", "acts"), [(0.3, False), (0.5, True)])
 def test_a_memory_ends_where_it_is_told(models, memory, share, acts):
     """The noise level is that of a share of 0.4."""
@@ -229,7 +234,10 @@ def test_a_memory_ends_where_it_is_told(models, memory, share, acts):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"memory": "last"}, "context memory is 'last'; it can be none, ContextRef, NaiveReuse"),
+        (
+            {"memory": "last"},
+            "context memory is 'last'; it can be none, ContextRef, NaiveReuse, FeatureBank",
+        ),
         ({"memory_end": 1.5}, "memory_end is 1.5; it must be from 0 to 1"),
     ],
 )
