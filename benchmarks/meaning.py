@@ -54,6 +54,7 @@ DENOISE = 0.5  # what the demo uses
 STEPS = 8
 SCHEDULER = "karras"  # takes most of its steps at low noise levels, which form the outlines
 LONG_FRAMES = 48
+QUARTER = FRAMES // 4
 DENOISE_SWEEP = (0.2, 0.4, 0.6, 0.8, 1.0)
 USUAL = Guidance(scale=5.0)  # as in the demo, like the number of steps and their scheduler
 GUIDED = Guidance(scale=7.0)
@@ -351,17 +352,60 @@ def denoise_row(clips: Sequence[Clip]) -> Iterator[Row]:
         yield Row(f"{name}, denoise 0.2 to 1", " ".join(f"{v:.3f}" for v in values), bound, holds)
 
 
+@dataclass(frozen=True)
+class Curved:
+    """What curves along a clip did to each of its frames."""
+
+    added: Frames
+    """Edge energy by a style LoRA that rises from 0 to 1; `of_full` by the same LoRA at 1."""
+    of_full: Frames
+    far: Frames
+    """Mean distance to the source, with a denoise of 0 in the first quarter that then rises."""
+    held: float
+    """The largest distance of a value to the source where denoise is 0."""
+    seen: list[Seen]
+    """The last quarter, where denoise is as usual."""
+
+
+def curved(clip: Clip) -> Curved:
+    """Restyle a clip with a style LoRA and with a denoise that rise along it."""
+    rising = Curve(f"0: 0, {FRAMES - 1}: 1")
+    held = Curve(f"0: 0, {QUARTER - 1}: 0, {FRAMES - QUARTER}: {DENOISE}")
+    plain = _energies(clip.restyled)
+    added, of_full = (
+        _energies(restyled(clip, miniature("outlined", strength))) - plain
+        for strength in (rising, 1.0)
+    )
+    frames = restyled(clip, denoise=held)
+    off = np.abs(frames - decoded(miniature(), clip.latents))
+    seen = [measures.look(frame) for frame in frames[-QUARTER:]]
+    return Curved(added, of_full, off.mean((1, 2, 3)), float(off[:QUARTER].max()), seen)
+
+
 def curves_row(clips: Sequence[Clip]) -> Iterator[Row]:
-    """Check that denoise and a style LoRA that rise along a clip do more from frame to frame."""
-    rising, far, energies = Curve(f"0: 0, {FRAMES - 1}: 1"), [], []
-    styled = miniature("outlined", rising)
-    for clip in clips:
-        # The prompt describes the source itself, as for `denoise_row`.
-        free = restyled(clip, prompt=caption(clip.scene), denoise=rising, guidance=UNGUIDED)
-        far.append(np.abs(free - clip.frames).mean((1, 2, 3)))
-        energies.append(_energies(restyled(clip, styled)) - _energies(clip.restyled))
-    yield _rises("distance to source, denoise 0 to 1 along a clip", far)
-    yield _rises("edge energy added, style LoRA 0 to 1 along a clip", energies)
+    """Check that a clip begins as the first number of a curve makes it, and ends as the last does.
+
+    The edge energy in the first and the last quarter is compared with that of a strength of 1 in
+    the whole clip.
+    """
+    found = [curved(clip) for clip in clips]
+    yield _rises("edge energy added, LoRA 0 to 1 along a clip", [each.added for each in found])
+    for what, part, row, bound in (
+        ("first", slice(QUARTER), _at_most, 0.25),
+        ("last", slice(-QUARTER, None), _at_least, 0.75),
+    ):
+        full = sum(each.of_full[part].sum() for each in found)
+        share = sum(each.added[part].sum() for each in found) / full
+        yield row(f"share of the style in the {what} quarter", share, bound)
+    yield _rises("distance to source, denoise 0 to 0.5", [each.far for each in found])
+    held = max(each.held for each in found)
+    name = "largest distance to source where denoise is 0"
+    yield Row(name, f"{held:.4f}", "at most 0.001", held <= 0.001)
+    for what, wanted in (("object", "colour"), ("background", "background")):
+        pairs = zip(found, clips, strict=True)
+        share = np.mean([colour_of(f.seen, what) == getattr(c.wanted, wanted) for f, c in pairs])
+        name = f"{what} has the prompt's colour in the last quarter"
+        yield _at_least(name, share, 0.9, "{:.0%} of clips")
 
 
 def _energies(frames: Frames) -> Frames:

@@ -173,7 +173,7 @@ class RestyleInput(BaseModel):
         "none",
         description="Beyond the hosted model: what keeps later context windows like the first one. "
         "ContextRef: they also see its frames. NaiveReuse: they begin as it does; for a strength "
-        "of 1.",
+        "of 1. FeatureBank: their features are drawn towards those of all windows before.",
     )
     context_memory_end: Finite = Field(
         1,

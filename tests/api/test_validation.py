@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
+from animatediff_v2v.pipeline.sampling.windows import ContextMemory
 
 from .homes import QUEUE, V2V
 
@@ -137,7 +139,7 @@ WRONG_INPUTS = [
     (
         V2V,
         {"context_memory": "ContextRef2"},
-        [entry(["context_memory"], "one_of", expected=["none", "ContextRef", "NaiveReuse"])],
+        [entry(["context_memory"], "one_of", expected=[*get_args(ContextMemory)])],
     ),
     (
         V2V,
