@@ -57,9 +57,9 @@ def test_javascript(node, home, bench, *, client, configuration, flow):
 @pytest.mark.parametrize(("language", "mebibytes"), [("javascript", 91), ("python", 101)])
 def test_large_files_come_in_parts(request, home, bench, language, mebibytes):
     if language == "javascript":
-        script = INSTALLED / "large.mjs"
+        node, script = request.getfixturevalue("node"), INSTALLED / "large.mjs"
         script.write_bytes((SCRIPTS / "large.mjs").read_bytes())
-        command = [request.getfixturevalue("node"), "--require", CLIENTS / "fal-local.cjs", script]
+        command = [node, "--require", CLIENTS / "fal-local.cjs", script]
     else:
         python = request.getfixturevalue("python")
         command = [python, CLIENTS / "fal_local.py", SCRIPTS / "large.py"]
