@@ -50,7 +50,7 @@ def test_tiles_cover_the_frames_and_overlap(count, size, tile, tiles):
 class PointByPoint:
     """Noise that depends on nothing but the point itself, with a part of its neighbour's."""
 
-    device, dtype = torch.device("cpu"), torch.float32
+    device, dtype, motion = torch.device("cpu"), torch.float32, None
 
     def __init__(self, reach=0):
         self.reach, self.sizes = reach, []
