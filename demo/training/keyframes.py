@@ -2,47 +2,53 @@
 
 Arxiv 2311.16933, with the UNet and its motion modules frozen. Colours reach the other frames only
 through the SparseCtrl's own motion modules. A first stage, which is cheap because it runs no UNet,
-teaches its encoder to know the keyframe's colours in every frame; the second stage then only has to
-find features that lead the UNet to these colours.
+teaches its encoder to know the keyframe's colours in every frame. The other two find features that
+lead the UNet to these colours, at first at half the size, where a step takes a third of the time.
+Their teacher is the UNet itself, told the colours by a caption: what it predicts varies less than
+the noise of an example.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
-from animatediff_v2v.pipeline.models.residuals import Residuals
+from animatediff_v2v.pipeline.models.residuals import NO_RESIDUALS, Residuals
 from animatediff_v2v.pipeline.models.sparsectrl import SparseControlNetwork
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .base_model import Batch, draw_batch
 from .captions import encoded
 from .control import OUTLINES
-from .diffusion import TRAINING_STEPS, alphas_cumprod, noised, picture_error
+from .diffusion import TRAINING_STEPS, Noised, alphas_cumprod, noised, picture_error
 from .examples import Examples
 from .loop import Plan, frozen, train
 from .networks import new_sparsectrl
-from .scenes import FRAMES, Scene, draw
+from .scenes import FRAMES, Scene, caption, draw
 
 OUTPUTS = {"controlnet_down_blocks": 5.0, "controlnet_mid_block": 5.0}
 COLOURS = Plan(steps=400, learning_rate=1.5e-3, faster=OUTPUTS)
-KEYFRAMES = Plan(steps=800, learning_rate=1e-3, average_decay=0.985, faster=OUTPUTS)
-ROWS = 32  # of the first stage
-CLIPS, FRAMES_EACH = 4, 3  # of the second one
-TWO_KEYFRAMES = 0.15
-WITH_OUTLINES = 0.6
+HALF_SIZE = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.99, faster=OUTPUTS)
+KEYFRAMES = Plan(steps=1_500, learning_rate=8e-4, average_decay=0.985, faster=OUTPUTS)
+COLOUR_ROWS, HALF_SIZE_ROWS, ROWS = 32, 24, 16  # frames of all clips together
+LENGTHS, SHARES = (4, 8, FRAMES), (0.2, 0.2, 0.6)
+# Keyframes are often the first frame, and the last one is the hardest to reach from there.
+FIRST_FRAME = 0.5
+TWO_KEYFRAMES = 0.3
+WITH_OUTLINES = 0.75  # of the steps at full size
 # Keyframes are meant for high denoise: most of the steps are from this one on. There, the source
 # still shows through the noise, more in later steps of the schedule.
-NOISY, NOISY_SHARE, LEAST_NOISE = 600, 0.8, 250
-SOURCE_SHARE = 0.6
-# The share of steps whose encoder sees latents of half the size, in a quarter of the time.
-HALF_SIZE = 0.85
+NOISY, NOISY_SHARE, LEAST_NOISE = 600, 0.65, 200
+SOURCE_SHARE, SOURCE_FADES = 0.7, 0.3
+TEACHER_GUIDANCE = 1.5
 SURELY_OBJECT, SURELY_BACKGROUND = 0.95, 0.02
 
 
@@ -61,7 +67,7 @@ def trained_sparsectrl(
         folder: the folder of the stages' files.
         examples: whole videos.
         unet: the UNet, which is frozen like all others.
-        text_encoder: encodes captions without colours.
+        text_encoder: encodes captions, with colours for the teacher.
         modules: the motion modules of the UNet.
         controlnet: for outlines, with which keyframes are used at high denoise.
     """
@@ -70,39 +76,94 @@ def trained_sparsectrl(
         frozen(network)
     sparsectrl = new_sparsectrl(unet, modules)
     _train_to_know_colours(sparsectrl, examples, text_encoder, folder)
-    moving = MotionUNet(unet, modules, family="v2")
-    alphas = alphas_cumprod("sqrt_linear")
-
-    def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
-        batch = draw_batch(examples, rng, CLIPS)
-        context = encoded(text_encoder, captions_without_colours(examples, batch, rng))
-        chosen = np.sort(rng.choice(FRAMES, FRAMES_EACH, replace=False))
-        shown = _shown(batch.latents, keyframes_among(chosen, rng))
-        at = drawn_step(rng)
-        is_half = step < HALF_SIZE * KEYFRAMES.steps
-        pictures = _halved(shown, rng) if is_half else shown.flatten(0, 1)
-        told = sparsectrl(pictures, at, context, FRAMES)
-        residuals = _of_frames(told, chosen, enlarged=is_half)
-        seen = noised(
-            batch.latents[:, chosen],
-            batch.twins[:, chosen],
-            timesteps=at.expand(CLIPS),
-            alphas=alphas[at].expand(CLIPS),
-            generator=generator,
-            share=_source_share(at, rng),
-        )
-        sample = seen.sample.flatten(0, 1)
-        if rng.random() < WITH_OUTLINES:
-            outlines = _outlines(examples, batch, chosen, rng)
-            each_row = context.repeat_interleave(FRAMES_EACH, 0)
-            skips, middle = controlnet(sample, at, each_row, outlines, return_dict=False)
-            residuals = residuals.plus(Residuals(skips, middle))
-        predicted = moving(sample, at, context, FRAMES_EACH, residuals=residuals)
-        # No limit: colours are decided where little else of the picture is left.
-        return picture_error(predicted, seen, batch.masks[:, chosen], limit=math.inf)
-
-    train("keyframes", KEYFRAMES, sparsectrl, loss_of, folder)
+    half_size = _Stage(
+        examples,
+        sparsectrl,
+        unet=MotionUNet(unet, modules, family="v2"),
+        controlnet=controlnet,
+        text_encoder=text_encoder,
+        is_half=True,
+    )
+    train("keyframes_half_size", HALF_SIZE, sparsectrl, half_size.loss, folder)
+    whole = replace(half_size, is_half=False)
+    train("keyframes", KEYFRAMES, sparsectrl, whole.loss, folder)
     return sparsectrl
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The examples and networks of a stage; all but the SparseCtrl are frozen."""
+
+    examples: Examples
+    sparsectrl: SparseControlNetwork
+    unet: MotionUNet
+    controlnet: ControlNetModel
+    text_encoder: ClipTextModel
+    is_half: bool
+    """True for latents of half the size, without outlines."""
+
+    def loss(self, rng: np.random.Generator, generator: torch.Generator, _step: int) -> Tensor:
+        """Return the loss of one step."""
+        frames = int(rng.choice(LENGTHS, p=SHARES))
+        clips = (HALF_SIZE_ROWS if self.is_half else ROWS) // frames
+        batch = draw_batch(self.examples, rng, clips)
+        chosen = frames_in_order(frames, rng)
+        keyframes = keyframes_among(frames, rng)
+        latents, twins, masks = (
+            _pooled(each[:, chosen]) if self.is_half else each[:, chosen]
+            for each in (batch.latents, batch.twins, batch.masks)
+        )
+        at = drawn_step(rng)
+        seen = noised(
+            latents,
+            twins,
+            timesteps=at.expand(clips),
+            alphas=alphas_cumprod("sqrt_linear")[at].expand(clips),
+            generator=generator,
+            share=_source_share(at, clips, rng),
+        )
+        outlines = None
+        if not self.is_half and rng.random() < WITH_OUTLINES:
+            outlines = _outlines(self.examples, batch, chosen, rng)
+        seen = replace(seen, target=self._target(batch, seen, outlines, keyframes))
+        captions = captions_without_colours(self.examples, batch, rng)
+        context = encoded(self.text_encoder, captions)
+        shown = _shown(latents, keyframes).flatten(0, 1)
+        residuals = self.sparsectrl(shown, at, context, frames)
+        predicted = self._predicted(seen, context, outlines, residuals)
+        # No limit: colours are decided where little else of the picture is left.
+        return picture_error(predicted, seen, masks, limit=math.inf)
+
+    @torch.no_grad()
+    def _target(
+        self, batch: Batch, seen: Noised, outlines: Tensor | None, keyframes: list[int]
+    ) -> Tensor:
+        """Return the noise to predict: at keyframes the true one, elsewhere the teacher's."""
+        scenes = [self.examples.scenes[row][side] for row, side in _pairs(batch)]
+        named, unnamed = (
+            self._predicted(seen, encoded(self.text_encoder, texts), outlines)
+            for texts in ([caption(scene) for scene in scenes], [""] * len(scenes))
+        )
+        target = unnamed.lerp(named, TEACHER_GUIDANCE).view(seen.target.shape)
+        target[:, keyframes] = seen.target[:, keyframes]
+        return target
+
+    def _predicted(
+        self,
+        seen: Noised,
+        context: Tensor,
+        outlines: Tensor | None,
+        residuals: Residuals = NO_RESIDUALS,
+    ) -> Tensor:
+        """Return the noise that the UNet predicts, [rows, 4, height, width]."""
+        sample, at = seen.sample.flatten(0, 1), seen.timesteps[:1]
+        frames = seen.sample.shape[1]
+        if outlines is not None:
+            each_row = context.repeat_interleave(frames, 0)
+            with torch.no_grad():
+                skips, middle = self.controlnet(sample, at, each_row, outlines, return_dict=False)
+            residuals = residuals.plus(Residuals(skips, middle))
+        return self.unet(sample, at, context, frames, residuals=residuals)
 
 
 def _train_to_know_colours(
@@ -120,13 +181,13 @@ def _train_to_know_colours(
     network.controlnet_mid_block = answers[-1]
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
-        frames = int(rng.choice((2, 4, 8, FRAMES)))
-        batch = draw_batch(examples, rng, ROWS // frames)
+        frames = int(rng.choice((2, *LENGTHS)))
+        batch = draw_batch(examples, rng, COLOUR_ROWS // frames)
         context = encoded(text_encoder, captions_without_colours(examples, batch, rng))
         chosen = np.sort(rng.choice(FRAMES, frames, replace=False))
-        shown = _shown(batch.latents, keyframes_among(chosen, rng))[:, chosen]
+        shown = _shown(_pooled(batch.latents[:, chosen]), keyframes_among(frames, rng))
         at = torch.tensor([int(rng.integers(TRAINING_STEPS))])
-        told = sparsectrl(_halved(shown, rng), at, context, frames)
+        told = sparsectrl(shown.flatten(0, 1), at, context, frames)
         truth = colours[batch.rows, batch.sides].repeat_interleave(frames, 0)[:, :, None, None]
         errors = [(each - truth).square().mean() for each in (*told.skips, told.middle)]
         return torch.stack(errors).mean()
@@ -157,12 +218,20 @@ def captions_without_colours(
         texts = ("", f"a {scene.shape} on a background", f"a {scene.shape}", "a shape")
         return str(rng.choice(texts, p=(0.4, 0.3, 0.15, 0.15)))
 
-    pairs = zip(batch.rows, batch.sides, strict=True)
-    return [said(examples.scenes[row][side]) for row, side in pairs]
+    return [said(examples.scenes[row][side]) for row, side in _pairs(batch)]
 
 
-def keyframes_among(frames: np.ndarray, rng: np.random.Generator) -> list[int]:
-    """Return one of these frames, sometimes two, as keyframes."""
+def frames_in_order(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return every nth frame of a video, from a random one on, int64 [count]."""
+    nth = int(rng.integers(1, (FRAMES - 1) // (count - 1) + 1))
+    first = int(rng.integers(FRAMES - nth * (count - 1)))
+    return first + nth * np.arange(count)
+
+
+def keyframes_among(frames: int, rng: np.random.Generator) -> list[int]:
+    """Return one of so many frames, often the first, sometimes two, as keyframes."""
+    if rng.random() < FIRST_FRAME:
+        return [0]
     count = 2 if rng.random() < TWO_KEYFRAMES else 1
     return [int(frame) for frame in rng.choice(frames, count, replace=False)]
 
@@ -182,35 +251,26 @@ def _shown(latents: Tensor, keyframes: list[int]) -> Tensor:
     return shown
 
 
-def _halved(shown: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return every second row and column of the network's input, as [n * frames, 5, ...]."""
-    down, across = rng.integers(0, 2, 2)
-    return shown[..., down::2, across::2].flatten(0, 1)
+def _pooled(values: Tensor) -> Tensor:
+    """Return videos [n, frames, channels, height, width] at half the size."""
+    return functional.avg_pool2d(values.flatten(0, 1), 2).unflatten(0, values.shape[:2])
 
 
-def _of_frames(residuals: Residuals, frames: np.ndarray, *, enlarged: bool) -> Residuals:
-    """Return the residuals of some frames, perhaps at twice the size."""
-
-    def part(features: Tensor) -> Tensor:
-        chosen = features.unflatten(0, (-1, FRAMES))[:, frames].flatten(0, 1)
-        if enlarged:
-            chosen = chosen.repeat_interleave(2, -1).repeat_interleave(2, -2)
-        return chosen
-
-    assert residuals.middle is not None
-    return Residuals([part(each) for each in residuals.skips], part(residuals.middle))
+def _pairs(batch: Batch) -> list[tuple[int, int]]:
+    """Return row and side of each example of a batch."""
+    return [(int(row), int(side)) for row, side in zip(batch.rows, batch.sides, strict=True)]
 
 
-def _source_share(step: Tensor, rng: np.random.Generator) -> Tensor:
-    """Return the share of the twin in the signal, [CLIPS]: sampling starts from the twin."""
-    reach = ((step / TRAINING_STEPS - 0.6) / 0.3).clamp(0, 1)
-    return reach * torch.from_numpy(rng.random(CLIPS) < SOURCE_SHARE)
+def _source_share(step: Tensor, clips: int, rng: np.random.Generator) -> Tensor:
+    """Return the share of the twin in the signal, [clips]: sampling starts from the twin."""
+    reach = ((step / TRAINING_STEPS - SOURCE_FADES) / 0.3).clamp(0, 1)
+    return reach * torch.from_numpy(rng.random(clips) < SOURCE_SHARE)
 
 
 def _outlines(
     examples: Examples, batch: Batch, frames: np.ndarray, rng: np.random.Generator
 ) -> Tensor:
-    """Return control frames [CLIPS * frames, 3, height, width], 0 or 1, of either twin."""
+    """Return control frames [n * frames, 3, height, width], 0 or 1, of either twin."""
     sides = rng.integers(0, 2, len(batch.rows))
     pictures = [
         OUTLINES.of((draw(examples.scenes[row][side], time) * 255).round().astype(np.uint8))

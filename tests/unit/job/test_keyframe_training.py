@@ -59,9 +59,8 @@ def test_captions_leave_the_colours_open(training, examples):
 def test_a_few_steps_train_a_file_that_loads(training, examples, monkeypatch, tmp_path):
     stage, networks = training("keyframes"), training("networks")
     monkeypatch.setattr(stage, "COLOURS", replace(stage.COLOURS, steps=1))
-    monkeypatch.setattr(stage, "KEYFRAMES", replace(stage.KEYFRAMES, steps=2))
-    monkeypatch.setattr(stage, "HALF_SIZE", 0.5)
-    monkeypatch.setattr(stage, "CLIPS", 1)
+    monkeypatch.setattr(stage, "HALF_SIZE", replace(stage.HALF_SIZE, steps=1))
+    monkeypatch.setattr(stage, "KEYFRAMES", replace(stage.KEYFRAMES, steps=1))
     monkeypatch.setattr(stage, "WITH_OUTLINES", 1.0)
     miniature = load_models(
         MODELS / "checkpoints" / "miniature.safetensors",
@@ -102,3 +101,14 @@ def test_the_last_layers_learn_faster(training):
     }
     groups = loop._groups(named, stage.KEYFRAMES)
     assert [(group["factor"], len(group["params"])) for group in groups] == [(1.0, 1), (5.0, 1)]
+
+
+def test_frames_in_order_lie_in_the_video(training):
+    stage, scenes = training("keyframes"), training("scenes")
+    rng = np.random.default_rng(1)
+    for count in stage.LENGTHS:
+        for _ in range(200):
+            frames = stage.frames_in_order(count, rng)
+            assert len(frames) == count
+            assert len(set(np.diff(frames))) == 1 and frames[1] > frames[0]
+            assert frames[0] >= 0 and frames[-1] < scenes.FRAMES
