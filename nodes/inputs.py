@@ -7,7 +7,7 @@ from typing import Any, get_args
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipeline.models import MotionMasks
+from ..pipeline import models
 from ..pipeline.presets import Preset
 from ..pipeline.ranges import (
     FORCED_FRAME_RATE,
@@ -355,9 +355,11 @@ def motion_mask_inputs() -> list[io.Input]:
     ]
 
 
-def motion_masks(scale: Tensor | None, effect: Tensor | None) -> MotionMasks:
+def motion_masks(scale: Tensor | None, effect: Tensor | None) -> models.MotionMasks:
     """Return the values of motion_mask_inputs; raise AnimateDiffV2VError if one is no mask."""
-    return MotionMasks.of(*(None if each is None else _shaped(each) for each in (scale, effect)))
+    return models.MotionMasks.of(
+        *(None if each is None else _shaped(each) for each in (scale, effect))
+    )
 
 
 def _shaped(mask: Tensor) -> Tensor:

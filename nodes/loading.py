@@ -31,7 +31,7 @@ def load_managed(
     motion_effect: Strength = 1.0,
     clip_skip: int = 1,
     fp8_weights: bool = False,
-    masks: models.MotionMasks = models.NO_MASKS,
+    masks: models.MotionMasks | None = None,
 ) -> host.ManagedModels:
     """Load the networks that combos name into main memory, for ComfyUI to move."""
     files = model_files(
@@ -76,7 +76,7 @@ def load_managed_files(
     *,
     checkpoint: str,
     fp8_weights: bool = False,
-    masks: models.MotionMasks = models.NO_MASKS,
+    masks: models.MotionMasks | None = None,
 ) -> host.ManagedModels:
     """Load networks into main memory, for ComfyUI to move.
 
@@ -87,6 +87,7 @@ def load_managed_files(
         masks: Those of the motion module.
     """
     devices = host.Devices.of_comfyui()
+    masks = masks or models.NO_MASKS
     fp8_weights = fp8_weights or devices.fp8_weights
     origins = _origins(files, masks)
     if fp8_weights:
