@@ -112,6 +112,8 @@ WITHOUT_OPTION = {
     "negative_conditioning": "encoded prompts exist in ComfyUI alone",
     "sampler_object": "samplers as objects exist in ComfyUI alone",
     "sigmas": "noise levels as objects exist in ComfyUI alone",
+    "motion_scale_mask": "masks of motion modules are for graphs and the library",
+    "motion_effect_mask": "masks of motion modules are for graphs and the library",
 }
 NODES_WITHOUT_OPTIONS = {
     "ADV2V_ApplyMotion": "it is for ComfyUI's own samplers",
