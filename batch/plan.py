@@ -289,7 +289,7 @@ def _depends_on_frame_numbers(request: Request, files: ModelFiles) -> bool:
         or any(style.weights or style.arrangement in SPREAD for style in request.styles)
         or any(control.repeat_last for control in request.controls)
         or bool(request.keyframes)
-        or any(isinstance(each, Curve) for _, each in strengths)
+        or any(isinstance(each, Curve) and not each.is_over_steps for _, each in strengths)
         or (context is not None and context.closed_loop)
     )
 

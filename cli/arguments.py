@@ -66,11 +66,11 @@ SPARSECTRL = FileOption("--sparsectrl", "FILE[:STRENGTH[:START[:END]]]")
 IP_ADAPTER = FileOption("--ip-adapter", "FILE[:WEIGHT[:START[:END]]]")
 
 
-# In FILE:0=0.2,24=1.0 and FILE:0=0.2,24=1.0:0.5, the curve, and the numbers behind it.
+# In FILE:0=0.2,24=1.0 and FILE:0%=1,50%=0.2:0.5, the curve, and the numbers behind it.
 _CURVE = re.compile(r":(?P<curve>\s*[-\d][^:]*=[^:]*)(?P<numbers>(?::[^:]*)*)$")
 
 # The curve of --denoise, behind a file: FILE:0:0,15:1.
-_COLON_CURVE = re.compile(r":\s*-?[\d.]+\s*:\s*-?[\d.]+[^:,]*,")
+_COLON_CURVE = re.compile(r":\s*-?[\d.]+\s*%?\s*:\s*-?[\d.]+[^:,]*,")
 _CURVE_HINT = " A curve along the frames is written FILE:0=0.2,24=1.0, with = behind each frame."
 
 

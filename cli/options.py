@@ -58,8 +58,8 @@ def add_model_files(files: Group) -> None:
         metavar=LORA.form,
         help="LoRA; SCALE defaults to 1, and TEXT_SCALE, for the text encoder, to SCALE; it acts "
         "between START and END, fractions of the noise schedule. SCALE can be a curve along the "
-        'frames of the output, "FILE:0=0.2,24=1.0", and TEXT_SCALE is then 0 by default. Repeat '
-        "for several",
+        'frames of the output, "FILE:0=0.2,24=1.0", or over the steps, "FILE:0%%=1,50%%=0.2", and '
+        "TEXT_SCALE is then 0 by default. Repeat for several",
     )
     files.add_argument(
         "--motion-lora",
@@ -172,7 +172,8 @@ def _add_guidance(picture: Group) -> None:
         "--guidance-scale",
         type=strength,
         metavar=STRENGTH,
-        help="how strictly the prompt is followed",
+        help="how strictly the prompt is followed; or a curve, as with --denoise, or over the "
+        'steps: "0%%: 9, 50%%: 4" falls from 9 in pure noise to 4 at half of the noise schedule',
     )
     picture.add_argument(
         "--guidance-rescale",

@@ -7,7 +7,8 @@ import re
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from ..pipeline.curve import EXAMPLE, Curve, Strength
+from ..pipeline.curve import Curve, Strength
+from ..pipeline.curve_text import EXAMPLE
 from ..pipeline.errors import AnimateDiffV2VError
 from .usage_errors import in_a_sentence, unknown_arguments
 

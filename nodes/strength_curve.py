@@ -1,4 +1,4 @@
-"""A strength along the frames of a video, for the inputs of other nodes that take a number."""
+"""A strength along the frames of a video, or from step to step, for inputs that take a number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from comfy_api.latest import io
 
 from ..pipeline import AnimateDiffV2VError
 from ..pipeline.choices import shown
-from ..pipeline.curve import EXAMPLE, Curve, Strength
+from ..pipeline.curve import Curve, Strength
+from ..pipeline.curve_text import EXAMPLE
 from . import host
 from .checks import CheckedNode, Problem, problem_of
 from .sockets import CATEGORY
@@ -24,7 +25,7 @@ MOST_SHOWN_FRAMES = 24 * 3600
 
 
 class StrengthCurve(CheckedNode):
-    """A strength along the frames of a video."""
+    """A strength along the frames of a video, or from step to step."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -33,9 +34,9 @@ class StrengthCurve(CheckedNode):
             node_id="ADV2V_StrengthCurve",
             display_name="Strength Curve",
             category=CATEGORY,
-            description="A strength that changes along the frames of the video. Connect it to "
-            "denoise, guidance scale, motion scale or the model strength of a LoRA, instead of a "
-            "number.",
+            description="A strength that changes along the frames of the video, or over the "
+            "sampling steps. Connect it to denoise, guidance scale, motion scale or the model "
+            "strength of a LoRA, instead of a number.",
             search_aliases=[
                 "value schedule",
                 "batch value schedule",
@@ -47,6 +48,8 @@ class StrengthCurve(CheckedNode):
                 "fizznodes",
                 "denoise per frame",
                 "lora strength per frame",
+                "lora strength per step",
+                "hook keyframes",
             ],
             inputs=[
                 io.String.Input(
@@ -56,7 +59,9 @@ class StrengthCurve(CheckedNode):
                     tooltip="`frame: number`, separated by commas or lines. Between two frames the "
                     "number changes evenly; `24: 1.0 ease` changes it softly, `24: 1.0 hold` at "
                     "once at frame 24. Frames refer to the output and start at 0; -1 is the last, "
-                    "0.5 is halfway.",
+                    "0.5 is halfway. With percent signs, `0%: 1.0, 50%: 0.2`, the number changes "
+                    "over the sampling steps, along the noise schedule: 0% is pure noise. Denoise "
+                    "takes frames alone.",
                 ),
                 *span_inputs("a LoRA with this strength"),
             ],
@@ -122,16 +127,22 @@ async def _answer(request: web.Request) -> web.Response:
 
 
 def describe_curve(query: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of `curve` in the frames that it names, or a window's if these are more.
+    """Return the values of `curve`, and whether it changes over the steps.
+
+    They are those of the frames that it names, or of a window if these are more; over the steps,
+    those from 0% to 100% of the noise schedule.
 
     Raises:
         AnimateDiffV2VError: it is no curve, or too long a one to be shown.
     """
     curve = Curve(query.get("curve", ""))
+    if curve.is_over_steps:
+        values = [curve.at(percent / 100) for percent in range(101)]
+        return {"values": values, "is_over_steps": True}
     count = max(SHOWN_FRAMES, curve.last_frame + 1)
     if count > MOST_SHOWN_FRAMES:
         raise AnimateDiffV2VError(
             f"Frame {curve.last_frame} is too far away to be shown; curves are shown up to frame "
             f"{MOST_SHOWN_FRAMES - 1}."
         )
-    return {"values": curve.values(count)}
+    return {"values": curve.values(count), "is_over_steps": False}

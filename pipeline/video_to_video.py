@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .choices import checked_type
-from .curve import values_of
+from .curve import check_frames
 from .errors import AnimateDiffV2VError
 from .frame_job import FRAMES_PER_CHUNK, BeforePhase, Clock, FrameJob, as_bytes
 from .job_files import check_devices, check_memory_bound
@@ -136,7 +136,7 @@ def _check_curves(
     networks = models if isinstance(models, ModelFiles) else models.unet
     for name, strength in settings.strengths + networks.strengths:
         try:
-            values_of(strength, frame_count)
+            check_frames(strength, frame_count)
         except AnimateDiffV2VError as error:
             raise AnimateDiffV2VError(f"{name}: {error}") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...pipeline import AnimateDiffV2VError
-from ...pipeline.curve import values_of
+from ...pipeline.curve import check_frames
 from ...pipeline.video.info import VideoInfo
 from ...pipeline.video.pictures import read_picture
 from ...pipeline.video.probe import probe_video
@@ -140,7 +140,7 @@ def _check_curves(info: VideoInfo, asked: RestyleInput) -> None:
     count = _frame_count(info, frames, span)
     for loc, strength in asked.strengths:
         try:
-            values_of(strength, count)
+            check_frames(strength, count)
         except AnimateDiffV2VError as error:
             detail = Detail(["body", *loc], str(error), "value_error", {}, str(strength))
             raise RequestRefused(unprocessable(detail)) from error

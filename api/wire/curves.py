@@ -1,4 +1,4 @@
-"""Numbers of a request that can be curves along the frames of the video."""
+"""Numbers of a request that can be curves along the frames of the video, or over the steps."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from ...pipeline.curve import EXAMPLE, Curve, Strength, check_strength
+from ...pipeline.curve import Curve, Strength, check_strength
+from ...pipeline.curve_text import EXAMPLE
 from ...pipeline.errors import AnimateDiffV2VError
 from ...pipeline.ranges import Range
 
 LONGEST_CURVE = 10_000
-# What a curve has and no number: what stands between a frame and its number.
+# What a curve has and no number: what stands between a place and its number.
 _SIGNS = re.compile("[:：=]")
 
 
 @dataclass(frozen=True)
-class AlongFrames:
+class NumberOrCurve:
     """The annotation of a field that takes a number or the text of a curve, within limits.
 
     Everything that is no curve is checked, and refused, as a field of a number would be. In JSON, a
@@ -28,6 +29,8 @@ class AlongFrames:
     """
 
     limits: Range[float]
+    over_steps: bool = True
+    """Take a curve along the noise schedule."""
 
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
@@ -52,7 +55,12 @@ class AlongFrames:
             "maxLength": LONGEST_CURVE,
             "pattern": _SIGNS.pattern,
             "description": "Beyond the hosted model: a curve along the frames of the output, "
-            "`frame: number`, separated by commas.",
+            "`frame: number`, separated by commas"
+            + (
+                "; or along the noise schedule, `percent: number`, as in `0%: 1.0, 50%: 0.2`."
+                if self.over_steps
+                else "."
+            ),
             "examples": [EXAMPLE],
         }
         return {"anyOf": [number, text]}
@@ -72,7 +80,8 @@ class AlongFrames:
             )
         try:
             curve = Curve(value)
-            check_strength(self.limits, info.field_name or "The number", curve)
+            name = info.field_name or "The number"
+            check_strength(self.limits, name, curve, over_steps=self.over_steps)
         except AnimateDiffV2VError as error:
             raise PydanticCustomError(
                 "value_error", "{sentence}", {"sentence": str(error)}

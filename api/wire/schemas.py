@@ -26,7 +26,7 @@ from ...pipeline.ranges import (
 )
 from ...pipeline.request import NEGATIVE_PROMPT, RefineUpscale
 from ...pipeline.sampling.windows import ContextMemory
-from .curves import AlongFrames
+from .curves import NumberOrCurve
 
 LONGEST_PROMPT = 10_000
 LONGEST_REFERENCE = 4_096
@@ -62,7 +62,7 @@ class LoraWeight(BaseModel):
         max_length=LONGEST_REFERENCE,
         description="A name in models/loras, an upload, a URL, or a Hugging Face repository.",
     )
-    scale: Annotated[Strength, AlongFrames(LORA_STRENGTH)] = Field(
+    scale: Annotated[Strength, NumberOrCurve(LORA_STRENGTH)] = Field(
         1.0,
         description="0 has no effect, 1 is as trained. A curve leaves the text encoder unchanged.",
     )
@@ -200,7 +200,7 @@ class AnimateDiffV2VInput(RestyleInput):
     model_config = ConfigDict(title="AnimatediffV2vInput")
 
     num_inference_steps: int = Field(25, ge=1, le=100, description="Denoising steps.")
-    guidance_scale: Annotated[Strength, AlongFrames(GUIDANCE)] = Field(
+    guidance_scale: Annotated[Strength, NumberOrCurve(GUIDANCE)] = Field(
         7.0, description="How strictly the prompt is followed."
     )
     base_model: str = Field(
@@ -233,7 +233,7 @@ class AnimateDiffV2VTurboInput(AnimateDiffV2VInput):
     model_config = ConfigDict(title="AnimatediffV2vTurboInput")
 
     num_inference_steps: int = Field(8, ge=4, le=12, description="Denoising steps.")
-    guidance_scale: Annotated[Strength, AlongFrames(TURBO_GUIDANCE)] = Field(
+    guidance_scale: Annotated[Strength, NumberOrCurve(TURBO_GUIDANCE)] = Field(
         2.2, description="How strictly the prompt is followed."
     )
 
@@ -244,10 +244,10 @@ class FastInput(RestyleInput):
     model_config = ConfigDict(title="FastAnimatediffVideoToVideoInput")
 
     num_inference_steps: int = Field(25, ge=1, le=100, description="Denoising steps.")
-    guidance_scale: Annotated[Strength, AlongFrames(GUIDANCE)] = Field(
+    guidance_scale: Annotated[Strength, NumberOrCurve(GUIDANCE)] = Field(
         7.5, description="How strictly the prompt is followed."
     )
-    strength: Annotated[Strength, AlongFrames(SHARE)] = Field(
+    strength: Annotated[Strength, NumberOrCurve(SHARE, over_steps=False)] = Field(
         0.7, description="Share of the video that is made new: 0 keeps it, 1 replaces it."
     )
     first_n_seconds: Finite = Field(
@@ -270,7 +270,7 @@ class FastTurboInput(FastInput):
     model_config = ConfigDict(title="FastAnimatediffTurboVideoToVideoInput")
 
     num_inference_steps: int = Field(12, ge=1, le=100, description="Denoising steps.")
-    guidance_scale: Annotated[Strength, AlongFrames(GUIDANCE)] = Field(
+    guidance_scale: Annotated[Strength, NumberOrCurve(GUIDANCE)] = Field(
         2.0, description="How strictly the prompt is followed."
     )
 

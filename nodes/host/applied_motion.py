@@ -27,6 +27,7 @@ from ...pipeline.presets import few_frames_at_once
 from ...pipeline.sampling import FreeInit, window_for
 from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
 from ...pipeline.sampling.frame_strengths import motion_strengths
+from ...pipeline.sampling.noise_schedule import share_of
 from .applied_guides import AppliedGuides
 from .managed_models import WholeModelPatcher, patcher_of
 from .native_unet import NativeUNet
@@ -117,6 +118,7 @@ class _Sampling:
     def __init__(self, applied: AppliedMotion) -> None:
         self._applied = applied
         self._levels, self._memory_end = _EVERY_LEVEL, 0.0
+        self._log_sigmas: Tensor | None = None
         self._windows: dict[int, ContextOptions] = {}
         self._guides: WindowGuides | None = None
         # Not a method of this object, which would keep itself alive.
@@ -125,7 +127,9 @@ class _Sampling:
     def prepare(self, execute: Any, model: Any, noise_shape: Any, *args: Any, **kwargs: Any) -> Any:
         """Let ComfyUI make room for what a window needs, not all frames, before sampling starts."""
         applied = self._applied
-        to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+        model_sampling = model.get_model_object("model_sampling")
+        to_sigma = model_sampling.percent_to_sigma
+        self._log_sigmas = model_sampling.sigmas.float().cpu().log()
         self._levels = (to_sigma(applied.start), to_sigma(applied.end))
         frames, *shape = noise_shape
         if applied.motion is not None:
@@ -209,7 +213,7 @@ class _Sampling:
                 num_frames=len(rows.window),
                 spans_frames=applied.spans_frames,
                 options=_options_of(options, rows),
-                strengths=_strengths_of(motion, rows),
+                strengths=_strengths_of(motion, rows, self._share(options)),
                 memory=rows.memory,
                 **(guides.of(rows, *inputs, options) if guides else {}),
             )
@@ -240,6 +244,12 @@ class _Sampling:
         highest, lowest = self._levels
         return "sigmas" not in options or lowest <= float(options["sigmas"].max()) <= highest
 
+    def _share(self, options: dict[str, Any]) -> float:
+        """Return the share of the noise schedule at which a pass is."""
+        if self._log_sigmas is None or "sigmas" not in options:
+            return 0.0
+        return share_of(float(options["sigmas"].max()), self._log_sigmas)
+
 
 def _frames_to_make_room_for(frames: int, window: ContextOptions) -> int:
     """Return how many plain frames take the memory of a window.
@@ -251,10 +261,10 @@ def _frames_to_make_room_for(frames: int, window: ContextOptions) -> int:
     return math.ceil(min(frames, window.length) * share)
 
 
-def _strengths_of(motion: MotionModules | None, rows: WindowRows) -> PassStrengths:
+def _strengths_of(motion: MotionModules | None, rows: WindowRows, share: float) -> PassStrengths:
     if motion is None:
         return FULL_STRENGTH
-    return motion_strengths(motion, rows.window * rows.conditionings, rows.num_frames)
+    return motion_strengths(motion, rows.window * rows.conditionings, rows.num_frames, share)
 
 
 def _options_of(options: dict[str, Any], rows: WindowRows) -> dict[str, Any]:

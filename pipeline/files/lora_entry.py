@@ -16,7 +16,8 @@ class LoraEntry:
 
     path: Path
     model_strength: Strength = 1.0
-    """A curve changes the UNet from frame to frame; see `Curve.start` for the noise schedule."""
+    """A curve changes the UNet from frame to frame or from step to step, between its start and end
+    in the noise schedule."""
     clip_strength: float = 1.0
     """For the text encoder, which encodes the prompt once for all frames."""
 

@@ -289,7 +289,7 @@ class MotionModules(nn.Module):
 
     @property
     def is_uneven(self) -> bool:
-        """True if scale or effect changes from frame to frame or from pixel to pixel."""
+        """True if scale or effect is a curve or has a mask."""
         changes = any(isinstance(each, Curve) for each in (self.scale, self.effect))
         return changes or bool(self.masks.given)
 

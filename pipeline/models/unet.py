@@ -118,7 +118,7 @@ class MotionUNet(nn.Module):
 
     @property
     def is_uneven(self) -> bool:
-        """True if a strength changes from frame to frame or from pixel to pixel."""
+        """True if a strength is a curve or has a mask."""
         motion = self.motion
         return bool(self.lora_curves) or (motion is not None and motion.is_uneven)
 

@@ -1,4 +1,4 @@
-"""Strengths of LoRAs and motion modules in the frames of a pass."""
+"""Strengths of LoRAs and motion modules in the frames of a pass, at its noise level."""
 
 from __future__ import annotations
 
@@ -34,23 +34,33 @@ def strengths_of(
     """
     curves: tuple[Curve, ...] = getattr(unet, "lora_curves", ())
     motion: MotionModules | None = getattr(unet, "motion", None)
-    strengths = FULL_STRENGTH if motion is None else motion_strengths(motion, frames, num_frames)
+    share = schedule.share_at(sigma)
+    strengths = FULL_STRENGTH
+    if motion is not None:
+        strengths = motion_strengths(motion, frames, num_frames, share)
     if not curves:
         return strengths
     loras = torch.zeros(len(curves), len(frames))
     for row, curve in zip(loras, curves, strict=True):
         if Span(curve.start, curve.end).contains(sigma, schedule):
-            row[:] = _rows(curve, frames, num_frames)
+            row[:] = _rows(curve, frames, num_frames, share)
     return PassStrengths(loras, strengths.motion_scale, strengths.motion_effect)
 
 
 def motion_strengths(
-    motion: MotionModules, frames: Sequence[int], num_frames: int
+    motion: MotionModules, frames: Sequence[int], num_frames: int, share: float
 ) -> PassStrengths:
-    """Return the strengths of motion modules; see `strengths_of`."""
+    """Return the strengths of motion modules; see `strengths_of`.
+
+    Args:
+        motion: The modules, with their curves.
+        frames: As there.
+        num_frames: As there.
+        share: The share of the noise schedule that has the noise level; see `share_at`.
+    """
     masks = motion.masks
     scale, effect = (
-        RowStrength(_rows(strength, frames, num_frames), mask, frames)
+        RowStrength(_rows(strength, frames, num_frames, share), mask, frames)
         for strength, mask in ((motion.scale, masks.scale), (motion.effect, masks.effect))
     )
     has_effect = motion.effect != 1.0 or masks.effect is not None
@@ -60,7 +70,9 @@ def motion_strengths(
     )
 
 
-def _rows(strength: Strength, frames: Sequence[int], num_frames: int) -> Tensor:
+def _rows(strength: Strength, frames: Sequence[int], num_frames: int, share: float) -> Tensor:
+    if isinstance(strength, Curve) and strength.is_over_steps:
+        return torch.full((len(frames),), strength.at(share))
     values = _values(strength, num_frames)
     return torch.tensor([values[frame] for frame in frames])
 

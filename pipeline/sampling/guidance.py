@@ -23,7 +23,7 @@ class Guidance:
 
     scale: Strength = 7.0
     """1 ignores the negative prompt, which halves the work. With a curve, it halves that of windows
-    whose frames all have 1."""
+    whose frames all have 1, or of steps that have it."""
     start: float = 0.0
     """Share of the schedule before which the scale is 1."""
     end: float = 1.0
@@ -50,7 +50,7 @@ class Guidance:
         return self.rescale == 0 and self.parallel == 1
 
     def scale_at(self, sigma: Tensor, schedule: NoiseSchedule, num_frames: int) -> float | Tensor:
-        """Return the scale at a noise level: a number, or one for each frame if it is a curve.
+        """Return the scale at a noise level: a number, or one for each frame if they differ.
 
         Shares of the schedule count training steps.
 
@@ -63,6 +63,8 @@ class Guidance:
             return 1.0
         if not isinstance(self.scale, Curve):
             return self.scale
+        if self.scale.is_over_steps:
+            return self.scale.at(schedule.share_at(sigma))
         import torch  # noqa: PLC0415 - the settings need none
 
         return torch.tensor(self.scale.values(num_frames)).view(-1, 1, 1, 1)

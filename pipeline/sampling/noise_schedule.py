@@ -18,6 +18,8 @@ _LAST_VARIANCE = 4.8973451890853435e-08
 _BETA_START, _BETA_END, _BETA_END_SDXL = 0.00085, 0.012, 0.02
 _MAX_BETA = 0.999
 _COSINE_OFFSET = 0.008
+# Of logarithms of levels, which are float32.
+_SAME_LEVEL = 1e-6
 
 
 class NoiseSchedule:
@@ -79,6 +81,10 @@ class NoiseSchedule:
         """Return the noise level at a share of the schedule: 0 is the noisiest, 1 the last step."""
         return float(self.sigma(torch.tensor((1.0 - share) * (TRAINING_STEPS - 1))))
 
+    def share_at(self, sigma: Tensor) -> float:
+        """Return the share of the schedule that has a noise level, the inverse of `sigma_at`."""
+        return share_of(float(sigma), self._log_sigmas)
+
     def noise_factor(self, sigma: Tensor) -> Tensor:
         """Return the factor of unit noise that makes latents of level `sigma` from clean ones.
 
@@ -113,6 +119,27 @@ class NoiseSchedule:
         skip = 0.25 / (scaled**2 + 0.25)
         out = scaled / (scaled**2 + 0.25).sqrt()
         return out * clean + skip * noisy
+
+
+def share_of(sigma: float, log_sigmas: Tensor) -> float:
+    """Return the share of a schedule that has a noise level; levels beyond the ends are those.
+
+    Where several shares have it, as at the lowest level of a distilled model, it is the last.
+
+    Args:
+        sigma: The noise level.
+        log_sigmas: The logarithms of the levels, ascending, on the CPU. A distilled model has one
+            for each of its steps, at the last of the training steps that it stands for.
+    """
+    level = math.log(sigma) if sigma > 0 else -math.inf
+    last = len(log_sigmas) - 1
+    if level <= float(log_sigmas[0]) + _SAME_LEVEL:
+        return 1.0
+    above = min(last, int(torch.searchsorted(log_sigmas, level)))
+    low, high = float(log_sigmas[above - 1]), float(log_sigmas[above])
+    position = min(above - 1 + (level - low) / (high - low), last)
+    stride = TRAINING_STEPS // len(log_sigmas)
+    return 1.0 - (position * stride + stride - 1) / (TRAINING_STEPS - 1)
 
 
 def _to_zero_terminal_snr(variance: Tensor) -> Tensor:

@@ -375,8 +375,8 @@ def _checked_arguments(
         motion.masks.check_count(len(latents))
     if settings.speed.compile and getattr(unet, "is_uneven", False):
         raise AnimateDiffV2VError(
-            "compile is on, and a LoRA or the motion module has a strength that changes from frame "
-            "to frame or a mask, which compiled layers cannot: switch compile off, or give numbers."
+            "compile is on, and a LoRA or the motion module has a curve or a mask as its strength, "
+            "which compiled layers cannot: switch compile off, or give numbers."
         )
     return guides.placed(len(latents))
 

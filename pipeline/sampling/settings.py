@@ -26,7 +26,8 @@ class SamplingSettings:
     scheduler: Scheduler = "normal"
     denoise: Strength = 0.7
     """0 returns the source, 1 keeps nothing of it. With a curve, each frame joins at the first step
-    that is at or below its own level; until then the others see it with noise of their level."""
+    that is at or below its own level; until then the others see it with noise of their level. It
+    cannot be a curve over the steps."""
     beta_schedule: BetaScheduleChoice = "autoselect"
     noise_type: NoiseType = "default"
     context: ContextOptions | None = field(default_factory=ContextOptions)
@@ -62,7 +63,7 @@ class SamplingSettings:
         checked("beta_schedule", self.beta_schedule, BetaScheduleChoice)
         checked("noise_type", self.noise_type, NoiseType)
         STEPS.check("steps", self.steps)
-        check_strength(SHARE, "denoise", self.denoise)
+        check_strength(SHARE, "denoise", self.denoise, over_steps=False)
         if self.rounds > 1 and self.noise_type == "unsample":
             raise AnimateDiffV2VError(
                 "noise_type is 'unsample', whose noise comes from the source, and free_init renews "

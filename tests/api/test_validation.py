@@ -67,6 +67,8 @@ WRONG_INPUTS = [
         {"num_inference_steps": 8, "guidance_scale": "0: 0.5"},
         [entry(["guidance_scale"], "value_error")],
     ),
+    (V2V, {"guidance_scale": "0%: 7, 50%: 31"}, [entry(["guidance_scale"], "value_error")]),
+    (V2V, {"guidance_scale": "0%: 7, 8: 3"}, [entry(["guidance_scale"], "value_error")]),
     (V2V, {"match_source": 1.5}, [entry(["match_source"], "less_than_equal", le=1)]),
     (V2V, {"refine": 0.5}, [entry(["refine"], "greater_than_equal", ge=1)]),
     (FAST, {"refine": 2.5}, [entry(["refine"], "less_than_equal", le=2)]),
@@ -135,6 +137,7 @@ WRONG_INPUTS = [
         [entry(["loras", 1, "scale"], "value_error")],
     ),
     (FAST, {"strength": "0: 0, 8: 1.5"}, [entry(["strength"], "value_error")]),
+    (FAST, {"strength": "0%: 0, 50%: 1"}, [entry(["strength"], "value_error")]),
     (FAST, {"strength": "0: nan"}, [entry(["strength"], "value_error")]),
     (
         V2V,

@@ -1,4 +1,4 @@
-"""Strengths along the frames of a video, as text."""
+"""Strengths along the frames of a video or over the steps, as text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from animatediff_v2v.pipeline.curve import (
     Curve,
+    check_frames,
     check_strength,
     highest,
     values_of,
@@ -38,7 +39,67 @@ def test_values_of_six_frames(text, expected):
     assert Curve(text).values(6) == pytest.approx(expected, abs=1e-9)
 
 
+# At shares 0, 0.25, 0.5, 0.75 and 1 of the noise schedule.
+OVER_STEPS = [
+    ("0%: 0.2, 100%: 1.0", (0.2, 0.4, 0.6, 0.8, 1.0)),
+    ("25%: 1, 75%: 0", (1.0, 1.0, 0.5, 0.0, 0.0)),
+    ("0%: 0, 100%: 1 ease", (0.0, 0.15625, 0.5, 0.84375, 1.0)),
+    ("0%: 0.3, 50%: 0.7 hold", (0.3, 0.3, 0.7, 0.7, 0.7)),
+    ("50 %: 0.4", (0.4,) * 5),
+    ("0%=0;100%=1", (0.0, 0.25, 0.5, 0.75, 1.0)),
+    ("0.0%: 1\n12.5%: 0", (1.0, 0.0, 0.0, 0.0, 0.0)),
+    ('{"0%": 0, "100%": 1}', (0.0, 0.25, 0.5, 0.75, 1.0)),
+    ("0％：(0)，100％：(1.0)", (0.0, 0.25, 0.5, 0.75, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), OVER_STEPS)
+def test_values_over_the_steps(text, expected):
+    curve = Curve(text)
+    assert curve.is_over_steps and curve.last_frame == 0
+    assert [curve.at(share / 4) for share in range(5)] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_share_is_the_number_that_was_written():
+    held = Curve("0%: 0, 33.3%: 1 hold")
+    assert (held.at(0.333), held.at(0.3329)) == (1.0, 0.0)
+    # A noise level that is rounded to float32 still counts as that of the point.
+    assert held.at(0.333 - 1e-7) == 1.0
+
+
+def test_a_curve_is_along_the_frames_or_over_the_steps():
+    along, over = Curve("0: 0, 5: 1"), Curve("0%: 0, 50%: 1")
+    assert not along.is_over_steps
+    with pytest.raises(AnimateDiffV2VError, match="places in the noise schedule, not frames"):
+        over.values(6)
+    with pytest.raises(AnimateDiffV2VError, match="frames, not places in the noise schedule"):
+        along.at(0.5)
+    for fits in (over, along, 0.4):
+        check_frames(fits, 6)
+    with pytest.raises(AnimateDiffV2VError, match="frame 5 is beyond the video"):
+        check_frames(along, 5)
+
+
 REFUSED = [
+    ("-1%: 1", "-1% is outside of the noise schedule, which goes from 0% to 100%."),
+    ("0%: 1, 100.5%: 0", "100.5% is outside of the noise schedule"),
+    ("%: 1", "'%: 1' names no frame"),
+    ("1e1%: 1", "'1e1%: 1' names no frame"),
+    ("0-50%: 1", "'0-50%: 1' names no frame"),
+    ("0%: x", "In the curve '0%: x', 'x' at 0% is not a number."),
+    ("0%: 1 bounce", "the easing at 0% is 'bounce'; it can be linear, ease, hold."),
+    (
+        "50%: 1, 12.5%: 0",
+        "In the curve '50%: 1, 12.5%: 0', 12.5% comes after 50%; give each place once, in "
+        "ascending order.",
+    ),
+    ("50%: 1, 50.0%: 0", "50.0% comes after 50%"),
+    (
+        "0: 1, 50%: 0",
+        "In the curve '0: 1, 50%: 0', 50% is a place in the noise schedule and frame 0 is not; "
+        "write all points in percent, or none.",
+    ),
+    ("0%: 1, -1: 0", "0% is a place in the noise schedule and frame -1 is not"),
     ("", "The curve is empty; write `frame: number`, for example `0: 0.2, 24: 1.0`."),
     (" , ", "The curve is empty"),
     ("{}", "The curve is empty"),
@@ -110,6 +171,19 @@ def test_a_number_or_a_curve():
             check_strength(SHARE, "denoise", wrong)
 
 
+def test_a_setting_may_take_no_curve_over_the_steps():
+    over = Curve("0%: 0, 50%: 1")
+    check_strength(SHARE, "motion_effect", over)
+    with pytest.raises(AnimateDiffV2VError) as refused:
+        check_strength(SHARE, "denoise", over, over_steps=False)
+    assert str(refused.value) == (
+        "denoise is the curve '0%: 0, 50%: 1', which changes from step to step, but is fixed "
+        "before the first step: write frames in place of percent."
+    )
+    check_strength(SHARE, "denoise", Curve("0: 0, 5: 1"), over_steps=False)
+    assert highest(over) == 1.0
+
+
 def test_a_curve_stands_in_text_where_a_number_can():
     curve = Curve("\n0: 0.2,\n24: 1 ease\n")
     assert f"denoise {curve:g}" == "denoise 0: 0.2, 24: 1 ease"
@@ -138,10 +212,28 @@ def test_values_stay_between_neighbouring_points(frames, data):
         assert all(step * math.copysign(1, high - low) >= -slack for step in steps)
 
 
-@given(st.text(max_size=40))
+@given(
+    st.lists(st.integers(0, 1000), min_size=1, max_size=6, unique=True).map(sorted),
+    st.data(),
+)
+def test_over_steps_as_along_frames(places, data):
+    """A curve in tenths of a percent has the numbers of one with these frames."""
+    numbers = data.draw(
+        st.lists(st.floats(-10, 10), min_size=len(places), max_size=len(places)), label="numbers"
+    )
+    easing = data.draw(st.sampled_from(["linear", "ease", "hold"]), label="easing")
+    points = [*zip(places, numbers, strict=True)]
+    frames = Curve(", ".join(f"{frame}: {number!r} {easing}" for frame, number in points))
+    over = Curve(", ".join(f"{at / 10}%: {number!r} {easing}" for at, number in points))
+    found = [over.at(frame / 1000) for frame in range(1001)]
+    assert found == pytest.approx(frames.values(1001), abs=1e-9)
+
+
+@given(st.text(max_size=40) | st.text(alphabet="0123456789.-%％: ,=ease", max_size=40))
 def test_any_text_is_a_curve_or_refused_in_a_sentence(text):
     try:
-        values = Curve(text).values(9)
+        curve = Curve(text)
+        values = [curve.at(0.5)] * 9 if curve.is_over_steps else curve.values(9)
     except AnimateDiffV2VError as refused:
         assert str(refused).endswith(".") and "\n" not in str(refused)
     else:

@@ -59,12 +59,14 @@ class Picture {
     return { query: new URLSearchParams([["curve", valueOf(node, "curve") ?? ""]]) };
   }
 
-  show({ values }) {
+  show({ values, is_over_steps: isOverSteps }) {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     this.draw(values, low, high);
     const range = [...new Set([low, high])].map((each) => number(each, 3)).join(" – ");
     const last = values.length - 1;
-    this.text.textContent = text("curveRange", "{range} in frames 0 to {last}", { range, last });
+    this.text.textContent = isOverSteps
+      ? text("curveRangeOverSteps", "{range} over the steps, 0 % to 100 %", { range })
+      : text("curveRange", "{range} in frames 0 to {last}", { range, last });
   }
 
   say(sentence) {

@@ -332,6 +332,13 @@ def test_loras_from_requests_are_not_listed_in_comfyui():
     }
 
 
+def test_curves_over_the_steps_are_nodes(tmp_path):
+    over = Curve("0%: 9, 50%: 4")
+    nodes = graph(job(guidance_scale=over), video="a.mp4")
+    assert nodes["curve_guidance"]["inputs"]["curve"] == "0%: 9, 50%: 4"
+    assert ApiJob.from_json(job(guidance_scale=over).as_json()).guidance_scale == over
+
+
 def test_curves_are_nodes_or_text(tmp_path):
     """In a stack, whose value is JSON, a curve is its text."""
     rising, falling = Curve("0: 0, 8: 1 ease"), Curve("0: 1, -1: 0")

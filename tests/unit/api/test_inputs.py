@@ -36,6 +36,7 @@ def clip(tmp_path_factory):
     [
         (AnimateDiffV2VInput(**WISH), {"max_frames": 12}, None),
         (AnimateDiffV2VInput(**WISH), {"max_frames": 11}, "makes 12 frames; the limit is 11: send"),
+        (AnimateDiffV2VInput(**WISH, guidance_scale="0%: 7, 50%: 3"), {}, None),
         (AnimateDiffV2VInput(**WISH, select_every_nth_frame=3), {"max_frames": 8}, None),
         (AnimateDiffV2VInput(**WISH, select_every_nth_frame=1), {"max_frames": 23}, "24 frames"),
         (FastInput(**WISH, first_n_seconds=2, fps=16), {"max_frames": 32}, None),

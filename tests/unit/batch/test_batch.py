@@ -127,6 +127,15 @@ def test_what_depends_on_frame_numbers_or_is_short_stays_whole(tmp_path, job, se
     assert unit.kind == "clip"
 
 
+def test_what_changes_over_the_steps_does_not_depend_on_frame_numbers(tmp_path, job):
+    clip = write_clip(tmp_path / "a.mp4", [(20, 30), (20, 200)])
+    guidance = Guidance(scale=Curve("0%: 7, 50%: 2"))
+    units = planned(
+        [job(clip, sampling=SamplingSettings(seed=1, guidance=guidance))], tmp_path / "out"
+    )
+    assert [unit.kind for unit in units] != ["clip"]
+
+
 def test_the_joined_clip_has_every_frame_and_the_sound(tmp_path, job, inverter):
     clip = write_clip(tmp_path / "a.mp4", [(20, 30), (70, 200)], sound=True)
     rows = worked([job(clip)], tmp_path / "out", inverter, part_frames=48)

@@ -418,6 +418,7 @@ def test_lora_argument(text, file, scales, tmp_path, monkeypatch):
     [
         ("a.safetensors:0=0.2,24=1.0", Curve("0=0.2,24=1.0"), 0.0),
         ("a.safetensors:0=0.2, -1=1 ease:0.5", Curve("0=0.2, -1=1 ease"), 0.5),
+        ("a.safetensors:0%=1,50%=0.2:0.5", Curve("0%=1,50%=0.2"), 0.5),
         ("C:a.safetensors:0=0,8=1:0:0.1", Curve("0=0,8=1", start=0.1), 0.0),
         ("a.safetensors:0.8:0.7:0.1:0.5", Curve("0: 0.8", start=0.1, end=0.5), 0.7),
         ("a=b,c=d.safetensors:0=0,8=1", Curve("0=0,8=1"), 0.0),

@@ -220,6 +220,13 @@ def test_a_curve_beyond_the_video_is_refused_before_networks_are_loaded(request_
             video_to_video(request, files)
 
 
+def test_curves_over_the_steps_fit_any_video(request_for, files, weights):
+    over = Curve("0%: 1, 50%: 0.5")
+    lora = LoraEntry(weights / "style_lora.safetensors", over, 0.0)
+    files = replace(files, loras=(lora,), motion_scale=over, motion_effect=over)
+    video_to_video(request_for(guidance=Guidance(scale=Curve("0%: 3, 90%: 1"))), files)
+
+
 def test_a_curve_of_loaded_networks_beyond_the_video_is_refused_before_encoding(request_for, files):
     models = load_files(replace(files, motion_scale=Curve("0: 0, 99: 1")))
     done = []

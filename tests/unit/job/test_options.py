@@ -400,6 +400,19 @@ CASES = {
         {"denoise": "8: 1, 4: 0"},
         "--denoise: In the curve '8: 1, 4: 0', frame 4 comes after frame 8; give each frame once",
     ),
+    "a denoise over the steps": (
+        {"denoise": "0%: 0.5, 50%: 1"},
+        "--denoise is the curve '0%: 0.5, 50%: 1', which changes from step to step, but is fixed",
+    ),
+    "a LoRA over the steps in colons": (
+        {"lora": "no.pt:0%:0, 50%:1"},
+        "A curve along the frames is written FILE:0=0.2,24=1.0, with = behind each frame.",
+    ),
+    "frames and percent": (
+        {"guidance_scale": "0: 7, 50%: 1"},
+        "--guidance-scale: In the curve '0: 7, 50%: 1', 50% is a place in the noise schedule and "
+        "frame 0 is not",
+    ),
     "a curve out of range": ({"denoise": "0: 0, 4: 2"}, "--denoise is 2; it must be from 0 to 1."),
     "an effect out of range": (
         {"motion_effect": "0: 0, 4: 2"},

@@ -40,6 +40,13 @@ def test_the_picture_shows_the_frames_that_are_named(node, text, count, last):
     assert (len(values), values[-1]) == (count, last)
 
 
+def test_the_picture_of_a_curve_over_the_steps_shows_the_noise_schedule(node):
+    shown = node.describe_curve({"curve": "0%: 1, 50%: 0 hold, 100%: 0.5"})
+    assert shown["is_over_steps"] and len(shown["values"]) == 101
+    assert shown["values"][49:51] == [1.0, 0.0] and shown["values"][75] == 0.25
+    assert not node.describe_curve({"curve": "0: 0.5"})["is_over_steps"]
+
+
 def test_a_frame_far_away_is_not_shown(node):
     with pytest.raises(AnimateDiffV2VError, match="Frame 999999999 is too far away to be shown"):
         node.describe_curve({"curve": "0: 0, 999999999: 1"})

@@ -1,4 +1,4 @@
-"""LoRAs and motion modules whose strengths change from frame to frame, in a whole sampling."""
+"""LoRAs and motion modules whose strengths change along frames or steps, in a whole sampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from animatediff_v2v.pipeline.sampling import (
     SpeedOptions,
     sample_latents,
 )
+from animatediff_v2v.pipeline.sampling.frame_strengths import strengths_of
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
+from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from animatediff_v2v.pipeline.sampling.passes import Execution
 from animatediff_v2v.pipeline.sampling.tiles import TiledModel
 
@@ -29,6 +31,7 @@ SOURCE = torch.randn(FRAMES, 4, 8, 8, generator=GENERATOR)
 PROMPTS = Conditioning.of(*torch.randn(2, 1, 77, 64, generator=GENERATOR))
 WINDOWS = ContextOptions(length=3, overlap=1)
 RISING = Curve("0: 0, -1: 1")
+FALLING = Curve("0%: 1, 60%: 0.2 ease")
 
 
 def sample(unet, **options):
@@ -81,8 +84,64 @@ def test_a_lora_acts_in_its_part_of_the_noise_schedule(load):
     assert 0 < relative(part, plain) < relative(whole, plain)
 
 
+@pytest.mark.parametrize(
+    ("over", "span"),
+    [
+        ("0%: 1, 50%: 0 hold", {"end": 0.5}),
+        ("0%: 0, 50%: 1 hold", {"start": 0.5}),
+        ("0%: 0, 20%: 1 hold, 70%: 0 hold", {"start": 0.2, "end": 0.7}),
+    ],
+)
+def test_a_lora_that_jumps_over_the_steps_acts_in_that_part(load, over, span):
+    found = sample(load(Curve(over)), steps=4, scheduler="karras")
+    assert torch.equal(found, sample(load(Curve("0: 1", **span)), steps=4, scheduler="karras"))
+    whole = sample(load(Curve("0%: 1")), steps=4, scheduler="karras")
+    assert relative(found, whole) > 1e-4
+
+
+def test_a_span_narrows_a_curve_over_the_steps(load):
+    both = sample(load(Curve("0%: 1, 60%: 0 hold", start=0.3)))
+    assert torch.equal(both, sample(load(Curve("0: 1", start=0.3, end=0.6))))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"context": WINDOWS}, {"speed": SpeedOptions(deep_cache_interval=2)}]
+)
+def test_level_curves_over_the_steps_are_those_along_the_frames(load, models, options):
+    over, along = (sample(load(Curve(text)), **options) for text in ("0%: 0.6", "0: 0.6"))
+    assert torch.equal(over, along)
+    assert relative(over, sample(load(0.6), **options)) < 2e-3  # merged in float16
+    for name in ("scale", "effect"):
+        found, number = (
+            sample(with_motion(models, **{name: strength}), **options)
+            for strength in (Curve("20%: 0.6, 80%: 0.6"), 0.6)
+        )
+        assert relative(found, number) < 1e-5, name
+
+
+def strengths_at(unet, share):
+    schedule = NoiseSchedule("sqrt_linear")
+    sigma = torch.tensor(schedule.sigma_at(share))
+    return strengths_of(unet, [0, 1, 2, 0], FRAMES, sigma, schedule)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.3, 0.6, 1.0])
+def test_all_frames_of_a_pass_have_the_number_of_its_noise_level(load, models, share):
+    expected = torch.full((4,), FALLING.at(share))
+    motion = strengths_at(with_motion(models, FALLING, FALLING), share)
+    found = (motion.motion_scale.numbers, motion.motion_effect.numbers)
+    for numbers in (*found, strengths_at(load(FALLING), share).loras[0]):
+        assert torch.allclose(numbers, expected, atol=1e-5)
+
+
 def test_several_devices_and_tiles_give_the_same(load):
     unet = load(RISING)
+    for curve in (RISING, FALLING):
+        unet.lora_curves = (curve,)
+        check_that_several_devices_and_tiles_give_the_same(unet)
+
+
+def check_that_several_devices_and_tiles_give_the_same(unet):
     execution = Execution((copy_to(unet, torch.device("cpu")),))
     makers = (
         GuidedModel,
@@ -119,6 +178,6 @@ def test_frames_without_effect_are_those_without_a_motion_module(models, still_m
 
 
 def test_curves_and_compiled_layers_exclude_each_other(load, models):
-    for unet in (load(RISING), with_motion(models, effect=RISING)):
+    for unet in (load(RISING), load(FALLING), with_motion(models, effect=RISING)):
         with pytest.raises(AnimateDiffV2VError, match=r"^compile is on, and a LoRA or the motion"):
             sample(unet, speed=SpeedOptions(compile=True))

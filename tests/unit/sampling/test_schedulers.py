@@ -161,6 +161,23 @@ def test_timesteps_and_sigmas_are_inverse(name):
         assert float(schedule.sigma(timestep)) == pytest.approx(float(sigma), rel=1e-5)
 
 
+@given(st.sampled_from(SCHEDULES), st.floats(0, 1))
+def test_shares_and_levels_are_inverse(name, share):
+    schedule = NoiseSchedule(name)
+    sigma = schedule.sigma_at(share)
+    found = schedule.share_at(torch.tensor(sigma))
+    is_above = sigma > schedule.sigma_min * (1 + 1e-6)
+    # The lowest level of a distilled model is that of several shares, of which it is the last.
+    assert found == (pytest.approx(share, abs=1e-6) if is_above else 1.0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_levels_beyond_the_ends_have_the_shares_of_the_ends(name):
+    schedule = NoiseSchedule(name)
+    for sigma, share in ((0.0, 1.0), (1e-9, 1.0), (1e30, 0.0), (schedule.sigma_max, 0.0)):
+        assert schedule.share_at(torch.tensor(sigma)) == pytest.approx(share, abs=1e-6)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("sigma", "end"), [(1e-9, 0), (1e30, -1)])
 def test_levels_beyond_the_table_take_its_ends(name, sigma, end):

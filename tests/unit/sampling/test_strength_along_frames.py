@@ -1,4 +1,4 @@
-"""Denoise and guidance that change from frame to frame."""
+"""Denoise and guidance that change from frame to frame, or guidance from step to step."""
 
 from __future__ import annotations
 
@@ -166,7 +166,39 @@ def test_both_at_once(options):
     assert bool(result.isfinite().all()) and distances(result)[0] < distances(result)[4]
 
 
+class Calls(Smooth):
+    """Counts the rows of each pass by its training step."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = {}
+
+    def __call__(self, sample, timestep, context, num_frames, **others):
+        step = int(timestep)
+        self.rows[step] = self.rows.get(step, 0) + len(sample)
+        return super().__call__(sample, timestep, context, num_frames, **others)
+
+
+@pytest.mark.parametrize("context", [None, ContextOptions(length=2, overlap=1)])
+def test_guidance_over_the_steps(context):
+    options = {"context": context, "denoise": 1.0}
+    level = sample(guidance=Guidance(scale=Curve("0%: 3, 60%: 3 ease")), **options)
+    assert torch.equal(level, sample(**options))
+    jump, unet = Curve("0%: 3, 45%: 1 hold"), Calls()
+    found = sample(unet, guidance=Guidance(scale=jump), **options)
+    assert torch.equal(found, sample(guidance=Guidance(scale=3.0, end=0.45), **options))
+    # Steps whose scale is 1 take one pass.
+    late, early = ({unet.rows[step] for step in unet.rows if (step < 550) is is_late}
+                   for is_late in (True, False))  # fmt: skip
+    assert {2 * rows for rows in late} == early
+    assert not torch.allclose(found, level, atol=1e-3)
+
+
 REFUSED = [
+    (
+        {"denoise": Curve("0%: 0.5, 50%: 1")},
+        "denoise is the curve '0%: 0.5, 50%: 1', which changes from step to step",
+    ),
     ({"denoise": Curve("0: 0, 2: 1.5")}, "denoise is 1.5; it must be from 0 to 1."),
     ({"denoise": "0: 1"}, "denoise is '0: 1'; it must be a number or of the type Curve."),
     ({"denoise": Curve("0: 0, 5: 1")}, "frame 5 is beyond the video, whose 5 frames are counted"),
