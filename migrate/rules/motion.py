@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..graph import Node, Slot, Source
 from ..known import Known, known_nodes
+from .ad_keyframes import with_keyframes
 from .multivals import Multival, effect_of, multival
 from .trace import maker
 from .work import Work, given, known_of, values_of
@@ -37,9 +38,9 @@ BETA_SCHEDULES = {
         )
     },
 }
+_FULL = Multival()
 # Inputs of their loaders that nothing here corresponds to, and what to do instead.
 _WITHOUT_COUNTERPART = {
-    "ad_keyframes": "AnimateDiff keyframes; Apply AnimateDiff has a start and an end",
     "per_block": "strengths of single blocks; motion_scale is for all of them",
     "ad_settings": "changes of the motion module's weights and positions",
 }
@@ -56,10 +57,12 @@ def loader(work: Work, node: Node, known: Known) -> None:
     }
     new = _module(values) | _beta_schedule(work, node, values)
     inputs["beta_schedule"] = node.slot("beta_schedule")
-    strengths = _strengths(work, node, node)
-    new["motion_scale"] = given(node, values, "motion_scale", 1.0) * strengths.scale.number
+    own = Multival(given(node, values, "motion_scale", 1.0), _source(node, "motion_scale"))
+    strengths = _strengths(work, node, node, own)
+    new["motion_scale"] = strengths.scale.number
     inputs |= strengths.inputs
-    inputs["motion_scale"] = node.slot("motion_scale") or strengths.scale.numbers
+    linked = own.numbers is not None
+    inputs["motion_scale"] = node.slot("motion_scale") if linked else strengths.scale.numbers
     inputs["free_init"] = _free_init(work, node)
     if values.get("apply_v2_models_properly") is False and "v2" in str(new.get("motion_module")):
         work.note(
@@ -202,8 +205,12 @@ class _Strengths:
     inputs: dict[str, Slot | Source | None]
 
 
-def _strengths(work: Work, node: Node, holder: Node) -> _Strengths:
+def _strengths(work: Work, node: Node, holder: Node, own: Multival = _FULL) -> _Strengths:
+    """Return the strengths of a node's multivals and keyframes; `own` is its own motion scale."""
     scale, effect = (multival(work, node, holder, kind) for kind in ("scale", "effect"))
+    scale = replace(scale, number=own.number * scale.number, numbers=own.numbers or scale.numbers)
+    changed = with_keyframes(work, node, holder, {"scale": scale, "effect": effect})
+    scale, effect = changed["scale"], changed["effect"]
     inputs: dict[str, Slot | Source | None] = {
         "motion_effect": effect_of(work, node, effect),
         "motion_scale_mask": scale.mask,

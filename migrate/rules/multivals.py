@@ -9,7 +9,7 @@ from ..known import known_nodes
 from .trace import maker
 from .work import Work, given, values_of
 
-_CURVE = "ADV2V_StrengthCurve"
+CURVE = "ADV2V_StrengthCurve"
 # Their masks multiply a number, or one for each frame.
 _NUMBERS = ("ADE_MultivalDynamic", "ADE_MultivalDynamicFloatInput")
 # From a number where the mask is black to another where it is white.
@@ -44,7 +44,7 @@ def multival(work: Work, node: Node, holder: Node, kind: str) -> Multival:
             )
         return Multival()
     made = found[0]
-    result = _of(made)
+    result = read_multival(made)
     if result is None:
         work.note(
             node,
@@ -67,11 +67,12 @@ def effect_of(work: Work, node: Node, effect: Multival) -> Source | None:
     if effect.numbers is not None or effect.number == 1.0:
         return effect.numbers
     values = {"curve": f"0: {effect.number:g}", "start": 0.0, "end": 1.0}
-    added = work.add(node, _CURVE, values, {}, "motion_effect takes the number of a node")
+    added = work.add(node, CURVE, values, {}, "motion_effect takes the number of a node")
     return Source(added.id, 0)
 
 
-def _of(made: Node) -> Multival | None:
+def read_multival(made: Node) -> Multival | None:
+    """Return what a node's multival is here; None if it has no counterpart."""
     known = known_nodes().get(made.type)
     values = values_of(made, known) if known else {}
     if made.type in _NUMBERS:

@@ -7,6 +7,7 @@ import json
 
 import pytest
 from animatediff_v2v.migrate import convert
+from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.errors import AnimateDiffV2VError
 
 from .graphs import checkpoint, context, found, gen1, linked, node, sampler, source, workflow
@@ -151,6 +152,133 @@ def test_multivals_without_a_counterpart_are_named(kind, given):
     multival = node(3, kind, given, ["MULTIVAL"])
     graph = workflow(checkpoint(), multival, gen1(5, (1, 0), effect_multival=("MULTIVAL", 3, 0)))
     assert [each for each in notes(graph) if f"Its motion effect came from {kind}, which" in each]
+
+
+def keyframe(key, start, *, scale=None, effect=None, before=None, inherits=True, steps=1, **more):
+    """Return an AnimateDiff keyframe and its multivals."""
+    links, nodes = {**more}, []
+    for offset, (name, number) in enumerate((("scale", scale), ("effect", effect)), start=1):
+        if number is not None:
+            nodes.append(node(key + offset, "ADE_MultivalDynamic", [number], ["MULTIVAL"]))
+            links[f"{name}_multival"] = ("MULTIVAL", key + offset, 0)
+    if before is not None:
+        links["prev_ad_keyframes"] = ("AD_KEYFRAMES", before, 0)
+    widgets = [start, inherits, steps]
+    nodes.append(node(key, "ADE_AnimateDiffKeyframe", widgets, ["AD_KEYFRAMES"], **links))
+    return nodes
+
+
+def keyframed(*nodes, last, **multivals):
+    loader = gen1(90, (1, 0), ad_keyframes=("AD_KEYFRAMES", last, 0), **multivals)
+    return workflow(checkpoint(), *nodes, loader)
+
+
+def curve_at(new, name):
+    """Return the text of the curve that is linked to an input of Apply AnimateDiff."""
+    (linked,) = [
+        each for each in new["nodes"] if (each["id"], 0) == source(new, found(new, APPLY), name)
+    ]
+    return values(linked)[0]
+
+
+def test_keyframes_become_curves_over_the_steps():
+    graph = keyframed(
+        # Added out of order; the second has no effect of its own.
+        *keyframe(20, 0.333, scale=1.4, before=None),
+        *keyframe(30, 0.0, scale=1.2, effect=0.5, before=20),
+        *keyframe(40, 0.75, effect=0.8, scale=1.4, before=30),
+        node(50, "ADE_MultivalDynamic", [0.5], ["MULTIVAL"]),
+        last=40,
+        scale_multival=("MULTIVAL", 50, 0),
+    )
+    new = after(graph)
+    assert curve_at(new, "motion_scale") == "0%: 0.6, 33.3%: 0.7 hold"
+    assert curve_at(new, "motion_effect") == "0%: 0.5, 75%: 0.8 hold"
+    for text in (curve_at(new, "motion_scale"), curve_at(new, "motion_effect")):
+        assert Curve(text).is_over_steps
+    assert not [each for each in new["nodes"] if each["type"].startswith("ADE_")]
+    assert any("only the last one acts" in each for each in notes(graph))
+
+
+def test_keyframes_that_inherit_nothing_return_to_the_multival():
+    graph = keyframed(
+        *keyframe(20, 0.2, scale=1.4),
+        *keyframe(30, 0.6, before=20, inherits=False),
+        last=30,
+    )
+    new = after(graph)
+    assert curve_at(new, "motion_scale") == "0%: 1, 20%: 1.4 hold, 60%: 1 hold"
+    assert source(new, found(new, APPLY), "motion_effect") is None
+
+
+def test_a_keyframe_for_all_steps_is_a_number():
+    graph = keyframed(*keyframe(20, 0.0, scale=1.4, steps=9), last=20)
+    new = after(graph)
+    assert values(found(new, APPLY))[1] == 1.4
+    assert not [each for each in notes(graph) if "eyframe" in each]
+
+
+MULTIVAL = ("MULTIVAL", 60, 0)
+NO_CURVES = {
+    "guarantee_steps of one is 2": [
+        *keyframe(20, 0.2, scale=1.4, steps=2),
+        *keyframe(70, 0.6, scale=1.0, before=20),
+    ],
+    "guarantee_steps of one is 1": [
+        *keyframe(20, 0.2, scale=1.4),
+        *keyframe(70, 0.2, scale=1.0, before=20),
+    ],
+    "the scale of one is not a plain number": [
+        node(60, "ADE_MultivalScaledMask", [0.2, 1.0, "absolute"], ["MULTIVAL"]),
+        *keyframe(70, 0.2, scale_multival=MULTIVAL),
+    ],
+    "settings of single blocks": [
+        node(60, "ADE_PerBlock_SD15_FromJson", [], ["PER_BLOCK"]),
+        *keyframe(70, 0.2, per_block_replace=("PER_BLOCK", 60, 0)),
+    ],
+    "motion_effect would be 1.5, above 1": keyframe(70, 0.2, effect=1.5),
+    "one comes through a subgraph": keyframe(70, 0.2, effect=0.5, before=99),
+    "one begins at 1.5": keyframe(70, 1.5, effect=0.5),
+}
+
+
+@pytest.mark.parametrize("reason", NO_CURVES)
+def test_keyframes_that_are_no_curve_are_named(reason):
+    graph = keyframed(*NO_CURVES[reason], last=70)
+    assert [
+        each for each in notes(graph) if each.startswith("Dropped: AnimateDiff") and reason in each
+    ]
+    new = after(graph)
+    assert not [each for each in new["nodes"] if each["type"] == "ADV2V_StrengthCurve"]
+
+
+def test_keyframes_do_not_multiply_a_number_for_each_frame():
+    def by_frame(*keyframes):
+        floats = node(2, "BatchValueSchedule", ["0:(1), 8:(2)", 16, False], ["FLOAT", "INT"])
+        numbers = {"float_val": ("FLOAT", 2, 0)}
+        scale = node(3, "ADE_MultivalDynamicFloatInput", [], ["MULTIVAL"], **numbers)
+        multival = ("MULTIVAL", 3, 0)
+        return keyframed(floats, scale, *keyframes, last=20, scale_multival=multival)
+
+    both = by_frame(*keyframe(20, 0.2, scale=1.4))
+    assert [each for each in notes(both) if "would multiply a number for each frame" in each]
+    assert source(after(both), found(after(both), APPLY), "motion_scale") == (2, 0)
+    apart = by_frame(*keyframe(20, 0.2, effect=0.4))
+    assert curve_at(after(apart), "motion_effect") == "0%: 1, 20%: 0.4 hold"
+    assert source(after(apart), found(after(apart), APPLY), "motion_scale") == (2, 0)
+
+
+def test_keyframes_act_on_the_motion_scale_of_the_older_loader():
+    older = node(
+        90,
+        "ADE_AnimateDiffLoaderWithContext",
+        ["v3.ckpt", "autoselect", 1.5, True],
+        ["MODEL"],
+        model=("MODEL", 1, 0),
+        ad_keyframes=("AD_KEYFRAMES", 20, 0),
+    )
+    new = after(workflow(checkpoint(), *keyframe(20, 0.5, scale=2.0), older))
+    assert curve_at(new, "motion_scale") == "0%: 1.5, 50%: 3 hold"
 
 
 def test_the_report_names_each_node_that_has_the_values_of_another():
