@@ -73,6 +73,8 @@ class Graph:
     scale_masks: int = 0
     """Masks that multiply the motion scale, of noise: 0, 1 for all frames, or one for each."""
     effect_masks: int = 0
+    keyframes: dict[float, tuple[float, float]] = field(default_factory=dict)
+    """Motion scale and effect from a share of the noise schedule on, in place of the numbers."""
     start: float = 0.0
     end: float = 1.0
     beta_schedule: str = "autoselect"
@@ -207,8 +209,8 @@ def ours(bench: Bench, graph: Graph, model: Any) -> Any:
         "ADV2V_ApplyMotion",
         model=model,
         motion_module=bench.motion(graph),
-        motion_scale=graph.motion_scale,
-        motion_effect=graph.motion_effect,
+        motion_scale=over_steps(bench, graph, 0) if graph.keyframes else graph.motion_scale,
+        motion_effect=over_steps(bench, graph, 1) if graph.keyframes else graph.motion_effect,
         motion_scale_mask=mask_of(graph.scale_masks, seed=50),
         motion_effect_mask=mask_of(graph.effect_masks, seed=51),
         beta_schedule=graph.beta_schedule,
@@ -216,6 +218,24 @@ def ours(bench: Bench, graph: Graph, model: Any) -> Any:
         end=graph.end,
         **optional,
     )[0]
+
+
+def over_steps(bench: Bench, graph: Graph, index: int) -> Any:
+    points = [f"{100 * share:g}%: {each[index]} hold" for share, each in graph.keyframes.items()]
+    return bench("ADV2V_StrengthCurve", curve=", ".join(points))[0]
+
+
+def evolved_keyframes(bench: Bench, graph: Graph) -> Any:
+    keyframes = None
+    for share, (scale, effect) in graph.keyframes.items():
+        keyframes = bench(
+            "ADE_AnimateDiffKeyframe",
+            start_percent=share,
+            prev_ad_keyframes=keyframes,
+            scale_multival=bench("ADE_MultivalDynamic", float_val=scale)[0],
+            effect_multival=bench("ADE_MultivalDynamic", float_val=effect)[0],
+        )[0]
+    return keyframes
 
 
 def mask_of(count: int, *, seed: int) -> torch.Tensor | None:
@@ -251,6 +271,7 @@ def evolved(bench: Bench, graph: Graph, model: Any) -> Any:
         end_percent=graph.end,
         scale_multival=scale,
         effect_multival=effect,
+        ad_keyframes=evolved_keyframes(bench, graph),
     )[0]
     windows = None
     if graph.window:
@@ -652,6 +673,18 @@ GRAPHS = {
         motion_scale=1.3,
         scale_masks=1,
         effect_masks=7,
+    ),
+    "Motion scale over the steps": Graph(
+        steps=5, keyframes={0.0: (1.5, 1.0), 0.3: (0.6, 1.0), 0.7: (1.2, 1.0)}
+    ),
+    "Motion effect over the steps": Graph(
+        steps=5, sampler="heun", keyframes={0.0: (1.0, 0.2), 0.5: (1.0, 1.0)}
+    ),
+    "Motion scale and effect over the steps, in windows": Graph(
+        steps=5,
+        frames=7,
+        window=windowed("standard_uniform", stride=2),
+        keyframes={0.0: (1.4, 0.3), 0.25: (0.7, 1.0), 0.6: (1.0, 0.6)},
     ),
     "FreeInit": Graph(free_init={"iterations": 2}),
     "FreeInit, butterworth, three rounds": Graph(

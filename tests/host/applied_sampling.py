@@ -150,7 +150,8 @@ class Run:
         self.model = load_model(str(folder / "checkpoint.safetensors"))
         self.control = load_control(str(folder / "controlnet.safetensors"))
         self.node = our_node()
-        self.contexts = importlib.import_module("animatediff_v2v.pipeline").ContextOptions
+        pipeline = importlib.import_module("animatediff_v2v.pipeline")
+        self.contexts, self.curve = pipeline.ContextOptions, pipeline.Curve
 
     def patched(self, case):
         model = self.model
@@ -230,6 +231,7 @@ class Run:
         if motion is not None:
             window = case["window"] and self.contexts(**case["window"])
             options = case["options"] | {"context_options": window or None}
+            options |= {name: self.curve(text) for name, text in case["curves"].items()}
             if case["motion_masks"]:
                 masks = self.inputs["masks"][: case["frames"]]
                 options |= {"motion_scale_mask": masks, "motion_effect_mask": masks[:1]}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from animatediff_v2v.pipeline import LoraEntry
+from animatediff_v2v.pipeline import Curve, LoraEntry
 from animatediff_v2v.pipeline.files import load_checkpoint
 from animatediff_v2v.pipeline.models import MotionMasks, Placement, build_motion_unet
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
@@ -52,6 +52,7 @@ def case(**values):
         "frames": 4,
         "masked": False,
         "motion_masks": False,
+        "curves": {},
         "denoise": 1.0,
         "cfg": 5.0,
         "steps": 3,
@@ -89,6 +90,21 @@ OURS = {
     "motion_scale": case(options={"motion_scale": 1.4}),
     "motion_masks": case(motion_masks=True, options={"motion_scale": 1.4}),
     "motion_masks_windows": case(motion_masks=True, frames=6, window=WINDOW),
+    "scale_over_steps": case(curves={"motion_scale": "0%: 1.5, 70%: 0.6"}, steps=4),
+    "effect_over_steps": case(curves={"motion_effect": "0%: 0.2, 50%: 1 ease"}, sampler="heun"),
+    "over_steps_windows": case(
+        curves={"motion_scale": "0%: 1.4, 40%: 0.7 hold", "motion_effect": "20%: 1, 80%: 0.3"},
+        frames=6,
+        window=WINDOW,
+        steps=4,
+    ),
+    "over_steps_lcm": case(
+        curves={"motion_scale": "0%: 1.4, 60%: 0.7", "motion_effect": "0%: 1, 50%: 0.4 hold"},
+        options={"beta_schedule": "lcm"},
+        sampler="lcm",
+        scheduler="sgm_uniform",
+        cfg=1.0,
+    ),
     "motion_lora": case(options={"motion_lora_stack": [["motion_lora.safetensors", 0.7]]}),
     "v1": case(motion="v1.safetensors", frames=6, window=WINDOW),
     "linear": case(options={"beta_schedule": "linear"}),
@@ -256,6 +272,7 @@ def ours(case, folder):
     inputs = load_file(folder / "inputs.safetensors")
     place = {"device": torch.device("cpu"), "dtype": torch.float32}
     weights, frames = load_checkpoint(folder / "checkpoint.safetensors"), case["frames"]
+    curves = {name: Curve(text) for name, text in case["curves"].items()}
     unet = build_motion_unet(
         weights.unet_config,
         weights.unet,
@@ -264,7 +281,8 @@ def ours(case, folder):
             LoraEntry(folder / name, scale)
             for name, scale in case["options"].get("motion_lora_stack", ())
         ],
-        motion_scale=case["options"].get("motion_scale", 1.0),
+        motion_scale=curves.get("motion_scale", case["options"].get("motion_scale", 1.0)),
+        motion_effect=curves.get("motion_effect", 1.0),
         placement=Placement(**place),
     )
     if case["motion_masks"]:
