@@ -98,6 +98,22 @@ def picture_error(
     return (weights * error).mean() / weights.mean()
 
 
+def colour_error(noise: Tensor, seen: Noised, masks: Tensor) -> Tensor:
+    """Return the squared errors of the mean colours of object and background, added up.
+
+    They are means of each frame, of the picture without the predicted noise. The arguments are
+    those of picture_error.
+    """
+    scale = ((1 - seen.alphas) / seen.alphas).sqrt()
+    error = (noise.float().view(seen.target.shape) - seen.target) * scale
+    return torch.stack(
+        [
+            ((error * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1)).square().mean()
+            for part in (masks, 1 - masks)
+        ]
+    ).sum()
+
+
 def _foreign_share(timesteps: Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.rand(len(timesteps), generator=generator)
     chosen = torch.rand(len(timesteps), generator=generator) < TWIN_SHARE

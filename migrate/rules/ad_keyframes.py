@@ -75,9 +75,7 @@ def with_keyframes(
             "Of keyframes that begin between the same two steps, only the last one acts; "
             "guarantee_steps gave each a step.",
         )
-    return {
-        kind: _changed(work, node, each, points[kind]) for kind, each in strengths.items()
-    }
+    return {kind: _changed(work, node, each, points[kind]) for kind, each in strengths.items()}
 
 
 def _chain(work: Work, slot: Slot | None) -> list[_Keyframe]:

@@ -49,18 +49,18 @@ def test_the_colours_to_know_are_those_of_object_and_background(training, exampl
 
 
 def test_captions_leave_the_colours_open(training, examples):
+    scenes = [pair[0] for pair in examples.scenes] * 20
     rng = np.random.default_rng(3)
-    batch = training("base_model").draw_batch(examples, rng, 40)
-    captions = training("keyframes").captions_without_colours(examples, batch, rng)
+    captions = training("keyframe_examples").captions_without_colours(scenes, rng)
     assert {"", "a shape"} < set(captions)
     assert not set(" ".join(captions).split()) & set(training("scenes").COLOURS)
 
 
 def test_a_few_steps_train_a_file_that_loads(training, examples, monkeypatch, tmp_path):
     stage, networks = training("keyframes"), training("networks")
-    monkeypatch.setattr(stage, "COLOURS", replace(stage.COLOURS, steps=1))
-    monkeypatch.setattr(stage, "HALF_SIZE", replace(stage.HALF_SIZE, steps=1))
-    monkeypatch.setattr(stage, "KEYFRAMES", replace(stage.KEYFRAMES, steps=1))
+    monkeypatch.setattr(stage, "PARTS", 1)
+    for plan in ("COLOURS", "HALF_SIZE", "KEYFRAMES", "IN_SAMPLING"):
+        monkeypatch.setattr(stage, plan, replace(getattr(stage, plan), steps=1))
     monkeypatch.setattr(stage, "WITH_OUTLINES", 1.0)
     miniature = load_models(
         MODELS / "checkpoints" / "miniature.safetensors",
@@ -104,7 +104,7 @@ def test_the_last_layers_learn_faster(training):
 
 
 def test_frames_in_order_lie_in_the_video(training):
-    stage, scenes = training("keyframes"), training("scenes")
+    stage, scenes = training("keyframe_examples"), training("scenes")
     rng = np.random.default_rng(1)
     for count in stage.LENGTHS:
         for _ in range(200):
@@ -112,3 +112,55 @@ def test_frames_in_order_lie_in_the_video(training):
             assert len(frames) == count
             assert len(set(np.diff(frames))) == 1 and frames[1] > frames[0]
             assert frames[0] >= 0 and frames[-1] < scenes.FRAMES
+
+
+def test_a_step_of_sampling_with_the_true_noise_keeps_to_the_clip(training, examples):
+    stage, diffusion = training("keyframe_examples"), training("diffusion")
+    rng, generator = np.random.default_rng(5), torch.Generator().manual_seed(5)
+    drawn = stage.drawn_clips(examples, rng, rows=16)
+    for at in (999, 700, 420):
+        seen = drawn.noised_at(torch.tensor([at]), rng, generator)
+        later = drawn.after(seen, seen.target, rng)
+        ratio = ((1 / later.alphas - 1) / (1 / seen.alphas - 1)).sqrt()
+        # Steps are whole: the ratio is rounded by up to a step.
+        assert ((ratio > 0.49) & (ratio < 0.76)).all() and (later.timesteps < at).all()
+        torch.testing.assert_close(later.target, seen.target, atol=1e-4, rtol=1e-4)
+        left = diffusion.clean(later.sample, later.target, later.alphas)
+        torch.testing.assert_close(left, drawn.latents, atol=1e-3, rtol=1e-3)
+
+
+def test_a_step_of_sampling_with_wrong_noise_is_led_back(training, examples):
+    """The target of the second step leads from where the first one went to the clip."""
+    stage, diffusion = training("keyframe_examples"), training("diffusion")
+    rng, generator = np.random.default_rng(6), torch.Generator().manual_seed(6)
+    drawn = stage.drawn_clips(examples, rng, rows=16)
+    seen = drawn.noised_at(torch.tensor([800]), rng, generator)
+    later = drawn.after(seen, seen.target + 0.1, rng)
+    assert (later.target - seen.target).abs().mean() > 0.05
+    left = diffusion.clean(later.sample, later.target, later.alphas)
+    torch.testing.assert_close(left, drawn.latents, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "wanted"), [(0.0, 0.0, 0.0), (3.0, 0.0, 9.0), (1.0, 2.0, 5.0)]
+)
+def test_the_error_of_colours_is_that_of_their_means(training, inside, outside, wanted):
+    """Texture around the right mean costs nothing; a wrong mean counts, in a small object too."""
+    diffusion = training("diffusion")
+    masks = torch.zeros(1, 2, 1, 8, 8)
+    masks[..., 2:4, 2:4] = 1
+    texture = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 2, 4, 8, 8)
+    seen = diffusion.Noised(
+        torch.zeros(1, 2, 4, 8, 8), torch.tensor([1]), torch.zeros(1, 2, 4, 8, 8), torch.tensor(0.5)
+    )
+    noise = texture + inside * masks + outside * (1 - masks)
+    error = diffusion.colour_error(noise, seen, masks)
+    torch.testing.assert_close(error, torch.tensor(wanted))
+
+
+def test_sampling_often_goes_on_from_the_very_first_step(training):
+    stage = training("keyframe_examples")
+    rng = np.random.default_rng(2)
+    drawn = np.array([int(stage.drawn_sampling_step(rng)) for _ in range(2_000)])
+    assert drawn.max() == 999 and drawn.min() >= 400
+    assert abs((drawn == 999).mean() - 0.2) < 0.03 and abs((drawn >= 600).mean() - 0.85) < 0.03
