@@ -61,7 +61,7 @@ class StrengthCurve(CheckedNode):
                     "once at frame 24. Frames refer to the output and start at 0; -1 is the last, "
                     "0.5 is halfway. With percent signs, `0%: 1.0, 50%: 0.2`, the number changes "
                     "over the sampling steps, along the noise schedule: 0% is pure noise. Denoise "
-                    "takes frames alone.",
+                    "only takes frames.",
                 ),
                 *span_inputs("a LoRA with this strength"),
             ],

@@ -53,12 +53,12 @@ class Clips:
 
     @property
     def frames(self) -> int:
-        """The number of frames of each clip."""
+        """Return the number of frames of each clip."""
         return self.latents.shape[1]
 
     @property
     def shown(self) -> Tensor:
-        """What the SparseCtrl sees, [clips, frames, 5, height, width]."""
+        """Return what the SparseCtrl sees, [clips, frames, 5, height, width]."""
         return shown_keyframes(self.latents, self.keyframes)
 
     def noised_at(

@@ -189,16 +189,18 @@ def test_a_curve_stands_in_text_where_a_number_can():
     assert f"denoise {curve:g}" == "denoise 0: 0.2, 24: 1 ease"
 
 
-@given(
-    st.lists(st.integers(0, 200), min_size=1, max_size=6, unique=True).map(sorted),
-    st.data(),
-)
-def test_values_stay_between_neighbouring_points(frames, data):
-    numbers = data.draw(
-        st.lists(st.floats(-10, 10), min_size=len(frames), max_size=len(frames)), label="numbers"
-    )
-    easing = data.draw(st.sampled_from(["linear", "ease", "hold"]), label="easing")
-    points = [*zip(frames, numbers, strict=True)]
+EASINGS = st.sampled_from(["linear", "ease", "hold"])
+
+
+def points_up_to(last):
+    """Draw one to six points, (place, number), in order."""
+    points = st.dictionaries(st.integers(0, last), st.floats(-10, 10), min_size=1, max_size=6)
+    return points.map(lambda drawn: sorted(drawn.items()))
+
+
+@given(points_up_to(200), EASINGS)
+def test_values_stay_between_neighbouring_points(points, easing):
+    frames, numbers = ([*each] for each in zip(*points, strict=True))
     text = ", ".join(f"{frame}: {number!r} {easing}" for frame, number in points)
     values = Curve(text).values(frames[-1] + 3)
     assert [values[frame] for frame in frames] == numbers
@@ -212,17 +214,9 @@ def test_values_stay_between_neighbouring_points(frames, data):
         assert all(step * math.copysign(1, high - low) >= -slack for step in steps)
 
 
-@given(
-    st.lists(st.integers(0, 1000), min_size=1, max_size=6, unique=True).map(sorted),
-    st.data(),
-)
-def test_over_steps_as_along_frames(places, data):
+@given(points_up_to(1000), EASINGS)
+def test_over_steps_as_along_frames(points, easing):
     """A curve in tenths of a percent has the numbers of one with these frames."""
-    numbers = data.draw(
-        st.lists(st.floats(-10, 10), min_size=len(places), max_size=len(places)), label="numbers"
-    )
-    easing = data.draw(st.sampled_from(["linear", "ease", "hold"]), label="easing")
-    points = [*zip(places, numbers, strict=True)]
     frames = Curve(", ".join(f"{frame}: {number!r} {easing}" for frame, number in points))
     over = Curve(", ".join(f"{at / 10}%: {number!r} {easing}" for at, number in points))
     found = [over.at(frame / 1000) for frame in range(1001)]
