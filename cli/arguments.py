@@ -70,8 +70,7 @@ IP_ADAPTER = FileOption("--ip-adapter", "FILE[:WEIGHT[:START[:END]]]")
 _CURVE = re.compile(r":(?P<curve>\s*[-\d][^:]*=[^:]*)(?P<numbers>(?::[^:]*)*)$")
 
 # The curve of --denoise, behind a file: FILE:0:0,15:1.
-_COLON_CURVE = re.compile(r":\s*-?[\d.]+\s*%?\s*:\s*-?[\d.]+[^:,]*,")
-_CURVE_HINT = " A curve along the frames is written FILE:0=0.2,24=1.0, with = behind each frame."
+_COLON_CURVE = re.compile(r":(\s*-?[\d.]+\s*%?\s*:\s*-?[\d.]+[^:,]*,.*|\s*[\d.]+\s*%\s*:.*)")
 
 
 def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
@@ -92,8 +91,15 @@ def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
             strength = Curve(match["curve"] if match else f"0: {scale}", start=start, end=end)
         return LoraEntry(path, strength, text_scale)
     except AnimateDiffV2VError as error:
-        hint = _CURVE_HINT if match is None and _COLON_CURVE.search(text) else ""
-        raise AnimateDiffV2VError(f"{option.name}: {error}{hint}") from error
+        colons = None if match else _COLON_CURVE.search(text)
+        if colons is None:
+            raise AnimateDiffV2VError(f"{option.name}: {error}") from error
+        curve = colons[1].strip()
+        written = re.sub(r"\s*:\s*", "=", curve)
+        raise AnimateDiffV2VError(
+            f"{option.name}: {curve!r} is a curve with colons; behind a file, write "
+            f"FILE:{written}, with = in their place."
+        ) from error
 
 
 def _split_numbers(text: str, *, most: int) -> tuple[str, list[float]]:

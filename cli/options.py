@@ -173,7 +173,8 @@ def _add_guidance(picture: Group) -> None:
         type=strength,
         metavar=STRENGTH,
         help="how strictly the prompt is followed; or a curve, as with --denoise, or over the "
-        'steps: "0%%: 9, 50%%: 4" falls from 9 in pure noise to 4 at half of the noise schedule',
+        'steps: "0%%: 9, 100%%: 4" falls from 9 in pure noise to 4 where none is left. A denoise '
+        "of 0.5 begins at about 50%%",
     )
     picture.add_argument(
         "--guidance-rescale",

@@ -187,7 +187,8 @@ def strength(text: str) -> Strength:
         with suppress(ValueError):
             return float(text)
         raise argparse.ArgumentTypeError(
-            f"is {text!r}; it must be a number, or a curve such as {EXAMPLE}."
+            f"is {text!r}; it must be a number, or a curve, with a colon between frame and number: "
+            f"{EXAMPLE}."
         )
     try:
         return Curve(text)

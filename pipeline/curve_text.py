@@ -15,6 +15,7 @@ from .prompts.frame_index import Frames, parse_frames
 Easing = Literal["linear", "ease", "hold"]
 
 EXAMPLE = "0: 0.2, 24: 1.0"
+EXAMPLE_OVER_STEPS = "0%: 1, 100%: 0.2"
 _SEPARATORS = re.compile(r"[,，;；\n]")
 _QUOTES = "\"'“”„"
 _POINT = re.compile(r"(?P<place>[^:：=]+)[:：=](?P<value>.*)", re.DOTALL)
@@ -43,7 +44,7 @@ def parts_of(text: str) -> list[str]:
 
 def refused(text: str, what: str) -> AnimateDiffV2VError:
     """Return the error that a curve has a fault."""
-    return AnimateDiffV2VError(f"In the curve {shown(', '.join(parts_of(text)))}, {what}.")
+    return AnimateDiffV2VError(f"In the curve {shown(' '.join(text.split()))}, {what}.")
 
 
 @lru_cache(maxsize=64)
@@ -71,11 +72,20 @@ def parse_curve(text: str) -> tuple[Written, ...]:
 
 def _point(part: str, curve: str) -> Written:
     match = _POINT.fullmatch(part)
+    if match is None and _is_number(part):
+        raise refused(
+            curve,
+            f"{part!r} stands alone; write `frame: number`, for example `{EXAMPLE}`, or `percent: "
+            f"number`, for example `{EXAMPLE_OVER_STEPS}`. Commas separate points, and decimals "
+            "have a point, as in 0.5",
+        )
     written = match["place"].strip(_QUOTES + " ") if match else ""
     place = _place(written, curve)
     if match is None or place is None:
         raise refused(
-            curve, f"{part!r} names no frame; write `frame: number`, for example `{EXAMPLE}`"
+            curve,
+            f"{part!r} names no frame; write `frame: number`, for example `{EXAMPLE}`, or over the "
+            f"steps `percent: number`, for example `{EXAMPLE_OVER_STEPS}`",
         )
     where = written if isinstance(place, float) else f"frame {place.start.text}"
     found = _VALUE.fullmatch(match["value"].strip(_QUOTES + " "))
@@ -87,11 +97,25 @@ def _point(part: str, curve: str) -> Written:
     if not math.isfinite(number):
         raise refused(curve, f"{found['number']!r} at {where} is not a number")
     easing = found["easing"].strip().lower() or "linear"
+    if _POINT.fullmatch(easing):
+        word, _, rest = easing.partition(" ")
+        next_point = rest if word in get_args(Easing) else easing
+        raise refused(curve, f"a comma is missing before {next_point!r}")
     if easing not in get_args(Easing):
         raise refused(
-            curve, f"the easing at {where} is {easing!r}; it can be {', '.join(get_args(Easing))}"
+            curve,
+            f"the word behind the number at {where} is {easing!r}; it can be "
+            f"{', '.join(get_args(Easing))}",
         )
     return Written(place, where, number, cast("Easing", easing))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _place(written: str, curve: str) -> Frames | float | None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .curve import highest
 from .memory.mapped import Paused, Scratch
 from .models import Models
 from .models.ops.stored_layers import fp8_products
@@ -31,10 +32,11 @@ from .progress import (
 )
 from .request import Timings
 from .sampling import Conditioning, CustomSampling, Guides, SamplingSettings, sample_latents
+from .sampling.frame_strengths import steady_curves
 from .sampling.guided_model import GuidedModel
 from .sampling.kept_calls import KeptCalls
 from .sampling.passes import Execution
-from .sampling.sample import MakeGuided
+from .sampling.sample import MakeGuided, noise_schedule
 
 logger = logging.getLogger(__name__)
 
@@ -184,13 +186,22 @@ class FrameJob:
             return sample(make_guided=partial(self._make_guided, execution=execution))
 
     def _warn(self, frame_count: int) -> None:
-        for warning in unsuitable(frame_count, self._settings, self._models):
+        for warning in (
+            *unsuitable(frame_count, self._settings, self._models),
+            *self._steady_curves(),
+        ):
             if warning in self._warned:
                 continue
             self._warned.add(warning)
             logger.warning("%s", warning)
             # For callers of the API, who see no log.
             self._report_sampling(Progress("sample", 0.0, warning, is_warning=True))
+
+    def _steady_curves(self) -> Iterator[str]:
+        unet, settings = self._models.unet, self._settings
+        schedule = noise_schedule(unet, settings)
+        levels = self._custom.levels(schedule, settings, highest(settings.denoise))
+        return steady_curves((*settings.strengths, *unet.strengths), schedule, levels)
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:
         """Report that `done` frames went through a phase, unless the job is cancelled."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from ..choices import shown
 from ..curve import Curve, Strength, values_of
 from ..models.motion_module import MotionModules
 from ..models.pass_strengths import FULL_STRENGTH, PassStrengths, RowStrength
@@ -81,3 +82,26 @@ def _rows(strength: Strength, frames: Sequence[int], num_frames: int, share: flo
 def _values(strength: Strength, num_frames: int) -> tuple[float, ...]:
     """Return `values_of`: each pass asks for them, and a curve is text."""
     return values_of(strength, num_frames)
+
+
+def steady_curves(
+    strengths: Iterable[tuple[str, Strength]], schedule: NoiseSchedule, levels: Tensor
+) -> Iterator[str]:
+    """Yield a warning for each curve over the steps that never changes at these noise levels.
+
+    Args:
+        strengths: All strengths, with their names.
+        schedule: The levels of the training steps.
+        levels: The noise levels to sample along, with the last one, which no step starts from.
+    """
+    shares = [schedule.share_at(level) for level in levels[:-1]]
+    for name, strength in strengths:
+        if not (isinstance(strength, Curve) and strength.is_over_steps):
+            continue
+        numbers = {strength.at(share) for share in shares}
+        if len(numbers) == 1 and len(set(strength.numbers)) > 1:
+            yield (
+                f"{name} is {shown(str(strength))}, but {numbers.pop():g} in all steps, because "
+                f"sampling begins at {shares[0]:.0%} of the noise schedule; points after that "
+                "would let it change."
+            )

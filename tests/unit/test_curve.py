@@ -87,7 +87,16 @@ REFUSED = [
     ("1e1%: 1", "'1e1%: 1' names no frame"),
     ("0-50%: 1", "'0-50%: 1' names no frame"),
     ("0%: x", "In the curve '0%: x', 'x' at 0% is not a number."),
-    ("0%: 1 bounce", "the easing at 0% is 'bounce'; it can be linear, ease, hold."),
+    ("0%: 1 bounce", "the word behind the number at 0% is 'bounce'; it can be linear, ease, hold."),
+    (
+        "0%: 1,2;\n100%: 0,5",
+        "In the curve '0%: 1,2; 100%: 0,5', '2' stands alone; write `frame: number`, for example "
+        "`0: 0.2, 24: 1.0`, or `percent: number`, for example `0%: 1, 100%: 0.2`. Commas separate "
+        "points, and decimals have a point, as in 0.5.",
+    ),
+    ("0%: 7, 0,5: 2", "'0' stands alone"),
+    ("0%: 7 100%: 2", "In the curve '0%: 7 100%: 2', a comma is missing before '100%: 2'."),
+    ("0: 7 ease 8: 2", "a comma is missing before '8: 2'."),
     (
         "50%: 1, 12.5%: 0",
         "In the curve '50%: 1, 12.5%: 0', 12.5% comes after 50%; give each place once, in "
@@ -104,7 +113,7 @@ REFUSED = [
     (" , ", "The curve is empty"),
     ("{}", "The curve is empty"),
     ("fox", "In the curve 'fox', 'fox' names no frame; write `frame: number`"),
-    ("0: 0.2, 1", "'1' names no frame"),
+    ("0: 0.2, 1", "'1' stands alone"),
     ("a: 1", "'a: 1' names no frame"),
     ("0-8: 1", "'0-8: 1' names no frame"),
     ("-" * 9000 + "1: 1", "names no frame"),
@@ -114,7 +123,7 @@ REFUSED = [
     ("0: inf", "'inf' at frame 0 is not a number"),
     (
         "0: 1 bounce",
-        "the easing at frame 0 is 'bounce'; it can be linear, ease, hold.",
+        "the word behind the number at frame 0 is 'bounce'; it can be linear, ease, hold.",
     ),
     (
         "8: 1, 4: 0",

@@ -372,7 +372,8 @@ CASES = {
     "a missing LoRA": ({"lora": "no.pt"}, "--lora: There is no LoRA no.pt: check the path"),
     "a LoRA with a curve in colons": (
         {"lora": "no.pt:0:0, -1:1"},
-        "A curve along the frames is written FILE:0=0.2,24=1.0, with = behind each frame.",
+        "--lora: '0:0, -1:1' is a curve with colons; behind a file, write FILE:0=0, -1=1, with = "
+        "in their place.",
     ),
     "a missing motion LoRA": ({"motion_lora": "no.pt"}, "--motion-lora: There is no LoRA no.pt"),
     "a missing schedule": (
@@ -394,7 +395,7 @@ CASES = {
     ),
     "a curve of words": (
         {"lora": f"{__file__}:0=0.2,24=x"},
-        "--lora: In the curve '0=0.2, 24=x', 'x' at frame 24 is not a number.",
+        "--lora: In the curve '0=0.2,24=x', 'x' at frame 24 is not a number.",
     ),
     "a curve that goes back": (
         {"denoise": "8: 1, 4: 0"},
@@ -405,8 +406,12 @@ CASES = {
         "--denoise is the curve '0%: 0.5, 50%: 1', which changes from step to step, but is fixed",
     ),
     "a LoRA over the steps in colons": (
-        {"lora": "no.pt:0%:0, 50%:1"},
-        "A curve along the frames is written FILE:0=0.2,24=1.0, with = behind each frame.",
+        {"lora": "no.pt:0%: 0, 50% : 1 ease"},
+        "'0%: 0, 50% : 1 ease' is a curve with colons; behind a file, write FILE:0%=0, 50%=1 ease,",
+    ),
+    "one point of a LoRA in colons": (
+        {"lora": "no.pt:50%:1"},
+        "'50%:1' is a curve with colons; behind a file, write FILE:50%=1, with =",
     ),
     "frames and percent": (
         {"guidance_scale": "0: 7, 50%: 1"},
@@ -472,7 +477,8 @@ CASES = {
     "a width of words": ({"width": "wide"}, "--width is 'wide'; it must be a whole number. See"),
     "denoise of words": (
         {"denoise": "half"},
-        "--denoise is 'half'; it must be a number, or a curve such as 0: 0.2, 24: 1.0. See",
+        "--denoise is 'half'; it must be a number, or a curve, with a colon between frame and "
+        "number: 0: 0.2, 24: 1.0. See",
     ),
     "a misspelt option": (
         {"stesp": 3},

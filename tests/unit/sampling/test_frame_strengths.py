@@ -17,7 +17,8 @@ from animatediff_v2v.pipeline.sampling import (
     SpeedOptions,
     sample_latents,
 )
-from animatediff_v2v.pipeline.sampling.frame_strengths import strengths_of
+from animatediff_v2v.pipeline.sampling.custom import CustomSampling
+from animatediff_v2v.pipeline.sampling.frame_strengths import steady_curves, strengths_of
 from animatediff_v2v.pipeline.sampling.guided_model import GuidedModel
 from animatediff_v2v.pipeline.sampling.noise_schedule import NoiseSchedule
 from animatediff_v2v.pipeline.sampling.passes import Execution
@@ -181,3 +182,31 @@ def test_curves_and_compiled_layers_exclude_each_other(load, models):
     for unet in (load(RISING), load(FALLING), with_motion(models, effect=RISING)):
         with pytest.raises(AnimateDiffV2VError, match=r"^compile is on, and a LoRA or the motion"):
             sample(unet, speed=SpeedOptions(compile=True))
+
+
+STEADY = [
+    # All points lie before the first step, which a denoise of 0.5 takes at about 50%.
+    (0.5, "0%: 9, 40%: 4", ["guidance_scale is '0%: 9, 40%: 4', but 4 in all steps, because"]),
+    (0.5, "0%: 9, 90%: 4", []),
+    (1.0, "0%: 9, 40%: 4", []),
+    (0.5, "30%: 4", []),  # meant to be steady
+    (0.5, "0: 9, 1: 4", []),  # along the frames
+    (0.5, 4.0, []),
+]
+
+
+@pytest.mark.parametrize(("denoise", "scale", "wanted"), STEADY)
+def test_a_curve_over_the_steps_that_never_changes_is_named(denoise, scale, wanted):
+    schedule = NoiseSchedule("sqrt_linear")
+    scale = Curve(scale) if isinstance(scale, str) else scale
+    guidance = Guidance(scale=scale)
+    settings = SamplingSettings(seed=1, steps=8, guidance=guidance, denoise=denoise)
+    levels = CustomSampling().levels(schedule, settings, denoise)
+    found = list(steady_curves(settings.strengths, schedule, levels))
+    assert len(found) == len(wanted)
+    assert all(part in sentence for part, sentence in zip(wanted, found, strict=True))
+
+
+def test_without_steps_no_curve_is_steady():
+    curve = ("motion_scale", Curve("0%: 1, 9%: 0"))
+    assert not list(steady_curves([curve], NoiseSchedule("sqrt_linear"), torch.empty(0)))
