@@ -41,7 +41,12 @@ class Batch:
 
 
 def draw_batch(
-    examples: Examples, rng: np.random.Generator, size: int, *, style: str | None = None
+    examples: Examples,
+    rng: np.random.Generator,
+    size: int,
+    *,
+    style: str | None = None,
+    among: np.ndarray | None = None,
 ) -> Batch:
     """Draw examples; either of a pair can be the example, the other one is its twin.
 
@@ -50,8 +55,10 @@ def draw_batch(
         rng: the random generator.
         size: the number of rows.
         style: draw only examples of this style.
+        among: the examples to draw from, in the format of `examples.all`.
     """
-    chosen = examples.of_style(style) if style else examples.all
+    chosen = among if among is not None else examples.all
+    chosen = examples.of_style(style) if style else chosen
     rows, which = chosen[rng.integers(0, len(chosen), size)].T
     return Batch(
         latents=examples.latents[rows, which].float(),

@@ -19,6 +19,7 @@ LATE_EMPHASIS = 0.75
 PASSED_THROUGH = 0.6
 OBJECT_WEIGHT = 2.0
 NOISE_LIMIT = 5.0
+SURELY_OBJECT, SURELY_BACKGROUND = 0.95, 0.02
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,22 @@ def picture_error(
 def colour_error(noise: Tensor, seen: Noised, masks: Tensor) -> Tensor:
     """Return the squared errors of the mean colours of object and background, added up.
 
-    They are means of each frame, of the picture without the predicted noise. The arguments are
-    those of picture_error.
+    They are means of each frame, of the picture without the predicted noise. Latents at the outline
+    mix both colours and do not count. The arguments are those of picture_error.
     """
     scale = ((1 - seen.alphas) / seen.alphas).sqrt()
     error = (noise.float().view(seen.target.shape) - seen.target) * scale
     return torch.stack(
         [
             ((error * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1)).square().mean()
-            for part in (masks, 1 - masks)
+            for part in surely(masks)
         ]
     ).sum()
+
+
+def surely(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return masks, 0 or 1, of the latents that show nothing but the object or background."""
+    return (masks > SURELY_OBJECT).float(), (masks < SURELY_BACKGROUND).float()
 
 
 def _foreign_share(timesteps: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from .examples import Examples
 from .scenes import FRAMES, Scene, caption, draw
 
 ALPHAS = alphas_cumprod("sqrt_linear")
+SIGMAS = ((1 - ALPHAS) / ALPHAS).sqrt()
 LENGTHS, SHARES = (4, 8, FRAMES), (0.2, 0.2, 0.6)
 # Keyframes are often the first frame, and the last one is the hardest to reach from there.
 FIRST_FRAME = 0.5
@@ -25,8 +26,14 @@ TWO_KEYFRAMES = 0.3
 # still shows through the noise, more in later steps of the schedule.
 NOISY, NOISY_SHARE, LEAST_NOISE = 600, 0.65, 200
 SOURCE_SHARE, SOURCE_FADES = 0.7, 0.3
-FROM_THE_START, SAMPLED_NOISY_SHARE, SAMPLED_LEAST_NOISE = 0.2, 0.81, 400
-SIGMA_RATIOS = (0.5, 0.75)
+FROM_THE_START, START_SIGMAS = 0.6, (0.6, 14.0)
+SIGMA_RATIOS = (0.45, 0.7)
+NEIGHBOURS = (
+    {"red", "orange"},
+    {"red", "yellow"},
+    {"orange", "yellow"},
+    {"yellow", "green"},
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Clips:
         keyframes: indices of the keyframes among the frames.
         captions: all that there is to say of each clip.
         captions_without_colours: captions that leave the colours to the keyframe.
+        pairs: row and side of the example of each clip, int64 [clips, 2].
         outlines: control frames [clips * frames, 3, 8 * height, 8 * width], 0 or 1, or None.
     """
 
@@ -49,6 +57,7 @@ class Clips:
     keyframes: list[int]
     captions: list[str]
     captions_without_colours: list[str]
+    pairs: np.ndarray
     outlines: Tensor | None
 
     @property
@@ -76,10 +85,9 @@ class Clips:
         )
 
     def after(self, seen: Noised, predicted: Tensor, rng: np.random.Generator) -> Noised:
-        """Return what a step of Euler's method leads to, with 0.5 to 0.75 of the noise."""
-        sigmas = ((1 - ALPHAS) / ALPHAS).sqrt()
-        sigma = sigmas[seen.timesteps[0]] * float(rng.uniform(*SIGMA_RATIOS))
-        step = torch.searchsorted(sigmas, sigma).expand(len(self.latents))
+        """Return what a step of Euler's method leads to, with 0.45 to 0.7 of the noise."""
+        sigma = sigma_of(seen) * float(rng.uniform(*SIGMA_RATIOS))
+        step = _step_of(sigma).expand(len(self.latents))
         alpha = ALPHAS[step].view(-1, *[1] * (self.latents.ndim - 1))
         sample = alpha.sqrt() * clean(seen.sample, predicted, seen.alphas)
         sample = sample + (1 - alpha).sqrt() * predicted
@@ -95,6 +103,7 @@ def drawn_clips(
     shares: tuple[float, ...] = SHARES,
     is_half: bool = False,
     with_outlines: float = 0.0,
+    among: np.ndarray | None = None,
 ) -> Clips:
     """Draw clips of the same length.
 
@@ -105,9 +114,10 @@ def drawn_clips(
         shares: how often clips have each of the lengths.
         is_half: True for latents of half the size.
         with_outlines: how often there are outlines, 0 to 1.
+        among: as for draw_batch.
     """
     frames = int(rng.choice(LENGTHS, p=shares))
-    batch = draw_batch(examples, rng, rows // frames)
+    batch = draw_batch(examples, rng, rows // frames, among=among)
     chosen = frames_in_order(frames, rng)
     latents, twins, masks = (
         at_half_size(each[:, chosen]) if is_half else each[:, chosen]
@@ -121,8 +131,19 @@ def drawn_clips(
         keyframes=keyframes_among(frames, rng),
         captions=[caption(scene) for scene in scenes],
         captions_without_colours=captions_without_colours(scenes, rng),
+        pairs=np.stack([batch.rows, batch.sides], axis=1),
         outlines=_outlines(examples, batch, chosen, rng) if rng.random() < with_outlines else None,
     )
+
+
+def of_neighbouring_colours(examples: Examples) -> np.ndarray:
+    """Return the examples whose two colours are confused most easily, in the format of `all`."""
+    chosen = []
+    for row, side in examples.all:
+        scene = examples.scenes[row][side]
+        if scene.style is None and {scene.colour, scene.background} in NEIGHBOURS:
+            chosen.append((row, side))
+    return np.array(chosen, np.int64).reshape(-1, 2)
 
 
 def captions_without_colours(scenes: Sequence[Scene], rng: np.random.Generator) -> list[str]:
@@ -157,13 +178,20 @@ def drawn_step(rng: np.random.Generator) -> Tensor:
     return torch.tensor([int(rng.integers(*bounds))])
 
 
-def drawn_sampling_step(rng: np.random.Generator) -> Tensor:
-    """Draw a training step from which sampling goes on, int64 [1]; often the very first."""
+def drawn_start(rng: np.random.Generator) -> Tensor:
+    """Draw a training step for sampling to start from, int64 [1]; mostly the very first."""
     if rng.random() < FROM_THE_START:
         return torch.tensor([TRAINING_STEPS - 1])
-    is_noisy = rng.random() < SAMPLED_NOISY_SHARE
-    bounds = (NOISY, TRAINING_STEPS) if is_noisy else (SAMPLED_LEAST_NOISE, NOISY)
-    return torch.tensor([int(rng.integers(*bounds))])
+    return _step_of(float(np.exp(rng.uniform(*np.log(START_SIGMAS)))))
+
+
+def sigma_of(seen: Noised) -> float:
+    """Return the deviation of the noise beside a signal of deviation 1, of the first clip."""
+    return float(SIGMAS[seen.timesteps[0]])
+
+
+def _step_of(sigma: float) -> Tensor:
+    return torch.searchsorted(SIGMAS, torch.tensor([sigma])).clamp(max=TRAINING_STEPS - 1)
 
 
 def shown_keyframes(latents: Tensor, keyframes: list[int]) -> Tensor:

@@ -3,15 +3,18 @@
 Arxiv 2311.16933, with the UNet and its motion modules frozen. Colours reach the other frames only
 through the SparseCtrl's own motion modules. A first stage, which is cheap because it runs no UNet,
 teaches its encoder to know the keyframe's colours in every frame. The others find features that
-lead the UNet to these colours, at first at half the size, where a step takes a third of the time,
-at last in what sampling with it leads to. Their teacher is the UNet itself, told the colours by a
-caption: what it predicts varies less than the noise of an example.
+lead the UNet to these colours, at first at half the size, where a step takes a third of the time.
+There, the teacher is the UNet itself, told the colours by a caption: what it predicts varies less
+than the noise of an example. The last stage goes beyond the teacher, which confuses neighbouring
+colours at times: it aims at the examples themselves, from wherever sampling with the SparseCtrl
+has led to.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,40 +25,41 @@ from animatediff_v2v.pipeline.models.sparsectrl import SparseControlNetwork
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
 from diffusers import ControlNetModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base_model import draw_batch
 from .captions import encoded
-from .diffusion import TRAINING_STEPS, Noised, colour_error, picture_error
+from .diffusion import Noised, colour_error, picture_error
 from .examples import Examples
+from .keyframe_colours import KnownColours, loss_of_knowing
 from .keyframe_examples import (
-    LENGTHS,
     Clips,
-    at_half_size,
-    captions_without_colours,
     drawn_clips,
-    drawn_sampling_step,
+    drawn_start,
     drawn_step,
-    keyframes_among,
-    scenes_of,
-    shown_keyframes,
+    of_neighbouring_colours,
+    sigma_of,
 )
 from .loop import Plan, frozen, train
 from .networks import new_sparsectrl
-from .scenes import FRAMES
 
 OUTPUTS = {"controlnet_down_blocks": 5.0, "controlnet_mid_block": 5.0}
 COLOURS = Plan(steps=400, learning_rate=1.5e-3, faster=OUTPUTS)
 HALF_SIZE = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.99, faster=OUTPUTS)
 KEYFRAMES = Plan(steps=1_500, learning_rate=8e-4, average_decay=0.985, faster=OUTPUTS)
-IN_SAMPLING = Plan(steps=520, learning_rate=8e-4, average_decay=0.985, faster=OUTPUTS)
-COLOUR_ROWS, HALF_SIZE_ROWS, ROWS = 32, 24, 16  # frames of all clips together
+IN_SAMPLING = Plan(
+    steps=900, learning_rate=6e-4, average_decay=0.99, faster=OUTPUTS | {"answers": 5.0}
+)
+HALF_SIZE_ROWS, ROWS = 24, 16  # frames of all clips together
 WITH_OUTLINES = 0.75  # of the steps at full size
-PARTS, STEPS_IN_A_ROW, SAMPLED_OUTLINES = 2, 2, 0.85
-SAMPLED_SHARES = (0.35, 0.25, 0.4)
-COLOUR_WEIGHT = 2.0
 TEACHER_GUIDANCE = 1.5
-SURELY_OBJECT, SURELY_BACKGROUND = 0.95, 0.02
+COLOUR_WEIGHT, KNOWING_WEIGHT, UNOUTLINED_WEIGHT = 10.0, 0.1, 0.5
+NEIGHBOURS_SHARE = 0.5
+SAMPLED_SHARES, SAMPLED_OUTLINES = (0.4, 0.25, 0.35), 0.9
+TRAJECTORIES, AT_ONCE, GIVEN_UP = 32, 4, 0.06
+LEAST_SIGMA = 0.5
+# Above this sigma, most of the error of the picture is the UNet's own, and would drown the rest.
+TRUSTED_SIGMA = 5.0
+FIRST_INFORMED = 2  # layers before it do not know keyframes of other frames
 
 
 def trained_sparsectrl(
@@ -81,77 +85,119 @@ def trained_sparsectrl(
     for network in (unet, text_encoder, modules, controlnet):
         frozen(network)
     sparsectrl = new_sparsectrl(unet, modules)
-    _train_to_know_colours(sparsectrl, examples, text_encoder, folder)
-    stage = _Stage(
+    known = KnownColours(sparsectrl, examples)
+    stage = _Stages(
         examples,
-        sparsectrl,
+        known,
         unet=MotionUNet(unet, modules, family="v2"),
         controlnet=controlnet,
         text_encoder=text_encoder,
     )
+    train("keyframe_colours", COLOURS, known, stage.loss_of_knowing, folder)
     train("keyframes_half_size", HALF_SIZE, sparsectrl, stage.loss_at_half_size, folder)
     train("keyframes", KEYFRAMES, sparsectrl, stage.loss, folder)
-    train("keyframes_in_sampling", IN_SAMPLING, sparsectrl, stage.loss_in_sampling, folder)
+    train("keyframes_in_sampling", IN_SAMPLING, known, stage.loss_in_sampling, folder)
+    known.detach()
     return sparsectrl
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """The examples and networks of a stage; all but the SparseCtrl are frozen."""
+class _Stages:
+    """The examples and networks of all stages; all but the SparseCtrl are frozen."""
 
     examples: Examples
-    sparsectrl: SparseControlNetwork
+    known: KnownColours
     unet: MotionUNet
     controlnet: ControlNetModel
     text_encoder: ClipTextModel
+    trajectories: list[tuple[Clips, Noised]] = field(default_factory=list)
+
+    @cached_property
+    def neighbours(self) -> np.ndarray:
+        """Return the examples of easily confused colours; all, if there are none."""
+        found = of_neighbouring_colours(self.examples)
+        return found if len(found) else self.examples.all
+
+    def loss_of_knowing(
+        self, rng: np.random.Generator, _generator: torch.Generator, _step: int
+    ) -> Tensor:
+        """Return the loss of one step without a UNet."""
+        return loss_of_knowing(self.known, self.examples, self.text_encoder, rng)
 
     def loss_at_half_size(
         self, rng: np.random.Generator, generator: torch.Generator, _step: int
     ) -> Tensor:
         """Return the loss of one step on latents of half the size, without outlines."""
         drawn = drawn_clips(self.examples, rng, rows=HALF_SIZE_ROWS, is_half=True)
-        seen = drawn.noised_at(drawn_step(rng), rng, generator)
-        return self._error(drawn, seen)[0]
+        return self._error_to_teacher(drawn, drawn.noised_at(drawn_step(rng), rng, generator))
 
     def loss(self, rng: np.random.Generator, generator: torch.Generator, _step: int) -> Tensor:
         """Return the loss of one step."""
         drawn = drawn_clips(self.examples, rng, rows=ROWS, with_outlines=WITH_OUTLINES)
-        seen = drawn.noised_at(drawn_step(rng), rng, generator)
-        return self._error(drawn, seen)[0]
+        return self._error_to_teacher(drawn, drawn.noised_at(drawn_step(rng), rng, generator))
 
     def loss_in_sampling(
         self, rng: np.random.Generator, generator: torch.Generator, _step: int
     ) -> Tensor:
-        """Return the mean loss of two steps of sampling in a row, of different clips each.
+        """Return the mean loss of a step of sampling in a few of many clips, and take this step.
 
-        What the second step sees is what the first one led to, right or wrong. The colours of
-        object and background count on top of all pixels.
+        A clip's next step, some time later, sees what this one led to, right or wrong. An
+        interrupted run goes on with new clips.
         """
+        while len(self.trajectories) < TRAJECTORIES:
+            self.trajectories.append(self._new_trajectory(rng, generator))
         losses = []
-        for _ in range(PARTS):
-            drawn = drawn_clips(
-                self.examples, rng, rows=ROWS, shares=SAMPLED_SHARES, with_outlines=SAMPLED_OUTLINES
+        for index in rng.choice(TRAJECTORIES, AT_ONCE, replace=False):
+            drawn, seen = self.trajectories[index]
+            predicted = self._predicted(drawn, seen, self._outlines(drawn, seen))
+            losses.append(self._error_to_example(drawn, seen, predicted))
+            goes_on = sigma_of(seen) >= LEAST_SIGMA and rng.random() >= GIVEN_UP
+            self.trajectories[index] = (
+                (drawn, drawn.after(seen, predicted.detach(), rng))
+                if goes_on
+                else self._new_trajectory(rng, generator)
             )
-            seen = drawn.noised_at(drawn_sampling_step(rng), rng, generator)
-            for _ in range(STEPS_IN_A_ROW):
-                error, colours, predicted = self._error(drawn, seen)
-                losses.append(error + COLOUR_WEIGHT * colours)
-                seen = drawn.after(seen, predicted.detach(), rng)
         return torch.stack(losses).mean()
 
-    def _error(self, drawn: Clips, seen: Noised) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the errors of the picture and of its colours, and the predicted noise."""
+    def _new_trajectory(
+        self, rng: np.random.Generator, generator: torch.Generator
+    ) -> tuple[Clips, Noised]:
+        among = self.neighbours if rng.random() < NEIGHBOURS_SHARE else None
+        drawn = drawn_clips(
+            self.examples,
+            rng,
+            rows=ROWS,
+            shares=SAMPLED_SHARES,
+            with_outlines=SAMPLED_OUTLINES,
+            among=among,
+        )
+        return drawn, drawn.noised_at(drawn_start(rng), rng, generator)
+
+    def _error_to_example(self, drawn: Clips, seen: Noised, predicted: Tensor) -> Tensor:
+        # No limit but this one: colours are decided where little else of the picture is left.
+        weight = min(1.0, (TRUSTED_SIGMA / sigma_of(seen)) ** 2)
+        if drawn.outlines is None:
+            weight *= UNOUTLINED_WEIGHT
+        error = picture_error(predicted, seen, drawn.masks, limit=math.inf)
+        error = error + COLOUR_WEIGHT * colour_error(predicted, seen, drawn.masks)
+        unknown = self.known.error(drawn.pairs, drawn.frames, first=FIRST_INFORMED)
+        return weight * error + KNOWING_WEIGHT * unknown
+
+    def _error_to_teacher(self, drawn: Clips, seen: Noised) -> Tensor:
+        outlines = self._outlines(drawn, seen)
+        aimed = replace(seen, target=self._target(drawn, seen, outlines))
+        predicted = self._predicted(drawn, seen, outlines)
+        return picture_error(predicted, aimed, drawn.masks, limit=math.inf)
+
+    def _predicted(self, drawn: Clips, seen: Noised, outlines: Residuals) -> Tensor:
+        """Return the noise that the UNet predicts with the SparseCtrl, in the target's shape."""
         frames, at = drawn.frames, seen.timesteps[:1]
         context = encoded(self.text_encoder, drawn.captions_without_colours)
-        outlines = self._outlines(drawn, seen, context)
-        aimed = replace(seen, target=self._target(drawn, seen, outlines))
-        residuals = self.sparsectrl(drawn.shown.flatten(0, 1), at, context, frames).plus(outlines)
-        predicted = self.unet(
-            seen.sample.flatten(0, 1), at, context, frames, residuals=residuals
-        ).view(seen.target.shape)
-        # No limit: colours are decided where little else of the picture is left.
-        error = picture_error(predicted, aimed, drawn.masks, limit=math.inf)
-        return error, colour_error(predicted, aimed, drawn.masks), predicted
+        shown = drawn.shown.flatten(0, 1)
+        residuals = self.known.sparsectrl(shown, at, context, frames).plus(outlines)
+        sample = seen.sample.flatten(0, 1)
+        predicted: Tensor = self.unet(sample, at, context, frames, residuals=residuals)
+        return predicted.view(seen.target.shape)
 
     @torch.no_grad()
     def _target(self, drawn: Clips, seen: Noised, outlines: Residuals) -> Tensor:
@@ -172,61 +218,16 @@ class _Stage:
         return target
 
     @torch.no_grad()
-    def _outlines(self, drawn: Clips, seen: Noised, context: Tensor) -> Residuals:
+    def _outlines(self, drawn: Clips, seen: Noised) -> Residuals:
         """Return what the ControlNet adds; nothing without outlines."""
         if drawn.outlines is None:
             return NO_RESIDUALS
-        each_row = context.repeat_interleave(drawn.frames, 0)
+        context = encoded(self.text_encoder, drawn.captions_without_colours)
         skips, middle = self.controlnet(
             seen.sample.flatten(0, 1),
             seen.timesteps[:1],
-            each_row,
+            context.repeat_interleave(drawn.frames, 0),
             drawn.outlines,
             return_dict=False,
         )
         return Residuals(skips, middle)
-
-
-def _train_to_know_colours(
-    sparsectrl: SparseControlNetwork, examples: Examples, text_encoder: ClipTextModel, folder: Path
-) -> None:
-    """Train all layers but the last to know the keyframe's colours, at every pixel of all frames.
-
-    Layers that answer with these colours stand in place of the last ones.
-    """
-    network = sparsectrl.network
-    colours = mean_colours(examples)
-    last = network.controlnet_down_blocks, network.controlnet_mid_block
-    answers = [nn.Conv2d(each.in_channels, colours.shape[-1], 1) for each in (*last[0], last[1])]
-    network.controlnet_down_blocks = nn.ModuleList(answers[:-1])
-    network.controlnet_mid_block = answers[-1]
-
-    def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
-        frames = int(rng.choice((2, *LENGTHS)))
-        batch = draw_batch(examples, rng, COLOUR_ROWS // frames)
-        captions = captions_without_colours(scenes_of(examples, batch), rng)
-        context = encoded(text_encoder, captions)
-        chosen = np.sort(rng.choice(FRAMES, frames, replace=False))
-        latents = at_half_size(batch.latents[:, chosen])
-        shown = shown_keyframes(latents, keyframes_among(frames, rng))
-        at = torch.tensor([int(rng.integers(TRAINING_STEPS))])
-        told = sparsectrl(shown.flatten(0, 1), at, context, frames)
-        truth = colours[batch.rows, batch.sides].repeat_interleave(frames, 0)[:, :, None, None]
-        errors = [(each - truth).square().mean() for each in (*told.skips, told.middle)]
-        return torch.stack(errors).mean()
-
-    train("keyframe_colours", COLOURS, sparsectrl, loss_of, folder)
-    network.controlnet_down_blocks, network.controlnet_mid_block = last
-
-
-def mean_colours(examples: Examples) -> Tensor:
-    """Return the mean latents of object and background, [examples, 2, 8], scaled to deviation 1."""
-    latents, masks = examples.latents.float(), examples.masks.float().unsqueeze(1)
-
-    def mean_over(pixels: Tensor) -> Tensor:
-        total = pixels.sum((2, 4, 5)).clamp(min=1)
-        return (latents * pixels).sum((2, 4, 5)) / total
-
-    inside, outside = masks > SURELY_OBJECT, masks < SURELY_BACKGROUND
-    colours = torch.cat([mean_over(inside.float()), mean_over(outside.float())], dim=-1)
-    return (colours - colours.mean((0, 1))) / colours.std((0, 1))
