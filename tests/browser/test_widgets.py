@@ -147,6 +147,7 @@ def test_a_strength_curve_shows_its_curve(frontend):
     frontend.shot("curve")
     frontend.choose("ADV2V_StrengthCurve", "curve", "0%: 1, 50%: 0.2")
     frontend.page.wait_for_function(drawn.format("0.2 – 1 over the steps, 0 % to 100 %"))
+    frontend.shot("curve over the steps")
     frontend.choose("ADV2V_StrengthCurve", "curve", "8: 1, 4: 0")
     frontend.page.wait_for_function(f"() => {CURVE}.textContent.includes('frame 4 comes after')")
     assert frontend.page.evaluate(f"{CURVE}.querySelector('polyline').getAttribute('points')") == ""
