@@ -97,7 +97,7 @@ def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
         curve = colons[1].strip()
         written = re.sub(r"\s*:\s*", "=", curve)
         raise AnimateDiffV2VError(
-            f"{option.name}: {curve!r} is a curve with colons; behind a file, write "
+            f"{option.name}: {curve!r} is a curve with colons; after a file, write "
             f"FILE:{written}, with = in their place."
         ) from error
 

@@ -128,6 +128,16 @@ class Curve:
         places = [point.place for point in points]
         return _between(points, bisect_right(places, share + _ROUNDING), share)
 
+    def changes_after(self, share: float) -> bool:
+        """Return True if the number ever differs from that at a share of the noise schedule.
+
+        Raises:
+            AnimateDiffV2VError: the curve changes along the frames.
+        """
+        now = self.at(share)
+        later = (each for each in self._placed(num_frames=None) if each.place > share)
+        return any(each.number != now for each in later)
+
     def _frames(self) -> list[Frames]:
         return [each.place for each in parse_curve(self.text) if isinstance(each.place, Frames)]
 

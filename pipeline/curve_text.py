@@ -104,7 +104,7 @@ def _point(part: str, curve: str) -> Written:
     if easing not in get_args(Easing):
         raise refused(
             curve,
-            f"the word behind the number at {where} is {easing!r}; it can be "
+            f"the word after the number at {where} is {easing!r}; it can be "
             f"{', '.join(get_args(Easing))}",
         )
     return Written(place, where, number, cast("Easing", easing))

@@ -201,7 +201,10 @@ class FrameJob:
         unet, settings = self._models.unet, self._settings
         schedule = noise_schedule(unet, settings)
         levels = self._custom.levels(schedule, settings, highest(settings.denoise))
-        return steady_curves((*settings.strengths, *unet.strengths), schedule, levels)
+        if len(levels) == 0:
+            return iter(())
+        start = schedule.share_at(levels.max())
+        return steady_curves((*settings.strengths, *unet.strengths), start)
 
     def _report(self, phase: Phase, done: int, frame_count: int | None) -> None:
         """Report that `done` frames went through a phase, unless the job is cancelled."""

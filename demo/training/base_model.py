@@ -45,7 +45,6 @@ def draw_batch(
     rng: np.random.Generator,
     size: int,
     *,
-    style: str | None = None,
     among: np.ndarray | None = None,
 ) -> Batch:
     """Draw examples; either of a pair can be the example, the other one is its twin.
@@ -54,11 +53,9 @@ def draw_batch(
         examples: all examples.
         rng: the random generator.
         size: the number of rows.
-        style: draw only examples of this style.
-        among: the examples to draw from, in the format of `examples.all`.
+        among: the examples to draw from, in the format of `examples.all`; None is all.
     """
-    chosen = among if among is not None else examples.all
-    chosen = examples.of_style(style) if style else chosen
+    chosen = examples.all if among is None else among
     rows, which = chosen[rng.integers(0, len(chosen), size)].T
     return Batch(
         latents=examples.latents[rows, which].float(),

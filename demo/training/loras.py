@@ -101,9 +101,10 @@ def trained_style(
     unet = frozen(copy.deepcopy(unet))
     frozen(text_encoder)
     layers = LoraLayers(unet)
+    outlined = examples.of_style("outlined")
 
     def loss_of(rng: np.random.Generator, generator: torch.Generator, step: int) -> Tensor:
-        batch = draw_batch(examples, rng, BATCH, style="outlined")
+        batch = draw_batch(examples, rng, BATCH, among=outlined)
         seen = noised_stills(batch, timesteps(BATCH, generator), generator)
         context = encoded(text_encoder, [c.removesuffix(", outlined") for c in batch.captions])
         predicted = unet(seen.sample, seen.timesteps, context, return_dict=False)[0]

@@ -84,24 +84,19 @@ def _values(strength: Strength, num_frames: int) -> tuple[float, ...]:
     return values_of(strength, num_frames)
 
 
-def steady_curves(
-    strengths: Iterable[tuple[str, Strength]], schedule: NoiseSchedule, levels: Tensor
-) -> Iterator[str]:
-    """Yield a warning for each curve over the steps that never changes at these noise levels.
+def steady_curves(strengths: Iterable[tuple[str, Strength]], start: float) -> Iterator[str]:
+    """Yield a warning for each curve over the steps that changes only before sampling begins.
 
     Args:
         strengths: All strengths, with their names.
-        schedule: The levels of the training steps.
-        levels: The noise levels to sample along, with the last one, which no step starts from.
+        start: The share of the noise schedule at which sampling begins.
     """
-    shares = [schedule.share_at(level) for level in levels[:-1]]
     for name, strength in strengths:
         if not (isinstance(strength, Curve) and strength.is_over_steps):
             continue
-        numbers = {strength.at(share) for share in shares}
-        if len(numbers) == 1 and len(set(strength.numbers)) > 1:
+        if len(set(strength.numbers)) > 1 and not strength.changes_after(start):
             yield (
-                f"{name} is {shown(str(strength))}, but {numbers.pop():g} in all steps, because "
-                f"sampling begins at {shares[0]:.0%} of the noise schedule; points after that "
+                f"{name} is {shown(str(strength))}, but {strength.at(start):g} in all steps, "
+                f"because sampling begins at {start:.0%} of the noise schedule; points after that "
                 "would let it change."
             )

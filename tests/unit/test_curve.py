@@ -87,7 +87,7 @@ REFUSED = [
     ("1e1%: 1", "'1e1%: 1' names no frame"),
     ("0-50%: 1", "'0-50%: 1' names no frame"),
     ("0%: x", "In the curve '0%: x', 'x' at 0% is not a number."),
-    ("0%: 1 bounce", "the word behind the number at 0% is 'bounce'; it can be linear, ease, hold."),
+    ("0%: 1 bounce", "the word after the number at 0% is 'bounce'; it can be linear, ease, hold."),
     (
         "0%: 1,2;\n100%: 0,5",
         "In the curve '0%: 1,2; 100%: 0,5', '2' stands alone; write `frame: number`, for example "
@@ -123,7 +123,7 @@ REFUSED = [
     ("0: inf", "'inf' at frame 0 is not a number"),
     (
         "0: 1 bounce",
-        "the word behind the number at frame 0 is 'bounce'; it can be linear, ease, hold.",
+        "the word after the number at frame 0 is 'bounce'; it can be linear, ease, hold.",
     ),
     (
         "8: 1, 4: 0",

@@ -372,7 +372,7 @@ CASES = {
     "a missing LoRA": ({"lora": "no.pt"}, "--lora: There is no LoRA no.pt: check the path"),
     "a LoRA with a curve in colons": (
         {"lora": "no.pt:0:0, -1:1"},
-        "--lora: '0:0, -1:1' is a curve with colons; behind a file, write FILE:0=0, -1=1, with = "
+        "--lora: '0:0, -1:1' is a curve with colons; after a file, write FILE:0=0, -1=1, with = "
         "in their place.",
     ),
     "a missing motion LoRA": ({"motion_lora": "no.pt"}, "--motion-lora: There is no LoRA no.pt"),
@@ -407,11 +407,11 @@ CASES = {
     ),
     "a LoRA over the steps in colons": (
         {"lora": "no.pt:0%: 0, 50% : 1 ease"},
-        "'0%: 0, 50% : 1 ease' is a curve with colons; behind a file, write FILE:0%=0, 50%=1 ease,",
+        "'0%: 0, 50% : 1 ease' is a curve with colons; after a file, write FILE:0%=0, 50%=1 ease,",
     ),
     "one point of a LoRA in colons": (
         {"lora": "no.pt:50%:1"},
-        "'50%:1' is a curve with colons; behind a file, write FILE:50%=1, with =",
+        "'50%:1' is a curve with colons; after a file, write FILE:50%=1, with =",
     ),
     "frames and percent": (
         {"guidance_scale": "0: 7, 50%: 1"},

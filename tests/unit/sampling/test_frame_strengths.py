@@ -188,6 +188,8 @@ STEADY = [
     # All points lie before the first step, which a denoise of 0.5 takes at about 50%.
     (0.5, "0%: 9, 40%: 4", ["guidance_scale is '0%: 9, 40%: 4', but 4 in all steps, because"]),
     (0.5, "0%: 9, 90%: 4", []),
+    (0.5, "0%: 9, 40%: 4, 90%: 4", ["but 4 in all steps"]),
+    (0.5, "0%: 9, 40%: 4, 90%: 9, 100%: 4", []),
     (1.0, "0%: 9, 40%: 4", []),
     (0.5, "30%: 4", []),  # meant to be steady
     (0.5, "0: 9, 1: 4", []),  # along the frames
@@ -196,17 +198,18 @@ STEADY = [
 
 
 @pytest.mark.parametrize(("denoise", "scale", "wanted"), STEADY)
-def test_a_curve_over_the_steps_that_never_changes_is_named(denoise, scale, wanted):
+@pytest.mark.parametrize("steps", [8, 20])
+def test_a_curve_that_only_changes_before_sampling_is_named(denoise, scale, wanted, steps):
     schedule = NoiseSchedule("sqrt_linear")
     scale = Curve(scale) if isinstance(scale, str) else scale
     guidance = Guidance(scale=scale)
-    settings = SamplingSettings(seed=1, steps=8, guidance=guidance, denoise=denoise)
+    settings = SamplingSettings(seed=1, steps=steps, guidance=guidance, denoise=denoise)
     levels = CustomSampling().levels(schedule, settings, denoise)
-    found = list(steady_curves(settings.strengths, schedule, levels))
+    found = list(steady_curves(settings.strengths, schedule.share_at(levels[0])))
     assert len(found) == len(wanted)
     assert all(part in sentence for part, sentence in zip(wanted, found, strict=True))
 
 
-def test_without_steps_no_curve_is_steady():
-    curve = ("motion_scale", Curve("0%: 1, 9%: 0"))
-    assert not list(steady_curves([curve], NoiseSchedule("sqrt_linear"), torch.empty(0)))
+def test_a_single_step_from_pure_noise_names_no_curve():
+    """The curve would change with more steps, so the start is not the reason."""
+    assert not list(steady_curves([("motion_scale", Curve("0%: 9, 40%: 4"))], 0.0))
