@@ -41,7 +41,7 @@ class FileOption:
             what = f"at most {most} numbers" if most > 1 else "at most one number"
             raise AnimateDiffV2VError(
                 f"{self.name} is {text!r}; it must be {self.form}, with {what} after the file"
-                + ("." if is_number else f", and {rest!r} is not a number.")
+                + ("." if is_number else f", and {rest!r} {_what_it_is(text, rest)}.")
             )
         return reference, numbers
 
@@ -100,6 +100,12 @@ def lora_entry(text: str, option: FileOption = LORA) -> LoraEntry:
             f"{option.name}: {curve!r} is a curve with colons; after a file, write "
             f"FILE:{written}, with = in their place."
         ) from error
+
+
+def _what_it_is(text: str, rest: str) -> str:
+    if _CURVE.search(text):
+        return "is not a number: no curve is taken here"
+    return "is not a number"
 
 
 def _split_numbers(text: str, *, most: int) -> tuple[str, list[float]]:

@@ -393,6 +393,10 @@ CASES = {
         {"lora": f"{__file__}:half"},
         "after the file, and 'half' is not a number",
     ),
+    "a curve where none is taken": (
+        {"control": f"{__file__}:0=0.2,24=1"},
+        "after the file, and '0=0.2,24=1' is not a number: no curve is taken here.",
+    ),
     "a curve of words": (
         {"lora": f"{__file__}:0=0.2,24=x"},
         "--lora: In the curve '0=0.2,24=x', 'x' at frame 24 is not a number.",
