@@ -1,4 +1,4 @@
-"""Train the miniature: latent diffusion model, motion module, LoRAs, ControlNet, IP-Adapter.
+"""Train the miniature: latent diffusion model, motion module, LoRAs, and networks that guide it.
 
 Usage: python demo/train.py [--work FOLDER] [--out FOLDER] [--start FOLDER] [--threads N]
                             [--only-sparsectrl]
@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from training.base_model import refined_base, trained_base
 from training.captions import trained_text_encoder
 from training.control import trained_controlnet
-from training.examples import stills, videos
+from training.examples import stills, videos, videos_for_keyframes
 from training.keyframes import trained_sparsectrl
 from training.latent_codec import refined_decoder, trained_codec
 from training.loras import trained_few_steps, trained_style
@@ -56,10 +56,7 @@ START_HELP = (
     "go on from the networks of a finished miniature: the stages of from_nothing are left out"
 )
 
-ONLY_HELP = (
-    "train a SparseCtrl, which is no part of the miniature yet, and nothing else; for the finished "
-    "miniature in --start or demo/models"
-)
+ONLY_HELP = "train nothing but the SparseCtrl, for the finished miniature in --start or demo/models"
 
 
 def main() -> int:
@@ -88,6 +85,15 @@ def main() -> int:
     few_steps = trained_few_steps(work, moving, unet, text_encoder, modules)
     vision = trained_vision(work)
     ip_adapter = trained_ip_adapter(work, frames, unet, text_encoder, vision)
+    sparsectrl = trained_sparsectrl(
+        work,
+        videos_for_keyframes(work, vae),
+        unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        modules=modules,
+        controlnet=controlnet,
+    )
 
     write_checkpoint(out / CHECKPOINT, unet=unet, vae=vae, text_encoder=text_encoder)
     write_motion_module(out / MOTION_MODULE, modules)
@@ -96,6 +102,7 @@ def main() -> int:
     write_controlnet(out / CONTROLNET, controlnet)
     write_vision_model(out / VISION_MODEL, vision)
     write_ip_adapter(out / IP_ADAPTER, ip_adapter)
+    write_sparsectrl(out / SPARSECTRL, sparsectrl)
     print(f"The miniature is in {out}.")
     return 0
 
@@ -105,8 +112,9 @@ def only_sparsectrl(work: Path, out: Path, start: Path) -> int:
     vae, text_encoder, unet, modules = of_miniature(start)
     sparsectrl = trained_sparsectrl(
         work,
-        videos(work, vae),
+        videos_for_keyframes(work, vae),
         unet,
+        vae=vae,
         text_encoder=text_encoder,
         modules=modules,
         controlnet=controlnet_of_miniature(start),

@@ -99,20 +99,24 @@ def picture_error(
     return (weights * error).mean() / weights.mean()
 
 
-def colour_error(noise: Tensor, seen: Noised, masks: Tensor) -> Tensor:
+def colour_error(noise: Tensor, seen: Noised, masks: Tensor, units: Tensor) -> Tensor:
     """Return the squared errors of the mean colours of object and background, added up.
 
     They are means of each frame, of the picture without the predicted noise. Latents at the outline
-    mix both colours and do not count. The arguments are those of picture_error.
+    mix both colours and do not count.
+
+    Args:
+        noise: as for picture_error, like `seen` and `masks`.
+        seen: what was predicted from.
+        masks: coverage of the object.
+        units: [channels, channels], multiplied with the errors of the latents' channels.
     """
     scale = ((1 - seen.alphas) / seen.alphas).sqrt()
     error = (noise.float().view(seen.target.shape) - seen.target) * scale
-    return torch.stack(
-        [
-            ((error * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1)).square().mean()
-            for part in surely(masks)
-        ]
-    ).sum()
+    means = [
+        (error * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1) for part in surely(masks)
+    ]
+    return torch.stack([(mean @ units).square().mean() for mean in means]).sum()
 
 
 def surely(masks: Tensor) -> tuple[Tensor, Tensor]:

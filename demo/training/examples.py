@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from .networks import LATENT_SCALE
 from .scenes import FRAMES, Scene, draw, frame_times, object_mask, random_scene
 
 STILLS = 5_000
-VIDEOS = 200
+VIDEOS, MORE_VIDEOS, VIDEOS_OF_NEIGHBOURS = 200, 100, 64
+# Colours that are easily confused when they lie side by side.
+NEIGHBOURS = (("red", "orange"), ("red", "yellow"), ("orange", "yellow"), ("yellow", "green"))
 ENCODED_AT_ONCE = 16
 
 
@@ -49,17 +51,42 @@ class Examples:
 
 def stills(folder: Path, vae: AutoencoderKL) -> Examples:
     """Return single frames of many scenes, at random times of their motion."""
-    return _kept(folder / "stills.pt", vae, count=STILLS, frames=1, seed=11)
+    return _kept(folder / "stills.pt", vae, _twins(STILLS, 11), frames=1, seed=11)
 
 
 def videos(folder: Path, vae: AutoencoderKL) -> Examples:
     """Return whole videos."""
-    return _kept(folder / "clips.pt", vae, count=VIDEOS, frames=FRAMES, seed=12)
+    return _kept(folder / "clips.pt", vae, _twins(VIDEOS, 12), frames=FRAMES, seed=12)
 
 
-def _kept(path: Path, vae: AutoencoderKL, *, count: int, frames: int, seed: int) -> Examples:
-    scenes = list(_twins(count, seed))
-    times = [_times(index, frames, seed) for index in range(count)]
+def videos_for_keyframes(folder: Path, vae: AutoencoderKL) -> Examples:
+    """Return these videos, and others, many of them of colours that are easily confused."""
+    more = _kept(folder / "more_clips.pt", vae, _twins(MORE_VIDEOS, 13), frames=FRAMES, seed=13)
+    neighbours = _kept(
+        folder / "neighbours.pt",
+        vae,
+        _of_neighbours(VIDEOS_OF_NEIGHBOURS, 14),
+        frames=FRAMES,
+        seed=14,
+    )
+    return joined([videos(folder, vae), more, neighbours])
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """Return the examples of all parts, one part after another."""
+    return Examples(
+        [pair for part in parts for pair in part.scenes],
+        torch.cat([part.latents for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        [times for part in parts for times in part.times],
+    )
+
+
+def _kept(
+    path: Path, vae: AutoencoderKL, twins: Iterator[tuple[Scene, Scene]], *, frames: int, seed: int
+) -> Examples:
+    scenes = list(twins)
+    times = [_times(index, frames, seed) for index in range(len(scenes))]
     if path.exists():
         kept = torch.load(path, weights_only=True)
     else:
@@ -73,6 +100,18 @@ def _twins(count: int, seed: int) -> Iterator[tuple[Scene, Scene]]:
         rng = np.random.default_rng((seed, index))
         scene = random_scene(rng)
         yield scene, scene.recoloured(rng)
+
+
+def _of_neighbours(count: int, seed: int) -> Iterator[tuple[Scene, Scene]]:
+    either_way = [pair for each in NEIGHBOURS for pair in (each, each[::-1])]
+    for index in range(count):
+        rng = np.random.default_rng((seed, index))
+        scene = replace(random_scene(rng), style=None)
+        first, second = (
+            replace(scene, colour=colour, background=background)
+            for colour, background in rng.choice(either_way, 2, replace=False).tolist()
+        )
+        yield first, second
 
 
 def _times(index: int, frames: int, seed: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from .keyframe_examples import (
 from .scenes import FRAMES
 
 ROWS = 32  # frames of all clips together
+RIDGE = 1e-3  # for very few examples
 
 
 class KnownColours(nn.Module):
@@ -97,11 +98,38 @@ def loss_of_knowing(
 
 def mean_colours(examples: Examples) -> Tensor:
     """Return the mean latents of object and background, [examples, 2, 8], scaled to deviation 1."""
+    colours = torch.cat(_mean_latents(examples), dim=-1)
+    return (colours - colours.mean((0, 1))) / colours.std((0, 1))
+
+
+def colour_units(examples: Examples) -> Tensor:
+    """Return a matrix [4, 4] that errors of mean latents are multiplied with to compare colours.
+
+    Backgrounds of one colour differ in brightness and texture, which moves their mean latents, too,
+    and further than from orange to red. The matrix makes these differences equally wide in all
+    directions, so that errors count most where they lead to another colour (linear discriminant
+    analysis; Fisher, 1936). The squares of its elements add up to 4.
+    """
+    backgrounds = _mean_latents(examples)[1]
+    alike: dict[str, list[Tensor]] = {}
+    for row, side in examples.all:
+        scene = examples.scenes[row][side]
+        if scene.style is None:
+            alike.setdefault(scene.background, []).append(backgrounds[row, side])
+    groups = [torch.stack(each) for each in alike.values()]
+    apart = torch.cat([group - group.mean(0) for group in groups])
+    varied = apart.T @ apart + RIDGE * torch.eye(apart.shape[1])
+    units: Tensor = torch.linalg.cholesky(torch.linalg.inv(varied))
+    return units * 2 / units.norm()
+
+
+def _mean_latents(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Return the mean latents of object and background, each [examples, 2, 4]."""
     latents, masks = examples.latents.float(), examples.masks.float().unsqueeze(1)
 
     def mean_over(pixels: Tensor) -> Tensor:
         total = pixels.sum((2, 4, 5)).clamp(min=1)
         return (latents * pixels).sum((2, 4, 5)) / total
 
-    colours = torch.cat([mean_over(part) for part in surely(masks)], dim=-1)
-    return (colours - colours.mean((0, 1))) / colours.std((0, 1))
+    inside, outside = surely(masks)
+    return mean_over(inside), mean_over(outside)

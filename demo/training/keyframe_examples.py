@@ -13,7 +13,7 @@ from torch.nn import functional
 from .base_model import Batch, draw_batch
 from .control import OUTLINES
 from .diffusion import TRAINING_STEPS, Noised, alphas_cumprod, clean, noised
-from .examples import Examples
+from .examples import NEIGHBOURS, Examples
 from .scenes import FRAMES, Scene, caption, draw
 
 ALPHAS = alphas_cumprod("sqrt_linear")
@@ -28,12 +28,6 @@ NOISY, NOISY_SHARE, LEAST_NOISE = 600, 0.65, 200
 SOURCE_SHARE, SOURCE_FADES = 0.7, 0.3
 FROM_THE_START, START_SIGMAS = 0.6, (0.6, 14.0)
 SIGMA_RATIOS = (0.45, 0.7)
-NEIGHBOURS = (
-    {"red", "orange"},
-    {"red", "yellow"},
-    {"orange", "yellow"},
-    {"yellow", "green"},
-)
 
 
 @dataclass(frozen=True)
@@ -138,10 +132,11 @@ def drawn_clips(
 
 def of_neighbouring_colours(examples: Examples) -> np.ndarray:
     """Return the examples whose two colours are confused most easily, in the format of `all`."""
+    confused = [set(pair) for pair in NEIGHBOURS]
     chosen = []
     for row, side in examples.all:
         scene = examples.scenes[row][side]
-        if scene.style is None and {scene.colour, scene.background} in NEIGHBOURS:
+        if scene.style is None and {scene.colour, scene.background} in confused:
             chosen.append((row, side))
     return np.array(chosen, np.int64).reshape(-1, 2)
 

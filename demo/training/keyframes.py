@@ -24,13 +24,14 @@ from animatediff_v2v.pipeline.models.residuals import NO_RESIDUALS, Residuals
 from animatediff_v2v.pipeline.models.sparsectrl import SparseControlNetwork
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from animatediff_v2v.pipeline.models.unet import MotionUNet
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
 from .captions import encoded
-from .diffusion import Noised, colour_error, picture_error
+from .decoded_colours import DecodedColours, trained_decoded_colours
+from .diffusion import Noised, clean, colour_error, picture_error
 from .examples import Examples
-from .keyframe_colours import KnownColours, loss_of_knowing
+from .keyframe_colours import KnownColours, colour_units, loss_of_knowing
 from .keyframe_examples import (
     Clips,
     drawn_clips,
@@ -47,12 +48,12 @@ COLOURS = Plan(steps=400, learning_rate=1.5e-3, faster=OUTPUTS)
 HALF_SIZE = Plan(steps=1_000, learning_rate=1e-3, average_decay=0.99, faster=OUTPUTS)
 KEYFRAMES = Plan(steps=1_500, learning_rate=8e-4, average_decay=0.985, faster=OUTPUTS)
 IN_SAMPLING = Plan(
-    steps=900, learning_rate=6e-4, average_decay=0.99, faster=OUTPUTS | {"answers": 5.0}
+    steps=900, learning_rate=4e-4, average_decay=0.99, faster=OUTPUTS | {"answers": 5.0}
 )
 HALF_SIZE_ROWS, ROWS = 24, 16  # frames of all clips together
 WITH_OUTLINES = 0.75  # of the steps at full size
 TEACHER_GUIDANCE = 1.5
-COLOUR_WEIGHT, KNOWING_WEIGHT, UNOUTLINED_WEIGHT = 10.0, 0.1, 0.5
+COLOUR_WEIGHT, DECODED_WEIGHT, KNOWING_WEIGHT, UNOUTLINED_WEIGHT = 4.0, 10.0, 0.1, 0.5
 NEIGHBOURS_SHARE = 0.5
 SAMPLED_SHARES, SAMPLED_OUTLINES = (0.4, 0.25, 0.35), 0.9
 TRAJECTORIES, AT_ONCE, GIVEN_UP = 32, 4, 0.06
@@ -67,6 +68,7 @@ def trained_sparsectrl(
     examples: Examples,
     unet: UNet2DConditionModel,
     *,
+    vae: AutoencoderKL,
     text_encoder: ClipTextModel,
     modules: MotionModules,
     controlnet: ControlNetModel,
@@ -77,18 +79,20 @@ def trained_sparsectrl(
         folder: the folder of the stages' files.
         examples: whole videos.
         unet: the UNet, which is frozen like all others.
+        vae: decodes latents, to know what colours they stand for.
         text_encoder: encodes captions, with colours for the teacher.
         modules: the motion modules of the UNet.
         controlnet: for outlines, with which keyframes are used at high denoise.
     """
     torch.manual_seed(9)
-    for network in (unet, text_encoder, modules, controlnet):
+    for network in (unet, vae, text_encoder, modules, controlnet):
         frozen(network)
     sparsectrl = new_sparsectrl(unet, modules)
     known = KnownColours(sparsectrl, examples)
     stage = _Stages(
         examples,
         known,
+        decoded=trained_decoded_colours(folder, examples, vae),
         unet=MotionUNet(unet, modules, family="v2"),
         controlnet=controlnet,
         text_encoder=text_encoder,
@@ -107,6 +111,7 @@ class _Stages:
 
     examples: Examples
     known: KnownColours
+    decoded: DecodedColours
     unet: MotionUNet
     controlnet: ControlNetModel
     text_encoder: ClipTextModel
@@ -117,6 +122,11 @@ class _Stages:
         """Return the examples of easily confused colours; all, if there are none."""
         found = of_neighbouring_colours(self.examples)
         return found if len(found) else self.examples.all
+
+    @cached_property
+    def colour_units(self) -> Tensor:
+        """Return the units of errors of colours."""
+        return colour_units(self.examples)
 
     def loss_of_knowing(
         self, rng: np.random.Generator, _generator: torch.Generator, _step: int
@@ -179,7 +189,9 @@ class _Stages:
         if drawn.outlines is None:
             weight *= UNOUTLINED_WEIGHT
         error = picture_error(predicted, seen, drawn.masks, limit=math.inf)
-        error = error + COLOUR_WEIGHT * colour_error(predicted, seen, drawn.masks)
+        colours = colour_error(predicted, seen, drawn.masks, self.colour_units)
+        left = clean(seen.sample, predicted, seen.alphas)
+        error = error + COLOUR_WEIGHT * colours + DECODED_WEIGHT * self.decoded.error(left, drawn)
         unknown = self.known.error(drawn.pairs, drawn.frames, first=FIRST_INFORMED)
         return weight * error + KNOWING_WEIGHT * unknown
 

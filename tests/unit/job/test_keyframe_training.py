@@ -6,6 +6,7 @@ import importlib
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ def training(monkeypatch):
 def examples(training):
     """Return random latents; in each clip, those of the object are 2 higher."""
     scenes, made = training("scenes"), training("examples")
-    drawn = [scenes.random_scene(np.random.default_rng(index)) for index in range(CLIPS)]
+    rngs = [np.random.default_rng(index) for index in range(CLIPS)]
+    drawn = [replace(scenes.random_scene(rng), style=None) for rng in rngs]
     pairs = [(scene, scene.recoloured(np.random.default_rng(9))) for scene in drawn]
     masks = torch.zeros(CLIPS, scenes.FRAMES, 1, 16, 16)
     masks[..., 4:10, 4:10] = 1
@@ -49,6 +51,67 @@ def test_the_colours_to_know_are_those_of_object_and_background(training, exampl
         torch.testing.assert_close(value, (order - order.mean()) / order.std(), atol=0.1, rtol=0)
 
 
+def test_errors_count_most_where_the_latents_of_one_colour_vary_least(training):
+    scenes, made = training("scenes"), training("examples")
+    clips, varied = 40, torch.tensor([3.0, 1.0, 1.0, 0.3])
+    scene = replace(scenes.random_scene(np.random.default_rng(0)), style=None)
+    pairs = [
+        (replace(scene, background=first), replace(scene, background=second))
+        for first, second in [("red", "blue"), ("blue", "red")] * (clips // 2)
+    ]
+    generator = torch.Generator().manual_seed(4)
+    backgrounds = torch.randn(clips, 2, 4, generator=generator) * varied
+    is_red = torch.tensor([[each.background == "red" for each in pair] for pair in pairs])
+    backgrounds += 9 * is_red[..., None]
+    latents = backgrounds[:, :, None, :, None, None].expand(-1, -1, 2, -1, 4, 4)
+    examples = made.Examples(pairs, latents, torch.zeros(clips, 2, 1, 4, 4), [np.arange(2)] * clips)
+    units = training("keyframe_colours").colour_units(examples)
+    weights = units @ units.T
+    torch.testing.assert_close(weights.trace(), torch.tensor(4.0))
+    wanted = varied**-2 / (varied**-2).sum() * 4
+    torch.testing.assert_close(weights.diagonal(), wanted, atol=0.03, rtol=0.5)
+
+
+def test_colours_are_told_as_they_are_decoded(training, monkeypatch, tmp_path):
+    """Taught on a decoder that shows the first latents, and a little of the others, as colours."""
+    scenes, made, decoded = training("scenes"), training("examples"), training("decoded_colours")
+    monkeypatch.setattr(decoded, "PLAN", replace(decoded.PLAN, steps=400))
+    pairs = [("red", "blue"), ("blue", "green"), ("green", "red"), ("orange", "purple")]
+    scene = replace(scenes.random_scene(np.random.default_rng(0)), style=None)
+    drawn = [replace(scene, colour=one, background=two) for one, two in pairs]
+    masks = torch.zeros(len(pairs), 1, 1, 16, 16)
+    masks[..., 4:10, 4:10] = 1
+    named = torch.tensor([[scenes.COLOURS[name] for name in pair] for pair in pairs])
+    paint = torch.cat([named, torch.zeros(len(pairs), 2, 1)], -1)[:, None, :, :, None, None]
+    latents = (
+        (paint[:, :, 0] * masks + paint[:, :, 1] * (1 - masks))
+        .unsqueeze(1)
+        .repeat(1, 2, 1, 1, 1, 1)
+    )
+    examples = made.Examples([(each, each) for each in drawn], latents, masks, [np.arange(1)] * 4)
+    network = decoded.trained_decoded_colours(tmp_path, examples, Painter())
+    told = network(latents[:, 0], masks)[:, 0]
+    torch.testing.assert_close(told, named / named.amax(-1, keepdim=True), atol=0.1, rtol=0)
+
+    clips = SimpleNamespace(
+        latents=latents[:, 0], masks=masks, pairs=np.array([[0, 0], [1, 1], [2, 0], [3, 1]])
+    )
+    assert float(network.error(latents[:, 0], clips)) < 0.02
+    assert float(network.error(latents[:, 0].roll(1, 0), clips)) > 0.3
+    # In a style, nobody knows the colours but the latents.
+    styled = [(replace(each, style="night"),) * 2 for each in drawn]
+    network.painted = decoded.DecodedColours(replace(examples, scenes=styled)).painted
+    assert float(network.error(latents[:, 0], clips)) == 0
+
+
+class Painter:
+    """A VAE whose first three latent channels are red, green and blue, eight pixels wide."""
+
+    def decode(self, latents):
+        pixels = torch.nn.functional.interpolate(latents[:, :3] * 0.18215, scale_factor=8)
+        return SimpleNamespace(sample=pixels * 2 - 1)
+
+
 def test_captions_leave_the_colours_open(training, examples):
     scenes = [pair[0] for pair in examples.scenes] * 20
     rng = np.random.default_rng(3)
@@ -63,6 +126,9 @@ def test_a_few_steps_train_a_file_that_loads(training, examples, monkeypatch, tm
     monkeypatch.setattr(stage, "AT_ONCE", 1)
     for plan in ("COLOURS", "HALF_SIZE", "KEYFRAMES", "IN_SAMPLING"):
         monkeypatch.setattr(stage, plan, replace(getattr(stage, plan), steps=1))
+    decoded = training("decoded_colours")
+    monkeypatch.setattr(decoded, "PLAN", replace(decoded.PLAN, steps=1))
+    monkeypatch.setattr(decoded, "FRAMES_DECODED", decoded.AT_ONCE)
     monkeypatch.setattr(stage, "WITH_OUTLINES", 1.0)
     miniature = load_models(
         MODELS / "checkpoints" / "miniature.safetensors",
@@ -76,6 +142,7 @@ def test_a_few_steps_train_a_file_that_loads(training, examples, monkeypatch, tm
         tmp_path,
         examples,
         unet,
+        vae=networks.new_vae(),
         text_encoder=networks.new_text_encoder(),
         modules=modules,
         controlnet=networks.new_controlnet(unet),
@@ -161,8 +228,12 @@ def test_the_error_of_colours_is_that_of_their_means(training, inside, outside, 
     noise = texture + inside * masks + outside * (1 - masks)
     masks[..., 2:4, 4:6] = 0.5
     noise[..., 2:4, 4:6] = 50
-    error = diffusion.colour_error(noise, seen, masks)
-    torch.testing.assert_close(error, torch.tensor(wanted))
+    for units, expected in (
+        (torch.eye(4), wanted),
+        (torch.diag(torch.tensor([2.0, 0, 0, 0])), wanted),
+    ):
+        error = diffusion.colour_error(noise, seen, masks, units)
+        torch.testing.assert_close(error, torch.tensor(expected))
 
 
 def test_sampling_mostly_starts_from_the_very_first_step(training):
@@ -194,7 +265,7 @@ def test_trajectories_go_on_until_little_noise_is_left(training, examples, monke
             return predicted.sum()
 
     sigmas = []
-    run = Perfect(examples, known, unet=None, controlnet=None, text_encoder=None)
+    run = Perfect(examples, known, decoded=None, unet=None, controlnet=None, text_encoder=None)
     rng, generator = np.random.default_rng(4), torch.Generator().manual_seed(4)
     for step in range(60):
         run.loss_in_sampling(rng, generator, step)
