@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from animatediff_v2v.pipeline.curve import Curve, Strength
 from animatediff_v2v.pipeline.files import LoraEntry
-from animatediff_v2v.pipeline.models import Models, load_models
+from animatediff_v2v.pipeline.models import Models, load_models, load_sparsectrl_network
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
 from animatediff_v2v.pipeline.sampling import (
@@ -28,6 +28,7 @@ from animatediff_v2v.pipeline.sampling import (
     Control,
     Guidance,
     Guides,
+    Keyframes,
     SamplingSettings,
     StyleImages,
     sample_latents,
@@ -37,6 +38,8 @@ from torch import Tensor
 
 DEMO = Path(__file__).parents[1] / "demo"
 MODELS = DEMO / "models"
+CANNY = MODELS / "controlnet" / "miniature_canny.safetensors"
+SPARSECTRL = MODELS / "controlnet" / "miniature_sparsectrl.safetensors"
 VISION_MODEL = MODELS / "clip_vision" / "miniature_vision.safetensors"
 IP_ADAPTER = MODELS / "ipadapter" / "miniature_style.safetensors"
 PLACE = {"device": torch.device("cpu"), "dtype": torch.float32}
@@ -45,7 +48,15 @@ sys.path.insert(0, str(DEMO))
 from training import measures  # noqa: E402
 from training.measures import Frames, Seen  # noqa: E402
 from training.networks import read_vision_model  # noqa: E402
-from training.scenes import FRAMES, Scene, caption, draw, frame_times, random_scene  # noqa: E402
+from training.scenes import (  # noqa: E402
+    FRAMES,
+    SIZE,
+    Scene,
+    caption,
+    draw,
+    frame_times,
+    random_scene,
+)
 from training.vision import looked_at  # noqa: E402
 
 CLIPS = 32
@@ -59,6 +70,8 @@ DENOISE_SWEEP = (0.2, 0.4, 0.6, 0.8, 1.0)
 USUAL = Guidance(scale=5.0)  # as in the demo, like the number of steps and their scheduler
 GUIDED = Guidance(scale=7.0)
 UNGUIDED = Guidance(scale=1.0)
+# As the template of keyframes sets the miniature.
+KEYFRAMED = {"denoise": 1.0, "guidance": UNGUIDED, "prompt": ""}
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ def restyled(
     prompt: str | None = None,
     negative_prompt: str = "",
     latents: Tensor | None = None,
-    controls: Sequence[Control] = (),
+    controls: Sequence[Control | Keyframes] = (),
     styles: Sequence[StyleImages] = (),
     **settings: object,
 ) -> Frames:
@@ -260,11 +273,7 @@ def few_steps_row(clips: Sequence[Clip]) -> Iterator[Row]:
 
 def control_row(clips: Sequence[Clip]) -> Iterator[Row]:
     """Check that the canny ControlNet alone keeps the structure, at denoise 1."""
-    path = MODELS / "controlnet" / "miniature_canny.safetensors"
-    if not path.exists():
-        yield Row("path at denoise 1, canny ControlNet", f"no {path.name}", "trained", False)
-        return
-    network = load_control_network(path, **PLACE)
+    network = load_control_network(CANNY, **PLACE)
     for what, bound, strength in (("without", 0.5, 0.0), ("with", 0.9, 1.0)):
         paths = []
         for clip in clips:
@@ -279,6 +288,31 @@ def _outlines(clip: Clip) -> Tensor:
     options = ControlFrameOptions(preprocessor="canny")
     frames = (clip.frames * 255).round().astype(np.uint8)
     return torch.from_numpy(np.stack([options.of(frame) for frame in frames]))
+
+
+def keyframes_row(clips: Sequence[Clip]) -> Iterator[Row]:
+    """Check that all frames take the colours of the repainted first one, and the source's path.
+
+    The outlines come from the source, at denoise 1; the prompt names no colours.
+    """
+    canny = load_control_network(CANNY, **PLACE)
+    sparsectrl = load_sparsectrl_network(SPARSECTRL, **PLACE)
+    right, paths = [], []
+    for clip in clips:
+        repainted = torch.from_numpy(draw(clip.wanted, 0.0)[None])
+        keyframe = Keyframes(network=sparsectrl, pictures=repainted)
+        latents = keyframe.encoded(miniature().codec, SIZE, SIZE)
+        controls = [Control(network=canny, frames=_outlines(clip)), latents]
+        seen = [measures.look(f) for f in restyled(clip, **KEYFRAMED, controls=controls)]
+        right += [_has_colours(each, clip.wanted) for each in seen]
+        paths.append(measures.path_correlation(clip.seen, seen))
+    yield _at_least("keyframe's colours, at denoise 1", np.mean(right), 0.95, "{:.1%} of frames")
+    yield _at_least("path with a keyframe like the source's", np.median(paths), 0.95, "{:.3f}")
+
+
+def _has_colours(seen: Seen, scene: Scene) -> bool:
+    found = [measures.colour_name(each) for each in (seen.object_colour, seen.background_colour)]
+    return found == [scene.colour, scene.background]
 
 
 def style_image_row(clips: Sequence[Clip]) -> Iterator[Row]:
@@ -427,6 +461,7 @@ ROWS: dict[str, Callable[[Sequence[Clip]], Iterator[Row]]] = {
     "guidance": guidance_row,
     "style": style_row,
     "control": control_row,
+    "keyframes": keyframes_row,
     "style-image": style_image_row,
     "few-steps": few_steps_row,
     "denoise": denoise_row,

@@ -23,7 +23,12 @@ from animatediff_v2v.pipeline import FrameSelection
 from animatediff_v2v.pipeline.curve import Curve
 from animatediff_v2v.pipeline.files import LoraEntry, load_checkpoint
 from animatediff_v2v.pipeline.frame_job import as_bytes
-from animatediff_v2v.pipeline.models import Models, TextEncoder, load_models
+from animatediff_v2v.pipeline.models import (
+    Models,
+    TextEncoder,
+    load_models,
+    load_sparsectrl_network,
+)
 from animatediff_v2v.pipeline.models.controlnet import load_control_network
 from animatediff_v2v.pipeline.models.ip_adapter import load_ip_adapter_network
 from animatediff_v2v.pipeline.prompts.schedule import encode_schedule
@@ -35,6 +40,7 @@ from animatediff_v2v.pipeline.sampling import (
     FreeInit,
     Guidance,
     Guides,
+    Keyframes,
     SamplingSettings,
     SourceBlend,
     SpeedOptions,
@@ -48,6 +54,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from run import CLIP, GREEN, MODELS, YELLOW
 from safetensors.torch import load_file, save_file
+from source_clip import repainted_frame
 from torch import Tensor
 from training.networks import read_vision_model
 from training.scenes import draw, random_scene
@@ -101,7 +108,7 @@ def restyled(
     *,
     networks: Models | None = None,
     frames: Frames | None = None,
-    controls: Sequence[Control] = (),
+    controls: Sequence[Control | Keyframes] = (),
     styles: Sequence[StyleImages] = (),
     mask: Tensor | None = None,
     **settings: object,
@@ -210,14 +217,36 @@ def control_frames() -> Rows:
 
 
 def controlnet() -> Rows:
-    path = MODELS / "controlnet" / "miniature_canny.safetensors"
-    edges = control_frames()["canny"]
-    control = Control(network=load_control_network(path, **PLACE), frames=torch.from_numpy(edges))
     return {
         "the source": source(),
         "denoise 1": restyled(denoise=1.0),
-        "denoise 1, with a ControlNet": restyled(denoise=1.0, controls=[control]),
+        "denoise 1, with a ControlNet": restyled(denoise=1.0, controls=[outlines()]),
     }
+
+
+def outlines() -> Control:
+    path = MODELS / "controlnet" / "miniature_canny.safetensors"
+    edges = torch.from_numpy(control_frames()["canny"])
+    return Control(network=load_control_network(path, **PLACE), frames=edges)
+
+
+def keyframes() -> Rows:
+    picture = repainted_frame()[np.newaxis]
+    made = keyframed(picture)
+    shown = np.concatenate([picture, moments(made)[1:]])
+    return {"the source": source(), "a keyframe, and the result": shown}
+
+
+def keyframed(picture: Frames) -> Frames:
+    """Return the video in the colours of its repainted first frame, at denoise 1."""
+    path = MODELS / "controlnet" / "miniature_sparsectrl.safetensors"
+    keyframe = Keyframes(
+        network=load_sparsectrl_network(path, **PLACE),
+        pictures=torch.from_numpy(picture) / 255,
+    )
+    height, width = picture.shape[1:3]
+    controls = [outlines(), keyframe.encoded(models().codec, width, height)]
+    return restyled("", denoise=1.0, guidance=Guidance(scale=1.0), controls=controls)
 
 
 def ip_adapter() -> Rows:
@@ -352,6 +381,7 @@ MAKERS: dict[str, Callable[[], Rows]] = {
         prompt_schedule,
         control_frames,
         controlnet,
+        keyframes,
         ip_adapter,
         free_init,
         strength_curve,

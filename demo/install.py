@@ -19,8 +19,14 @@ from ..pipeline.part_folder import PartFolder
 DEMO_FOLDER = Path(__file__).parent
 CLIP_NAME = "miniature_clip.mp4"
 PICTURE_NAME = "miniature_style.png"
+KEYFRAME_NAME = "miniature_keyframe.png"
 TABLE_NAME = "miniature_clips.csv"
-_INPUTS = {"clip.mp4": CLIP_NAME, "style.png": PICTURE_NAME, "clips.csv": TABLE_NAME}
+_INPUTS = {
+    "clip.mp4": CLIP_NAME,
+    "style.png": PICTURE_NAME,
+    "keyframe.png": KEYFRAME_NAME,
+    "clips.csv": TABLE_NAME,
+}
 _NATIVE_SUFFIX = "_native"
 # ComfyUI cannot use these: it only supports vision models of certain sizes.
 _ONLY_WIDENED = ("clip_vision", "ipadapter")
@@ -38,7 +44,7 @@ def checked_comfyui(comfyui: Path) -> Path:
 
 
 def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = False) -> list[Path]:
-    """Copy the miniature's files, its clip, picture and table into a ComfyUI; return the paths.
+    """Copy the miniature's files, its clip, pictures and table into a ComfyUI; return the paths.
 
     Args:
         comfyui: the folder with ComfyUI's `models` and `input`.
@@ -57,7 +63,7 @@ def install_models(comfyui: Path, *, native: bool = False, overwrite: bool = Fal
 def copy_miniature(
     models: Path, inputs: Path, *, native: bool = False, overwrite: bool = False
 ) -> list[Path]:
-    """Copy the miniature's files, its clip, picture and table into these folders; return the paths.
+    """Copy the miniature and its clip, pictures and table into these folders; return the paths.
 
     Args and errors are those of install_models.
     """

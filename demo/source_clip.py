@@ -1,18 +1,22 @@
 """Draw the demo's source video: a red square that circles over a blue background, with a hum.
 
-Usage: python demo/source_clip.py FILE
+Usage: python demo/source_clip.py FILE [KEYFRAME]
+
+KEYFRAME is a picture of its first frame in other colours.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from animatediff_v2v.pipeline.video import Audio, VideoWriter
 from numpy.typing import NDArray
+from PIL import Image
 from training.scenes import SIZE, Scene, draw, frame_times
 
 FRAME_RATE = Fraction(16)
@@ -45,6 +49,8 @@ SCENE = Scene(
 
 def main() -> int:
     write_source(Path(sys.argv[1]))
+    for path in sys.argv[2:3]:
+        Image.fromarray(repainted_frame()).save(path, optimize=True)
     return 0
 
 
@@ -57,6 +63,12 @@ def write_source(path: Path) -> None:
         for time in frame_times(FRAMES):
             frame = (draw(SCENE, time) * 255).round().astype(np.uint8)
             writer.write(frame[np.newaxis])
+
+
+def repainted_frame() -> NDArray[np.uint8]:
+    """Return the first frame as a green square on a purple background, [128, 128, 3]."""
+    scene = replace(SCENE, colour="green", background="purple")
+    return (draw(scene, 0.0) * 255).round().astype(np.uint8)
 
 
 def _sound() -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,8 +17,7 @@ import source_clip
 import torch
 from animatediff_v2v.pipeline.video import VideoReader
 from help_pictures import Frames
-from PIL import Image, ImageColor, ImageDraw, ImageFont
-from training.scenes import draw as draw_scene
+from PIL import Image, ImageDraw, ImageFont
 
 DEMO = Path(__file__).parent
 TEMPLATES = DEMO.parent / "workflows"
@@ -208,7 +207,7 @@ CARDS = {
     "19 Keyframes": Card(
         "Keyframes",
         "repaint one frame, the rest follows",
-        lambda: [help_pictures.source(), repainted()],
+        lambda: [help_pictures.source(), keyframed()],
         [
             [("Load Image", "clip"), ("Keyframes", "structure"), ("Sampler", "restyle")],
         ],
@@ -260,13 +259,10 @@ def masked() -> Sequence[Frames]:
     return frames, np.repeat(mask[..., None], 3, axis=-1).astype(np.uint8) * 255, made
 
 
-def repainted() -> Frames:
-    """Return the source's first frame in other colours, alone in a row."""
-    frames = np.full_like(help_pictures.source(), 0)
-    frames[:] = ImageColor.getrgb(GROUND)
-    scene = replace(source_clip.SCENE, colour="green", background="purple")
-    frames[0] = (draw_scene(scene, 0) * 255).round()
-    return frames
+def keyframed() -> Frames:
+    """Return the repainted first frame, and the result behind it."""
+    picture = source_clip.repainted_frame()[np.newaxis]
+    return np.concatenate([picture, help_pictures.keyframed(picture)[1:]])
 
 
 def strip(picture: Image.Image, y: int, frames: Frames, count: int) -> int:

@@ -53,7 +53,7 @@ IN_SAMPLING = Plan(
 HALF_SIZE_ROWS, ROWS = 24, 16  # frames of all clips together
 WITH_OUTLINES = 0.75  # of the steps at full size
 TEACHER_GUIDANCE = 1.5
-COLOUR_WEIGHT, DECODED_WEIGHT, KNOWING_WEIGHT, UNOUTLINED_WEIGHT = 4.0, 10.0, 0.1, 0.5
+COLOUR_WEIGHT, DECODED_WEIGHT, KNOWING_WEIGHT, UNOUTLINED_WEIGHT = 4.0, 30.0, 0.1, 0.5
 NEIGHBOURS_SHARE = 0.5
 SAMPLED_SHARES, SAMPLED_OUTLINES = (0.4, 0.25, 0.35), 0.9
 TRAJECTORIES, AT_ONCE, GIVEN_UP = 32, 4, 0.06
@@ -79,7 +79,7 @@ def trained_sparsectrl(
         folder: the folder of the stages' files.
         examples: whole videos.
         unet: the UNet, which is frozen like all others.
-        vae: decodes latents, to know what colours they stand for.
+        vae: decodes latents, to know what colours they are decoded to.
         text_encoder: encodes captions, with colours for the teacher.
         modules: the motion modules of the UNet.
         controlnet: for outlines, with which keyframes are used at high denoise.

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from ..unit.nodes.test_templates import WITH_COMFYUIS_NETWORKS, WITHOUT_MINIATURE
+from ..unit.nodes.test_templates import WITH_COMFYUIS_NETWORKS
 from .api_format import to_api, with_values
 from .comfy_server import PACK, PACK_NAME, message
 from .conftest import FRAME_RATE, FRAMES, SAMPLE_RATE, SIZE
@@ -155,7 +155,7 @@ def test_template_runs_and_is_cached(server, template):
     assert sorted(path.parent.iterdir()) == files
 
 
-@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - WITHOUT_MINIATURE))
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - WITH_COMFYUIS_NETWORKS))
 def test_template_runs_on_the_miniature(server, object_info, name):
     """With what the button "Get the miniature" sets, except for the number of steps."""
     workflow = json.loads((PACK / "workflows" / f"{name}.json").read_text(encoding="utf-8"))

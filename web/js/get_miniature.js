@@ -128,7 +128,7 @@ function addButton(node) {
 }
 
 function label() {
-  const size = planOf(app.graph)?.native ? "2 GB" : "20 MB";
+  const size = planOf(app.graph)?.native ? "2 GB" : "30 MB";
   return text("getMiniature", "Get the miniature ({size}, no download)", { size });
 }
 

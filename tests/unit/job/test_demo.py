@@ -29,13 +29,13 @@ KINDS = {
 }
 # Their sizes are not supported by ComfyUI's own loaders.
 NOT_FOR_COMFYUI = ("clip_vision", "ipadapter")
-LIMIT = 24_000_000
+LIMIT = 32_000_000
 
 
 def test_the_miniature_is_small():
     names = {path.stem for path in FILES}
     wanted = {"miniature", "miniature_motion", "miniature_outlined", "miniature_few_steps"}
-    wanted |= {"miniature_canny", "miniature_vision", "miniature_style"}
+    wanted |= {"miniature_canny", "miniature_sparsectrl", "miniature_vision", "miniature_style"}
     assert wanted <= names
     total = sum(path.stat().st_size for path in [*FILES, DEMO / "clip.mp4"])
     assert total <= LIMIT
@@ -44,7 +44,8 @@ def test_the_miniature_is_small():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_each_file_is_what_its_folder_says(path):
     report = identify(path)
-    assert report.kind == KINDS[path.parent.name]
+    is_sparsectrl = path.stem == "miniature_sparsectrl"
+    assert report.kind == ("SparseCtrl" if is_sparsectrl else KINDS[path.parent.name])
     assert report.usable
     with safe_open(path, "pt") as weights:
         dtypes = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
@@ -69,7 +70,7 @@ def install(tmp_path, capsys):
 
 SMALL = {
     path.relative_to(DEMO).as_posix() for path in FILES if path.parent.name not in NOT_FOR_COMFYUI
-} | {"input/miniature_clip.mp4", "input/miniature_style.png", "input/miniature_clips.csv"}
+} | {f"input/miniature_{name}" for name in ("clip.mp4", "style.png", "keyframe.png", "clips.csv")}
 
 
 def test_install_models(install):

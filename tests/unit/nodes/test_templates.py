@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from animatediff_v2v.demo.install import CLIP_NAME, PICTURE_NAME, TABLE_NAME
+from animatediff_v2v.demo.install import CLIP_NAME, KEYFRAME_NAME, PICTURE_NAME, TABLE_NAME
 from PIL import Image
 
 from .declared import ANY_FILE, schemas
@@ -37,7 +37,6 @@ NAMES = {
 }
 # They need networks that have no miniature, and nodes that ComfyUI has gained by 0.33.
 WITH_COMFYUIS_NETWORKS = {name for name in NAMES if "14" <= name[:2] <= "17"}
-WITHOUT_MINIATURE = {*WITH_COMFYUIS_NETWORKS, "19 Keyframes"}
 TRY_IT_NOW = "01 Try it now"
 CORE_NODES = {
     "CLIPTextEncode",
@@ -175,13 +174,11 @@ def test_template_says_where_its_models_are(name):
         assert f"({model['url']})" in note and f"`models/{model['directory']}`" in note
     if name in WITH_COMFYUIS_NETWORKS:
         assert "It needs ComfyUI 0.33 or newer." in note and GET not in note
-    elif name in WITHOUT_MINIATURE:
-        assert "this template needs the files" in note and GET not in note
     else:
         assert f"No files yet? {GET}" in note
 
 
-@pytest.mark.parametrize("name", sorted(NAMES - WITHOUT_MINIATURE))
+@pytest.mark.parametrize("name", sorted(NAMES - WITH_COMFYUIS_NETWORKS))
 def test_the_miniature_suits_the_template(name):
     """The button "Get the miniature" sets files that it brings, and values that the nodes take."""
     graph, note = workflow(name), note_of(name)
@@ -189,7 +186,7 @@ def test_the_miniature_suits_the_template(name):
     nodes = {str(node["id"]): node for node in graph["nodes"]}
     native = any(node["type"] in NATIVE_LOADERS for node in nodes.values())
     assert plan.get("native", False) == native
-    assert GET in note and ("2 GB" if native else "20 MB") in note
+    assert GET in note and ("2 GB" if native else "30 MB") in note
     brought = {path.name for path in (PACK / "demo" / "models").rglob("*.safetensors")}
     brought |= {f"{name.removesuffix('.safetensors')}_native.safetensors" for name in brought}
     for key, values in plan["values"].items():
@@ -197,7 +194,7 @@ def test_the_miniature_suits_the_template(name):
         assert set(values) <= inputs
         for widget, value in values.items():
             if str(value).startswith("miniature"):
-                assert value in brought | {CLIP_NAME, PICTURE_NAME, TABLE_NAME}
+                assert value in brought | {CLIP_NAME, PICTURE_NAME, KEYFRAME_NAME, TABLE_NAME}
             elif nodes[key]["type"] not in CORE_NODES:
                 known = {each.name: each for each in schemas()[nodes[key]["type"]].inputs}
                 assert fits(known[widget], value), f"{widget}: {value!r}"
