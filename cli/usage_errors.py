@@ -25,7 +25,10 @@ _SENTENCES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] =
         ),
         (
             r"argument (.+?): expected (?:one|at least one) argument",
-            lambda found: f"{found[1]} needs a value; give one after it.",
+            lambda found: (
+                f"{found[1]} needs a value; give one after it, "
+                f"or {found[1]}=VALUE for one that begins with a minus."
+            ),
         ),
         (
             r"argument (.+?): ignored explicit argument (.*)",

@@ -102,7 +102,7 @@ def _sparsectrl(keys: Keys) -> Finding | None:
     takes_latents = keys.has("controlnet_cond_embedding.weight")
     beside = "a v3 motion module"
     if keys.starts("mid_block.motion_modules."):
-        beside = "the motion module that it was made for, which has a middle block"
+        beside = "the motion module that it was trained with"
     return Finding(
         "SparseCtrl",
         f"a SparseCtrl model for {'pictures (RGB)' if takes_latents else 'scribbles'}",

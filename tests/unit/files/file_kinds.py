@@ -352,7 +352,7 @@ MOTION = {
             | named("mid_block.motion_modules.0.temporal_transformer.proj_in.weight")
         ),
         "SparseCtrl",
-        says="beside the motion module that it was made for",
+        says="beside the motion module that it was trained with",
     ),
     "SparseCtrl, nested": Row(
         lambda: mini.sparsectrl(takes_latents=True),

@@ -543,7 +543,10 @@ def test_refusals_in_the_words_of_the_options(options, sentence, command, tmp_pa
     [
         (["rn"], "COMMAND is 'rn'; it can be run, batch, work, gallery, inspect,"),
         (["run", "a", "b", "c", *NETWORKS], "Unexpected 'c'; put quotes around"),
-        (["run", "a", "b", *NETWORKS, "--steps"], "--steps needs a value; give one after it."),
+        (
+            ["run", "a", "b", *NETWORKS, "--keyframe", "-1:a.png"],
+            "--keyframe needs a value; give one after it, or --keyframe=VALUE for one that begins",
+        ),
         (["run", "a", "b", *NETWORKS, "--json=1"], "--json takes no value, but is given '1'"),
         (["run", "a", "b", *NETWORKS, "--con", "x"], "--con could be --control, --control-source"),
         (
