@@ -63,8 +63,8 @@ def test_the_page_has_a_picture_that_is_there_and_small(node_id):
 @pytest.mark.parametrize("node_id", schemas())
 def test_the_page_shows_what_the_node_does(node_id):
     made = [path for _, path in PICTURE.findall(page(node_id)) if path.endswith("_miniature.jpg")]
-    # The miniature has no motion LoRA and no SparseCtrl model.
-    assert len(made) == (node_id not in ("ADV2V_MotionLoraStack", "ADV2V_Keyframes"))
+    # The miniature has no motion LoRA.
+    assert len(made) == (node_id != "ADV2V_MotionLoraStack")
 
 
 @pytest.mark.parametrize("schema", schemas().values(), ids=lambda schema: schema.node_id)
