@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from animatediff_v2v.pipeline.files import load_checkpoint, load_control
 from animatediff_v2v.pipeline.models.motion_module import MotionModules
+from animatediff_v2v.pipeline.models.sparsectrl import SparseControlNetwork
 from animatediff_v2v.pipeline.models.text_encoder import ClipTextModel
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file
@@ -85,15 +86,7 @@ def main() -> int:
     few_steps = trained_few_steps(work, moving, unet, text_encoder, modules)
     vision = trained_vision(work)
     ip_adapter = trained_ip_adapter(work, frames, unet, text_encoder, vision)
-    sparsectrl = trained_sparsectrl(
-        work,
-        videos_for_keyframes(work, vae),
-        unet,
-        vae=vae,
-        text_encoder=text_encoder,
-        modules=modules,
-        controlnet=controlnet,
-    )
+    sparsectrl = sparsectrl_for(work, (vae, text_encoder, unet, modules), controlnet)
 
     write_checkpoint(out / CHECKPOINT, unet=unet, vae=vae, text_encoder=text_encoder)
     write_motion_module(out / MOTION_MODULE, modules)
@@ -109,19 +102,26 @@ def main() -> int:
 
 def only_sparsectrl(work: Path, out: Path, start: Path) -> int:
     """Train the SparseCtrl of a finished miniature."""
-    vae, text_encoder, unet, modules = of_miniature(start)
-    sparsectrl = trained_sparsectrl(
+    sparsectrl = sparsectrl_for(work, of_miniature(start), controlnet_of_miniature(start))
+    write_sparsectrl(out / SPARSECTRL, sparsectrl)
+    print(f"The miniature's SparseCtrl is {out / SPARSECTRL}.")
+    return 0
+
+
+def sparsectrl_for(
+    work: Path, networks: Networks, controlnet: ControlNetModel
+) -> SparseControlNetwork:
+    """Train a SparseCtrl for these networks and this ControlNet."""
+    vae, text_encoder, unet, modules = networks
+    return trained_sparsectrl(
         work,
         videos_for_keyframes(work, vae),
         unet,
         vae=vae,
         text_encoder=text_encoder,
         modules=modules,
-        controlnet=controlnet_of_miniature(start),
+        controlnet=controlnet,
     )
-    write_sparsectrl(out / SPARSECTRL, sparsectrl)
-    print(f"The miniature's SparseCtrl is {out / SPARSECTRL}.")
-    return 0
 
 
 def from_nothing(work: Path) -> Networks:

@@ -1,7 +1,7 @@
 """The colours that latents are decoded to, told by a small network that a loss can go through.
 
-The decoder makes orange redder and yellow more orange, and latents of one colour differ more in
-brightness and texture than those of two colours do. So a loss on latents says little of colours.
+The decoder makes orange redder and yellow more orange, and latents vary more with brightness and
+texture than from orange to red. So a loss on latents says little of colours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from .diffusion import surely
+from .diffusion import means, surely
 from .examples import Examples
 from .keyframe_examples import Clips
 from .loop import Plan, train
@@ -91,10 +91,8 @@ def mean_latents(latents: Tensor, masks: Tensor) -> Tensor:
 
     Latents [..., 4, height, width] and masks [..., 1, height, width] give [..., 2, 8].
     """
-    means = [
-        (latents * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1) for part in surely(masks)
-    ]
-    return torch.stack([torch.cat(means, -1), torch.cat(means[::-1], -1)], -2)
+    inside, outside = means(latents, masks)
+    return torch.stack([torch.cat([inside, outside], -1), torch.cat([outside, inside], -1)], -2)
 
 
 @torch.no_grad()
@@ -111,13 +109,13 @@ def _decoded_frames(examples: Examples, vae: AutoencoderKL) -> tuple[Tensor, Ten
         inside, outside = _shifts(generator)
         latents = latents + inside * masks + outside * (1 - masks)
         pixels = vae.decode(latents / LATENT_SCALE).sample.clamp(-1, 1) / 2 + 0.5
-        means = mean_latents(latents, masks)
+        told = mean_latents(latents, masks)
         for index, part in enumerate(surely(masks)):
             shown = functional.interpolate(part, scale_factor=pixels.shape[-1] / part.shape[-1])
             for row in range(AT_ONCE):
                 colours = pixels[row][:, shown[row, 0] > 0]
                 if colours.shape[1] >= LEAST_PIXELS:
-                    known.append(means[row, index])
+                    known.append(told[row, index])
                     seen.append(_without_brightness(colours.median(1).values))
     return torch.stack(known), torch.stack(seen)
 

@@ -113,10 +113,16 @@ def colour_error(noise: Tensor, seen: Noised, masks: Tensor, units: Tensor) -> T
     """
     scale = ((1 - seen.alphas) / seen.alphas).sqrt()
     error = (noise.float().view(seen.target.shape) - seen.target) * scale
-    means = [
-        (error * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1) for part in surely(masks)
-    ]
-    return torch.stack([(mean @ units).square().mean() for mean in means]).sum()
+    return torch.stack([(mean @ units).square().mean() for mean in means(error, masks)]).sum()
+
+
+def means(values: Tensor, masks: Tensor) -> list[Tensor]:
+    """Return the means inside and outside the object, [..., channels]; 0 where it has no latents.
+
+    Values are [..., channels, height, width], and masks [..., 1, height, width].
+    """
+    parts = surely(masks)
+    return [(values * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1) for part in parts]
 
 
 def surely(masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,7 @@ def videos(folder: Path, vae: AutoencoderKL) -> Examples:
 
 
 def videos_for_keyframes(folder: Path, vae: AutoencoderKL) -> Examples:
-    """Return these videos, and others, many of them of colours that are easily confused."""
+    """Return the whole videos, and more, many of them in colours that are easily confused."""
     more = _kept(folder / "more_clips.pt", vae, _twins(MORE_VIDEOS, 13), frames=FRAMES, seed=13)
     neighbours = _kept(
         folder / "neighbours.pt",

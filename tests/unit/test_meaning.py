@@ -48,7 +48,8 @@ def test_a_controlnet_holds_the_structure_at_full_denoise(meaning, clips):
 
 
 def test_a_keyframe_gives_its_colours_to_all_frames(meaning):
-    # Single clips vary: the path of every third one is less like the source's than the row asks.
+    # Single clips vary: in about half of them, the path is less like the source's than the row
+    # asks of the median.
     assert_holds(meaning.keyframes_row(meaning.held_out_clips(22)[20:]))
 
 
