@@ -38,6 +38,7 @@ from .restore.video import is_restored, open_source, restored_video
 from .sampling import Guides, SamplingSettings
 from .sampling.guides import NO_GUIDES
 from .sampling.kept_calls import KeptCalls
+from .sampling.keyframes import placed_frames
 from .source_colours import SourceColours
 from .spooled_controls import SpooledControls
 from .style_files import load_style
@@ -82,7 +83,7 @@ def video_to_video(
     clock, started = Clock(), time.perf_counter()
     reader = prepared or open_reader(request)
     with reader, open_writer(request, reader) as writer, ExitStack() as opened:
-        _check_curves(request.sampling, models, reader.expected_frame_count)
+        _check_frames(request, models, reader.expected_frame_count)
         networks = _loaded(models, request.sampling)
         controls = opened.enter_context(_controls(request, networks, reader))
         styles = [load_style(style, unet=networks.unet) for style in request.styles]
@@ -127,14 +128,17 @@ def _check(
     check_devices(request, are_several=bool(others))
 
 
-def _check_curves(
-    settings: SamplingSettings, models: Models | ModelFiles, frame_count: int | None
-) -> None:
-    """Raise AnimateDiffV2VError if a curve names a frame beyond those that are read, if known."""
+def _check_frames(request: Request, models: Models | ModelFiles, frame_count: int | None) -> None:
+    """Raise AnimateDiffV2VError unless the video has the frames of keyframes and curves, if known.
+
+    Sampling checks them again; this spares loading the models.
+    """
     if frame_count is None:
         return
+    for keyframes in request.keyframes:
+        placed_frames(keyframes.frames, frame_count)
     networks = models if isinstance(models, ModelFiles) else models.unet
-    for name, strength in settings.strengths + networks.strengths:
+    for name, strength in request.sampling.strengths + networks.strengths:
         try:
             check_frames(strength, frame_count)
         except AnimateDiffV2VError as error:

@@ -85,19 +85,7 @@ class Keyframes:
         Raises:
             AnimateDiffV2VError: a frame is outside of the video, or is named twice.
         """
-        for frame in self.frames:
-            if not -num_frames <= frame < num_frames:
-                raise AnimateDiffV2VError(
-                    f"A keyframe is at frame {frame}, and the video has {num_frames} frames: "
-                    f"frames go from 0 to {num_frames - 1}, and -1 is the last one."
-                )
-        frames = tuple(frame % num_frames for frame in self.frames)
-        twice = next((each for each in frames if frames.count(each) > 1), None)
-        if twice is not None:
-            raise AnimateDiffV2VError(
-                f"Two keyframes are at frame {twice}: give each one a frame of its own."
-            )
-        return replace(self, frames=frames)
+        return replace(self, frames=placed_frames(self.frames, num_frames))
 
     def check_fits(self, unet: MotionUNet, latents: Tensor) -> None:
         """Raise AnimateDiffV2VError unless network, pictures, frames and mask fit the latents.
@@ -196,6 +184,30 @@ class Keyframes:
 
 AnyControl: TypeAlias = Control | Keyframes
 """What adds residuals to the UNet's features."""
+
+
+def placed_frames(frames: Sequence[int], num_frames: int) -> tuple[int, ...]:
+    """Return frame numbers counted from the first frame of a video.
+
+    >>> placed_frames((0, -1), 16)
+    (0, 15)
+
+    Raises:
+        AnimateDiffV2VError: a frame is outside of the video, or is named twice.
+    """
+    for frame in frames:
+        if not -num_frames <= frame < num_frames:
+            raise AnimateDiffV2VError(
+                f"A keyframe is at frame {frame}, and the video has {num_frames} frames: "
+                f"frames go from 0 to {num_frames - 1}, and -1 is the last one."
+            )
+    placed = tuple(frame % num_frames for frame in frames)
+    twice = next((each for each in placed if placed.count(each) > 1), None)
+    if twice is not None:
+        raise AnimateDiffV2VError(
+            f"Two keyframes are at frame {twice}: give each one a frame of its own."
+        )
+    return placed
 
 
 def keyframes_of_window(window: Window, frames: Sequence[int]) -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -110,6 +111,16 @@ def test_wrong_input_is_one_sentence(case, keyed, capsys):
     assert main(keyed(**options)) == 2
     said = capsys.readouterr().err
     assert sentence in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("case", ["two pictures of a frame", "outside of the video"])
+def test_frames_are_checked_before_models_are_loaded(case, keyed, monkeypatch, capsys):
+    options, sentence = WRONG[case]
+    loaded = []
+    job = import_module("animatediff_v2v.pipeline.video_to_video")
+    monkeypatch.setattr(job, "load_networks", lambda *_, **__: loaded.append(True))
+    assert main(keyed(**options)) == 2
+    assert sentence in capsys.readouterr().err and not loaded
 
 
 def test_files_in_each_other_s_place_are_refused(keyed, weights, files, capsys):
