@@ -26,7 +26,7 @@ from ...pipeline.models.pass_strengths import FULL_STRENGTH, PassStrengths
 from ...pipeline.presets import few_frames_at_once
 from ...pipeline.sampling import FreeInit, window_for
 from ...pipeline.sampling.cond_windows import WindowRows, predict_by_window
-from ...pipeline.sampling.frame_strengths import motion_strengths
+from ...pipeline.sampling.frame_strengths import motion_strengths, steady_curves
 from ...pipeline.sampling.noise_schedule import share_of
 from .applied_guides import AppliedGuides
 from .managed_models import WholeModelPatcher, patcher_of
@@ -121,6 +121,7 @@ class _Sampling:
         self._log_sigmas: Tensor | None = None
         self._windows: dict[int, ContextOptions] = {}
         self._guides: WindowGuides | None = None
+        self._warnings: list[str] | None = None
         # Not a method of this object, which would keep itself alive.
         self._entry: Any = _Sampling._predict_within
 
@@ -143,19 +144,30 @@ class _Sampling:
             # Importing the compiler takes seconds; here it is imported already.
             disable: Any = torch.compiler.disable
             self._entry = disable(self._entry)
-        with warnings_on_node():
-            self._warn_of(frames, model)
+        self._warnings = self._warnings_of(frames, model)
         return execute(model, [length, *shape], *args, **kwargs)
 
-    def _warn_of(self, frames: int, model: Any) -> None:
-        """Name what cannot act, and a video that is too short; once for each run of a sampler."""
+    def _warnings_of(self, frames: int, model: Any) -> list[str]:
+        """Return a sentence for each patch that cannot act, and for a video that is too short."""
         applied = self._applied
         few = None
         if applied.motion is not None and applied.names_few_frames:
             length = applied.context.length if applied.context else frames
             few = few_frames_at_once(frames, length, "Give the sampler a larger batch of latents.")
-        for warning in filter(None, (few, patches_without_effect(model))):
-            logger.warning("%s", warning)
+        return [*filter(None, (few, patches_without_effect(model)))]
+
+    def _warn(self, options: dict[str, Any]) -> None:
+        """Show the warnings before the first step, which alone knows the noise it begins with."""
+        if self._warnings is None:
+            return
+        warnings, self._warnings = self._warnings, None
+        motion, levels = self._applied.motion, options.get("sample_sigmas")
+        if motion is not None and levels is not None and self._log_sigmas is not None:
+            strengths = (("motion_scale", motion.scale), ("motion_effect", motion.effect))
+            warnings += steady_curves(strengths, share_of(float(levels.max()), self._log_sigmas))
+        with warnings_on_node():
+            for warning in warnings:
+                logger.warning("%s", warning)
 
     def _window(self, frames: int) -> ContextOptions:
         """Return the window options for a video, which are looked up and logged once."""
@@ -194,6 +206,7 @@ class _Sampling:
         """
         sample, timesteps, context, _, control, options = arguments
         _refuse_gligen(options)
+        self._warn(options)
         conditionings = len(options.get("cond_or_uncond", (0,)))
         frames = len(sample) // conditionings
         applied = self._applied

@@ -8,20 +8,22 @@ from PIL import Image
 
 from .comfy_server import message
 from .test_patches import model_with
+from .test_strength_curve import curve
 
 FEW = (
     "4 frames are too few for a motion module, which was trained on 16: the picture can be blurred "
 )
 FEW += "or grey. Give the sampler a larger batch of latents."
+STEADY = "motion_scale is '0%: 1.5, 20%: 1', but 1 in all steps, because sampling begins at "
 
 
-def ksampler(*, frames, steps, seed):
+def ksampler(*, frames, steps, seed, denoise=1.0):
     """Return a graph that makes a video from text with ComfyUI's own nodes."""
     texts = {
         name: {"class_type": "CLIPTextEncode", "inputs": {"text": name, "clip": ["checkpoint", 1]}}
         for name in ("positive", "negative")
     }
-    sampling = {"seed": seed, "steps": steps, "cfg": 2.0, "denoise": 1.0}
+    sampling = {"seed": seed, "steps": steps, "cfg": 2.0, "denoise": denoise}
     sampling |= {"sampler_name": "euler", "scheduler": "normal"}
     return {
         "checkpoint": model_with()["checkpoint"],
@@ -74,6 +76,15 @@ def test_few_frames_are_named_once_in_each_run(server):
         watcher, log = run(server, ksampler(frames=4, steps=2, seed=seed))
         assert watcher.texts["sample"] == FEW
         assert log.count(FEW) == 1
+
+
+def test_a_curve_that_only_changes_before_the_first_step_is_named(server):
+    prompt = ksampler(frames=4, steps=2, seed=6, denoise=0.5)
+    prompt["curve"] = curve("0%: 1.5, 20%: 1")
+    prompt["apply"]["inputs"]["motion_scale"] = ["curve", 0]
+    watcher, log = run(server, prompt)
+    assert watcher.texts["sample"].startswith(f"{FEW}\n\n{STEADY}")
+    assert log.count(STEADY) == 1
 
 
 def test_cancelling_leaves_comfyui_usable(server):
