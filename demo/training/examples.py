@@ -22,6 +22,8 @@ STILLS = 5_000
 VIDEOS, MORE_VIDEOS, VIDEOS_OF_NEIGHBOURS = 200, 100, 64
 # Colours that are easily confused when they lie side by side.
 NEIGHBOURS = (("red", "orange"), ("red", "yellow"), ("orange", "yellow"), ("yellow", "green"))
+# Beside blue, yellow is taken for orange, and orange and red for each other.
+BESIDE_BLUE = (("yellow", "blue"), ("orange", "blue"), ("red", "blue"))
 ENCODED_AT_ONCE = 16
 
 

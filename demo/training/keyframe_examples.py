@@ -13,7 +13,7 @@ from torch.nn import functional
 from .base_model import Batch, draw_batch
 from .control import OUTLINES
 from .diffusion import TRAINING_STEPS, Noised, alphas_cumprod, clean, noised
-from .examples import NEIGHBOURS, Examples
+from .examples import BESIDE_BLUE, NEIGHBOURS, Examples
 from .scenes import FRAMES, Scene, caption, draw
 
 ALPHAS = alphas_cumprod("sqrt_linear")
@@ -130,9 +130,9 @@ def drawn_clips(
     )
 
 
-def of_neighbouring_colours(examples: Examples) -> np.ndarray:
+def of_confused_colours(examples: Examples) -> np.ndarray:
     """Return the examples whose two colours are confused most easily, in the format of `all`."""
-    confused = [set(pair) for pair in NEIGHBOURS]
+    confused = [set(pair) for pair in (*NEIGHBOURS, *BESIDE_BLUE)]
     chosen = []
     for row, side in examples.all:
         scene = examples.scenes[row][side]

@@ -37,7 +37,7 @@ from .keyframe_examples import (
     drawn_clips,
     drawn_start,
     drawn_step,
-    of_neighbouring_colours,
+    of_confused_colours,
     sigma_of,
 )
 from .loop import Plan, frozen, train
@@ -54,7 +54,7 @@ HALF_SIZE_ROWS, ROWS = 24, 16  # frames of all clips together
 WITH_OUTLINES = 0.75  # of the steps at full size
 TEACHER_GUIDANCE = 1.5
 COLOUR_WEIGHT, DECODED_WEIGHT, KNOWING_WEIGHT, UNOUTLINED_WEIGHT = 4.0, 30.0, 0.1, 0.5
-NEIGHBOURS_SHARE = 0.5
+CONFUSED_SHARE = 0.5
 SAMPLED_SHARES, SAMPLED_OUTLINES = (0.4, 0.25, 0.35), 0.9
 TRAJECTORIES, AT_ONCE, GIVEN_UP = 32, 4, 0.06
 LEAST_SIGMA = 0.5
@@ -118,9 +118,9 @@ class _Stages:
     trajectories: list[tuple[Clips, Noised]] = field(default_factory=list)
 
     @cached_property
-    def neighbours(self) -> np.ndarray:
+    def confused(self) -> np.ndarray:
         """Return the examples of easily confused colours; all, if there are none."""
-        found = of_neighbouring_colours(self.examples)
+        found = of_confused_colours(self.examples)
         return found if len(found) else self.examples.all
 
     @cached_property
@@ -172,7 +172,7 @@ class _Stages:
     def _new_trajectory(
         self, rng: np.random.Generator, generator: torch.Generator
     ) -> tuple[Clips, Noised]:
-        among = self.neighbours if rng.random() < NEIGHBOURS_SHARE else None
+        among = self.confused if rng.random() < CONFUSED_SHARE else None
         drawn = drawn_clips(
             self.examples,
             rng,

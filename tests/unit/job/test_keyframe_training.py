@@ -273,14 +273,15 @@ def test_trajectories_go_on_until_little_noise_is_left(training, examples, monke
     assert len(ends) >= 5 and all(stage.LEAST_SIGMA * 0.45 < end < 0.5 for end in ends)
 
 
-def test_neighbouring_colours_are_drawn_more_often(training, examples):
-    stage, scenes = training("keyframe_examples"), training("scenes")
+def test_confused_colours_are_drawn_more_often(training, examples):
+    stage = training("keyframe_examples")
     pairs = [("red", "yellow"), ("green", "yellow"), ("blue", "yellow"), ("red", "green")]
-    made = scenes.random_scene(np.random.default_rng(1))
+    made = training("scenes").random_scene(np.random.default_rng(1))
     drawn = [replace(made, colour=one, background=two, style=None) for one, two in pairs]
     styled = replace(drawn[0], style="night")
-    several = replace(examples, scenes=[(drawn[0], drawn[2]), (styled, drawn[1])])
-    assert stage.of_neighbouring_colours(several).tolist() == [[0, 0], [1, 1]]
+    scenes = [(drawn[0], drawn[3]), (styled, drawn[1]), (drawn[2], drawn[3])]
+    several = replace(examples, scenes=scenes)
+    assert stage.of_confused_colours(several).tolist() == [[0, 0], [1, 1], [2, 0]]
     chosen = np.array([[1, 1]])
     clips = stage.drawn_clips(several, np.random.default_rng(2), rows=16, among=chosen)
     assert {tuple(pair) for pair in clips.pairs} == {(1, 1)}
