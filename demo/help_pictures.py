@@ -238,7 +238,10 @@ def keyframes() -> Rows:
 
 
 def keyframed(picture: Frames) -> Frames:
-    """Return the video in the colours of its repainted first frame, at denoise 1."""
+    """Return the video in the colours of its repainted first frame, at denoise 1.
+
+    Other samplers than lcm, whose noise is new in each step, leave specks in some frames.
+    """
     path = MODELS / "controlnet" / "miniature_sparsectrl.safetensors"
     keyframe = Keyframes(
         network=load_sparsectrl_network(path, **PLACE),
@@ -246,7 +249,7 @@ def keyframed(picture: Frames) -> Frames:
     )
     height, width = picture.shape[1:3]
     controls = [outlines(), keyframe.encoded(models().codec, width, height)]
-    return restyled("", denoise=1.0, guidance=Guidance(scale=1.0), controls=controls)
+    return restyled("", denoise=1.0, guidance=Guidance(scale=1.0), sampler="lcm", controls=controls)
 
 
 def ip_adapter() -> Rows:
