@@ -240,7 +240,7 @@ def keyframes() -> Rows:
 def keyframed(picture: Frames) -> Frames:
     """Return the video in the colours of its repainted first frame, at denoise 1.
 
-    Other samplers than lcm, whose noise is new in each step, leave specks in some frames.
+    Samplers that add no noise, such as euler, leave specks in some frames.
     """
     path = MODELS / "controlnet" / "miniature_sparsectrl.safetensors"
     keyframe = Keyframes(
