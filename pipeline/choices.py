@@ -29,7 +29,9 @@ def checked(name: str, value: Any, choices: Any) -> Any:
     return value
 
 
-def in_range(name: str, value: float, low: float, high: float, *, hint: str = "") -> None:
+def in_range(
+    name: str, value: float, low: float, high: float, *, hint: str = "", place: str = ""
+) -> None:
     """Raise AnimateDiffV2VError unless `value` is from `low` to `high`.
 
     Args:
@@ -38,10 +40,11 @@ def in_range(name: str, value: float, low: float, high: float, *, hint: str = ""
         low: The smallest allowed.
         high: The largest allowed.
         hint: Appended to the error sentence.
+        place: Where the value stands, such as "frame 4" of a curve.
     """
     if not low <= value <= high:
         raise AnimateDiffV2VError(
-            f"{name} is {_written(value)}; it must be from {_written(low)} to {_written(high)}"
+            f"{name} is {_written(value)}{place and f' at {place}'}; it must be from {_written(low)} to {_written(high)}"
             f"{hint and f', {hint}'}."
         )
 

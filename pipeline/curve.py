@@ -198,10 +198,11 @@ def check_strength(
         whole: Refuse a curve with a start or an end in the noise schedule.
         over_steps: Take a curve along the noise schedule.
     """
-    for number in value.numbers if isinstance(value, Curve) else (value,):
-        limits.check(name, number, hint=hint)
     if not isinstance(value, Curve):
+        limits.check(name, value, hint=hint)
         return
+    for point in parse_curve(value.text):
+        limits.check(name, point.number, hint=hint, place=point.name)
     if whole and not value.is_whole:
         raise AnimateDiffV2VError(
             f"{name} is a curve that acts from {value.start:g} to {value.end:g} of the noise "

@@ -20,16 +20,17 @@ class Range(Generic[Number]):
     low: Number
     high: Number
 
-    def check(self, name: str, value: float, *, hint: str = "") -> None:
+    def check(self, name: str, value: float, *, hint: str = "", place: str = "") -> None:
         """Raise AnimateDiffV2VError, with value and range, unless `value` is a number in it.
 
         Args:
             name: The name of the setting.
             value: The value.
             hint: Appended to the error sentence, such as "7 is usual".
+            place: Where the value stands, such as "frame 4" of a curve.
         """
         checked_type(name, value, type(self.low))
-        in_range(name, value, self.low, self.high, hint=hint)
+        in_range(name, value, self.low, self.high, hint=hint, place=place)
 
 
 SHARE = Range(0.0, 1.0)

@@ -175,9 +175,16 @@ def test_a_number_or_a_curve():
     assert values_of(0.4, 2) == (0.4, 0.4)
     assert values_of(Curve("0: 1, 1: 0"), 2) == (1.0, 0.0)
     check_strength(SHARE, "denoise", Curve("0: 0, 9: 1"))
-    for wrong in (1.5, Curve("0: 0, 4: 1.5")):
-        with pytest.raises(AnimateDiffV2VError, match=r"^denoise is 1\.5; it must be from 0 to 1"):
+    refused = {
+        1.5: "denoise is 1.5; it must be from 0 to 1.",
+        Curve("0: 0, 4: 1.5"): "denoise is 1.5 at frame 4; it must be from 0 to 1.",
+        Curve("0: 0, -1: 2"): "denoise is 2 at frame -1; it must be from 0 to 1.",
+        Curve("0%: -1, 50%: 0"): "denoise is -1 at 0%; it must be from 0 to 1.",
+    }
+    for wrong, sentence in refused.items():
+        with pytest.raises(AnimateDiffV2VError) as caught:
             check_strength(SHARE, "denoise", wrong)
+        assert str(caught.value) == sentence
 
 
 def test_a_setting_may_take_no_curve_over_the_steps():

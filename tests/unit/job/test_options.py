@@ -422,10 +422,13 @@ CASES = {
         "--guidance-scale: In the curve '0: 7, 50%: 1', 50% is a place in the noise schedule and "
         "frame 0 is not",
     ),
-    "a curve out of range": ({"denoise": "0: 0, 4: 2"}, "--denoise is 2; it must be from 0 to 1."),
+    "a curve out of range": (
+        {"denoise": "0: 0, 4: 2"},
+        "--denoise is 2 at frame 4; it must be from 0 to 1.",
+    ),
     "an effect out of range": (
         {"motion_effect": "0: 0, 4: 2"},
-        "--motion-effect is 2; it must be from 0 to 1, 1 is as trained.",
+        "--motion-effect is 2 at frame 4; it must be from 0 to 1, 1 is as trained.",
     ),
     "a scale without an end": (
         {"lora": f"{__file__}:inf"},

@@ -199,7 +199,7 @@ REFUSED = [
         {"denoise": Curve("0%: 0.5, 50%: 1")},
         "denoise is the curve '0%: 0.5, 50%: 1', which changes from step to step",
     ),
-    ({"denoise": Curve("0: 0, 2: 1.5")}, "denoise is 1.5; it must be from 0 to 1."),
+    ({"denoise": Curve("0: 0, 2: 1.5")}, "denoise is 1.5 at frame 2; it must be from 0 to 1."),
     ({"denoise": "0: 1"}, "denoise is '0: 1'; it must be a number or of the type Curve."),
     ({"denoise": Curve("0: 0, 5: 1")}, "frame 5 is beyond the video, whose 5 frames are counted"),
 ]
