@@ -19,11 +19,12 @@ from .networks import LATENT_SCALE
 from .scenes import FRAMES, Scene, draw, frame_times, object_mask, random_scene
 
 STILLS = 5_000
-VIDEOS, MORE_VIDEOS, VIDEOS_OF_NEIGHBOURS = 200, 100, 64
+VIDEOS, MORE_VIDEOS, VIDEOS_OF_NEIGHBOURS, VIDEOS_OF_YELLOW = 200, 100, 64, 64
 # Colours that are easily confused when they lie side by side.
 NEIGHBOURS = (("red", "orange"), ("red", "yellow"), ("orange", "yellow"), ("yellow", "green"))
 # Beside blue, yellow is taken for orange, and orange and red for each other.
 BESIDE_BLUE = (("yellow", "blue"), ("orange", "blue"), ("red", "blue"))
+BESIDE_YELLOW = ("red", "orange", "green", "blue", "purple")
 ENCODED_AT_ONCE = 16
 
 
@@ -71,7 +72,10 @@ def videos_for_keyframes(folder: Path, vae: AutoencoderKL) -> Examples:
         frames=FRAMES,
         seed=14,
     )
-    return joined([videos(folder, vae), more, neighbours])
+    yellow = _kept(
+        folder / "yellow.pt", vae, _of_yellow(VIDEOS_OF_YELLOW, 16), frames=FRAMES, seed=16
+    )
+    return joined([videos(folder, vae), more, neighbours, yellow])
 
 
 def joined(parts: Sequence[Examples]) -> Examples:
@@ -112,6 +116,22 @@ def _of_neighbours(count: int, seed: int) -> Iterator[tuple[Scene, Scene]]:
         first, second = (
             replace(scene, colour=colour, background=background)
             for colour, background in rng.choice(either_way, 2, replace=False).tolist()
+        )
+        yield first, second
+
+
+def _of_yellow(count: int, seed: int) -> Iterator[tuple[Scene, Scene]]:
+    """Return yellow objects beside each colour; of the twins, some are orange or on yellow."""
+    for index in range(count):
+        rng = np.random.default_rng((seed, index))
+        made = random_scene(rng)
+        beside = BESIDE_YELLOW[index % len(BESIDE_YELLOW)]
+        other = str(rng.choice(BESIDE_YELLOW))
+        beside_orange = "purple" if other == "orange" else other
+        twins = (("yellow", other), (other, "yellow"), ("yellow", other), ("orange", beside_orange))
+        first, second = (
+            replace(made.recoloured(rng), style=None, colour=colour, background=background)
+            for colour, background in (("yellow", beside), twins[index % len(twins)])
         )
         yield first, second
 

@@ -131,12 +131,16 @@ def drawn_clips(
 
 
 def of_confused_colours(examples: Examples) -> np.ndarray:
-    """Return the examples whose two colours are confused most easily, in the format of `all`."""
+    """Return the examples whose colours are confused most easily, in the format of `all`.
+
+    Yellow objects turn orange beside any colour.
+    """
     confused = [set(pair) for pair in (*NEIGHBOURS, *BESIDE_BLUE)]
     chosen = []
     for row, side in examples.all:
         scene = examples.scenes[row][side]
-        if scene.style is None and {scene.colour, scene.background} in confused:
+        is_confused = scene.colour == "yellow" or {scene.colour, scene.background} in confused
+        if scene.style is None and is_confused:
             chosen.append((row, side))
     return np.array(chosen, np.int64).reshape(-1, 2)
 

@@ -275,13 +275,19 @@ def test_trajectories_go_on_until_little_noise_is_left(training, examples, monke
 
 def test_confused_colours_are_drawn_more_often(training, examples):
     stage = training("keyframe_examples")
-    pairs = [("red", "yellow"), ("green", "yellow"), ("blue", "yellow"), ("red", "green")]
+    pairs = [
+        ("red", "yellow"),
+        ("green", "yellow"),
+        ("yellow", "purple"),
+        ("purple", "yellow"),
+        ("blue", "orange"),
+    ]
     made = training("scenes").random_scene(np.random.default_rng(1))
     drawn = [replace(made, colour=one, background=two, style=None) for one, two in pairs]
     styled = replace(drawn[0], style="night")
-    scenes = [(drawn[0], drawn[3]), (styled, drawn[1]), (drawn[2], drawn[3])]
+    scenes = [(drawn[0], drawn[3]), (styled, drawn[1]), (drawn[2], drawn[3]), (drawn[4],) * 2]
     several = replace(examples, scenes=scenes)
-    assert stage.of_confused_colours(several).tolist() == [[0, 0], [1, 1], [2, 0]]
+    assert stage.of_confused_colours(several).tolist() == [[0, 0], [1, 1], [2, 0], [3, 0], [3, 1]]
     chosen = np.array([[1, 1]])
     clips = stage.drawn_clips(several, np.random.default_rng(2), rows=16, among=chosen)
     assert {tuple(pair) for pair in clips.pairs} == {(1, 1)}
