@@ -44,8 +44,8 @@ def in_range(
     """
     if not low <= value <= high:
         raise AnimateDiffV2VError(
-            f"{name} is {_written(value)}{place and f' at {place}'}; it must be from {_written(low)} to {_written(high)}"
-            f"{hint and f', {hint}'}."
+            f"{name} is {_written(value)}{place and f' at {place}'}; "
+            f"it must be from {_written(low)} to {_written(high)}{hint and f', {hint}'}."
         )
 
 
