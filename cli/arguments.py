@@ -214,8 +214,11 @@ def keyframe_files(
     """
     if bool(keyframes) != bool(network):
         raise AnimateDiffV2VError(
-            "--keyframe and --sparsectrl go together: give at least one picture with its frame, "
-            "and the SparseCtrl model, such as v3_sd15_sparsectrl_rgb.ckpt."
+            "--keyframe needs --sparsectrl: give the SparseCtrl model, for example "
+            "v3_sd15_sparsectrl_rgb.ckpt."
+            if keyframes
+            else "--sparsectrl needs --keyframe: give a picture and its frame, for example "
+            "--keyframe 0:first.png."
         )
     if network is None:
         return ()
@@ -224,7 +227,7 @@ def keyframe_files(
         if match is None:
             raise AnimateDiffV2VError(
                 f"--keyframe is {text!r}; it must be FRAME:PICTURE, for example 0:first.png; the "
-                "last frame is -1."
+                "last frame is -1, as in --keyframe=-1:last.png."
             )
     reference, (strength, start, end) = SPARSECTRL.split_or(network, 1.0, 0.0, 1.0)
     with SPARSECTRL.named_in_errors(network):

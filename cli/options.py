@@ -121,7 +121,8 @@ def _add_devices(files: Group) -> None:
 def add_picture(picture: Group) -> None:
     """Add the options for prompts and sampling."""
     picture.add_argument(
-        "--prompt", help="what the video should show; required without --prompt-schedule"
+        "--prompt",
+        help='what the video should show, "" to leave it open; required without --prompt-schedule',
     )
     picture.add_argument(
         "--prompt-schedule",

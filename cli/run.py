@@ -173,7 +173,8 @@ def _schedule(parsed: argparse.Namespace) -> PromptSchedule | None:
         raise AnimateDiffV2VError("--prompt and --prompt-schedule are both given; give one.")
     if not any(given):
         raise AnimateDiffV2VError(
-            "--prompt is missing: say what the video should show, or give --prompt-schedule."
+            '--prompt is missing: say what the video should show ("" leaves it open), or give '
+            "--prompt-schedule."
         )
     if parsed.prompt_schedule is None:
         if parsed.pre_text or parsed.app_text:

@@ -148,11 +148,14 @@ class Curve:
             is_share = isinstance(written.place, float)
             place, named = self._place(written, num_frames), written.name
             if points and place <= points[-1].place:
-                before = points[-1].place
-                raise self._wrong(
-                    f"{named} comes after {f'{100 * before:g}%' if is_share else f'frame {before}'}"
-                    f"; give each {'place' if is_share else 'frame'} once, in ascending order"
+                last = points[-1].place
+                before = f"{100 * last:g}%" if is_share else f"frame {last}"
+                relation = "comes after" if place < last else "is the same as"
+                fault = (
+                    f"{named} {relation} {before}" if named != before else f"{named} is given twice"
                 )
+                once = f"give each {'place' if is_share else 'frame'} once, in ascending order"
+                raise self._wrong(f"{fault}; {once}")
             points.append(Point(place, written.number, written.easing))
         return points
 

@@ -20,6 +20,7 @@ _SEPARATORS = re.compile(r"[,，;；\n]")
 _QUOTES = "\"'“”„"
 _POINT = re.compile(r"(?P<place>[^:：=]+)[:：=](?P<value>.*)", re.DOTALL)
 _PERCENT = re.compile(r"(-?[0-9]{1,9}(?:\.[0-9]{1,18})?)\s*[%％]")
+_NO_COLON = re.compile(r"\S+\s+-?[0-9.]+(?:\s+[a-z]+)?")
 _VALUE = re.compile(r"\(?\s*(?P<number>[^\s()]*)\s*\)?\s*(?P<easing>.*)", re.DOTALL)
 
 
@@ -78,6 +79,10 @@ def _point(part: str, curve: str) -> Written:
             f"{part!r} stands alone; write `frame: number`, for example `{EXAMPLE}`, or `percent: "
             f"number`, for example `{EXAMPLE_OVER_STEPS}`. Commas separate points, and decimals "
             "have a point, as in 0.5",
+        )
+    if match is None and _NO_COLON.fullmatch(part):
+        raise refused(
+            curve, f"{part!r} has no colon; write `frame: number`, for example `{EXAMPLE}`"
         )
     written = match["place"].strip(_QUOTES + " ") if match else ""
     place = _place(written, curve)

@@ -193,5 +193,5 @@ def mismatches(settings: SamplingSettings, models: Models) -> Iterator[str]:
     elif settings.sampler == "lcm" and family == "v2" and not models.has_loras:
         yield (
             "The sampler lcm is for AnimateLCM or an LCM LoRA; this motion module is neither, and "
-            "the picture will be blurred: the presets quality or lightning suit it."
+            "the picture may be blurred: the presets quality or lightning suit it."
         )

@@ -102,7 +102,7 @@ REFUSED = [
         "In the curve '50%: 1, 12.5%: 0', 12.5% comes after 50%; give each place once, in "
         "ascending order.",
     ),
-    ("50%: 1, 50.0%: 0", "50.0% comes after 50%"),
+    ("50%: 1, 50.0%: 0", "50.0% is the same as 50%; give each place once"),
     (
         "0: 1, 50%: 0",
         "In the curve '0: 1, 50%: 0', 50% is a place in the noise schedule and frame 0 is not; "
@@ -130,7 +130,9 @@ REFUSED = [
         "In the curve '8: 1, 4: 0', frame 4 comes after frame 8; give each frame once, in "
         "ascending order.",
     ),
-    ("4: 1, 4: 0", "frame 4 comes after frame 4"),
+    ("4: 1, 4: 0", "frame 4 is given twice; give each frame once, in ascending order."),
+    ("50%: 1, 50%: 0", "50% is given twice; give each place once, in ascending order."),
+    ("0: 0.2; 4 1.0", "'4 1.0' has no colon; write `frame: number`"),
 ]
 
 
@@ -148,6 +150,7 @@ BEYOND = [
         "to 5; the last one can be written as -1.",
     ),
     ("0.5: 0, 2: 1", "frame 2 comes after frame 3"),
+    ("0: 0, -20: 1", "frame -20 is the same as frame 0; give each frame once"),
     ("0: 0, max_f: 1", "frame max_f is beyond the video"),
     ("0: 0, 10/(max_f-6): 1", "frame 10/(max_f-6) is not in a video of 6 frames"),
 ]

@@ -82,8 +82,11 @@ def test_they_act_beside_a_controlnet_within_a_limit_and_in_a_second_pass(
 
 
 WRONG = {
-    "no model": ({"model": None}, "--keyframe and --sparsectrl go together"),
-    "no keyframe": ({"keyframes": ()}, "--keyframe and --sparsectrl go together"),
+    "no model": ({"model": None}, "--keyframe needs --sparsectrl: give the SparseCtrl model"),
+    "no keyframe": (
+        {"keyframes": ()},
+        "--sparsectrl needs --keyframe: give a picture and its frame",
+    ),
     "no frame": ({"keyframes": ("PNG",)}, "it must be FRAME:PICTURE, for example 0:first.png"),
     "digits of another script": ({"keyframes": ("١:PNG",)}, "it must be FRAME:PICTURE"),
     "a frame of thousands of digits": ({"keyframes": (f"{'9' * 5000}:PNG",)}, "FRAME:PICTURE"),
