@@ -43,6 +43,7 @@ from .source_colours import SourceColours
 from .spooled_controls import SpooledControls
 from .style_files import load_style
 from .video import FORMATS, VideoReader, VideoWriter
+from .video.pictures import read_picture
 
 # The arguments of video_to_video that are called.
 _FUNCTIONS = ("progress", "is_cancelled", "before_phase")
@@ -84,6 +85,7 @@ def video_to_video(
     reader = prepared or open_reader(request)
     with reader, open_writer(request, reader) as writer, ExitStack() as opened:
         _check_frames(request, models, reader.expected_frame_count)
+        _check_pictures(request)
         networks = _loaded(models, request.sampling)
         controls = opened.enter_context(_controls(request, networks, reader))
         styles = [load_style(style, unet=networks.unet) for style in request.styles]
@@ -143,6 +145,17 @@ def _check_frames(request: Request, models: Models | ModelFiles, frame_count: in
             check_frames(strength, frame_count)
         except AnimateDiffV2VError as error:
             raise AnimateDiffV2VError(f"{name}: {error}") from error
+
+
+def _check_pictures(request: Request) -> None:
+    """Raise AnimateDiffV2VError unless keyframes and style images can be read.
+
+    They are read again when they are needed; this spares loading the models.
+    """
+    keyframes = [path for each in request.keyframes for path in each.pictures]
+    style_images = [path for each in request.styles for path in each.images]
+    for path in keyframes + style_images:
+        read_picture(path)
 
 
 def _controls(request: Request, models: Models, reader: VideoReader) -> SpooledControls:

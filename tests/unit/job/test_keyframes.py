@@ -116,8 +116,8 @@ def test_wrong_input_is_one_sentence(case, keyed, capsys):
     assert sentence in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("case", ["two pictures of a frame", "outside of the video"])
-def test_frames_are_checked_before_models_are_loaded(case, keyed, monkeypatch, capsys):
+@pytest.mark.parametrize("case", ["two pictures of a frame", "outside of the video", "a folder"])
+def test_keyframes_are_checked_before_models_are_loaded(case, keyed, monkeypatch, capsys):
     options, sentence = WRONG[case]
     loaded = []
     job = import_module("animatediff_v2v.pipeline.video_to_video")
