@@ -63,7 +63,7 @@ def test_what_is_no_curve_is_marked_in_the_node(server):
     ("prompt", "sentence"),
     [
         (curved("0: 0, 99: 1"), "frame 99 is beyond the video, whose 8 frames are counted from 0"),
-        (curved("0: 0, 4: 2"), "denoise is 2; it must be from 0 to 1."),
+        (curved("0: 0, 4: 2"), "denoise is 2 at frame 4; it must be from 0 to 1."),
     ],
 )
 def test_what_does_not_fit_the_video_is_a_sentence(server, prompt, sentence):
