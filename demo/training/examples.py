@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .loop import stacked
 from .networks import LATENT_SCALE
-from .scenes import FRAMES, Scene, draw, frame_times, object_mask, random_scene
+from .scenes import COLOURS, FRAMES, Scene, draw, frame_times, object_mask, random_scene
 
 STILLS = 5_000
 VIDEOS, MORE_VIDEOS, VIDEOS_OF_NEIGHBOURS, VIDEOS_OF_YELLOW = 200, 100, 64, 64
@@ -24,7 +24,7 @@ VIDEOS, MORE_VIDEOS, VIDEOS_OF_NEIGHBOURS, VIDEOS_OF_YELLOW = 200, 100, 64, 64
 NEIGHBOURS = (("red", "orange"), ("red", "yellow"), ("orange", "yellow"), ("yellow", "green"))
 # Beside blue, yellow is taken for orange, and orange and red for each other.
 BESIDE_BLUE = (("yellow", "blue"), ("orange", "blue"), ("red", "blue"))
-BESIDE_YELLOW = ("red", "orange", "green", "blue", "purple")
+BESIDE_YELLOW = tuple(colour for colour in COLOURS if colour != "yellow")
 ENCODED_AT_ONCE = 16
 
 
